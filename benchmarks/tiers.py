@@ -1,6 +1,6 @@
 """Cost of a guarded SET in each tier, called by a user of that tier.
 
-Three servers with the same policy share one core and take turns. The command line sets them up.
+Two servers with the same policy share one core and take turns. The command line sets them up.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ from pathlib import Path
 from benchmarks.support.bars import Bar, Side, ratios, spread_of
 from benchmarks.support.bench import Bench
 from benchmarks.support.load import Generator, User
-from benchmarks.support.policy import IDENTITY, Target, load_targets, operator_of, raised_document
+from benchmarks.support.policy import IDENTITY, Target, load_targets, raised_document
 from benchmarks.support.sampling import Case, Yard, curves_of
 from benchmarks.support.section import Figure, Section, Setting, joined
 from benchmarks.support.servers import ServerChoice, version_of
 from benchmarks.support.variants import guarded_set
 
-from keyleash import Policy
-from keyleash.compiler import CompiledGuard
-
 NAME = "tiers"
-COOPERATIVE, FENCED, SEALED = "cooperative", "fenced", "sealed"
-BARS = {FENCED: 1.08, SEALED: 1.15}
+COOPERATIVE, FENCED = "cooperative", "fenced"
+BARS = {FENCED: 1.08}
 CALLS = 8_000
 
 
@@ -45,7 +42,7 @@ def _measure_on(choice: ServerChoice, yard: Yard) -> Section:
     calls = yard.plan.requests if yard.quick else CALLS
     with ExitStack() as stack:
         cases = []
-        for tier in (COOPERATIVE, FENCED, SEALED):
+        for tier in (COOPERATIVE, FENCED):
             bench = stack.enter_context(yard.server())
             cases.append(Case(tier, 1, bench, guarded_set(tier), (target_of(bench, tier),), calls))
         curves, noisy = curves_of(cases)
@@ -90,17 +87,9 @@ def target_of(bench: Bench, tier: str) -> Target:
     (target,) = load_targets(bench.admin, raised_document(), IDENTITY)
     if tier == COOPERATIVE:
         return target
-    if tier == SEALED:
-        _keyleash(bench, "vault", "seal", "--yes")
     made = _keyleash(bench, "fence", "apply", "--mint", "--yes").splitlines()
     passwords = dict(line.split() for line in made)
-    guard = _sealed_guard(bench) if tier == SEALED else target.guard
-    return Target(guard, target.token, User(IDENTITY, passwords[IDENTITY]))
-
-
-def _sealed_guard(bench: Bench) -> CompiledGuard:
-    guards = operator_of(bench.admin).plan(Policy(raised_document())).prepared.guards
-    return next(guard for guard in guards if guard.identity == IDENTITY)
+    return Target(target.guard, target.token, User(IDENTITY, passwords[IDENTITY]))
 
 
 def _keyleash(bench: Bench, *words: str) -> str:

@@ -73,7 +73,5 @@ SUMMARIES = {
     "unreadable": "A record of keyleash on the server is corrupt.",
     "unsayable-pattern": "ACL rules cannot express a key pattern.",
     "unsupported-server": "The server is too old, or of an unsupported kind.",
-    "vault": "The server is not sealed, already sealed, or another change of prefixes was begun.",
-    "vault-changing": "Key prefixes are being changed, or a change was interrupted.",
     "widens": "A policy gives an identity more access, without consent; nothing was activated.",
 }

@@ -45,7 +45,6 @@ GROUPS = {
     "Audit": "Operator.audit",
     "Undo": "Operator.undo",
     "Fence": "Operator.fence",
-    "Vault": "Operator.vault",
 }
 """The attribute of `Operator` for each class of operations."""
 FIXTURES = ("leash_server", "fake_leash")

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError, OperationError
-from keyleash.status.identities import COOPERATIVE, IdentityStatus
+from keyleash.status.identities import FENCED, IdentityStatus
 from keyleash.status.shards import ClusterStatus
 from keyleash.status.snapshot import Snapshot
 
@@ -29,7 +29,6 @@ def up(is_up: bool) -> Metric:
 
 def families_of(snapshot: Snapshot) -> Iterator[Metric]:
     """Yield all metrics of a server that was read, except `up`."""
-    yield _plain("keyleash_sealed", "1 if the server is sealed, else 0.", snapshot.is_sealed)
     yield _plain(
         "keyleash_policy_generation",
         "Number of activations so far; 0 if no policy is active.",
@@ -72,7 +71,7 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     for identity in identities:
         active.add_metric([identity.name], identity.active)
         suspended.add_metric([identity.name], identity.suspended)
-        fenced.add_metric([identity.name], identity.tier != COOPERATIVE)
+        fenced.add_metric([identity.name], identity.tier == FENCED)
         audited.add_metric([identity.name], identity.audit_length)
         denied.add_metric([identity.name], identity.denied_length)
         folded.add_metric([identity.name], identity.folded)

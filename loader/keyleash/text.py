@@ -121,7 +121,7 @@ def to_json(value: Any) -> Any:
 def json_object(value: Any, *names: str) -> dict[str, Any]:
     """Return attributes of *value* as a JSON object.
 
-    Prefixes and suffixes of Python names are dropped: `is_sealed` is `sealed` in JSON, `except_`
+    Prefixes and suffixes of Python names are dropped: `is_active` is `active` in JSON, `except_`
     is `except`. Attributes in `_ms` and `_us` are Unix times, printed in ISO 8601: `issued_ms` is
     `issued_at`, `bound_us` is `bound_at`; `since_ms`, `until_ms` and `time_ms` are `since`,
     `until` and `time`.

@@ -48,7 +48,6 @@ from keyleash.status.snapshot import Snapshot
 from keyleash.store.fences import GeneratedPassword
 from keyleash.store.records import ActivePolicy
 from keyleash.store.restrictions import Restrictions
-from keyleash.vault.change import ChangeResult
 from keyleash.watch.events import WatchEvent
 
 __all__ = [
@@ -59,7 +58,6 @@ __all__ = [
     "AuditEntry",
     "AuditEvent",
     "Change",
-    "ChangeResult",
     "ClusterStatus",
     "CompiledGuard",
     "ControlEvent",

@@ -2,10 +2,10 @@
 -- in:  command, argv, name_at, stop, keys, count
 -- out: code, detail, value, amount, reason, key   set if the command is denied
 --      rule, walked, first, last, step, check, restore, reads, writes, deletes, recorded,
---      weighs, awaited
+--      weighs
 --% cached_include "authorize/find_rule.lua" with name_at, dispatch, rare, containers
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
---% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, sealed, cluster, asked_bytes, repeating, remembering, bound_tokens, path_bounds
+--% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, asked_bytes, repeating, remembering, bound_tokens, path_bounds
 if code then break end
 --% if batch and reading
 if passed_reads + {{ taken }} > {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
@@ -26,14 +26,6 @@ for at = first, last, step do
   -- A key that is missing is a wrong arity, and that is the command's own error.
   if not name then break end
   key = name
---% if vault and cluster
-  if not physical(name) then code, detail, value = 'KEY_NOT_GRANTED', 'key', name break end
---% if sandbox
-  -- A script may use keys that it has not declared.
-  awaited = await(name)
-  if type(awaited) == 'table' then break end
---% endif
---% endif
 --% include "authorize/check_key.lua"
   if code then break end
 --% if checks_differ

@@ -33,9 +33,6 @@ local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack
 local keys, argv = KEYS, ARGV
 --% if cluster
 --% include "lease/shard_locals.lua"
---% if vault
---% include "reply/vault_names.lua"
---% endif
 --% endif
 --% if idempotency
 --% include "authenticate/take_id.lua"

@@ -19,9 +19,6 @@ local call, find = redis.call, string.find
 local keys, argv = KEYS, ARGV
 --% if cluster
 --% include "lease/shard_locals.lua"
---% if vault
---% include "reply/vault_names.lua"
---% endif
 --% endif
 --% if idempotency
 --% include "authenticate/take_id.lua"

@@ -2,9 +2,6 @@
 -- in:  argv, name_at, stop, restore, tried, expiring, event, reads, byte_caps
 -- out: reply
 --% filter offset(name_at)
---% if vault
---% include "reply/prefix_keys.lua"
---% endif
 --% if waiting
 local reply = tried
 --% else

@@ -30,9 +30,6 @@ local call, find, type, unpack, tonumber = redis.call, string.find, type, unpack
 local keys, argv = KEYS, ARGV
 --% if cluster
 --% include "lease/shard_locals.lua"
---% if vault
---% include "reply/vault_names.lua"
---% endif
 --% endif
 local token, correlation, digest = argv[1] or '', argv[2] or '', argv[3] or ''
 local code, detail, value, amount, reason, at_us, token_id, key, now_us

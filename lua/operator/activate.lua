@@ -1,29 +1,26 @@
 --- activate: make a set of guards the active policy, all or nothing.
 ---
---- KEYS[1]  sealed      hash        the prefixes in force
---- KEYS[2]  policy      hash        the active policy
---- KEYS[3]  history     sorted set  digests of policies by generation
---- KEYS[4]  layouts     hash        layouts of all states
---- KEYS[5]  control     stream      operator actions
+--- KEYS[1]   policy      hash        the active policy
+--- KEYS[2]   history     sorted set  digests of policies by generation
+--- KEYS[3]   layouts     hash        layouts of all states
+--- KEYS[4]   control     stream      operator actions
 ---
---- ARGV[1]  prefix      string  of the control keys, as the caller knows it
---- ARGV[2]  public      string  the prefix without a record in `sealed`
---- ARGV[3]  staged      string  prefix of staged keys
---- ARGV[4]  state       string  prefix of states
---- ARGV[5]  guard       string  prefix of guard records
---- ARGV[6]  suspension  string  prefix of records of suspensions
---- ARGV[7]  stored      string  prefix of policies in the history
---- ARGV[8]  keep_ms     number  how long the state of a removed identity is stored
---- ARGV[9]  policies    number  in the history
---- ARGV[10]  latest_us   number  a time from here on is corrupt
---- ARGV[11]  generation  string  the active one as the caller saw it, "0" if there was none
---- ARGV[12]  load        string  whose staged document, layouts, guard records and states are
+--- ARGV[1]   staged      string  prefix of staged keys
+--- ARGV[2]   state       string  prefix of states
+--- ARGV[3]   guard       string  prefix of guard records
+--- ARGV[4]   suspension  string  prefix of records of suspensions
+--- ARGV[5]   stored      string  prefix of policies in the history
+--- ARGV[6]   keep_ms     number  how long the state of a removed identity is stored
+--- ARGV[7]   policies    number  in the history
+--- ARGV[8]   latest_us   number  a time from here on is corrupt
+--- ARGV[9]   generation  string  the active one as the caller saw it, "0" if there was none
+--- ARGV[10]  load        string  whose staged document, layouts, guard records and states are
 ---                              to be used
---- ARGV[13]  actor       string  copied into the control event
---- ARGV[14]  digest      string  of the whole policy
---- ARGV[15]  summary     JSON    for the control event: identities and digests of their rules
---- ARGV[16]  plan        JSON    for the control event: the plan that the operator saw, or ""
---- ARGV[17…] for each way in which identities change: its name, how many do, and for each of
+--- ARGV[11]  actor       string  copied into the control event
+--- ARGV[12]  digest      string  of the whole policy
+--- ARGV[13]  summary     JSON    for the control event: identities and digests of their rules
+--- ARGV[14]  plan        JSON    for the control event: the plan that the operator saw, or ""
+--- ARGV[15…] for each way in which identities change: its name, how many do, and for each of
 ---          them its words as operator/load/preview.py has them: its name, and what its state is made of
 ---
 --- Replies  generation | LEASH ACTIVATION_CONFLICT active=<generation> | LEASH ACTIVATION_EXPIRED
@@ -33,10 +30,10 @@
 ---
 --- Limits are moved by name and not by place: a policy that adds a limit in front of
 --- another must not hand the agent a fresh counter.
-local sealed_key, policy_key, history_key, layouts_key, control_key = unpack(KEYS)
-local prefix, public_prefix, staged_prefix, state_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local guard_prefix, suspension_prefix, stored_prefix = ARGV[5], ARGV[6], ARGV[7]
-local removed_keep_ms, max_policies, latest_us = ARGV[8], ARGV[9], tonumber(ARGV[10])
+local policy_key, history_key, layouts_key, control_key = unpack(KEYS)
+local staged_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3]
+local suspension_prefix, stored_prefix = ARGV[4], ARGV[5]
+local removed_keep_ms, max_policies, latest_us = ARGV[6], ARGV[7], tonumber(ARGV[8])
 local call, pack, unpack_struct = redis.call, struct.pack, struct.unpack
 --% include "limit/moved_ring.lua"
 --% include "operator/include/step_number.lua"
@@ -47,7 +44,7 @@ local argv = ARGV
 local widths = { unchanged = 1, removed = 1, fresh = 2, stamped = 2, moved = 4, staged = 4 }
 
 local function each_change(visit)
-  local at = 17
+  local at = 15
   while at < #argv do
     local how, count = argv[at], argv[at + 1]
     at = at + 2
@@ -58,11 +55,9 @@ local function each_change(visit)
   end
 end
 
-local staged = staged_prefix .. argv[12]
+local staged = staged_prefix .. argv[10]
 local active = call('HGET', policy_key, 'generation') or '0'
--- The prefixes may have changed, or be about to change, since the caller prepared this.
-local control, change = unpack(call('HMGET', sealed_key, 'control', 'phase'))
-if active ~= argv[11] or (control or public_prefix) ~= prefix or change == 'switched' then
+if active ~= argv[9] then
   return redis.error_reply('LEASH ACTIVATION_CONFLICT active=' .. active)
 end
 local generation, before = string.format('%.0f', active + 1), call('HGET', policy_key, 'digest') or ''
@@ -164,23 +159,23 @@ end)
 for first = 1, #gone, 1000 do
   call('DEL', unpack(gone, first, math.min(first + 999, #gone)))
 end
-local stored = stored_prefix .. argv[14]
+local stored = stored_prefix .. argv[12]
 for from, to in pairs({ policy = policy_key, stored = stored }) do
   call('HSET', staged .. ':' .. from, 'activated_ms', string.format('%.0f', now_us / 1000))
   call('RENAME', staged .. ':' .. from, to)
   call('PERSIST', to)
 end
-call('ZADD', history_key, generation, argv[14])
+call('ZADD', history_key, generation, argv[12])
 for _, digest in ipairs(call('ZRANGE', history_key, 0, -1 - max_policies)) do
   call('DEL', stored_prefix .. digest)
   call('ZREM', history_key, digest)
 end
 call('RENAME', staged .. ':layouts', layouts_key)
 call('PERSIST', layouts_key)
-local event = { 'event', 'activate', 'actor', argv[13], 'generation', generation, 'from', before,
-  'digest', argv[14], 'identities', argv[15] }
-if argv[16] ~= '' then
-  event[#event + 1], event[#event + 2] = 'plan', argv[16]
+local event = { 'event', 'activate', 'actor', argv[11], 'generation', generation, 'from', before,
+  'digest', argv[12], 'identities', argv[13] }
+if argv[14] ~= '' then
+  event[#event + 1], event[#event + 2] = 'plan', argv[14]
 end
 call('XADD', control_key, '*', unpack(event))
 return active + 1

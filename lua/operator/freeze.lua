@@ -1,42 +1,37 @@
 #!lua flags=allow-oom
 --- freeze: suspend identities, so that their guards deny every call.
 ---
---- KEYS[1]   sealed      hash    the prefixes in force
---- KEYS[2]   layouts     hash    layouts of all states
---- KEYS[3]   control     stream  operator actions
+--- KEYS[1]   layouts     hash    layouts of all states
+--- KEYS[2]   control     stream  operator actions
 ---
---- ARGV[1]   prefix      string  of the control keys, as the caller knows it
---- ARGV[2]   public      string  the prefix without a record in `sealed`
---- ARGV[3]   state       string  prefix of states
---- ARGV[4]   guard       string  prefix of guard records
---- ARGV[5]   suspension  string  prefix of records of suspensions
---- ARGV[6]   leases      string  prefix of the hashes of an identity's leases
---- ARGV[7]   latest_us   number  a time from here on is corrupt
---- ARGV[8]   max_reason  number  bytes of a reason
---- ARGV[9]   field       string  the field of the epoch in the hashes of leases
---- ARGV[10]  actor       string
---- ARGV[11]  reason      string  in every denial from now on
---- ARGV[12]  for_ms      string  duration; "" for no end
---- ARGV[13]  epoch       string  an identity of another epoch stays as it is; "" for any
---- ARGV[14…] identities          none for all that are active
+--- ARGV[1]   state       string  prefix of states
+--- ARGV[2]   guard       string  prefix of guard records
+--- ARGV[3]   suspension  string  prefix of records of suspensions
+--- ARGV[4]   leases      string  prefix of the hashes of an identity's leases
+--- ARGV[5]   latest_us   number  a time from here on is corrupt
+--- ARGV[6]   max_reason  number  bytes of a reason
+--- ARGV[7]   field       string  the field of the epoch in the hashes of leases
+--- ARGV[8]   actor       string
+--- ARGV[9]   reason      string  in every denial from now on
+--- ARGV[10]  for_ms      string  duration; "" for no end
+--- ARGV[11]  epoch       string  an identity of another epoch stays as it is; "" for any
+--- ARGV[12…] identities          none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, the end of its
 ---          suspension (Unix ms; "" without an end), the reason, and 1 if this call suspended it, 0
 ---          if another one lasts as long | the name of one that is not active: nothing was changed
----        | nil the prefixes have changed: nothing was changed
 ---
 --- A suspension never ends sooner because of another one: that would resume an identity that another
 --- operator stopped.
-local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
-local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local suspension_prefix, leases_prefix, latest_us = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local max_reason_bytes, epoch_field, actor, reason, for_ms = ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]
-local epoch = ARGV[13]
+local layouts_key, control_key = KEYS[1], KEYS[2]
+local state_prefix, guard_prefix, suspension_prefix = ARGV[1], ARGV[2], ARGV[3]
+local leases_prefix, latest_us = ARGV[4], tonumber(ARGV[5])
+local max_reason_bytes, epoch_field, actor, reason, for_ms = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local epoch = ARGV[11]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
---% include "operator/include/require_in_force.lua"
 local wanted = {}
-for i = 14, #argv do wanted[#wanted + 1] = argv[i] end
+for i = 12, #argv do wanted[#wanted + 1] = argv[i] end
 local states, unknown = named_states(wanted)
 if not states then return unknown end
 local time = call('TIME')

@@ -1,37 +1,32 @@
 --- renew_token: let a token live longer.
 ---
---- KEYS[1]   sealed    hash    the prefixes in force
---- KEYS[2]   control   stream  operator actions
+--- KEYS[1]   control   stream  operator actions
 ---
---- ARGV[1]   prefix    string  of the control keys, as the caller knows it
---- ARGV[2]   public    string  the prefix without a record in `sealed`
---- ARGV[3]   guard     string  prefix of guard records
---- ARGV[4]   tokens    string  prefix of the hashes of an identity's tokens
---- ARGV[5]   token     string  prefix of token records
---- ARGV[6]   children  string  prefix of the sets of children of an identity's tokens
---- ARGV[7]   keep_ms   number  time for which a record outlives its token
---- ARGV[8]   bound     number  the flag of a bound token in a record
---- ARGV[9]   bytes     number  length of a token record without restrictions
---- ARGV[10]  actor     string
---- ARGV[11]  identity  string
---- ARGV[12]  id        string  of the token
---- ARGV[13]  ttl_s     string  wanted life from now in seconds; "" for that of the issue
+--- ARGV[1]   guard     string  prefix of guard records
+--- ARGV[2]   tokens    string  prefix of the hashes of an identity's tokens
+--- ARGV[3]   token     string  prefix of token records
+--- ARGV[4]   children  string  prefix of the sets of children of an identity's tokens
+--- ARGV[5]   keep_ms   number  time for which a record outlives its token
+--- ARGV[6]   bound     number  the flag of a bound token in a record
+--- ARGV[7]   bytes     number  length of a token record without restrictions
+--- ARGV[8]   actor     string
+--- ARGV[9]   identity  string
+--- ARGV[10]  id        string  of the token
+--- ARGV[11]  ttl_s     string  wanted life from now in seconds; "" for that of the issue
 ---
 --- Replies  when it expires (Unix ms); 1 if max_ttl shortened its life, else 0
 ---        | 0 no active policy has the identity
 ---        | 1 the token is not live
 ---        | 2 it was replaced
 ---        | 3 it is as old as max_ttl allows
----        | nil the prefixes have changed
 ---         In all of these cases nothing was changed.
 ---
 --- A renewal never shortens a life. The life ends at most max_ttl after the issue.
-local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local guard_prefix, tokens_prefix, token_prefix, children_prefix = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local keep_record_ms, bound_flag, record_bytes = ARGV[7], tonumber(ARGV[8]), tonumber(ARGV[9])
-local actor, identity, id, wanted_s = ARGV[10], ARGV[11], ARGV[12], ARGV[13]
+local control_key = KEYS[1]
+local guard_prefix, tokens_prefix, token_prefix, children_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local keep_record_ms, bound_flag, record_bytes = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+local actor, identity, id, wanted_s = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local call = redis.call
---% include "operator/include/require_in_force.lua"
 local max_ttl_s = call('HGET', guard_prefix .. identity, 'max_ttl_s')
 if not max_ttl_s then return 0 end
 local time = call('TIME')

@@ -1,47 +1,43 @@
 #!lua flags=allow-oom
 --- return_credit: give units of budgets that shards have not used back to one identity.
 ---
---- KEYS[1]  sealed    hash    the prefixes in force
---- KEYS[2]  layouts   hash    layouts of all states
---- KEYS[3]  control   stream  operator actions
+--- KEYS[1]  layouts   hash    layouts of all states
+--- KEYS[2]  control   stream  operator actions
 ---
---- ARGV[1]  prefix    string  of the control keys, as the caller knows it
---- ARGV[2]  public    string  the prefix without a record in `sealed`
---- ARGV[3]  leases    string  prefix of the hashes of leases
---- ARGV[4]  field     string  the field of these hashes that is no shard's
---- ARGV[5]  actor     string
---- ARGV[6]  identity  string
---- ARGV[7]  account   string  the identity, or `<identity>:<token id>` for budgets per token
---- ARGV[8]  layout    JSON    of the identity's state, as the caller read it
---- ARGV[9]  epoch     string  of the identity, as the caller read it before units were taken
---- ARGV[10]  budgets   packed  of each budget its place among the leased limits, and in its count
---- ARGV[11…] for each budget: the key of its count; then for each shard: its tag, and the reply of
+--- ARGV[1]  leases    string  prefix of the hashes of leases
+--- ARGV[2]  field     string  the field of these hashes that is no shard's
+--- ARGV[3]  actor     string
+--- ARGV[4]  identity  string
+--- ARGV[5]  account   string  the identity, or `<identity>:<token id>` for budgets per token
+--- ARGV[6]  layout    JSON    of the identity's state, as the caller read it
+--- ARGV[7]  epoch     string  of the identity, as the caller read it before units were taken
+--- ARGV[8]  budgets   packed  of each budget its place among the leased limits, and in its count
+--- ARGV[9…] for each budget: the key of its count; then for each shard: its tag, and the reply of
 ---           collect_credit.lua
 ---
 --- Replies  for each budget the units that were given back | 0 the layout or the epoch has changed:
----          nothing was changed | nil the prefixes have changed: nothing was changed
+---          nothing was changed
 ---
 --- A reset of limits begins an epoch: units that were taken before it were charged to other counts.
 --- The entry of the shard notes the reply by its seq, so that it counts once, and not if the shard
 --- was granted units since.
-local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
-local prefix, public_prefix, leases = ARGV[1], ARGV[2], ARGV[3] .. ARGV[7]
+local layouts_key, control_key = KEYS[1], KEYS[2]
+local leases = ARGV[1] .. ARGV[5]
 local call, argv, pack, unpack_struct = redis.call, ARGV, struct.pack, struct.unpack
---% include "operator/include/require_in_force.lua"
-if call('HGET', layouts_key, argv[6]) ~= argv[8] then return 0 end
-if call('HGET', ARGV[3] .. argv[6], argv[4]) ~= argv[9] then return 0 end
-local budgets = #argv[10] / 8
+if call('HGET', layouts_key, argv[4]) ~= argv[6] then return 0 end
+if call('HGET', ARGV[1] .. argv[4], argv[2]) ~= argv[7] then return 0 end
+local budgets = #argv[8] / 8
 local returned, total = {}, 0
 for n = 1, budgets do returned[n] = 0 end
-for i = 11 + budgets, #argv, 2 + 2 * budgets do
+for i = 9 + budgets, #argv, 2 + 2 * budgets do
   local tag, seq = argv[i], tonumber(argv[i + 1])
   local entry = call('HGET', leases, tag)
   if entry and #entry >= {{ entry_bytes }} and unpack_struct('<d', entry) < seq then
     for n = 1, budgets do
-      local place, offset = unpack_struct('<II', argv[10], 8 * n - 7)
+      local place, offset = unpack_struct('<II', argv[8], 8 * n - 7)
       local window_us, credit = tonumber(argv[i + 2 * n]), tonumber(argv[i + 2 * n + 1])
       local at = {{ entry_bytes }} + {{ leased_bytes }} * place
-      local count = argv[10 + n]
+      local count = argv[8 + n]
       local packed = call('GETRANGE', count, offset, offset + 15)
       local ends_us, used = 0, 0
       if #packed == 16 then ends_us, used = unpack_struct('<dd', packed) end
@@ -58,7 +54,7 @@ for i = 11 + budgets, #argv, 2 + 2 * budgets do
   end
 end
 if total ~= 0 then
-  call('XADD', control_key, '*', 'event', 'collect-credit', 'actor', argv[5], 'identity', argv[6],
+  call('XADD', control_key, '*', 'event', 'collect-credit', 'actor', argv[3], 'identity', argv[4],
     'units', string.format('%.0f', total))
 end
 for n = 1, budgets do returned[n] = string.format('%.0f', returned[n]) end

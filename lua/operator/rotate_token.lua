@@ -1,31 +1,28 @@
 --- rotate_token: issue a new token, and end others after a grace period.
 ---
---- KEYS[1]   sealed    hash    the prefixes in force
---- KEYS[2]   control   stream  operator actions
+--- KEYS[1]   control   stream  operator actions
 ---
---- ARGV[1]   prefix    string  of the control keys, as the caller knows it
---- ARGV[2]   public    string  the prefix without a record in `sealed`
---- ARGV[3]   guard     string  prefix of guard records
---- ARGV[4]   tokens    string  prefix of the hashes of an identity's tokens
---- ARGV[5]   token     string  prefix of token records
---- ARGV[6]   children  string  prefix of the sets of children of tokens
---- ARGV[7]   noted_us  number  minimum interval between updates of a token's last use
---- ARGV[8]   idle_us   number  the same for a token with an idle timeout
---- ARGV[9]   keep_ms   number  time for which a record outlives its token
---- ARGV[10]  bound     number  the flag of a bound token in a record
---- ARGV[11]  bytes     number  length of a token record without restrictions
---- ARGV[12]  rotated   number  the flag of a rotated token, where tokens delegate
---- ARGV[13]  offset    number  place of the flags in a record
---- ARGV[14]  actor     string
---- ARGV[15]  identity  string
---- ARGV[16]  ttl_s     string  wanted life of the new token in seconds; "" for the longest with which
+--- ARGV[1]   guard     string  prefix of guard records
+--- ARGV[2]   tokens    string  prefix of the hashes of an identity's tokens
+--- ARGV[3]   token     string  prefix of token records
+--- ARGV[4]   children  string  prefix of the sets of children of tokens
+--- ARGV[5]   noted_us  number  minimum interval between updates of a token's last use
+--- ARGV[6]   idle_us   number  the same for a token with an idle timeout
+--- ARGV[7]   keep_ms   number  time for which a record outlives its token
+--- ARGV[8]   bound     number  the flag of a bound token in a record
+--- ARGV[9]   bytes     number  length of a token record without restrictions
+--- ARGV[10]  rotated   number  the flag of a rotated token, where tokens delegate
+--- ARGV[11]  offset    number  place of the flags in a record
+--- ARGV[12]  actor     string
+--- ARGV[13]  identity  string
+--- ARGV[14]  ttl_s     string  wanted life of the new token in seconds; "" for the longest with which
 ---                             a replaced token was issued, or that of the policy if there is none
---- ARGV[17]  note      string  of the new token
---- ARGV[18]  old       string  id of the token that is replaced; "" for all live ones of the identity
+--- ARGV[15]  note      string  of the new token
+--- ARGV[16]  old       string  id of the token that is replaced; "" for all live ones of the identity
 ---                             that are not bound
---- ARGV[19]  grace_ms  string  how long it is still good, if it does not expire before
---- ARGV[20]  id        string  of the new token
---- ARGV[21]  digest    string  its SHA-1
+--- ARGV[17]  grace_ms  string  how long it is still good, if it does not expire before
+--- ARGV[18]  id        string  of the new token
+--- ARGV[19]  digest    string  its SHA-1
 ---
 --- Replies  when the new one expires (Unix ms), 1 if max_ttl shortened its life or 0, the number of
 ---          bound tokens that stay valid, then for each token that is replaced: its id, and when it
@@ -33,18 +30,16 @@
 ---        | 0 no active policy has the identity: nothing was changed
 ---        | 1 the token that was to be replaced is not live: nothing was changed
 ---        | 2 all live tokens of the identity are bound: nothing was changed
----        | nil the prefixes have changed: nothing was changed
 ---
 --- One script, so that the old token is never revoked before the new one is valid.
-local sealed_key, control_key, prefix, public_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
-local guard_prefix, tokens_prefix, token_prefix, children_prefix = ARGV[3], ARGV[4], ARGV[5], ARGV[6]
-local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[7], ARGV[8], ARGV[9]
-local bound_flag, record_bytes = tonumber(ARGV[10]), tonumber(ARGV[11])
-local rotated_flag, flags_offset = tonumber(ARGV[12]), ARGV[13]
+local control_key = KEYS[1]
+local guard_prefix, tokens_prefix, token_prefix, children_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local use_noted_us, use_noted_idle_us, keep_record_ms = ARGV[5], ARGV[6], ARGV[7]
+local bound_flag, record_bytes = tonumber(ARGV[8]), tonumber(ARGV[9])
+local rotated_flag, flags_offset = tonumber(ARGV[10]), ARGV[11]
 local call, argv = redis.call, ARGV
 --% include "operator/include/issue.lua"
---% include "operator/include/require_in_force.lua"
-local identity, old, grace_ms, id = argv[15], argv[18], argv[19] + 0, argv[20]
+local identity, old, grace_ms, id = argv[13], argv[16], argv[17] + 0, argv[18]
 local tokens, record_prefix = tokens_prefix .. identity, token_prefix .. identity .. ':'
 local time = call('TIME')
 local now_us = time[1] * 1000000 + time[2]
@@ -81,9 +76,9 @@ if bound > 0 and not ending[1] then return 2 end
 -- By the flag, the children of a token end at once. Guards without delegation do not know it and
 -- deny the token; there it is set only if a later policy could bring children back.
 local delegates = call('HGET', guard_prefix .. identity, 'delegates') == '1'
-local ttl_s = argv[16] ~= '' and argv[16] or life_s > 0 and life_s or ''
+local ttl_s = argv[14] ~= '' and argv[14] or life_s > 0 and life_s or ''
 -- First the one write that a full server rejects: a script does not roll back.
-local new_expires_ms, capped = issue(identity, argv[14], argv[17], meta, tail, '', ttl_s, now_us, { id, argv[21] }, 1, 2)
+local new_expires_ms, capped = issue(identity, argv[12], argv[15], meta, tail, '', ttl_s, now_us, { id, argv[19] }, 1, 2)
 if not new_expires_ms then return 0 end
 local reply = { string.format('%.0f', new_expires_ms), capped, bound }
 for _, token in ipairs(ending) do
@@ -96,7 +91,7 @@ for _, token in ipairs(ending) do
   call('PEXPIREAT', token.key, string.format('%.0f', expires_ms + keep_record_ms))
   token.facts.replaced_by = id
   call('HSET', tokens, token.id, cjson.encode(token.facts))
-  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[14], 'identity', identity,
+  call('XADD', control_key, '*', 'event', 'rotate-token', 'actor', argv[12], 'identity', identity,
     'token', token.id, 'replaced_by', id, 'expires_ms', string.format('%.0f', expires_ms))
   reply[#reply + 1], reply[#reply + 2] = token.id, string.format('%.0f', expires_ms)
 end

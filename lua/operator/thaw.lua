@@ -1,32 +1,27 @@
 #!lua flags=allow-oom
 --- thaw: end the suspensions of identities, whatever their cause.
 ---
---- KEYS[1]   sealed      hash    the prefixes in force
---- KEYS[2]   layouts     hash    layouts of all states
---- KEYS[3]   control     stream  operator actions
+--- KEYS[1]  layouts     hash    layouts of all states
+--- KEYS[2]  control     stream  operator actions
 ---
---- ARGV[1]   prefix      string  of the control keys, as the caller knows it
---- ARGV[2]   public      string  the prefix without a record in `sealed`
---- ARGV[3]   state       string  prefix of states
---- ARGV[4]   guard       string  prefix of guard records
---- ARGV[5]   suspension  string  prefix of records of suspensions
---- ARGV[6]   refused     string  prefix of the lists of a circuit breaker
---- ARGV[7]  actor  string
---- ARGV[8]  at_shards  string  names, separated by commas, that shards of a cluster had suspended
---- ARGV[9…] identities  none for all that are active
+--- ARGV[1]  state       string  prefix of states
+--- ARGV[2]  guard       string  prefix of guard records
+--- ARGV[3]  suspension  string  prefix of records of suspensions
+--- ARGV[4]  refused     string  prefix of the lists of a circuit breaker
+--- ARGV[5]  actor       string
+--- ARGV[6]  at_shards   string  names, separated by commas, that shards of a cluster had suspended
+--- ARGV[7…] identities          none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, and 1 if it was
 ---          suspended, else 0 | the name of one that is not active: nothing was changed
----        | nil the prefixes have changed: nothing was changed
-local sealed_key, layouts_key, control_key = KEYS[1], KEYS[2], KEYS[3]
-local prefix, public_prefix, state_prefix, guard_prefix = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local suspension_prefix, refused_prefix = ARGV[5], ARGV[6]
+local layouts_key, control_key = KEYS[1], KEYS[2]
+local state_prefix, guard_prefix, suspension_prefix = ARGV[1], ARGV[2], ARGV[3]
+local refused_prefix = ARGV[4]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
---% include "operator/include/require_in_force.lua"
 local wanted = {}
-for i = 9, #argv do wanted[#wanted + 1] = argv[i] end
-local at_shards = ',' .. argv[8] .. ','
+for i = 7, #argv do wanted[#wanted + 1] = argv[i] end
+local at_shards = ',' .. argv[6] .. ','
 local states, unknown = named_states(wanted)
 if not states then return unknown end
 local time = call('TIME')
@@ -44,7 +39,7 @@ for i = 1, #states, 2 do
   reply[#reply + 1], reply[#reply + 2] = name, was_suspended and 1 or 0
 end
 if changed[1] then
-  reply[2] = call('XADD', control_key, '*', 'event', 'thaw', 'actor', argv[7],
+  reply[2] = call('XADD', control_key, '*', 'event', 'thaw', 'actor', argv[5],
     'identities', table.concat(changed, ','))
 end
 return reply

@@ -12,7 +12,7 @@
 --- ARGV[6]  selection  string  what is undone, in the operator's words
 --- ARGV[7]  from       string  the oldest event that is undone, <identity>/<id>
 --- ARGV[8]  to         string  the newest one
---- ARGV[9…]  for each key: its name; that on the server; the key that the before-image becomes for
+--- ARGV[9…]  for each key: its name; the key that the before-image becomes for
 ---          a moment, in the same slot; digest and expiry of what it holds, as the plan saw it;
 ---          of what it is to hold, expiry, `value` of a string or `image` of another type, and
 ---          its bytes or what DUMP returned; all "" if it is to be absent
@@ -37,29 +37,29 @@ local time = call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local changed = { 'CHANGED' }
-for i = 9, #argv, 8 do
+for i = 9, #argv, 7 do
   leave_slot()
-  local key, expires = argv[i + 1], tonumber(argv[i + 4])
+  local key, expires = argv[i], tonumber(argv[i + 3])
   local digest = digest_of(key, max_bytes)
   local has_expired = digest == 'absent' and expires > 0 and expires <= now_ms
-  local is_same = digest == argv[i + 3] and (digest == 'absent' or call('PEXPIRETIME', key) == expires)
+  local is_same = digest == argv[i + 2] and (digest == 'absent' or call('PEXPIRETIME', key) == expires)
   if not is_same and not has_expired and #changed <= 100 then changed[#changed + 1] = argv[i] end
 end
 if #changed > 1 then return changed end
 
 local made, events, problem = {}, {}
-for i = 9, #argv, 8 do
-  local key, place = argv[i + 1], argv[i + 2]
+for i = 9, #argv, 7 do
+  local key, place = argv[i], argv[i + 1]
   leave_slot()
-  if argv[i + 6] ~= '' then
+  if argv[i + 5] ~= '' then
     made[#made + 1] = place
-    local expires = math.max(tonumber(argv[i + 5]), 0)
-    if argv[i + 6] == 'image' then
-      problem = pcall('RESTORE', place, expires, argv[i + 7], 'ABSTTL', 'REPLACE').err
+    local expires = math.max(tonumber(argv[i + 4]), 0)
+    if argv[i + 5] == 'image' then
+      problem = pcall('RESTORE', place, expires, argv[i + 6], 'ABSTTL', 'REPLACE').err
     elseif expires == 0 then
-      problem = pcall('SET', place, argv[i + 7]).err
+      problem = pcall('SET', place, argv[i + 6]).err
     else
-      problem = pcall('SET', place, argv[i + 7], 'PXAT', string.format('%.0f', expires)).err
+      problem = pcall('SET', place, argv[i + 6], 'PXAT', string.format('%.0f', expires)).err
     end
   end
   -- Who may read a key need not be one who may replace it.
@@ -70,8 +70,8 @@ for i = 9, #argv, 8 do
 end
 leave_slot()
 local seq = call('GET', seq_key) or 0
-for first = 9, problem and 0 or #argv, 8 * keys_per_event do
-  local last = math.min(first + 8 * keys_per_event - 1, #argv)
+for first = 9, problem and 0 or #argv, 7 * keys_per_event do
+  local last = math.min(first + 7 * keys_per_event - 1, #argv)
   local fields = fields_of_undo(argv[4], argv[5], argv, first, last)
   seq = seq + 1
   local id = pcall('XADD', stream, 'MAXLEN', '~', retain, '*', 'seq', seq, unpack(fields))
@@ -80,7 +80,7 @@ for first = 9, problem and 0 or #argv, 8 * keys_per_event do
 end
 if not problem and control_key then
   local added = pcall('XADD', control_key, '*', 'event', 'undo', 'actor', argv[4], 'undo', argv[5],
-    'selection', argv[6], 'from', argv[7], 'to', argv[8], 'keys', (#argv - 8) / 8)
+    'selection', argv[6], 'from', argv[7], 'to', argv[8], 'keys', (#argv - 8) / 7)
   if type(added) == 'table' then problem = { 'REFUSED', control_key, added.err } end
 end
 if problem then
@@ -97,8 +97,8 @@ call('SET', seq_key, seq)
 local done = { 'UNDONE' }
 for _, event in ipairs(events) do
   local afters = {}
-  for i = event.first, event.last, 8 do
-    local key, place = argv[i + 1], argv[i + 2]
+  for i = event.first, event.last, 7 do
+    local key, place = argv[i], argv[i + 1]
     leave_slot()
     -- A before-image whose expiry has passed did not become a key.
     local after = digest_of(place)

@@ -15,7 +15,7 @@ from keyleash.operator.suspension import FreezeResult
 from keyleash.operator.tokens.issue import IssuedToken
 from keyleash.operator.tokens.list import TokenInfo
 
-NOUNS = ("", "policies", "tokens", "limits", "audit", "undo", "fence", "vault")
+NOUNS = ("", "policies", "tokens", "limits", "audit", "undo", "fence")
 
 
 def methods(op: Any) -> dict[str, Callable[..., Any]]:

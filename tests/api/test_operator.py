@@ -292,7 +292,7 @@ def test_operator_is_pickled_with_its_connection_options(loaded: keyleash.Operat
 
 
 def nouns(op: keyleash.Operator) -> list[Any]:
-    return [op, op.policies, op.tokens, op.limits, op.audit, op.undo, op.fence, op.vault]
+    return [op, op.policies, op.tokens, op.limits, op.audit, op.undo, op.fence]
 
 
 def test_methods_are_pickled_by_their_names(loaded: keyleash.Operator) -> None:

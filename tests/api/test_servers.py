@@ -1,4 +1,4 @@
-"""`Operator.fence` and `Operator.vault` on an embedded server."""
+"""`Operator.fence` on an embedded server."""
 
 from __future__ import annotations
 
@@ -95,8 +95,6 @@ def test_fence_plan_for_another_policy_changes_nothing(op: keyleash.Operator) ->
 
 def test_wrong_options_of_fences_are_errors(op: keyleash.Operator) -> None:
     """Nothing is changed, and no line of hashes is repeated, which may hold a password."""
-    with pytest.raises(UsageError, match="not sealed"):
-        op.fence.plan(tier="sealed")
     with pytest.raises(UsageError, match="line 1 of the hashes is malformed") as raised:
         op.fence.plan(hashes={"one": "hunter2"})
     assert "hunter2" not in str(raised.value)
@@ -117,36 +115,7 @@ def test_fence_results_are_what_the_command_prints(
     assert [set(item) for item in outcome["passwords"]] == [{"identity", "password"}] * 2
 
 
-def test_vault_reports_progress_and_continues_an_interrupted_change(
-    embedded: RealServer, op: keyleash.Operator
-) -> None:
-    """The prefixes of an interrupted change are in no store, and the same call finishes it."""
-
-    class Killed(BaseException):
-        pass
-
-    def die(_done: int, total: int | None) -> None:
-        if total is not None:
-            raise Killed
-
-    embedded.client().set("a:1", "x")
-    with pytest.raises(Killed):
-        op.vault.seal(adopt=["a:*"], progress=die)
-    with raises_code("vault-changing"):
-        op.tokens.issue("one")
-
-    reported: list[tuple[int, int | None]] = []
-    result = op.vault.seal(progress=lambda *progress: reported.append(progress))
-
-    assert result.resumed
-    assert reported[0] == (0, None)
-    assert reported[-1][0] > 0
-    assert op.vault.release("a:*") == 1
-    assert op.vault.adopt("a:*") == 1
-    assert op.vault.unseal().to_dict().keys() == {"moved", "generation", "resumed"}
-
-
-def test_asyncio_operator_fences_and_seals(embedded: RealServer, op: keyleash.Operator) -> None:
+def test_asyncio_operator_fences(embedded: RealServer, op: keyleash.Operator) -> None:
     """The same operations with `await`."""
 
     async def work() -> None:
@@ -154,8 +123,6 @@ def test_asyncio_operator_fences_and_seals(embedded: RealServer, op: keyleash.Op
             outcome = await other.fence.apply(await other.fence.plan(generate=True))
             assert len(outcome.passwords) == 2
             assert (await other.fence.rotate("two")).identities == ("two",)
-            assert (await other.vault.seal()).moved > 0
-            assert (await other.vault.unseal()).moved > 0
             assert len(await other.fence.remove()) == 2
 
     asyncio.run(work())

@@ -38,7 +38,7 @@ def now_ms(client: Any) -> int:
 
 
 def as_of(client: Any, time_ms: int, key: bytes = b"k") -> ValueThen:
-    return value_at(Store.open(client), key, moment(time_ms))
+    return value_at(Store(client), key, moment(time_ms))
 
 
 def held(client: Any, time_ms: int, key: bytes = b"k") -> tuple[Any, ...]:
@@ -81,8 +81,7 @@ def test_value_before_an_undo_is_found(client: Any, scribe: Scribe) -> None:
     scribe.run("a", "SET", "k", "2")
     at = now_ms(client)
     apply_undo(
-        Store.open(client),
-        plan_undo(Store.open(client), Query(correlation="c"), across_policies=True),
+        Store(client), plan_undo(Store(client), Query(correlation="c"), across_policies=True)
     )
 
     assert held(client, at) == (b"2",)

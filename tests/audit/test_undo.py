@@ -35,13 +35,11 @@ def scribe(client: Any) -> Scribe:
 
 
 def plan(client: Any, correlation: str = "c", **options: Any) -> UndoPlan:
-    return plan_undo(
-        Store.open(client), Query(correlation=correlation), across_policies=True, **options
-    )
+    return plan_undo(Store(client), Query(correlation=correlation), across_policies=True, **options)
 
 
 def undo(client: Any, correlation: str = "c", **options: Any) -> UndoResult:
-    return apply_undo(Store.open(client, actor="ops"), plan(client, correlation, **options))
+    return apply_undo(Store(client, actor="ops"), plan(client, correlation, **options))
 
 
 def data(client: Any) -> dict[bytes, bytes]:
@@ -100,7 +98,7 @@ def test_conflict_on_one_key_prevents_the_whole_undo(client: Any, scribe: Scribe
 
     made = plan(client)
     with raises_code("undo-denied", match="1 of 2 keys"):
-        apply_undo(Store.open(client), made)
+        apply_undo(Store(client), made)
 
     assert data(client) == before
     ((blocked,), (conflict,)) = made.blocked, made.blocked[0].conflicts
@@ -181,7 +179,7 @@ def test_value_that_has_expired_is_not_restored(client: Any, scribe: Scribe) -> 
     scribe.run("a", "SET", "k", "2", expires_ms=1)
 
     made = plan(client)
-    done = apply_undo(Store.open(client), made)
+    done = apply_undo(Store(client), made)
 
     assert made.keys[0].has_expired
     assert done.removed == (b"k",)
@@ -239,7 +237,7 @@ def test_key_with_its_old_value_is_unchanged_and_no_conflict(client: Any, scribe
     assert [(item.action, item.conflicts) for item in made.keys] == [("keep", ())]
     assert not made.blocked
     with raises_code("nothing-to-undo"):
-        apply_undo(Store.open(client, actor="ops"), made)
+        apply_undo(Store(client, actor="ops"), made)
 
 
 def test_plan_is_printed_without_events_and_values(client: Any, scribe: Scribe) -> None:
@@ -273,7 +271,7 @@ def test_undo_is_recorded(client: Any, scribe: Scribe) -> None:
     """The operators' stream has numbered events, and the control stream has an action."""
     for key in "kl":
         scribe.run("a", "SET", key, "2", correlation=key)
-        apply_undo(Store.open(client, actor="ops"), plan(client, key))
+        apply_undo(Store(client, actor="ops"), plan(client, key))
 
     entries = client.xrange(NAMES.audit("@operators"))
     controls = [fields for _, fields in client.xrange(NAMES.control)]
@@ -294,7 +292,7 @@ def test_change_after_the_plan_stops_the_undo(client: Any, scribe: Scribe) -> No
     before = data(client)
 
     with raises_code("changed-meanwhile", match="`l`"):
-        apply_undo(Store.open(client), made)
+        apply_undo(Store(client), made)
 
     assert data(client) == before
     assert not client.keys("keyleash:undo:*")
@@ -312,7 +310,7 @@ def test_lost_reply_is_recovered_from_the_stream(
         raise RedisConnectionError("Connection closed by server")
 
     monkeypatch.setattr(client, "evalsha", lose)
-    done = apply_undo(Store.open(client), made)
+    done = apply_undo(Store(client), made)
     monkeypatch.undo()
 
     assert not client.exists("k")
@@ -327,7 +325,7 @@ def test_undo_sent_twice_by_the_client_succeeds(
     made, run = plan(client), client.evalsha
     monkeypatch.setattr(client, "evalsha", lambda *words: (run(*words), run(*words))[1])
 
-    done = apply_undo(Store.open(client), made)
+    done = apply_undo(Store(client), made)
 
     assert done.removed == (b"k",)
     assert len(done.events) == client.xlen(NAMES.control) == 1
@@ -346,7 +344,7 @@ def test_undo_without_reply_or_record_explains_how_to_check(
     monkeypatch.setattr(client, "evalsha", lose)
 
     with raises_code("undo-unanswered") as raised:
-        apply_undo(Store.open(client), made)
+        apply_undo(Store(client), made)
 
     assert "audit log --correlation undo-" in (raised.value.help or "")
 
@@ -358,7 +356,7 @@ def test_record_names_the_oldest_and_the_newest_event(client: Any, scribe: Scrib
         scribe.add("a", "SET", key, "before", key, "expires", "absent", entry_id=f"5-{number}")
         client.hset(NAMES.layouts, "a", "{}")
         client.set(key, "x")
-    made = plan_undo(Store.open(client), Query(since_ms=0), identity="a")
+    made = plan_undo(Store(client), Query(since_ms=0), identity="a")
 
     assert [step.id for step in made.steps] == ["5-9", "5-10"]
 
@@ -375,7 +373,7 @@ def test_rejected_before_image_changes_nothing(client: Any, scribe: Scribe) -> N
     before = data(client)
 
     with raises_code("undo-denied", match="payload"):
-        apply_undo(Store.open(client), made)
+        apply_undo(Store(client), made)
 
     assert data(client) == before
     assert not client.keys("keyleash:undo:*")
@@ -395,7 +393,7 @@ def test_user_without_permission_to_write_changes_nothing(client: Any, scribe: S
     before = data(client)
 
     with raises_code("undo-denied", match="NOPERM"):
-        apply_undo(Store.open(half), plan(half))
+        apply_undo(Store(half), plan(half))
     half.close()
 
     assert data(client) == before
@@ -440,11 +438,11 @@ def test_masked_key_that_matches_the_pattern_is_a_conflict(
     """A full name is compared by its digest."""
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
-    made = plan_undo(Store.open(client), Query(pattern=parse_pattern(pattern), since_ms=0))
+    made = plan_undo(Store(client), Query(pattern=parse_pattern(pattern), since_ms=0))
 
     assert [item.conflicts[0].kind for item in made.blocked] == [ConflictKind.MASKED]
     with pytest.raises(NothingToUndoError, match="no recorded event"):
-        plan_undo(Store.open(client), Query(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
+        plan_undo(Store(client), Query(pattern=parse_pattern("jobs:secret:b"), since_ms=0))
 
 
 def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: Scribe) -> None:
@@ -452,7 +450,7 @@ def test_masked_key_that_may_match_the_pattern_is_reported(client: Any, scribe: 
     scribe.run("a", "SET", "jobs:secret:a", "1", images=False, keys=[SECRET])
 
     with pytest.raises(NothingToUndoError, match="masked"):
-        plan_undo(Store.open(client), Query(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
+        plan_undo(Store(client), Query(pattern=parse_pattern("jobs:{kind}:a"), since_ms=0))
 
 
 def test_key_too_large_for_a_before_image_cannot_be_undone(client: Any, scribe: Scribe) -> None:
@@ -511,8 +509,8 @@ def test_batch_is_undone_as_a_whole(client: Any, scribe: Scribe) -> None:
     now = [step.digest for step in _values(client, "k", "l")]
     scribe.add("a", "of", event, *(word for digest in now for word in ("after", f"{digest}:-1")))
 
-    made = plan_undo(Store.open(client), events=(event,), across_policies=True)
-    apply_undo(Store.open(client), made)
+    made = plan_undo(Store(client), events=(event,), across_policies=True)
+    apply_undo(Store(client), made)
 
     assert [key.steps[0].ops for key in made.keys if key.key == b"k"] == [("SET", "APPEND")]
     assert not client.exists("k", "l")
@@ -531,14 +529,14 @@ def test_events_are_selected_by_identity_key_and_time(client: Any, scribe: Scrib
     since_ms = int(first.partition("-")[0])
     pattern = parse_pattern("k:*")
 
-    by_identity = plan_undo(Store.open(client), Query(since_ms=since_ms), identity="a")
-    by_key = plan_undo(Store.open(client), Query(pattern=pattern, since_ms=since_ms))
+    by_identity = plan_undo(Store(client), Query(since_ms=since_ms), identity="a")
+    by_key = plan_undo(Store(client), Query(pattern=pattern, since_ms=since_ms))
 
     assert {key.key for key in by_identity.keys} == {b"k:1", b"l:1"}
     assert {key.key for key in by_key.keys} == {b"k:1", b"k:2"}
     assert by_key.others == (b"l:1",)
     with pytest.raises(NothingToUndoError):
-        plan_undo(Store.open(client), Query(since_ms=since_ms + 100_000), identity="a")
+        plan_undo(Store(client), Query(since_ms=since_ms + 100_000), identity="a")
 
 
 def test_ambiguous_event_id_needs_the_identity(client: Any, scribe: Scribe) -> None:
@@ -548,7 +546,7 @@ def test_ambiguous_event_id_needs_the_identity(client: Any, scribe: Scribe) -> N
     scribe.run("b", "SET", "l", "1", entry_id=entry_id)
 
     def chosen(given: str) -> list[bytes]:
-        made = plan_undo(Store.open(client), events=(given,), across_policies=True)
+        made = plan_undo(Store(client), events=(given,), across_policies=True)
         return [key.key for key in made.keys]
 
     assert chosen(f"a/{entry_id}") == [b"k"]
@@ -563,7 +561,7 @@ def test_wrong_event_id_is_an_error(client: Any, scribe: Scribe, given: str) -> 
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-event"):
-        plan_undo(Store.open(client), events=(given,))
+        plan_undo(Store(client), events=(given,))
 
 
 def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe) -> None:
@@ -571,9 +569,9 @@ def test_unknown_identity_and_empty_range_are_errors(client: Any, scribe: Scribe
     scribe.run("a", "SET", "k", "1")
 
     with raises_code("unknown-identity"):
-        plan_undo(Store.open(client), Query(since_ms=0), identity="unknown")
+        plan_undo(Store(client), Query(since_ms=0), identity="unknown")
     with pytest.raises(NothingToUndoError):
-        plan_undo(Store.open(client), Query(correlation="none"))
+        plan_undo(Store(client), Query(correlation="none"))
 
 
 def test_undo_of_many_keys_is_several_events_and_one_undo(client: Any, scribe: Scribe) -> None:

@@ -18,8 +18,7 @@ from keyleash.operations.rights import RIGHTS
 from keyleash.operator.roles import ROLES, roles_with
 from support.clusters import RealCluster
 from support.command_line import Cli
-from support.sealed import assert_hidden, record
-from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
+from support.servers import RealServer, RealServers, find_server_binaries
 
 POLICY = """\
 version: 1
@@ -127,7 +126,7 @@ class Stage:
             self.admin.run(*("exec", "--correlation", "req-1", *call.split()), KEYLEASH_TOKEN=token)
 
 
-STAGES = [*find_server_binaries(), f"sealed-{embedded_label()}"]
+LABELS = list(find_server_binaries())
 SLOW = pytest.mark.slow
 LEAST = [name for name in ROLES if name != "admin"]
 """Roles with least privilege."""
@@ -139,16 +138,13 @@ MANY = {"loader", "issuer", "incident-responder"}
 def stage(
     request: pytest.FixtureRequest, real_servers: RealServers, tmp_path: Path
 ) -> Iterator[Stage]:
-    """Every available server, and the embedded one sealed."""
-    label = request.param.removeprefix("sealed-")
-    with real_servers.lend(label) as server:
-        yield prepared(server, tmp_path, is_sealed=label != request.param)
+    """Every available server."""
+    with real_servers.lend(request.param) as server:
+        yield prepared(server, tmp_path)
 
 
-def prepared(server: RealServer, folder: Path, *, is_sealed: bool = False) -> Stage:
+def prepared(server: RealServer, folder: Path) -> Stage:
     stage = Stage(Cli(server.url), server, folder)
-    if is_sealed:
-        record(server.client())
     stage.admin.ok("load", stage.file(500, "gone"), "--yes")
     stage.admin.ok("load", stage.file(600), "--yes", "--allow-widening", "--allow-removal")
     stage.act()
@@ -180,9 +176,9 @@ CONFIG GET would give the server's passwords, and audit streams hold before-imag
 @pytest.mark.parametrize(
     ("stage", "role"),
     [
-        # Servers and prefixes differ in what rules say, not in which a role has.
-        pytest.param(stage, role, marks=() if stage == STAGES[0] or role in MANY else SLOW)
-        for stage in STAGES
+        # Servers differ in what rules say, not in which a role has.
+        pytest.param(stage, role, marks=() if stage == LABELS[0] or role in MANY else SLOW)
+        for stage in LABELS
         for role in LEAST
     ],
     indirect=["stage"],
@@ -203,7 +199,6 @@ def test_user_of_a_role_can_do_its_operations_and_no_other(stage: Stage, role: s
         assert result.exit_code == 77, (operation, result.output)
         assert MISSING.search(result.output), result.output
         assert f"`keyleash acl {roles_with(operation)[0]}`" in result.output
-        assert_hidden(result.output)
 
 
 def test_auditor_follows_the_audit_log(embedded: RealServer, tmp_path: Path) -> None:
@@ -343,8 +338,6 @@ def test_admin_replaces_the_user_default(server: RealServer, tmp_path: Path) -> 
             client.execute_command("CLIENT KILL", "TYPE", "normal", "USER", "default")
             denied = stage.admin.run("status")
             admin.ok("fence", "apply", "--passwords", tmp_path / "passwords", "--yes")
-            admin.ok("vault", "seal", "--yes")
-            admin.ok("vault", "rotate", "--yes")
             admin.ok("load", stage.file(700), "--yes", "--allow-widening")
             assert admin.run("doctor").exit_code in (0, 1)
             admin.ok("fence", "remove", "--all", "--yes")

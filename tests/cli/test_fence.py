@@ -9,13 +9,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis
-from redis.exceptions import NoPermissionError
 
-import keyleash
 from support.command_line import Cli
 from support.servers import RealServer, find_server_binaries
 
@@ -233,7 +230,6 @@ def test_load_updates_users_and_lists_identities_without_one(fenced: Cli, policy
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["fence", "plan", "--tier", "sealed"], 2, "the server is not sealed"),
         (["fence", "apply", "--wide", "three"], 1, "no identity `three`"),
         (["fence", "rotate"], 1, "no identity has an ACL user"),
         (["fence", "rotate", "--finish", "--hashes", "-"], 2, "adds no passwords"),
@@ -276,36 +272,6 @@ def test_credentials_default_to_those_of_the_first_server(fenced: Cli) -> None:
             admin.execute_command("ACL", "SETUSER", "default", "nopass")
     assert result.exit_code == 1
     assert result.stdout.count("there is no such user") == 4
-
-
-def test_sealed_user_reaches_keys_through_its_guard_only(
-    fenced: Cli, embedded: RealServer, policy: Path
-) -> None:
-    """It has rights on names that it does not know, and no message shows them."""
-    policy.write_text(POLICY.replace('"a:{id}:*"', '"*"'))
-    fenced.ok("load", policy, "--yes", "--allow-widening")
-    minted = passwords(fenced.ok("fence", "apply", "--mint", "--yes"))
-    fenced.ok("vault", "seal", "--yes")
-    with redis.Redis.from_url(fenced.url) as admin:
-        record = admin.hgetall("keyleash:sealed")
-        assert "two   unchanged" in fenced.run("fence", "plan").stdout
-        admin.execute_command("ACL", "SETUSER", "two", "clearselectors")
-    due = fenced.run("fence", "plan")
-    assert "<vault>:" in due.stdout
-    minted |= passwords(fenced.ok("fence", "apply", "--tier", "sealed", "--mint", "--yes"))
-    assert fenced.run("fence", "plan").exit_code == 0
-    prefixes = [value.decode() for value in record.values()]
-    assert len(prefixes) == 2
-    assert not any(prefix in due.output for prefix in prefixes)
-    login: dict[str, Any] = {"username": "one", "password": minted["one"]}
-    agent = keyleash.Redis(port=embedded.port, token=fenced.token("one"), **login)
-    assert agent.set("b", "x")
-    assert agent.copy("b", "c")
-    assert agent.get("c") == b"x"
-    direct = embedded.client(**login)
-    for call in (("GET", "b"), ("SET", "b", "y"), ("HGETALL", "keyleash:sealed"), ("SCAN", "0")):
-        with pytest.raises(NoPermissionError):
-            direct.execute_command(*call)
 
 
 @contextlib.contextmanager

@@ -398,14 +398,14 @@ def test_consent_on_a_terminal_includes_the_removal(cli: Cli, policy: Path) -> N
 def test_library_load_that_removes_needs_consent(embedded: RealServer, policy: Path) -> None:
     """A program passes `allow_removal`, since it cannot be asked."""
     client = embedded.client()
-    load_policy(Store.open(client), many(policy, 3, "own:{n}:*").read_text())
+    load_policy(Store(client), many(policy, 3, "own:{n}:*").read_text())
     rest = many(policy, 1, "own:{n}:*").read_text()
 
     with pytest.raises(RemovalError, match="`<policy>` removes 2 identities") as removal:
-        load_policy(Store.open(client), rest)
+        load_policy(Store(client), rest)
     assert removal.value.identities == ("agent-001", "agent-002")
     assert client.hget("keyleash:policy", "generation") == b"1"
-    assert load_policy(Store.open(client), rest, allow_removal=True).removed == (
+    assert load_policy(Store(client), rest, allow_removal=True).removed == (
         "agent-001",
         "agent-002",
     )

@@ -257,7 +257,7 @@ def test_program_starts_without_what_only_some_commands_need(offline: Cli) -> No
     assert result.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("group", ["", "audit", "fence", "limits", "policy", "token", "vault"])
+@pytest.mark.parametrize("group", ["", "audit", "fence", "limits", "policy", "token"])
 def test_help_cuts_no_sentence_off(offline: Cli, group: str) -> None:
     """Summaries are not truncated."""
     usage, *lines = offline.ok(*group.split(), "--help").splitlines()

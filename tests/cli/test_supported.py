@@ -78,7 +78,7 @@ def test_old_server_gets_no_policy_from_the_library(
     """Neither in one step nor when the policy was prepared for another server."""
     client = redis.Redis.from_url(old.url, protocol=2)
     document = example.read_text()
-    prepared = prepare_policy(Store.open(embedded.client()), document)
+    prepared = prepare_policy(Store(embedded.client()), document)
 
     for load in (load_policy, prepare_policy):
         with raises_code("unsupported-server"):
@@ -175,9 +175,9 @@ def test_cluster_is_named_by_the_client(embedded_cluster: RealCluster) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda client: freeze(Store.open(client), reason="x"),
-        lambda client: issue_token(Store.open(client), "agent-runner"),
-        lambda client: list_tokens(Store.open(client)),
+        lambda client: freeze(Store(client), reason="x"),
+        lambda client: issue_token(Store(client), "agent-runner"),
+        lambda client: list_tokens(Store(client)),
     ],
     ids=["freeze", "issue", "list"],
 )
@@ -216,7 +216,7 @@ def test_call_of_a_guard_that_a_cluster_answers_is_a_cluster_error(reply: bytes)
     fields = ["digest", "1" * 40, "batch_digest", "2" * 40, "policy_digest", "3", "generation", "1"]
     fields += ["commands", "", "transport", "evalsha", "wait_replicas", "0", "wait_ms", "0"]
     fields += ["ttl_s", "0", "max_ttl_s", "0", "idle_s", "0", "rotate_after_s", "0", "limits", ""]
-    fields += ["is_sealed", "0", "takes_runs", "0", "delegates", "0", "takes_ids", "0"]
+    fields += ["takes_runs", "0", "delegates", "0", "takes_ids", "0"]
     fields += ["approved_digest", "", "approved", ""]
     record = b"*%d\r\n" % len(fields) + b"".join(map(bulk, fields))
     with fake_resp(

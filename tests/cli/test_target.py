@@ -18,8 +18,6 @@ CHANGES = (
     ("rollback", "--to", "DIGEST"),
     ("fence", "apply", "--mint"),
     ("fence", "remove", "--all"),
-    ("vault", "seal"),
-    ("vault", "adopt", "a:*"),
 )
 
 
@@ -96,10 +94,10 @@ def test_load_shows_product_database_and_number_of_keys(
     assert line.endswith(", database 0, 2 keys)")
 
 
-def test_fence_and_vault_show_the_active_generation(loaded: Cli) -> None:
+def test_fence_shows_the_active_generation(loaded: Cli) -> None:
     """The generation identifies one of several servers."""
-    for words in (("fence", "apply", "--mint", "--yes"), ("vault", "seal", "--yes")):
-        assert "\nactive     generation 1\n" in f"\n{loaded.run(*words).stderr}"
+    shown = loaded.run("fence", "apply", "--mint", "--yes").stderr
+    assert "\nactive     generation 1\n" in f"\n{shown}"
 
 
 def test_user_without_info_and_dbsize_may_load(

@@ -114,7 +114,7 @@ def test_note_with_a_token_that_the_library_did_not_write_is_shown_without(
     """The library rejects such a note; a record may have it nonetheless."""
     token = loaded.token("agent-reader")
     admin: Client = embedded.client()
-    issued = issue_token(Store.open(admin), "agent-reader", note="was PLACE")
+    issued = issue_token(Store(admin), "agent-reader", note="was PLACE")
     recorded = admin.hget(NAMES.tokens("agent-reader"), issued.id).decode()
     admin.hset(NAMES.tokens("agent-reader"), issued.id, recorded.replace("PLACE", token))
 

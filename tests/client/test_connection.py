@@ -32,7 +32,6 @@ from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.redis_py import needs_redis_py_8
 from support.replication import PATIENCE_S
-from support.sealed import SEALED
 from support.servers import RealServer
 
 TRANSPORT = (ConnectionError, TimeoutError, OSError)
@@ -423,16 +422,6 @@ def test_watch_needs_a_grant_on_its_keys(leash: Pooled) -> None:
     with pytest.raises(keyleash.KeyNotGrantedError):
         pipe.watch("x")
     pipe.reset()
-
-
-def test_watch_on_a_sealed_server_is_denied_with_its_reason(embedded: RealServer) -> None:
-    """It would watch keys of other names."""
-    leash = Pooled(embedded, SEALED)
-    leash.load(one=BROAD)
-
-    with pytest.raises(keyleash.CommandRefusedError, match="sealed"):
-        leash.agent("one").pipeline().watch("t:a")
-    assert leash.agent("one").set("t:a", 1)
 
 
 @pytest.mark.parametrize(

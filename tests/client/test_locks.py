@@ -17,10 +17,9 @@ from redis.exceptions import LockError, LockNotOwnedError
 import keyleash
 from client.alike import Awaited, awaiting
 from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
-from keyleash.store.keyspace import Keyspace, script_digest
+from keyleash.store.keyspace import script_digest
 from support.fences import FencedLeash
 from support.leash import NAMES, grant
-from support.sealed import SEALED
 from support.servers import RealServer
 
 GRANT = grant("read", "write", "delete", keys="app:*")
@@ -40,21 +39,16 @@ class LockLeash(FencedLeash):
         return Awaited(client, runner)
 
     def entries(self, identity: str) -> list[dict[bytes, bytes]]:
-        return [fields for _, fields in self.admin.xrange(self.keyspace.audit(identity))]
+        return [fields for _, fields in self.admin.xrange(NAMES.audit(identity))]
 
 
-KINDS = {
-    "commands": (NAMES, GRANT),
-    "script": (NAMES, APPROVED),
-    "script-sealed": (SEALED, APPROVED),
-}
+KINDS = {"commands": GRANT, "script": APPROVED}
 
 
 @pytest.fixture(params=KINDS)
 def leash(request: pytest.FixtureRequest, embedded: RealServer) -> LockLeash:
-    keyspace, allowed = KINDS[request.param]
-    leash = LockLeash(embedded, keyspace)
-    leash.load(one={"grants": [allowed]})
+    leash = LockLeash(embedded)
+    leash.load(one={"grants": [KINDS[request.param]]})
     return leash
 
 
@@ -169,16 +163,12 @@ def test_release_without_the_class_delete_is_denied(embedded: RealServer) -> Non
         leash.admin.delete("app:lock")
 
 
-@pytest.mark.parametrize(
-    ("names", "scripts"),
-    [(NAMES, []), (NAMES, ["redis-py-lock"]), (SEALED, ["redis-py-lock"])],
-    ids=["commands", "script", "script-sealed"],
-)
+@pytest.mark.parametrize("scripts", [[], ["redis-py-lock"]], ids=["commands", "script"])
 def test_lock_without_a_timeout_whose_release_is_denied_gets_an_expiry(
-    embedded: RealServer, names: Keyspace, scripts: list[str]
+    embedded: RealServer, scripts: list[str]
 ) -> None:
     """It would stay locked for ever; one that is another's by then stays as it is."""
-    leash = LockLeash(embedded, names)
+    leash = LockLeash(embedded)
     leash.load(one={"grants": [{**grant("read", "write", keys="app:*"), "scripts": scripts}]})
     client = leash.client_of("one")
     lock = client.lock("app:lock")
@@ -204,18 +194,6 @@ def test_lock_without_a_timeout_whose_release_is_over_a_limit_gets_an_expiry(
     with pytest.raises(keyleash.BudgetExhaustedError):
         lock.release()
     assert 0 < client.pttl("app:lock") <= 10_000
-
-
-def test_lock_on_a_sealed_server_without_its_scripts_is_denied_when_it_is_taken(
-    embedded: RealServer,
-) -> None:
-    """WATCH needs the server's names of keys, so it could not be released."""
-    leash = LockLeash(embedded, SEALED)
-    leash.load(one={"grants": [GRANT]})
-
-    with pytest.raises(keyleash.CommandRefusedError, match="lock"):
-        leash.client_of("one").lock("app:lock").acquire()
-    assert leash.client_of("one").exists("app:lock") == 0
 
 
 def test_lock_within_a_watch_is_denied(embedded: RealServer) -> None:

@@ -19,9 +19,8 @@ from keyleash.client.guarding import Guarding
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from support.fences import FencedLeash
-from support.leash import Leash, grant
+from support.leash import NAMES, Leash, grant
 from support.redis_py import needs_redis_py_8
-from support.sealed import SEALED
 from support.servers import RealServer
 
 LISTENING = {
@@ -159,7 +158,7 @@ def revoke_token(leash: Leash) -> None:
 
 
 def expire_token(leash: Leash) -> None:
-    (name,) = leash.admin.keys(leash.keyspace.token_prefix("one") + "*")
+    (name,) = leash.admin.keys(NAMES.token_prefix("one") + "*")
     leash.admin.delete(name)
 
 
@@ -392,10 +391,9 @@ class FencedPooled(FencedLeash):
     client: Any = Pooled.client
 
 
-@pytest.mark.parametrize("kind", ["plain", "sealed"])
-def test_fenced_agent_subscribes_to_its_channels_only(embedded: RealServer, kind: str) -> None:
-    """Also past its guard; a pattern must be one of the policy's. Channels are not sealed."""
-    leash = FencedPooled(embedded, SEALED) if kind == "sealed" else FencedPooled(embedded)
+def test_fenced_agent_subscribes_to_its_channels_only(embedded: RealServer) -> None:
+    """Also past its guard; a pattern must be one of the policy's."""
+    leash = FencedPooled(embedded)
     leash.load(one=LISTENING)
     leash.fence()
     agent: Any = leash.agent("one")

@@ -12,7 +12,7 @@ import keyleash
 from client.alike import ONE_EITHER
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import TokenRecord, token_digest
-from support.leash import Leash, grant
+from support.leash import NAMES, Leash, grant
 
 READER = {"grants": [grant("read", keys="t:*")]}
 RUNNER = {"grants": [grant("read", "write", "delete", keys="t:*")]}
@@ -67,7 +67,7 @@ def test_provider_without_a_new_token_is_asked_once_per_call(one_leash: Leash) -
 def test_expired_token_is_replaced(one_leash: Leash) -> None:
     """Also if it was expired at the first call."""
     issued = one_leash.issue("one")
-    name = one_leash.keyspace.token("one", token_digest(issued.token))
+    name = NAMES.token("one", token_digest(issued.token))
     record = TokenRecord.unpack(one_leash.admin.get(name))
     past_us = record.expires_us - 86_400_000_000
     one_leash.put_token("one", issued.token, TokenRecord(record.id, past_us, record.used_us))

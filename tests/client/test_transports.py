@@ -68,8 +68,8 @@ def served(
             yield None
             return
         admin: Any = redis.Redis(unix_socket_path=str(path))
-        load_policy(Store.open(admin), policy(one={"grants": [grant("read", "write", keys="t:*")]}))
-        token = issue_token(Store.open(admin), "one").token
+        load_policy(Store(admin), policy(one={"grants": [grant("read", "write", keys="t:*")]}))
+        token = issue_token(Store(admin), "one").token
         admin.close()
         yield {"port": port, "path": str(path), "ca": str(certificate), "token": token}
     finally:

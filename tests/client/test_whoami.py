@@ -13,8 +13,7 @@ from client.alike import ONE_EITHER
 from keyleash.operator.tokens.revoke import revoke
 from support.command_line import Cli
 from support.fences import FencedLeash
-from support.leash import NAMES, Leash, grant
-from support.sealed import SEALED
+from support.leash import Leash, grant
 from support.servers import RealServer
 
 LIMITED: dict[str, Any] = {
@@ -110,10 +109,9 @@ def test_whoami_works_for_an_identity_without_limits(one_leash: Leash) -> None:
     assert answer.idle_ends_at is None
 
 
-@pytest.mark.parametrize("sealed", [False, True])
-def test_whoami_works_for_a_fenced_and_sealed_agent(embedded: RealServer, sealed: bool) -> None:
+def test_whoami_works_for_a_fenced_agent(embedded: RealServer) -> None:
     """The guard reads the records, so the agent's user needs no further right."""
-    leash = FencedLeash(embedded, SEALED if sealed else NAMES)
+    leash = FencedLeash(embedded)
     leash.load(one=LIMITED)
     leash.fence()
     client = leash.agent("one")

@@ -17,9 +17,8 @@ import redis.asyncio
 import keyleash
 from client.alike import Awaited
 from keyleash.commands import load_table
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import declared_keys
-from support.leash import NAMES, Leash, grant
+from support.leash import Leash, grant
 from support.servers import RealServer
 
 CALLS = Path(__file__).with_name("calls.txt")
@@ -89,10 +88,9 @@ VECTORS = ((1, 0, 0, "a", "SETATTR", '{"n":1}'), (0, 1, 0, "b"), (0, 0, 1, "c"))
 """Sown where there are vector sets."""
 
 RESTORE = """
-for i = 2, #ARGV do
-  local key = ARGV[1] .. ARGV[i]
+for _, key in ipairs(ARGV) do
   redis.call('DEL', key)
-  local stored = redis.call('HMGET', 'seed', ARGV[i], 'ends of ' .. ARGV[i])
+  local stored = redis.call('HMGET', 'seed', key, 'ends of ' .. key)
   if stored[1] then redis.call('RESTORE', key, stored[2], stored[1], 'ABSTTL') end
 end
 """
@@ -141,15 +139,10 @@ def _call(line: str) -> Call:
 
 
 class Twin:
-    """A server with seeded data, a raw client and a guarded one.
+    """A server with seeded data, a raw client and a guarded one."""
 
-    Where the guarded one's data is in a vault, each has its own.
-    """
-
-    def __init__(self, server: RealServer, keyspace: Keyspace = NAMES, **options: Any) -> None:
-        leash = Leash(server, keyspace)
-        self._vault = keyspace.vault.encode()
-        self._place = b""
+    def __init__(self, server: RealServer, **options: Any) -> None:
+        leash = Leash(server)
         leash.load(one=BROAD)
         self.admin = server.client(protocol=2)
         self.admin.response_callbacks.clear()
@@ -158,15 +151,13 @@ class Twin:
         self.guarded = server.guarded(leash.issue("one").token, **options)
         self.commands = {name.decode().upper() for name in self._ask("COMMAND", "LIST")}
         self._seed = self._sow()
-        # Both are made of the same dumps, since a hash table's order is that of its making.
-        self._touched: set[bytes] = {*self._seed} if self._vault else set()
+        self._touched = set[bytes]()
         self._restore_script = self.admin.register_script(RESTORE)
 
     def outcome(self, client: redis.Redis, call: Call, *, with_data: bool) -> Outcome:
         """Make *call* on the seeded data; an error is part of the outcome."""
         words = [self._filled(word) for word in call.words]
         self._restore()
-        self._place = b"" if client is self.raw else self._vault
         keys = _written_keys(words)
         self._touched.update(keys)
         if call.name in ("COPY", "MOVE"):
@@ -197,8 +188,6 @@ class Twin:
         for key, dump in seed.items():
             ends_ms = max(self._ask("PEXPIRETIME", key), 0)
             self._ask("HSET", "seed", key, dump, b"ends of " + key, ends_ms)
-            if self._vault:
-                self._ask("RESTORE", self._vault + key, ends_ms, dump, "ABSTTL")
         return seed
 
     def _filled(self, word: bytes) -> bytes:
@@ -209,20 +198,19 @@ class Twin:
     def _restore(self) -> None:
         """Make the data that the last call wrote what it was."""
         if self._touched:
-            for place in {b"", self._vault}:
-                self._restore_script(args=[place, *self._touched])
+            self._restore_script(args=[*self._touched])
             self._touched.clear()
 
     def _data(self, call: Call, keys: list[bytes]) -> Any:
         if call.mark:
-            return [self._content(self._place + key) for key in keys]
+            return [self._content(key) for key in keys]
         with self.admin.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.execute_command("DUMP", self._place + key)
-                pipe.execute_command("PEXPIRETIME", self._place + key)
+                pipe.execute_command("DUMP", key)
+                pipe.execute_command("PEXPIRETIME", key)
             found = pipe.execute()
         if call.name in ("COPY", "MOVE"):
-            found += [self._other.dump(self._place + key) for key in keys]
+            found += [self._other.dump(key) for key in keys]
             self._other.flushdb()
         return found
 

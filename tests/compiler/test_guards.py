@@ -13,9 +13,8 @@ from lupa import lua51
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.policy import parse_policy
-from keyleash.store.keyspace import Keyspace, script_digest
+from keyleash.store.keyspace import script_digest
 from support.golden import GOLDEN, assert_golden
-from support.sealed import SEALED
 
 EXAMPLE = plain_example()
 NAMES = ("agent-reader", "agent-runner", "agent-recovery", "human-admin")
@@ -98,15 +97,6 @@ def test_another_limit_changes_the_stamp(example: dict[str, CompiledGuard]) -> N
     assert all(0 < guard.stamp < 2**48 for guard in example.values())
 
 
-def test_another_prefix_moves_every_control_key(example: dict[str, CompiledGuard]) -> None:
-    """Control keys are compiled-in constants under one prefix; only the public record stays."""
-    moved = compiled(EXAMPLE, keyspace=Keyspace("9f3a:"))
-
-    for guard in moved.values():
-        named = re.findall(r'"([^"]*keyleash:[^"]*)"', guard.script + guard.batch_script)
-        assert {*named} <= {"^keyleash:", "keyleash:", "keyleash:*"}
-
-
 def test_guard_ends_in_a_refusal(example: dict[str, CompiledGuard]) -> None:
     """Deny by default is visible: one early return, and the last line is an error reply."""
     for guard in example.values():
@@ -162,13 +152,3 @@ def test_pattern_with_awkward_bytes_compiles_to_legal_lua(pattern: str) -> None:
     )
 
     lua51.LuaRuntime().compile(compiled(document)["one"].script)
-
-
-def test_guard_without_a_vault_has_no_code_for_it(example: dict[str, CompiledGuard]) -> None:
-    """A policy does not pay for a feature that it does not use."""
-    sealed = compiled(EXAMPLE, keyspace=SEALED)
-    for name, guard in example.items():
-        assert "places" not in guard.script + guard.batch_script
-        assert SEALED.vault in sealed[name].script
-        assert SEALED.vault in sealed[name].batch_script
-        lua51.LuaRuntime().compile(sealed[name].batch_script)

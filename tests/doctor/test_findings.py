@@ -15,8 +15,6 @@ from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
 from keyleash.doctor.checks import records
 from keyleash.doctor.findings import CODES
 from keyleash.operator.load.checks import RESTORE_CODE
-from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import ChangeKind, PrefixChange, change_fields
 from keyleash.store.records import script_of
 from keyleash.store.token import token_digest
 from support.command_line import Cli
@@ -36,11 +34,6 @@ def failed_snapshot(target: DoctorTarget) -> None:
     shutil.rmtree(target.server.data)
     target.admin.bgsave()
     wait_until(lambda: target.admin.info("persistence")["rdb_last_bgsave_status"] == "err")
-
-
-def half_changed(target: DoctorTarget, phase: str) -> None:
-    change = PrefixChange(ChangeKind.SEAL, NAMES, Keyspace("c0ffee:", "decade:"))
-    target.admin.hset(NAMES.sealed, mapping={**change_fields(change), "phase": phase})
 
 
 def stray_guard(target: DoctorTarget) -> None:
@@ -112,7 +105,6 @@ PROBLEMS: dict[str, Problem] = {
     ),
     "no-fsync": lambda item: item.admin.config_set("appendfsync", "no"),
     "open-default-user": open_default,
-    "vault-half-changed": lambda item: half_changed(item, "switched"),
     "no-policy": lambda item: item.admin.delete(NAMES.policy),
     "policy-changed": lambda item: item.admin.hset(NAMES.policy, "digest", "0" * 64),
     "no-guard": lambda item: item.admin.delete(NAMES.guard("one")),
@@ -179,13 +171,6 @@ def test_healthy_server_has_no_finding(target: DoctorTarget) -> None:
 def test_fences_are_no_finding(target: DoctorTarget) -> None:
     """They are an alternative, not a problem."""
     fenced(target)
-
-    assert target.found(exit_code=0) == []
-
-
-def test_sealed_server_has_no_finding(target: DoctorTarget) -> None:
-    """Records are read under their prefix."""
-    target.cli.ok("vault", "seal", "--yes")
 
     assert target.found(exit_code=0) == []
 
@@ -411,18 +396,6 @@ def test_failed_snapshot_is_found(target: DoctorTarget) -> None:
     failed_snapshot(target)
 
     assert target.codes() == ["persistence-failing"]
-
-
-def test_begun_change_of_prefixes_is_a_warning(target: DoctorTarget) -> None:
-    """Before the switch everything works, and all checks run."""
-    half_changed(target, "planned")
-    target.admin.script_flush()
-
-    found = target.found()
-    assert [(item["code"], item["severity"]) for item in found] == [
-        ("script-not-loaded", "error"),
-        ("vault-half-changed", "warning"),
-    ]
 
 
 def test_open_default_user_is_an_error_if_agents_are_fenced(target: DoctorTarget) -> None:

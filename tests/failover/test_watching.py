@@ -14,8 +14,6 @@ import keyleash
 from client.alike import AsyncLeash
 from keyleash.store import deployment
 from keyleash.store.guards import not_loaded
-from keyleash.store.store import Store
-from keyleash.vault.change import rotate, seal, unseal
 from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
 from keyleash.watch.watcher import Watcher
 from support.leash import NAMES, Leash, grant
@@ -388,21 +386,3 @@ def test_fenced_agent_survives_a_failover_to_a_watched_replica(mortals: Pair) ->
     client = keyleash.Redis(port=replica.port, token=token, username="agent", password="pw")
     assert client.set("t:a", 1) is True
     client.close()
-
-
-def test_sealed_server_is_watched_through_every_change_of_its_prefixes(pair: Pair) -> None:
-    """The watcher reads the prefixes from the record at each look."""
-    primary, _ = pair
-    leash = Leash(primary)
-    leash.load(one=ALL)
-    watcher = watcher_of(primary)
-    for change in (seal, rotate, unseal):
-        change(Store(leash.admin))
-        for node in pair:
-            node.admin.script_flush()
-        primary.settle()
-        events_of(watcher)
-        assert drifts(watcher) == {}
-        for node in pair:
-            assert node.admin.script_exists(leash.digest("one")) == [True]
-    watcher.close()

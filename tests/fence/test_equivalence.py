@@ -20,7 +20,7 @@ from oracle.arguments import Call, Draws, drawn_call
 from oracle.asking import ask_all
 from oracle.placements import ours_of
 from support.fences import FencedLeash
-from support.leash import NAMES, grant
+from support.leash import grant
 from support.thorough import FACTOR
 
 TABLE = load_table()
@@ -141,7 +141,7 @@ def test_fenced_agent_gets_the_replies_of_an_unfenced_one(
     begin = [b"EVALSHA", leash.digest(identity).encode()]
     shared = leash.admin.connection_pool.get_connection()
     own = leash.direct(identity).connection_pool.get_connection()
-    left_out = read_server_facts([leash.admin], NAMES).left_out
+    left_out = read_server_facts([leash.admin]).left_out
     known = set(read_table(leash.admin).commands)
     differing, unpermitted, patterns = [], set(), set()
     for call in calls(identity, known):

@@ -15,7 +15,6 @@ from keyleash.errors import UnvalidatedRestoreError
 from keyleash.fence.apply import remove_fences
 from keyleash.servers import EmbeddedServer
 from keyleash.text import moment
-from keyleash.vault.change import seal
 from support.command_line import Cli
 from support.errors import raises_code
 from support.fences import FencedLeash
@@ -76,7 +75,7 @@ def forge(leash: FencedLeash) -> str:
 
 def newest(leash: FencedLeash) -> str:
     """Return the agent's newest event, without the value after it."""
-    return f"one/{leash.admin.xrevrange(leash.keyspace.audit('one'), count=2)[-1][0].decode()}"
+    return f"one/{leash.admin.xrevrange(NAMES.audit('one'), count=2)[-1][0].decode()}"
 
 
 def plan(leash: FencedLeash, event: str, **options: Any) -> UndoPlan:
@@ -174,7 +173,7 @@ def test_validating_server_restores_before_images_of_fenced_agents(leash: Fenced
     assert ConflictKind.UNREADABLE in {conflict.kind for conflict in forged.keys[0].conflicts}
 
 
-@pytest.mark.parametrize("change", ["none", "fence removed", "sealed", "other database"])
+@pytest.mark.parametrize("change", ["none", "fence removed", "other database"])
 def test_forged_before_image_is_not_restored_after_the_user_was_deleted(
     leash: FencedLeash, change: str
 ) -> None:
@@ -183,8 +182,6 @@ def test_forged_before_image_is_not_restored_after_the_user_was_deleted(
     if change == "fence removed":
         remove_fences(leash.fenced_servers(), ("one",))
         assert "one" not in leash.admin.acl_users()
-    elif change == "sealed":
-        seal(leash.store, adopt=("a:*",))
     elif change == "other database":
         # As if another deployment had made the user, which begins in database 0.
         leash.admin.delete(NAMES.forgeable, NAMES.fence)
@@ -195,19 +192,14 @@ def test_forged_before_image_is_not_restored_after_the_user_was_deleted(
     assert (ConflictKind.UNVALIDATED in kinds) is not validates_always(leash)
 
 
-@pytest.mark.parametrize("is_sealed", [False, True])
 def test_agent_that_could_not_forge_is_undone_without_validation(
-    process: EmbeddedServer, request: pytest.FixtureRequest, is_sealed: bool
+    process: EmbeddedServer, request: pytest.FixtureRequest
 ) -> None:
-    """Unfenced agents, and agents sealed before they got a user, are not affected."""
+    """Unfenced agents are not affected."""
     server = RealServer(request.node.callspec.params["process"], process)
     leash = FencedLeash(server)
     validate(leash, "no")
     leash.load(one=ONE)
-    if is_sealed:
-        seal(leash.store)
-        leash.follow()
-        leash.fence()
     agent: Any = leash.agent("one")
     agent.hset("a:1", "field", "v")
     agent.hset("a:1", "field", "w")

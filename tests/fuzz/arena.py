@@ -18,7 +18,7 @@ from keyleash.evaluate.trace import Decision
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity, parse_policy
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import replies_of
@@ -103,11 +103,9 @@ class Arena:
     def __init__(self, client: redis.Redis, document: str) -> None:
         self._client: Any = client
         client.flushall()
-        load_policy(Store.open(self._client), document, table=TABLE, allow_removal=True)
+        load_policy(Store(self._client), document, table=TABLE, allow_removal=True)
         self.identities = parse_policy(document, file="policy", commands=TABLE).identities
-        issued = [
-            issue_token(Store.open(self._client), identity.name) for identity in self.identities
-        ]
+        issued = [issue_token(Store(self._client), identity.name) for identity in self.identities]
         self._token_ids = [item.id for item in issued]
         control = sorted(self._client.scan_iter())
         records = [self._record(identity) for identity in self.identities]
@@ -256,7 +254,7 @@ class Arena:
                 NAMES.repeats(name),
                 NAMES.refused(name),
                 NAMES.token_prefix(name),
-                f"{NAMES.prefix}limit:{name}:",
+                f"{CONTROL_PREFIX}limit:{name}:",
             )
         )
 
@@ -288,7 +286,7 @@ def documents() -> dict[str, str]:
 
 def _is_granted(identity: Identity, name: bytes) -> bool:
     """Return whether a grant covers a key, and neither a deny rule nor the control prefix does."""
-    if name.startswith(NAMES.prefix.encode()):
+    if name.startswith(CONTROL_PREFIX.encode()):
         return False
     if any(matches(pattern, name) for rule in identity.deny for pattern in rule.keys):
         return False

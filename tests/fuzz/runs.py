@@ -20,7 +20,7 @@ from keyleash.commands import load_table
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.servers import EmbeddedServer
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 from keyleash.store.records import guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, replies_of, runs_call
@@ -88,11 +88,11 @@ class Twins:
         self._client.flushall()
         text = [str(policy(WHO=rules)).replace("WHO", who) for who in WHO]
         document = text[0][: text[0].rindex("}}")] + "," + text[1].split('"identities": {')[1]
-        load_policy(Store.open(client), document, table=TABLE, allow_unvalidated_restore=True)
+        load_policy(Store(client), document, table=TABLE, allow_unvalidated_restore=True)
         records = [guard_record(self._client.hgetall(NAMES.guard(who))) for who in WHO]
         self._digests = [record.batch_digest for record in records if record]
-        self._tokens = [issue_token(Store.open(client), who) for who in WHO]
-        self._store = Store.open(client)
+        self._tokens = [issue_token(Store(client), who) for who in WHO]
+        self._store = Store(client)
         self._states: list[bytes] = [self._client.get(NAMES.state(who)) for who in WHO]
         self.ran_as_one = 0
 
@@ -156,14 +156,14 @@ class Twins:
                 pipe.pexpiretime(key)
             data = pipe.execute()
         counters = sorted(
-            client.get(name)[:16] for name in client.scan_iter(f"{NAMES.prefix}limit:{who}:*")
+            client.get(name)[:16] for name in client.scan_iter(f"{CONTROL_PREFIX}limit:{who}:*")
         )
         return _unnamed((state[8:], counters)), _unnamed(listed), _unnamed(denials), _unnamed(data)
 
     def _put_back(self, draws: random.Random) -> None:
         """Put states, streams and data back; perhaps almost use up limits, or let windows end."""
         client = self._client
-        for name in (*client.scan_iter("*:k:*"), *client.scan_iter(f"{NAMES.prefix}limit:*")):
+        for name in (*client.scan_iter("*:k:*"), *client.scan_iter(f"{CONTROL_PREFIX}limit:*")):
             client.delete(name)
         numbers = (len(self._states[0]) - 24) // 8
         seconds, micros = client.time()

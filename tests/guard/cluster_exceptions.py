@@ -14,7 +14,6 @@ EXCEPTIONS: dict[str, tuple[str, ...]] = {
         "test_shards",
         "test_bound_shards",
         "test_shard_tokens",
-        "test_sealed_shards",
         "test_footprint",
         "test_under_load",
     ),

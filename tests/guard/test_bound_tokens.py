@@ -22,8 +22,6 @@ from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.store.token import RECORD_BYTES, TokenRecord, token_digest
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy, with_files
-from support.sealed import SEALED
-from support.servers import RealServer
 
 RUNNER: dict[str, Any] = {
     "token": {"bound": True},
@@ -440,18 +438,3 @@ def test_labels_are_checked_stored_and_searched(leash: Leash) -> None:
     with pytest.raises(keyleash.SecretInTextError):
         leash.issue("runner", meta={"run": first.token})
     assert len(list_tokens(leash.store)) == 3
-
-
-def test_sealed_token_is_bound_by_the_names_that_the_agent_uses(embedded: RealServer) -> None:
-    """Keys have a prefix only behind the checks, and SCAN has it removed before them."""
-    leash = Leash(embedded, SEALED)
-    leash.load(runner=RUNNER)
-    bound = agent(leash, bind={"job_id": "42"}, keys=["jobs:42:a*"])
-
-    bound.set("jobs:42:a", 1)
-    leash.admin.set(f"{SEALED.vault}jobs:42:b", 1)
-    assert denied(bound.get, "jobs:43:a") == {
-        "code": "KEY_NOT_GRANTED", "key": "jobs:43:a", "by": "token",
-    }  # fmt: skip
-    assert list(bound.scan_iter("jobs:42:a*")) == [b"jobs:42:a"]
-    assert denied(lambda: list(bound.scan_iter("jobs:42:*")))["by"] == "token"

@@ -16,7 +16,6 @@ from keyleash.errors import SecretInTextError
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.servers import EmbeddedServer
 from keyleash.store.server_check import Client
-from keyleash.vault.change import seal
 from support.clocks import MovableClock
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
@@ -287,15 +286,3 @@ def test_reset_of_what_is_not_there_changes_nothing(leash: Leash) -> None:
             reset_limits(leash.store, "one", reason=reason)
     assert leash.spent("one") == before
     assert "reset-limits" not in {event.event for event in read_control(leash.store)}
-
-
-def test_reset_finds_the_counters_of_a_sealed_server(leash: Leash) -> None:
-    """Under the prefixes that are in force."""
-    leash.load(one=limited())
-    seal(leash.store)
-    leash.follow()
-    agent = leash.agent("one")
-    assert passed(agent) == 3
-
-    assert reset_limits(leash.store, "one", reason="why").counters == 2
-    assert passed(agent) == 3

@@ -24,7 +24,6 @@ from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.store.token import ID_ALPHABET, RECORD_BYTES, TokenRecord, child_id, token_digest
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
-from support.sealed import SEALED
 from support.servers import RealServer
 
 AGENT: dict[str, Any] = {**RUNNER, "delegate": {"depth": 3, "children": 1000, "max_ttl": "1h"}}
@@ -687,15 +686,6 @@ def test_guard_with_every_feature_delegates(embedded: RealServer) -> None:
     assert denied(child.get, "jobs:43:a")["by"] == "token"
 
 
-def test_sealed_guards_delegate(embedded: RealServer) -> None:
-    """Names of keys are those that the agent uses."""
-    sealed = Leash(embedded, SEALED)
-    sealed.load(runner=AGENT)
-    child = delegated(sealed, sealed.agent("runner"), keys=["jobs:42:a*"])
-    child.set("jobs:42:a", 1)
-    assert denied(child.get, "jobs:42:b")["by"] == "token"
-
-
 def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     """`explain --token-id` decides as the guard does."""
     leash.load(runner={**AGENT, "budget": {"reads": {"limit": "2/day", "per": "token"}}})
@@ -737,7 +727,7 @@ def test_largest_child_takes_what_the_page_says(leash: Leash) -> None:
     parent = leash.agent("runner")
     child = parent.delegate(keys=keys, meta=labels)
 
-    names = leash.keyspace
+    names = NAMES
     record = names.token("runner", token_digest(child.token))
     listed = leash.admin.hgetall(names.delegated("runner"))
     size = leash.admin.memory_usage(record) + max(map(len, listed.values()))

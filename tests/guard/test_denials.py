@@ -17,11 +17,9 @@ from keyleash.compiler.emit import DENIED_RETAIN, MAX_KINDS, TOKEN_KINDS
 from keyleash.errors import ReplyCode
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import MAX_REASON_BYTES
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
-from support.sealed import SEALED
 from support.servers import RealServer
 
 STORM = 600 if NODES else 12_000
@@ -95,13 +93,10 @@ def end_minute(leash: Leash) -> None:
     )
 
 
-@pytest.mark.parametrize("keyspace", [NAMES, SEALED], ids=["cooperative", "sealed"])
 @pytest.mark.parametrize("caller", CALLERS)
-def test_storm_of_made_up_commands_leaves_earlier_denials(
-    server: RealServer, keyspace: Keyspace, caller: str
-) -> None:
+def test_storm_of_made_up_commands_leaves_earlier_denials(server: RealServer, caller: str) -> None:
     """A caller chooses command and correlation id, and still cannot evict an entry."""
-    leash = Leash(server, keyspace)
+    leash = Leash(server)
     leash.load(one=ALL)
     token = leash.issue("one").token
     assert leash.call("one", token, "GET", "other") == "LEASH KEY_NOT_GRANTED key=other"

@@ -144,8 +144,8 @@ def prepare(server: Footprints) -> None:
     server.admin.set("doc:a:big", 2**53)
     server.admin.xgroup_create("doc:a:s", "g", mkstream=True)
     server.rewrite_token("expired", expires_us=server.now_us() // 1000 * 1000)
-    revoke(Store.open(server.admin), identity="revoked")
-    freeze(Store.open(server.admin), "suspended", reason="x")
+    revoke(Store(server.admin), identity="revoked")
+    freeze(Store(server.admin), "suspended", reason="x")
     server.admin.delete(NAMES.state("gone"))
     server.admin.setrange(NAMES.state("corrupt"), FIRST_NUMBER * DOUBLE, b"\xff" * DOUBLE)
 

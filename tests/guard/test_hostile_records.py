@@ -17,7 +17,6 @@ import keyleash
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.token import TokenRecord, token_digest
-from keyleash.vault.change import seal
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant
 from support.thorough import thorough
@@ -287,36 +286,6 @@ def test_recorded_end_of_hostile_bytes_stops_no_load(leash: Leash, until: str) -
     leash.load(one=ALL)
 
     assert leash.call("one", token, *SET) == "LEASH SUSPENDED reason=why"
-
-
-@pytest.mark.parametrize("number", [-5.0, NAN, INFINITY, -INFINITY, FOREVER], ids=str)
-def test_suspension_of_hostile_numbers_holds_while_prefixes_change(
-    leash: Leash, number: float
-) -> None:
-    """Less than 0 became a time that is over, and the agent acted while keys were moved."""
-    leash.load(one=ALL)
-    token = leash.issue("one").token
-    leash.admin.setrange(NAMES.state("one"), 8, numbers(number))
-
-    seal(leash.store)
-
-    leash.follow()
-    with pytest.raises(keyleash.SuspendedError):
-        leash.client(token).get("doc:{a}")
-    assert thaw(leash.store, "one").identities[0].changed
-    assert leash.client(token).get("doc:{a}") is None
-
-
-@pytest.mark.parametrize("size", [1, 8, 15])
-def test_short_state_stops_no_change_of_prefixes(leash: Leash, size: int) -> None:
-    """An agent may make one where its own was lost; a script that fails does not roll back."""
-    leash.load(one=ALL, two=ALL)
-    agent = leash.agent("two")
-    leash.admin.set(NAMES.state("one"), b"x" * size)
-
-    seal(leash.store)
-
-    assert agent.get("doc:{a}") is None
 
 
 @pytest.mark.parametrize("limit", LIMITS.values(), ids=LIMITS)

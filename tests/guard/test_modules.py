@@ -12,7 +12,6 @@ from keyleash.errors import PolicyError
 from keyleash.errors.sentences import NOT_NAMED
 from support.clustered import ClusterServer, lend_server
 from support.leash import Leash, grant, policy
-from support.sealed import SEALED
 from support.servers import RealServer, RealServers
 
 BROAD: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}
@@ -26,14 +25,6 @@ def leash(module_server: RealServer) -> Leash:
 
 def named(*names: str) -> dict[str, Any]:
     return {"grants": [grant("read", "write", keys="doc:*", only=list(names))]}
-
-
-def test_key_that_a_module_names_is_named_without_the_vault(leash: Leash) -> None:
-    """The places of keys in its replies are unknown, so the prefix is removed everywhere."""
-    leash = Leash(leash.server, SEALED)
-    leash.load(one=named("doc.name"))
-
-    assert leash.agent("one").execute_command("DOC.NAME", "doc:1") == [b"doc:1", 2]
 
 
 def test_broad_grant_gives_no_command_of_a_module(leash: Leash) -> None:

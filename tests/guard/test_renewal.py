@@ -21,8 +21,6 @@ from support.clustered import NODES
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 from support.renewal import HOUR_MS, pass_time, record_of
-from support.sealed import SEALED
-from support.servers import RealServer
 
 RUNNER: dict[str, Any] = {
     "token": {"ttl": "1h", "max_ttl": "4h", "renew": True},
@@ -319,16 +317,6 @@ def test_renewal_by_the_smaller_max_ttl_of_a_later_policy(leash: Leash) -> None:
     with pytest.raises(keyleash.RenewalRefusedError):
         agent.renew()
     assert agent.get("doc:1") is None
-
-
-def test_guards_of_sealed_servers_renew(embedded: RealServer) -> None:
-    """The text of the guard is the same, under other names."""
-    leash = Leash(embedded, SEALED)
-    leash.load(one=RUNNER)
-    issued = leash.issue("one", ttl="1m")
-
-    assert leash.client(issued.token).renew("1h").expires_ms > issued.expires_ms
-    assert leash.client(issued.token).set("doc:1", "x")
 
 
 def test_child_is_not_renewed_and_its_parent_lives_longer_with_its_number_of_children(

@@ -16,7 +16,6 @@ from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.revoke import RevokedToken, revoke
 from keyleash.operator.tokens.rotate import Rotation, rotate_token
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
-from keyleash.vault.change import seal
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 
@@ -164,24 +163,6 @@ def test_rotation_beside_a_spoilt_record_issues_nothing(leash: Leash) -> None:
     with raises_code("unreadable", match="a token of `one` is corrupt"):
         rotate_token(leash.store, identity="one")
     assert leash.admin.hlen(NAMES.tokens("one")) == 1
-
-
-def test_rotation_under_prefixes_that_are_others_by_now_issues_nothing(leash: Leash) -> None:
-    """A token under the old prefix would be good for nothing, and the old one still good."""
-    leash.load(one=ALL)
-    leash.issue("one")
-    policy, layouts = (leash.admin.dump(name) for name in (NAMES.policy, NAMES.layouts))
-    tokens = leash.admin.dump(NAMES.tokens("one"))
-    before = leash.store
-    seal(leash.store)
-    for name, held in ((NAMES.policy, policy), (NAMES.layouts, layouts)):
-        leash.admin.restore(name, 0, held)
-    leash.admin.restore(NAMES.tokens("one"), 0, tokens)
-
-    with raises_code("vault-changing"):
-        rotate_token(before, identity="one")
-    leash.follow()
-    assert len(rotate_token(leash.store, identity="one").replaced) == 1
 
 
 def test_rotation_is_on_record_for_either_token(leash: Leash) -> None:

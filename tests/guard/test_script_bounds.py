@@ -16,13 +16,13 @@ from keyleash.store.keyspace import script_digest
 from keyleash.store.records import read_active
 from support.errors import raises_code
 from support.leash import Leash
-from support.scripted import COUNT, KEYSPACES, PEEK, ScriptLeash, scripted
+from support.scripted import COUNT, PEEK, ScriptLeash, scripted
 from support.servers import RealServer
 
 
-@pytest.fixture(params=KEYSPACES)
-def leash(request: pytest.FixtureRequest, server: RealServer) -> ScriptLeash:
-    leash = ScriptLeash(server, KEYSPACES[request.param])
+@pytest.fixture
+def leash(server: RealServer) -> ScriptLeash:
+    leash = ScriptLeash(server)
     leash.approve(audit={"values": "full"})
     return leash
 
@@ -51,7 +51,7 @@ WRITE_NUMBERS = f"redis.call('RPUSH', KEYS[1], {', '.join(NUMBERS[:90])})" + "".
 
 
 def test_numbers_of_a_script_are_written_as_by_a_raw_one(leash: ScriptLeash) -> None:
-    """In the server's own format, fenced and sealed as well."""
+    """In the server's own format, fenced as well."""
     text = f"{WRITE_NUMBERS} redis.call('SET', 1.5, 0.1)"
     client = scripted(leash, text, keys=["app:*", "1.5"])
     leash.admin.eval(text, 1, "{1.5}raw")
@@ -91,7 +91,7 @@ def test_script_with_the_flag_no_writes_cannot_write(leash: ScriptLeash) -> None
         for caller in (leash.admin, client):
             with pytest.raises(redis.ResponseError, match="Write commands are not allowed from"):
                 caller.eval(line + COUNT, 1, "app:n")
-        assert leash.admin.get(leash.keyspace.physical(b"app:n")) is None
+        assert leash.admin.get("app:n") is None
         client = scripted(leash, line + PEEK)
         assert client.eval(line + PEEK, 1, "app:n") is None
     client = scripted(leash, "#!lua flags=no-cluster\n" + COUNT)

@@ -16,14 +16,13 @@ from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.commands.locks import EXTEND, RELEASE
 from keyleash.errors.sentences import reason_of
 from keyleash.policy.scripts import stored_texts
-from keyleash.store.keyspace import Keyspace, script_digest
+from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record, read_active
 from support.clustered import NODES
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash
 from support.scripted import (
     COUNT,
-    KEYSPACES,
     LIBRARIES,
     MOVE,
     PEEK,
@@ -34,13 +33,12 @@ from support.scripted import (
     ScriptLeash,
     scripted,
 )
-from support.sealed import SEALED
 from support.servers import RealServer
 
 
-@pytest.fixture(params=KEYSPACES)
-def leash(request: pytest.FixtureRequest, server: RealServer) -> ScriptLeash:
-    leash = ScriptLeash(server, KEYSPACES[request.param])
+@pytest.fixture
+def leash(server: RealServer) -> ScriptLeash:
+    leash = ScriptLeash(server)
     leash.approve(audit={"values": "full"})
     return leash
 
@@ -53,7 +51,7 @@ def one_leash(embedded: RealServer) -> ScriptLeash:
 
 
 def test_script_runs_as_on_a_raw_connection(leash: ScriptLeash) -> None:
-    """EVAL, EVALSHA, and redis-py's Script; a sealed server's prefixes are not seen."""
+    """EVAL, EVALSHA, and redis-py's Script."""
     client = leash.redis()
     client.rpush("app:{d}from", "a", "b", "c")
 
@@ -114,7 +112,7 @@ def test_inner_denial_is_recorded_and_never_lands(leash: ScriptLeash) -> None:
 
     reply = client.eval(SORTED, 1, "app:{d}x", "other:{d}x")
     assert reply == b"LEASH KEY_NOT_GRANTED key=other:%7Bd%7Dx"
-    assert leash.admin.exists(leash.keyspace.physical(b"other:{d}x")) == 0
+    assert leash.admin.exists("other:{d}x") == 0
     (denial,) = read_denials(leash.store, ["one"])
     assert (denial.code, denial.op, denial.keys) == ("KEY_NOT_GRANTED", "SET", (b"other:{d}x",))
     assert client.eval(SORTED, 1, "app:{d}x", "app:{d}x") == b"allowed"
@@ -291,13 +289,12 @@ FEATURES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
 @pytest.mark.parametrize("rules", FEATURES.values(), ids=FEATURES)
 def test_scripts_run_beside_every_feature_of_a_policy(
-    embedded: RealServer, rules: dict[str, Any], sealed: bool
+    embedded: RealServer, rules: dict[str, Any]
 ) -> None:
     """Each brings text and local variables of its own into the guard."""
-    leash = ScriptLeash(embedded, SEALED if sealed else NAMES)
+    leash = ScriptLeash(embedded)
     leash.approve(**rules)
     client = leash.redis()
     client.rpush("app:secret:{d}from", "a", "b")
@@ -425,12 +422,9 @@ def test_denied_command_of_a_script_has_its_own_reason(one_leash: Leash) -> None
     assert "SCAN" in denied.value.details["reason"]
 
 
-@pytest.mark.parametrize("keyspace", [NAMES, SEALED], ids=["plain", "sealed"])
-def test_keys_in_a_script_lists_what_it_lists_outside(
-    server: RealServer, keyspace: Keyspace
-) -> None:
+def test_keys_in_a_script_lists_what_it_lists_outside(server: RealServer) -> None:
     """By rounds of SCAN, so that its pattern must lie within a grant for it."""
-    leash = ScriptLeash(server, keyspace)
+    leash = ScriptLeash(server)
     text = "return redis.call('keys', ARGV[1])"
     client = scripted(leash, text, {"allow": ["scan"], "keys": ["app:*"]})
     written = {f"app:{number}".encode() for number in range(1200)}

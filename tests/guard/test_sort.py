@@ -23,7 +23,6 @@ from keyleash.store.wire import declared_keys
 from support.clustered import NODES
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant, policy, with_files
-from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
 from support.streams import command_of
 
@@ -435,20 +434,6 @@ def test_pattern_for_a_fenced_agent_with_all_keys_works(server: RealServer) -> N
         b"v",
         None,
     ]
-
-
-@pytest.mark.parametrize("call", RESTRICTED)
-def test_pattern_on_a_sealed_server_is_denied(server: RealServer, call: str) -> None:
-    """Agents there never have all keys; no reply or record shows the prefix."""
-    leash = Leash(server, keyspace=SEALED)
-    leash.load(one={"grants": [grant("read", "write", keys=["{{d}}l:*", "{{d}}w:*"])]})
-    leash.admin.rpush(leash.keyspace.physical(b"{d}l:1"), 2, 1)
-    agent = leash.agent("one")
-
-    with pytest.raises(keyleash.CommandRefusedError, match="ACL users with all keys") as denial:
-        agent.execute_command(*words(call))
-    assert_hidden(denial.value, leash.denials("one"))
-    assert agent.execute_command("SORT", "{d}l:1", "BY", "nosort") == [b"2", b"1"]
 
 
 # Scripts.

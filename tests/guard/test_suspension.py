@@ -11,9 +11,7 @@ import keyleash
 from keyleash.audit.operator_actions import read_control
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.scripts import END_SWITCH
 from keyleash.store.state import Layout, unpack_state
-from keyleash.vault.change import seal
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 
@@ -66,20 +64,6 @@ def test_suspension_whose_time_is_over_is_none_and_is_forgotten(leash: Leash) ->
     write_suspended(leash, "one", now_us(leash) - 1_000)
     assert leash.batch("one", token, "all", ("GET", "doc:1")) == [None]
     assert suspended(leash, "one") == 0
-
-
-@pytest.mark.parametrize(
-    ("held", "before"), [(-1, 0), (-2, 1), (-1 - 2**50, 2**50), (0, 0), (1, 1)]
-)
-def test_end_of_a_hold_gives_back_what_was_before(leash: Leash, held: int, before: int) -> None:
-    """A suspension that was there before the change of prefixes stays."""
-    leash.load(one=ALL)
-    write_suspended(leash, "one", held)
-    leash.admin.hset(NAMES.sealed, mapping={"change": "unseal", "phase": "switched"})
-
-    leash.admin.eval(END_SWITCH.text, *END_SWITCH.arguments(NAMES, "ops"))
-
-    assert suspended(leash, "one") == before
 
 
 def test_suspension_until_a_time_outlasts_a_load(leash: Leash) -> None:
@@ -171,32 +155,6 @@ def test_freeze_or_thaw_with_a_wrong_name_changes_nobody(leash: Leash, do: Any) 
     with raises_code("unknown-identity", match="`missing`"):
         do(leash.store, "one", "two", "missing")
     assert (suspended(leash, "one"), suspended(leash, "two")) == (0, 1)
-
-
-def test_freeze_under_prefixes_that_are_others_by_now_says_so(leash: Leash) -> None:
-    """It would write to keys that no guard reads, and suspend no identity."""
-    leash.load(one=ALL)
-    before = leash.store
-    seal(leash.store)
-
-    with raises_code("vault-changing"):
-        freeze(before, reason="x")
-    keyspace = leash.follow()
-    assert freeze(leash.store, reason="x").identities[0].changed
-    assert leash.admin.hget(keyspace.suspension("one"), "reason") == b"x"
-
-
-def test_suspension_goes_along_when_prefixes_change(leash: Leash) -> None:
-    """Its end and its reason are the same before and after."""
-    leash.load(one=ALL)
-    agent = leash.agent("one")
-    until_ms = freeze(leash.store, reason="why", duration="1h").identities[0].until_ms
-
-    seal(leash.store)
-
-    with pytest.raises(keyleash.SuspendedError) as refusal:
-        agent.get("doc:1")
-    assert (refusal.value.reason, refusal.value.until_ms) == ("why", until_ms)
 
 
 @pytest.mark.parametrize("duration", [None, "1h"])

@@ -14,7 +14,6 @@ from keyleash.policy import parse_policy
 from keyleash.store.store import Store
 from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant, policy
-from support.sealed import SEALED, assert_hidden
 from support.servers import RealServer
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", "delete", "scan", keys="doc:*")]}
@@ -435,34 +434,6 @@ def test_fenced_identity_of_one_class_is_measured_with_its_own_rights(
         with pytest.raises(keyleash.WorkTooLargeError) as denied:
             agent.execute_command(*argv)
         assert denied.value.work < 10**9, argv
-
-
-def test_sealed_server_measures_the_keys_behind_its_prefix(server: RealServer) -> None:
-    """Sizes are those of the stored keys, and no denial shows where these are."""
-    leash = Leash(server, SEALED)
-    leash.load(one={**ALL, "limits": {"work": 20_000}})
-    fill(leash.admin, "SADD", leash.keyspace.physical(b"doc:{d}set").decode(), 50_000)
-    agent: Any = leash.agent("one")
-    agent.sadd("doc:{d}few", *range(100))
-
-    assert len(agent.sunion("doc:{d}few", "doc:{d}few")) == 100
-    denials: list[Any] = []
-    for argv in (
-        ("SMEMBERS", "doc:{d}set"),
-        ("SETRANGE", "doc:{d}string", 64 * 1024 * 1024, "x"),
-        ("COPY", "doc:{d}set", "doc:{d}new"),
-    ):
-        with pytest.raises((keyleash.WorkTooLargeError, keyleash.ValueTooLargeError)) as denied:
-            agent.execute_command(*argv)
-        denials.append(denied.value)
-    assert_hidden(*denials)
-    batch = agent.pipeline(transaction=False)
-    batch.rename("doc:{d}set", "doc:{d}moved").sinter("doc:{d}moved", "doc:{d}moved").scard(
-        "doc:{d}moved"
-    )
-    replies = batch.execute(raise_on_error=False)
-    assert replies[0] is True
-    assert isinstance(replies[1], keyleash.WorkTooLargeError)
 
 
 def test_batch_whose_commands_lack_arguments_answers_each_with_its_own_error(

@@ -41,7 +41,7 @@ def test_load_on_a_server_that_evicts_fails_and_writes_nothing(
     admin.config_set("maxmemory-policy", evicts)
 
     with pytest.raises(EvictionError, match=f"`maxmemory-policy {evicts}`") as caught:
-        load_policy(Store.open(admin), ONE)
+        load_policy(Store(admin), ONE)
 
     assert "`maxmemory-policy noeviction`" in str(caught.value.help)
     assert whole_keyspace(admin) == {}
@@ -52,7 +52,7 @@ def test_load_that_allows_eviction_warns(bounded: RealServer) -> None:
     admin = bounded.client()
     admin.config_set("maxmemory-policy", "volatile-lru")
 
-    [warning] = load_policy(Store.open(admin), ONE, allow_eviction=True).warnings
+    [warning] = load_policy(Store(admin), ONE, allow_eviction=True).warnings
 
     assert warning.code == "eviction"
     assert "token records, and counters per token or segment" in warning.message
@@ -64,7 +64,7 @@ def test_eviction_policy_without_maxmemory_only_warns(bounded: RealServer) -> No
     admin.config_set("maxmemory", 0)
     admin.config_set("maxmemory-policy", "allkeys-lfu")
 
-    [warning] = load_policy(Store.open(admin), ONE).warnings
+    [warning] = load_policy(Store(admin), ONE).warnings
 
     assert "once a `maxmemory` is set, states, tokens and events" in warning.message
 
@@ -72,7 +72,7 @@ def test_eviction_policy_without_maxmemory_only_warns(bounded: RealServer) -> No
 def test_server_with_noeviction_has_no_warning(bounded: RealServer) -> None:
     """With noeviction, a full server denies writes."""
     assert find_eviction_risk(bounded.client()) is None
-    assert load_policy(Store.open(bounded.client()), ONE).warnings == ()
+    assert load_policy(Store(bounded.client()), ONE).warnings == ()
 
 
 def test_unreadable_settings_are_a_warning(bounded: RealServer) -> None:
@@ -85,7 +85,7 @@ def test_unreadable_settings_are_a_warning(bounded: RealServer) -> None:
     assert risk is not None
     assert risk.policy is None
     assert not risk.has_bound
-    [warning] = load_policy(Store.open(user), ONE).warnings
+    [warning] = load_policy(Store(user), ONE).warnings
     assert warning.message.startswith("cannot determine whether the server evicts keys: ")
 
 

@@ -30,13 +30,13 @@ def client(server: RealServer) -> Any:
 
 
 def prepared(client: Any, document: str) -> PreparedPolicy:
-    return prepare_policy(Store.open(client), document)
+    return prepare_policy(Store(client), document)
 
 
 def test_activation_writes_the_history(client: Any) -> None:
     """The stored policy equals the active record, to the millisecond."""
     for document in (EXAMPLE, OTHER, EXAMPLE):
-        load_policy(Store.open(client, actor="ops"), document)
+        load_policy(Store(client, actor="ops"), document)
 
     active = read_active(Store(client, NAMES))
     newest, older = read_history(Store(client, NAMES))
@@ -49,14 +49,14 @@ def test_activation_writes_the_history(client: Any) -> None:
 
 def test_load_of_an_outdated_plan_changes_nothing(client: Any) -> None:
     """Another policy was activated since the plan, which therefore no longer applies."""
-    load_policy(Store.open(client), EXAMPLE)
+    load_policy(Store(client), EXAMPLE)
     mine = prepared(client, THIRD)
     plan = preview_load(Store(client, NAMES), mine)
-    load_policy(Store.open(client, actor="faster"), OTHER)
+    load_policy(Store(client, actor="faster"), OTHER)
     before = (read_active(Store(client, NAMES)), read_history(Store(client, NAMES)))
 
     with raises_code("activation-conflict", match="since the plan"):
-        activate_policy(Store.open(client), mine, expected=plan.generation)
+        activate_policy(Store(client), mine, expected=plan.generation)
 
     assert (read_active(Store(client, NAMES)), read_history(Store(client, NAMES))) == before
     assert client.xlen(NAMES.control) == 2
@@ -64,13 +64,13 @@ def test_load_of_an_outdated_plan_changes_nothing(client: Any) -> None:
 
 def test_activation_that_cannot_write_history_activates_nothing(client: Any) -> None:
     """A wrong type is found before the first write, since a script does not roll back."""
-    load_policy(Store.open(client), EXAMPLE)
+    load_policy(Store(client), EXAMPLE)
     before = read_active(Store(client, NAMES))
     client.delete(NAMES.history)
     client.set(NAMES.history, "not ours")
 
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        load_policy(Store.open(client), OTHER)
+        load_policy(Store(client), OTHER)
 
     assert read_active(Store(client, NAMES)) == before
     assert not client.keys(NAMES.staged_prefix + "*")
@@ -79,7 +79,7 @@ def test_activation_that_cannot_write_history_activates_nothing(client: Any) -> 
 def test_verification_of_an_activation_passes_until_scripts_are_lost(client: Any) -> None:
     """It compares what the server has."""
     policy = prepared(client, EXAMPLE)
-    result = activate_policy(Store.open(client), policy)
+    result = activate_policy(Store(client), policy)
 
     verify_activation(Store(client, NAMES), policy, result.generation)
 
@@ -100,7 +100,7 @@ def test_verification_of_an_activation_passes_until_scripts_are_lost(client: Any
 def test_verification_names_missing_records(client: Any, key: str, finding: str) -> None:
     """Other programs may have deleted them."""
     policy = prepared(client, EXAMPLE)
-    result = activate_policy(Store.open(client), policy)
+    result = activate_policy(Store(client), policy)
     client.delete(key)
 
     with raises_code("not-verified") as caught:
@@ -112,8 +112,8 @@ def test_verification_names_missing_records(client: Any, key: str, finding: str)
 def test_verification_after_another_load_is_a_conflict(client: Any) -> None:
     """The error names the actor of the other load."""
     policy = prepared(client, EXAMPLE)
-    result = activate_policy(Store.open(client), policy)
-    load_policy(Store.open(client, actor="colleague"), OTHER)
+    result = activate_policy(Store(client), policy)
+    load_policy(Store(client, actor="colleague"), OTHER)
 
     with raises_code("activation-conflict", match="`colleague`"):
         verify_activation(Store(client, NAMES), policy, result.generation)
@@ -121,7 +121,7 @@ def test_verification_after_another_load_is_a_conflict(client: Any) -> None:
 
 def test_preview_of_an_unreadable_active_policy_treats_all_as_new(client: Any) -> None:
     """A later version may have written it, so the whole policy widens."""
-    load_policy(Store.open(client), EXAMPLE)
+    load_policy(Store(client), EXAMPLE)
     client.hset(NAMES.policy, mapping={"document": "version: 9\n", "digest": "0" * 64})
 
     preview = preview_load(Store(client, NAMES), prepared(client, OTHER))

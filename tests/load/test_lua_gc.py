@@ -79,7 +79,7 @@ def test_load_of_many_scripts_runs_the_collector(
     document = policy(**{f"agent-{n}": identity for n in range(identities)})
     admin.config_resetstat()
 
-    load_policy(Store.open(admin), document)
+    load_policy(Store(admin), document)
 
     calls = admin.info("commandstats").get("cmdstat_eval", {"calls": 0})["calls"]
     # How many steps a cycle has depends on the server's garbage.
@@ -91,12 +91,11 @@ def test_load_that_changes_few_identities_does_not_run_the_collector(server: Rea
     admin = server.client()
     identity = {"grants": [grant("read", keys="k:*")]}
     many = {f"agent-{n}": identity for n in range(MANY)}
-    load_policy(Store.open(admin), policy(**many))
+    load_policy(Store(admin), policy(**many))
     admin.config_resetstat()
 
     load_policy(
-        Store.open(admin),
-        policy(**{**many, "agent-0": {"grants": [grant("read", keys="other:*")]}}),
+        Store(admin), policy(**{**many, "agent-0": {"grants": [grant("read", keys="other:*")]}})
     )
 
     assert "cmdstat_eval" not in admin.info("commandstats")
@@ -117,7 +116,7 @@ def test_load_continues_after_a_script_flush(
     identity = {"grants": [grant("read", keys="k:*")]}
 
     assert load_policy(
-        Store.open(admin), policy(**{f"agent-{n}": identity for n in range(MANY)})
+        Store(admin), policy(**{f"agent-{n}": identity for n in range(MANY)})
     ).changed
     assert flushes
 

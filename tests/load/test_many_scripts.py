@@ -25,7 +25,7 @@ MANY = {f"agent-{n}": RULES for n in range(AT_ONCE)}
 
 def test_texts_of_many_scripts_are_loaded_and_stored(server: RealServer) -> None:
     """Texts are packed while the server compiles, each under its own digest."""
-    store = Store.open(server.client())
+    store = Store(server.client())
 
     load_policy(store, policy(**MANY))
 
@@ -59,7 +59,7 @@ def test_load_while_the_interpreter_exits_packs_texts_by_itself(
         raise RuntimeError("cannot schedule new futures after interpreter shutdown")
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
-    store = Store.open(server.client())
+    store = Store(server.client())
 
     assert load_policy(store, policy(**MANY)).changed
     assert not read_recorded(store).missing
@@ -73,7 +73,7 @@ def test_denied_script_load_names_its_call_and_activates_nothing(server: RealSer
     loader = server.client(username="loader", password="any")
     try:
         with pytest.raises(CallDeniedError) as caught:
-            load_policy(Store.open(loader), policy(**MANY))
+            load_policy(Store(loader), policy(**MANY))
     finally:
         admin.acl_deluser("loader")
     assert caught.value.call[0] == "SCRIPT LOAD"
@@ -95,6 +95,6 @@ def test_connection_that_ends_while_scripts_are_sent_activates_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(guards, "_load", lost)
         with pytest.raises(redis.ConnectionError):
-            load_policy(Store.open(admin), policy(**MANY))
+            load_policy(Store(admin), policy(**MANY))
     assert not admin.exists(NAMES.policy)
-    assert load_policy(Store.open(admin), policy(**MANY)).changed
+    assert load_policy(Store(admin), policy(**MANY)).changed

@@ -23,7 +23,6 @@ from keyleash.operator.tokens.rotate import rotate_token
 from keyleash.status.snapshot import read_snapshot
 from keyleash.store.deployment import Server
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store
 from support.leash import Leash, grant, policy
 from support.servers import RealServer
@@ -33,19 +32,16 @@ TOKEN = f"kl_one_{'A' * 32}"
 
 
 def plan(client: Any) -> Any:
-    return plan_undo(Store.open(client), events=("@one:1",))
+    return plan_undo(Store(client), events=("@one:1",))
 
 
 TEXTS: dict[str, Callable[[Any, Any, str], Any]] = {
     "actor of a store": lambda r, _, text: Store(r, actor=text),
-    "reason of freeze": lambda r, _, text: freeze(Store.open(r), "one", reason=text),
-    "note of issue_token": lambda r, _, text: issue_token(Store.open(r), "one", note=text),
-    "note of rotate_token": lambda r, _, text: rotate_token(
-        Store.open(r), identity="one", note=text
-    ),
+    "reason of freeze": lambda r, _, text: freeze(Store(r), "one", reason=text),
+    "note of issue_token": lambda r, _, text: issue_token(Store(r), "one", note=text),
+    "note of rotate_token": lambda r, _, text: rotate_token(Store(r), identity="one", note=text),
     "accept of load_policy": lambda r, _, text: load_policy(
-        Store.open(r),
-        policy(one={"grants": [grant("read", keys="k")], "accept": {"no-rate": text}}),
+        Store(r), policy(one={"grants": [grant("read", keys="k")], "accept": {"no-rate": text}})
     ),
 }
 
@@ -97,9 +93,8 @@ def test_correlation_id_that_contains_a_token_is_rejected() -> None:
 
 def test_asynchronous_client_of_a_store_is_a_type_error() -> None:
     """Otherwise the error would be about a coroutine."""
-    for make in (Store, Store.open):
-        with pytest.raises(TypeError, match="`client` is an asynchronous client"):
-            make(redis.asyncio.Redis())
+    with pytest.raises(TypeError, match="`client` is an asynchronous client"):
+        Store(redis.asyncio.Redis())
 
 
 def test_asynchronous_clients_of_other_servers_are_a_type_error(leash: Leash) -> None:
@@ -120,17 +115,17 @@ def test_client_with_decode_responses_works(server: RealServer) -> None:
     images = {"audit": {"before_images": {"max_bytes": "1kb"}}}
 
     assert leash.load(one={**body, **images}).generation == 1
-    issued = issue_token(Store.open(client), "one")
+    issued = issue_token(Store(client), "one")
     leash.client(issued.token).set("k", "new")
-    assert [token.id for token in list_tokens(Store.open(client))] == [issued.id]
-    assert rotate_token(Store.open(client), issued.id).replaced
-    assert freeze(Store.open(client), "one", reason="x").identities[0].changed
-    assert thaw(Store.open(client)).identities[0].changed
-    assert len(revoke(Store.open(client), all=True).tokens) == 2
-    selected = plan_undo(Store.open(client), identity="one")
-    assert apply_undo(Store.open(client), selected).removed == (b"k",)
-    assert [identity.name for identity in read_snapshot(Store.open(client)).identities] == ["one"]
-    assert {item.event for item in read_control(Store(client, server_keyspace(client)))} > {"issue"}
+    assert [token.id for token in list_tokens(Store(client))] == [issued.id]
+    assert rotate_token(Store(client), issued.id).replaced
+    assert freeze(Store(client), "one", reason="x").identities[0].changed
+    assert thaw(Store(client)).identities[0].changed
+    assert len(revoke(Store(client), all=True).tokens) == 2
+    selected = plan_undo(Store(client), identity="one")
+    assert apply_undo(Store(client), selected).removed == (b"k",)
+    assert [identity.name for identity in read_snapshot(Store(client)).identities] == ["one"]
+    assert {item.event for item in read_control(Store(client))} > {"issue"}
     assert client.get("none") is None
     assert client.ping() is True
     client.set("text", "läuft")

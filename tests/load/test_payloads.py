@@ -44,7 +44,7 @@ def test_load_rejects_a_policy_that_allows_restore_and_writes_nothing(
     admin.config_set(SETTING, setting)
 
     with pytest.raises(UnvalidatedRestoreError) as caught:
-        load_policy(Store.open(admin), ONE)
+        load_policy(Store(admin), ONE)
 
     assert f"`one` may RESTORE, and with `{SETTING} {setting}`" in str(caught.value)
     assert f"set `{SETTING} yes`" in str(caught.value.help)
@@ -56,13 +56,13 @@ def test_load_on_a_server_that_validates_has_no_warning(settable: RealServer) ->
     admin = settable.client()
     admin.config_set(SETTING, "yes")
 
-    assert load_policy(Store.open(admin), ONE).warnings == ()
+    assert load_policy(Store(admin), ONE).warnings == ()
 
 
 def test_valkey_without_the_setting_validates(embedded: RealServer) -> None:
     """Valkey 9.1.2 ignores the setting, does not show it and rejects every corrupt payload."""
     assert embedded.client().config_get(SETTING) == {}
-    assert load_policy(Store.open(embedded.client()), ONE).warnings == ()
+    assert load_policy(Store(embedded.client()), ONE).warnings == ()
 
 
 def test_other_server_without_the_setting_counts_as_not_validating() -> None:
@@ -80,9 +80,7 @@ def test_other_server_without_the_setting_counts_as_not_validating() -> None:
 
 def test_load_that_allows_unvalidated_restore_warns(settable: RealServer) -> None:
     """The result has the warning."""
-    [warning] = load_policy(
-        Store.open(settable.client()), ONE, allow_unvalidated_restore=True
-    ).warnings
+    [warning] = load_policy(Store(settable.client()), ONE, allow_unvalidated_restore=True).warnings
 
     assert warning.code == "unvalidated-restore"
     assert "a corrupt one can crash it" in warning.message
@@ -96,10 +94,10 @@ def test_policy_without_restore_does_not_read_the_setting(server: RealServer) ->
     )
     loader = server.client(username="loader", password="x")
 
-    assert load_policy(Store.open(loader), PLAIN).changed
+    assert load_policy(Store(loader), PLAIN).changed
     with pytest.raises(UnvalidatedRestoreError, match="cannot tell whether the server validates"):
-        load_policy(Store.open(loader), ONE)
-    assert load_policy(Store.open(loader), ONE, allow_unvalidated_restore=True).changed
+        load_policy(Store(loader), ONE)
+    assert load_policy(Store(loader), ONE, allow_unvalidated_restore=True).changed
 
 
 def test_commands_reject_the_policy_and_name_the_option(

@@ -72,10 +72,8 @@ class Court:
     def install(self, document: str, identity: Identity) -> None:
         """Load the policy, issue a token, and make the native user."""
         self.admin.flushall()
-        load_policy(
-            Store.open(self.admin), document, allow_removal=True, allow_unvalidated_restore=True
-        )
-        token = issue_token(Store.open(self.admin), identity.name).token.encode()
+        load_policy(Store(self.admin), document, allow_removal=True, allow_unvalidated_restore=True)
+        token = issue_token(Store(self.admin), identity.name).token.encode()
         record = guard_record(self.admin.hgetall(NAMES.guard(identity.name)))  # type: ignore[arg-type]
         assert record is not None
         rules = acl_rules(identity, self.table, self.known)

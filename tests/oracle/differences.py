@@ -11,9 +11,10 @@ from keyleash.commands import CHANNEL_CLASSES, CommandSpec, KeyUse, OperationCla
 from keyleash.commands.keys import patterns_of, refused_option
 from keyleash.commands.spec import StreamKeys
 from keyleash.errors import ReplyCode
-from keyleash.evaluate.access import CONTROL_PREFIX, matches
+from keyleash.evaluate.access import matches
 from keyleash.evaluate.trace import Decision
 from keyleash.policy import Grant, Identity
+from keyleash.store.keyspace import CONTROL_PREFIX
 from oracle.arguments import Call
 from oracle.native import natively_allowed
 from oracle.placements import DIFFERENCES as PLACEMENTS
@@ -284,7 +285,7 @@ DIFFERENCES: dict[str, Difference] = {
         "ACL patterns only allow.",
         lambda it: (
             it.code is ReplyCode.KEY_DENIED
-            and not it.decision.details["key"].startswith(CONTROL_PREFIX.decode())
+            and not it.decision.details["key"].startswith(CONTROL_PREFIX)
         ),
         ALL,
         "GET secret",
@@ -294,7 +295,7 @@ DIFFERENCES: dict[str, Difference] = {
         "keyleash's own keys are never granted.",
         lambda it: (
             it.code is ReplyCode.KEY_DENIED
-            and it.decision.details["key"].startswith(CONTROL_PREFIX.decode())
+            and it.decision.details["key"].startswith(CONTROL_PREFIX)
         ),
         ALL,
         "SET keyleash:state:one x",

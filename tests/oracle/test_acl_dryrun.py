@@ -23,8 +23,8 @@ from keyleash.commands import CHANNEL_CLASSES, CommandTable, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys
 from keyleash.errors import PolicyError
-from keyleash.evaluate.access import CONTROL_PREFIX
 from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy
+from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.live_table import read_table
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.court import Court
@@ -49,6 +49,7 @@ SINGULAR = [
 ]
 """Where the guard reads arguments in a way of its own: SET, SORT, XREAD, PUBLISH…"""
 SPEAKING = {"allow": ["publish", "subscribe"], "channels": ["*"]}
+CONTROL = CONTROL_PREFIX.encode()
 CALLS = 60
 BYTES = 40
 """Of which one call is drawn."""
@@ -310,7 +311,7 @@ def test_scan_lists_what_a_native_user_may_read(server: RealServer) -> None:
         document, identity = made
         court.install(document, identity)
         (pattern,) = identity.grants[0].keys
-        keys = {key for key in names_about([pattern]) if not key.startswith(CONTROL_PREFIX)}
+        keys = {key for key in names_about([pattern]) if not key.startswith(CONTROL)}
         court.admin.mset(dict.fromkeys(keys, b"v"))
         text = b"".join(part.text for part in pattern.parts if isinstance(part, Literal))
         glob = text + b"*" * isinstance(pattern.parts[-1], AnySuffix)
@@ -323,7 +324,7 @@ def test_scan_lists_what_a_native_user_may_read(server: RealServer) -> None:
             # What is literal in the policy is special in the glob, so less of it is literal.
             assert set(b"?[\\") & set(text)
             continue
-        control = {key for key in found if key.startswith(CONTROL_PREFIX)}
+        control = {key for key in found if key.startswith(CONTROL)}
         empty = {b""} & {*found}
         assert {*reply[1]} == {key for key in found if may[key]} - control | empty
         listings += 1

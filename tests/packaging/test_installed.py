@@ -44,7 +44,7 @@ PLACEHOLDERS = re.compile(
     r"redis-cli|3f9ac2d81b07|7k2mq9xw4tbn|1769860800000-0|10\.0\.0\.\d|budget|…"
 )
 """Names of things that a new server, or this machine, may not have; budgets of clusters."""
-ASKS = re.compile("vault|fence remove|fence apply")
+ASKS = re.compile("fence remove|fence apply")
 """The examples that ask for confirmation."""
 ENDS_ACCESS = re.compile("revoke|remove")
 """The examples that come last, since others need the token or the user."""

@@ -241,7 +241,7 @@ def test_policy_loaded_during_the_tests_is_not_removed(server: RealServer) -> No
     guards = Guards(admin)
     guards.load(document({}), "policy.json", 0)
     load_policy(
-        Store.open(admin, actor="operator"), document({}).replace('"a"', '"b"'), allow_removal=True
+        Store(admin, actor="operator"), document({}).replace('"a"', '"b"'), allow_removal=True
     )
     held = set(admin.keys())
 

@@ -24,14 +24,13 @@ from keyleash.limits.caps import Cap
 from keyleash.policy import Identity, Pattern
 from keyleash.policy.keysets import Region, find_key
 from keyleash.policy.patterns import bound_pattern, exactly, keys_under
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.restrictions import Restrictions
 from keyleash.store.store import batches
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, declared_keys
 from property.test_verdicts import (
     COMMANDS,
-    KEYSPACES,
+    NAMES,
     SKETCHES,
     TABLE,
     Call,
@@ -39,14 +38,12 @@ from property.test_verdicts import (
     Twins,
     assert_alike,
     drawn,
-    has_pattern,
     parsed,
     policies,
     policies_on,
     pool,
 )
 from support.decisions import decision_in
-from support.sealed import assert_hidden
 from support.servers import RealServer
 from support.thorough import thorough
 
@@ -101,7 +98,7 @@ def cases(draw: st.DrawFn) -> tuple[str, Identity, Restrictions] | None:
 
 def bind(twins: Twins, found: Restrictions) -> ModelState:
     """Put restrictions on the token, and return the state of the model."""
-    name = twins.keyspace.token("one", token_digest(twins.token.decode()))
+    name = NAMES.token("one", token_digest(twins.token.decode()))
     packed: Any = twins.admin.get(name)
     record = TokenRecord.unpack(packed)
     twins.admin.set(name, replace(record, tail=found.pack()).pack(), keepttl=True)
@@ -112,18 +109,17 @@ def bind(twins: Twins, found: Restrictions) -> ModelState:
 
 def test_bound_token_is_judged_as_the_model_says(embedded: RealServer) -> None:
     """Any policy, restrictions, command and arguments; caps are counted in the same way."""
-    judge_calls(embedded, Keyspace(), 12)
+    judge_calls(embedded, 12)
 
 
 @pytest.mark.slow
-@KEYSPACES
-def test_bound_token_is_judged_so_everywhere(server: RealServer, keyspace: Keyspace) -> None:
-    """The same for many policies, on every server, and with keys in a vault."""
-    judge_calls(server, keyspace, policies_on(server, keyspace))
+def test_bound_token_is_judged_so_everywhere(server: RealServer) -> None:
+    """The same for many policies, on every server."""
+    judge_calls(server, policies_on(server))
 
 
-def judge_calls(server: RealServer, keyspace: Keyspace, examples: int) -> None:
-    twins, codes = Twins(server, keyspace), set()
+def judge_calls(server: RealServer, examples: int) -> None:
+    twins, codes = Twins(server), set()
 
     @settings(thorough(examples), phases=[Phase.generate])
     @given(cases().filter(bool), st.lists(SKETCHES, min_size=COMMANDS, max_size=COMMANDS))
@@ -134,13 +130,12 @@ def judge_calls(server: RealServer, keyspace: Keyspace, examples: int) -> None:
         for sketch in sketches:
             call = drawn(sketch, keys)
             spec = named(TABLE, call.argv)
-            # The model counts a call that would block; it knows nothing of patterns in a vault.
-            if (spec and spec.waits) or (keyspace.vault and has_pattern(call.argv)):
+            # The model counts a call that would block.
+            if spec and spec.waits:
                 continue
             expected = decide(identity, TABLE, call.argv, call.declared, state, 0, twins.token_id)
             reply = twins.call(call)
             assert "user_script" not in str(reply)
-            assert_hidden(reply)
             assert decision_in(reply) == expected, (call, found)
             codes.add((expected.code, expected.details.get("by")))
 
@@ -153,7 +148,7 @@ def test_batch_of_a_bound_token_is_judged_as_the_model_says(
     embedded: RealServer, examples: int
 ) -> None:
     """Each command of a batch is judged as alone, and caps count them one by one."""
-    twins = Twins(embedded, Keyspace())
+    twins = Twins(embedded)
 
     @settings(thorough(examples), phases=[Phase.generate])
     @given(cases().filter(bool), st.lists(SKETCHES, min_size=COMMANDS, max_size=COMMANDS))
@@ -228,7 +223,7 @@ def assert_reach(
 
 def test_keys_of_a_bound_token_are_exactly_the_intersection(embedded: RealServer) -> None:
     """Searches for a key that the identity may use and the token may not, and for one of both."""
-    twins, tried = Twins(embedded, Keyspace()), Counter[bool]()
+    twins, tried = Twins(embedded), Counter[bool]()
 
     @settings(thorough(25), phases=[Phase.generate])
     @given(cases().filter(bool))

@@ -19,12 +19,11 @@ from keyleash.errors import PolicyError
 from keyleash.policy import Identity, Pattern, overlaps, parse_pattern
 from keyleash.policy.keysets import covers
 from keyleash.policy.patterns import bound_pattern, exactly, keys_under
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.restrictions import Restrictions, restrictions_of
 from keyleash.store.token import TokenRecord, new_token, token_digest
 from property.test_bound_tokens import assert_reach, restrictions
 from property.test_verdicts import Twins, parsed, policies, pool, reply_to
-from support.leash import Leash, policy
+from support.leash import NAMES, Leash, policy
 from support.servers import RealServer
 from support.thorough import FACTOR, thorough
 
@@ -231,7 +230,7 @@ def test_child_reaches_exactly_the_intersection_of_many(server: RealServer) -> N
 
 
 def judge(server: RealServer, examples: int) -> None:
-    twins = Twins(server, Keyspace())
+    twins = Twins(server)
     reasons: Counter[str] = Counter()
 
     @settings(thorough(examples), phases=[Phase.generate])
@@ -241,7 +240,7 @@ def judge(server: RealServer, examples: int) -> None:
         twins.begin(document)
         parent = root or Restrictions()
         if root is not None:
-            name = twins.keyspace.token("one", token_digest(twins.token.decode()))
+            name = NAMES.token("one", token_digest(twins.token.decode()))
             record = TokenRecord.unpack(twins.admin.get(name))  # type: ignore[arg-type]
             twins.admin.set(name, replace(record, tail=root.pack()).pack(), keepttl=True)
         chain = [parent]
@@ -253,9 +252,7 @@ def judge(server: RealServer, examples: int) -> None:
                 reasons[expected] += 1
                 continue
             assert isinstance(reply, list), (reply, wanted, parent)
-            packed: Any = twins.admin.get(
-                twins.keyspace.token("one", token_digest(secret.decode()))
-            )
+            packed: Any = twins.admin.get(NAMES.token("one", token_digest(secret.decode())))
             made = restrictions_of(TokenRecord.unpack(packed))
             assert made is not None
             assert (made.bind, made.allow) == (expected.bind, expected.allow)

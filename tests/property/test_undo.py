@@ -23,8 +23,7 @@ from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
-from support.sealed import SEALED
-from support.servers import RealServers, embedded_label, find_server_binaries
+from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 
 IDENTITIES = ("one", "two", "three")
@@ -174,8 +173,8 @@ class World:
         return record
 
     def begin(self) -> None:
-        trails = [self.leash.keyspace.audit(identity) for identity in (*IDENTITIES, OPERATORS)]
-        self.leash.admin.delete(*map(self.placed, KEYS), *trails)
+        trails = [NAMES.audit(identity) for identity in (*IDENTITIES, OPERATORS)]
+        self.leash.admin.delete(*KEYS, *trails)
         self.history.clear()
 
     def do(self, deeds: Sequence[Deed]) -> None:
@@ -186,18 +185,18 @@ class World:
         with self.leash.admin.pipeline(transaction=is_one) as pipe:
             for deed in deeds:
                 looks.append(len(pipe))
-                pipe.eval(LOOK, 0, *map(self.placed, KEYS))
+                pipe.eval(LOOK, 0, *KEYS)
                 for call in self._calls(deed):
                     pipe.execute_command(*call)
             looks.append(len(pipe))
-            pipe.eval(LOOK, 0, *map(self.placed, KEYS))
+            pipe.eval(LOOK, 0, *KEYS)
             replies = pipe.execute(raise_on_error=False)
         seen = [_states(replies[place]) for place in looks]
         self.history += zip(deeds, seen, seen[1:], strict=False)
 
     def _calls(self, deed: Deed) -> Sequence[Words]:
         if deed.who is None:
-            return [tuple(map(self.placed, words)) for words in deed.commands]
+            return deed.commands
         token, record = self.tokens[deed.who], self.scripts[deed.who]
         head = (token, deed.why)
         if len(deed.commands) == 1:
@@ -206,11 +205,7 @@ class World:
         return [batch_call(load_table(), digest, *head, BatchMode.EACH, deed.commands)]
 
     def look(self) -> dict[str, State]:
-        return _states(self.leash.admin.eval(LOOK, 0, *map(self.placed, KEYS)))
-
-    def placed(self, word: Any) -> Any:
-        """Where the server has a key; of any other word, itself."""
-        return self.leash.keyspace.vault + word if word in KEYS else word
+        return _states(self.leash.admin.eval(LOOK, 0, *KEYS))
 
     def chosen(self, why: str) -> dict[str, list[tuple[State, State]]]:
         """Return the values before and after the chosen actions, by key that they changed."""
@@ -230,12 +225,10 @@ def _states(seen: Sequence[Any]) -> dict[str, State]:
     }
 
 
-@pytest.fixture(params=[*find_server_binaries(), "sealed"])
-def world(request: pytest.FixtureRequest, real_servers: RealServers) -> Iterator[World]:
-    """Every available server in turn, and one on which agents' keys are in a vault."""
-    is_sealed = request.param == "sealed"
-    with real_servers.lend(embedded_label() if is_sealed else request.param) as server:
-        yield World(Leash(server, SEALED if is_sealed else NAMES))
+@pytest.fixture
+def world(server: RealServer) -> World:
+    """Every available server in turn."""
+    return World(Leash(server))
 
 
 def singly(program: Sequence[Sequence[Deed]]) -> Iterator[list[Deed]]:
@@ -263,7 +256,7 @@ def test_undo_of_a_correlation_restores_the_values_before_it(world: World) -> No
     conflict, nothing changes; forced, each key gets its value from before the first chosen command.
     An undo that is undone restores everything.
     """
-    is_plain = world.leash.server.label == embedded_label() and not world.leash.keyspace.vault
+    is_plain = world.leash.server.label == embedded_label()
 
     @thorough(EXAMPLES if is_plain else EXAMPLES_ELSEWHERE)
     @given(PROGRAMS)
@@ -282,7 +275,7 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
     chosen, now, admin = world.chosen("c0"), world.look(), world.leash.admin
     if not chosen:
         with pytest.raises(NothingToUndoError):
-            plan_undo(Store.open(admin), Query(correlation="c0"))
+            plan_undo(Store(admin), Query(correlation="c0"))
         return
 
     conflicts = {
@@ -290,33 +283,29 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
         for item, steps in chosen.items()
         if is_broken(steps, now[item]) and steps[0][0] != now[item]
     }
-    plan = plan_undo(Store.open(admin), Query(correlation="c0"))
+    plan = plan_undo(Store(admin), Query(correlation="c0"))
     assert {item.key.decode() for item in plan.keys} == set(chosen)
     assert {item.key.decode() for item in plan.blocked} == conflicts
     kinds = {conflict.kind for item in plan.blocked for conflict in item.conflicts}
     assert kinds == ({ConflictKind.CHANGED} if conflicts else set())
     if conflicts:
         with raises_code("undo-denied"):
-            apply_undo(Store.open(admin), plan)
+            apply_undo(Store(admin), plan)
         assert world.look() == now
         plan = plan_undo(
-            Store.open(admin),
+            Store(admin),
             Query(correlation="c0"),
             forced=[conflict.encode() for conflict in conflicts],
         )
     expected = {**now, **{item: steps[0][0] for item, steps in chosen.items()}}
     if expected == now:
         with pytest.raises(NothingToUndoError):
-            apply_undo(Store.open(admin), plan)
+            apply_undo(Store(admin), plan)
         return
 
-    done = apply_undo(Store.open(admin), plan)
+    done = apply_undo(Store(admin), plan)
     assert world.look() == expected
-    again = apply_undo(
-        Store.open(admin), plan_undo(Store.open(admin), Query(correlation=done.correlation))
-    )
+    again = apply_undo(Store(admin), plan_undo(Store(admin), Query(correlation=done.correlation)))
     assert world.look() == now
-    apply_undo(
-        Store.open(admin), plan_undo(Store.open(admin), Query(correlation=again.correlation))
-    )
+    apply_undo(Store(admin), plan_undo(Store(admin), Query(correlation=again.correlation)))
     assert world.look() == expected

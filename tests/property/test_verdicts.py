@@ -16,7 +16,6 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass, load_table
-from keyleash.commands.keys import patterns_of
 from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.evaluate.abilities import allowed_commands
@@ -27,26 +26,16 @@ from keyleash.evaluate.trace import Decision
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, declared_keys
 from support.decisions import decision_in
-from support.sealed import SEALED, assert_hidden, record
-from support.servers import RealServer, embedded_label, find_server_binaries
+from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 
 NAMES = Keyspace()
-KEYSPACES = pytest.mark.parametrize(
-    ("server", "keyspace"),
-    [
-        *(pytest.param(label, NAMES, id=f"{label}-open") for label in find_server_binaries()),
-        # A vault changes the names of keys, and no command.
-        pytest.param(embedded_label(), SEALED, id=f"{embedded_label()}-sealed"),
-    ],
-    indirect=["server"],
-)
 TABLE = load_table()
 SCOPABLE = sorted(spec.name for spec in TABLE if spec.refused is None)
 OF_TWO_KINDS = sorted(spec.name for spec in TABLE if spec.refused is None and len(spec.keys) > 1)
@@ -341,8 +330,7 @@ CLOCKED = ("EXPIRE", "TTL", "EX", "AT")
 class Twins:
     """Two databases of a server: calls that are allowed are run in the other without a guard."""
 
-    def __init__(self, server: RealServer, keyspace: Keyspace, table: CommandTable = TABLE) -> None:
-        self.keyspace = keyspace
+    def __init__(self, server: RealServer, table: CommandTable = TABLE) -> None:
         self.table = table
         self.admin = server.client()
         self.guarded = server.client(protocol=2).connection_pool.get_connection()
@@ -352,14 +340,10 @@ class Twins:
 
     def begin(self, document: str) -> None:
         self.admin.flushall()
-        if self.keyspace.vault:
-            record(self.admin)
-        load_policy(
-            Store.open(self.admin), document, table=self.table, allow_unvalidated_restore=True
-        )
-        issued = issue_token(Store.open(self.admin), "one")
+        load_policy(Store(self.admin), document, table=self.table, allow_unvalidated_restore=True)
+        issued = issue_token(Store(self.admin), "one")
         self.token, self.token_id = issued.token.encode(), issued.id
-        found = guard_record(self.admin.hgetall(self.keyspace.guard("one")))  # type: ignore[arg-type]
+        found = guard_record(self.admin.hgetall(NAMES.guard("one")))  # type: ignore[arg-type]
         assert found is not None
         self.digest, self.batch_digest = found.digest.encode(), found.batch_digest.encode()
 
@@ -392,20 +376,16 @@ class Twins:
 
     def forget(self, keys: Sequence[bytes]) -> None:
         if keys:
-            reply_to(self.guarded, b"DEL", *map(self.keyspace.physical, keys))
+            reply_to(self.guarded, b"DEL", *keys)
             reply_to(self.plain, b"DEL", *keys)
 
     def data(self) -> tuple[set[bytes], set[bytes]]:
-        """Return the agents' keys in each database, by the names that they use.
+        """Return the agents' keys in each database.
 
         Without those that expire, which may have been set a moment earlier in one of them.
         """
         guarded, plain = map(lasting_keys, (self.guarded, self.plain))
-        control = (self.keyspace.prefix.encode(), b"keyleash:guard:", b"keyleash:sealed")
-        names = {key for key in guarded if not key.startswith(control)}
-        vault = self.keyspace.vault.encode()
-        assert all(key.startswith(vault) for key in names)
-        return {key.removeprefix(vault) for key in names}, plain
+        return {key for key in guarded if not key.startswith(CONTROL_PREFIX.encode())}, plain
 
 
 def reply_to(connection: Any, *words: Any) -> Any:
@@ -440,29 +420,19 @@ def comparable(reply: Any) -> Any:
     return reply
 
 
-def has_pattern(argv: Sequence[bytes]) -> bool:
-    """Return whether a call has patterns of keys, or options in front of some."""
-    spec = named(TABLE, argv)
-    return spec is not None and any(patterns_of(spec, argv))
+def policies_on(server: RealServer) -> int:
+    return POLICIES if server.label == embedded_label() else POLICIES_ELSEWHERE
 
 
-def policies_on(server: RealServer, keyspace: Keyspace) -> int:
-    is_main = server.label == embedded_label() and not keyspace.vault
-    return POLICIES if is_main else POLICIES_ELSEWHERE
-
-
-@KEYSPACES
-def test_generated_commands_are_judged_as_the_model_says(
-    server: RealServer, keyspace: Keyspace
-) -> None:
+def test_generated_commands_are_judged_as_the_model_says(server: RealServer) -> None:
     """
     Any policy, any command of any server, any arguments.
 
     An allowed command answers as it would without a guard, and what is in the database
-    afterwards is what the allowed commands put there. So it is where the keys are in a vault.
+    afterwards is what the allowed commands put there.
     """
-    policies_here = policies_on(server, keyspace)
-    twins = Twins(server, keyspace)
+    policies_here = policies_on(server)
+    twins = Twins(server)
     pairs = allowed = 0
 
     # A failing call says all there is to know, and shrinking hundreds of numbers takes minutes.
@@ -478,14 +448,9 @@ def test_generated_commands_are_judged_as_the_model_says(
         state, keys, mutations, unsure = ModelState(), pool(identity), 0, 0
         for sketch in sketches:
             call = drawn(sketch, keys)
-            if keyspace.vault and has_pattern(call.argv):
-                # Denied there, of which the model knows nothing.
-                pairs += 1
-                continue
             expected = decide(identity, TABLE, call.argv, call.declared, state, 0, twins.token_id)
             reply = twins.call(call)
             assert "user_script" not in str(reply)
-            assert_hidden(reply)
             assert decision_in(reply) == expected, call
             assert [step.code for step in expected.trace if step.code] == (
                 [] if expected.allowed else [expected.code]
@@ -508,7 +473,7 @@ def test_generated_commands_are_judged_as_the_model_says(
                 assert comparable(reply) == comparable(plain), call
         guarded, plain_keys = twins.data()
         assert guarded == plain_keys
-        events: Any = twins.admin.xrange(keyspace.audit("one"))
+        events: Any = twins.admin.xrange(NAMES.audit("one"))
         assert mutations <= sum(b"of" not in event for _, event in events) <= mutations + unsure
 
     compare()
@@ -575,7 +540,7 @@ def test_module_commands_are_judged_as_the_model_says(module_server: RealServer)
     """The model agrees with the guard on a table that has commands of a module."""
     table = read_table(module_server.client())
     assert [spec.name for spec in table if spec.named_only] != []
-    twins = Twins(module_server, NAMES, table)
+    twins = Twins(module_server, table)
     codes: set[tuple[str, ReplyCode | None]] = set()
 
     @settings(thorough(POLICIES_ELSEWHERE), phases=[Phase.generate])
@@ -623,7 +588,7 @@ def test_full_audit_stream_denies_the_calls_that_the_evaluator_denies(
     made = parsed(json.dumps({"version": 1, "identities": {"one": body}}))
     assert made is not None
     document, identity = made
-    twins = Twins(server, NAMES)
+    twins = Twins(server)
     twins.begin(document)
     twins.admin.xadd(NAMES.audit("one"), {"SET": "k"})
     state, full = ModelState(is_full=True), set()
@@ -681,16 +646,15 @@ def tight_policies(draw: st.DrawFn) -> str:
     return json.dumps(document)
 
 
-@KEYSPACES
-def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keyspace) -> None:
+def test_batches_are_judged_as_the_model_says(server: RealServer) -> None:
     """
     A batch is its commands one after the other, but judged before the first one runs.
 
     In mode `each` every reply is that of the command alone; in mode `all` the first
     refusal is that of the whole, and then nothing has happened.
     """
-    policies_here = policies_on(server, keyspace)
-    twins = Twins(server, keyspace)
+    policies_here = policies_on(server)
+    twins = Twins(server)
     outcomes = dict.fromkeys(("passed", "refused", "whole", "none"), 0)
 
     @settings(thorough(policies_here), phases=[Phase.generate])
@@ -705,7 +669,7 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
         keys = [key for item in keys for key in (item, *CAPTURED)]
         calls = [[drawn(sketch, keys).argv for sketch in sketches] for sketches in batches]
         to_send = [
-            (mode, [argv for argv in argvs if fits_a_batch(argv, keyspace)])
+            (mode, [argv for argv in argvs if fits_a_batch(argv)])
             for argvs, mode in zip(calls, itertools.cycle(MODES), strict=False)
         ]
         while to_send:
@@ -719,7 +683,6 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
             ]
             reply = twins.batch(mode, argvs)
             assert "user_script" not in str(reply)
-            assert_hidden(reply)
             refusals = [number for number, item in enumerate(expected) if not item.allowed]
             if mode is BatchMode.ALL and refusals:
                 state = before
@@ -755,10 +718,10 @@ def test_batches_are_judged_as_the_model_says(server: RealServer, keyspace: Keys
     assert min(outcomes.values()) >= policies_here // 10, outcomes
 
 
-def fits_a_batch(argv: list[bytes], keyspace: Keyspace) -> bool:
+def fits_a_batch(argv: list[bytes]) -> bool:
     """Return whether a client sends the call as it is, and the model can judge it."""
     # A client makes upper case of a name, and takes it apart at spaces.
-    return argv[0].isalpha() and argv[0].isupper() and not (keyspace.vault and has_pattern(argv))
+    return argv[0].isalpha() and argv[0].isupper()
 
 
 def assert_alike(decided: Decision, expected: Decision) -> None:

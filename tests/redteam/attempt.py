@@ -13,7 +13,6 @@ class Tier(StrEnum):
 
     COOPERATIVE = "cooperative"
     FENCED = "fenced"
-    SEALED = "sealed"
 
 
 class Outcome(StrEnum):
@@ -54,7 +53,7 @@ Act = Callable[[Any], bool | None]
 
 
 def attempt(
-    section: str, *, cooperative: Outcome, fenced: Outcome, sealed: Outcome, by_guard: bool = False
+    section: str, *, cooperative: Outcome, fenced: Outcome, by_guard: bool = False
 ) -> Callable[[Act], Act]:
     """Register a function; its docstring is the description."""
 
@@ -66,7 +65,7 @@ def attempt(
                 section=section,
                 does=" ".join(act.__doc__.split()),
                 act=act,
-                expected={Tier.COOPERATIVE: cooperative, Tier.FENCED: fenced, Tier.SEALED: sealed},
+                expected={Tier.COOPERATIVE: cooperative, Tier.FENCED: fenced},
                 by_guard=by_guard,
             )
         )

@@ -44,9 +44,8 @@ def _sections() -> Iterator[str]:
     in_order = sorted(ATTEMPTS, key=lambda item: SECTIONS.index(item.section))
     for section, attempts in groupby(in_order, key=lambda item: item.section):
         rows = [_row(attempt) for attempt in attempts]
-        yield "\n".join(
-            [f"## {section}", "", f"| | {' | '.join(Tier)} |", "|---|---|---|---|", *rows, ""]
-        )
+        head = [f"| | {' | '.join(Tier)} |", "|---|" + "---|" * len(Tier)]
+        yield "\n".join([f"## {section}", "", *head, *rows, ""])
 
 
 def _row(attempt: Attempt) -> str:

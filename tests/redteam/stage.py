@@ -12,13 +12,13 @@ import redis
 
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
-from keyleash.store.prefixes import server_keyspace
 from keyleash.store.token import token_digest
 from redteam.attempt import Attempt, Outcome, Tier
 from redteam.intruder import Holdings, Intruder
 from support.command_line import Cli
 from support.leash import grant, policy
 
+NAMES = Keyspace()
 WORKER, CLERK = "worker", "clerk"
 BOUND = "bound"
 """The name of a token of the worker that is for one run only."""
@@ -55,7 +55,6 @@ class Stage:
 
     tier: Tier
     operator: redis.Redis
-    keyspace: Keyspace
     tokens: dict[str, str]
     intruder: Intruder
     _kept: dict[bytes, tuple[bytes, int]] = field(default_factory=dict)
@@ -97,9 +96,6 @@ class Stage:
         yield "another's token", self.tokens[CLERK].encode()
         yield "the digest of another's token", token_digest(self.tokens[CLERK]).encode()
         yield "a password of an operator", OPERATOR_PASSWORD.encode()
-        if self.tier is Tier.SEALED:
-            yield "the control prefix", self.keyspace.prefix.encode()
-            yield "the vault's prefix", self.keyspace.vault.encode()
 
     def snapshot(self) -> dict[bytes, bytes]:
         """Every key, and all of its value."""
@@ -120,17 +116,14 @@ class Stage:
         before, after = self._before, self.snapshot()
         names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
         if by_guard:
-            prefixes = (
-                self.keyspace.limit_prefix(WORKER, READS),
-                self.keyspace.once_prefix(WORKER),
-            )
-            own = (self.key("jobs:"), self.key("runs:7:"), *map(str.encode, prefixes))
+            prefixes = (NAMES.limit_prefix(WORKER, READS), NAMES.once_prefix(WORKER))
+            own = (b"jobs:", b"runs:7:", *map(str.encode, prefixes))
             names = {name for name in names - self.written_down() if not name.startswith(own)}
         return names
 
     def written_down(self) -> set[bytes]:
         """Where guards keep what they count and record of a call of the intruder."""
-        names = self.keyspace
+        names = NAMES
         own = (self.tokens[WORKER], self.tokens[BOUND])
         kept = {names.state(WORKER), *(names.token(WORKER, token_digest(token)) for token in own)}
         kept.add(names.audit(WORKER))
@@ -157,25 +150,21 @@ class Stage:
                     pipe.restore(name, expires_ms, dumped, replace=True, absttl=expires_ms > 0)
             pipe.execute()
 
-    def key(self, name: str) -> bytes:
-        """Return the server's name of a key."""
-        return self.keyspace.physical(name.encode())
-
     def digest(self, identity: str) -> bytes:
         """Of the script of an identity that judges one command."""
-        record: Any = self.operator.hgetall(self.keyspace.guard(identity))
+        record: Any = self.operator.hgetall(NAMES.guard(identity))
         digest: bytes = record[b"digest"]
         return digest
 
     def state(self) -> bytes:
         """Return the counters of the intruder's guard."""
-        packed: Any = self.operator.get(self.keyspace.state(WORKER))
+        packed: Any = self.operator.get(NAMES.state(WORKER))
         assert isinstance(packed, bytes)
         return packed
 
     def newest_event(self) -> dict[bytes, bytes]:
         """Of the intruder's trail."""
-        trail: Any = self.operator.xrevrange(self.keyspace.audit(WORKER), count=1)
+        trail: Any = self.operator.xrevrange(NAMES.audit(WORKER), count=1)
         fields: dict[bytes, bytes] = trail[0][1]
         return fields
 
@@ -209,7 +198,6 @@ def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
         users = _bind(cli, file, tier)
         if users:
             operator.acl_setuser("default", enabled=False)
-        keyspace = server_keyspace(operator)
         password = users.get(WORKER)
         holds = Holdings(
             port=server.port,
@@ -221,7 +209,7 @@ def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
             other_identity=CLERK,
             other_key=OTHER,
         )
-        stage = Stage(tier, operator, keyspace, tokens, Intruder(holds))
+        stage = Stage(tier, operator, tokens, Intruder(holds))
         stage.keep()
         try:
             yield stage
@@ -243,7 +231,5 @@ def _bind(cli: Cli, file: Path, tier: Tier) -> dict[str, str]:
     """Give the agents users of their own, where the tier has them; their passwords."""
     if tier is Tier.COOPERATIVE:
         return {}
-    if tier is Tier.SEALED:
-        cli.ok("vault", "seal", "--adopt", "jobs:*", "--adopt", "books:*", "--yes")
-    lines = cli.ok("fence", "apply", file, "--mint", "--tier", tier.value, "--yes")
+    lines = cli.ok("fence", "apply", file, "--mint", "--yes")
     return dict(line.split() for line in lines.splitlines())

@@ -17,7 +17,6 @@ import keyleash
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import EPOCH_FIELD, unpack_entry, unpack_shard
 from keyleash.store.placement import key_slot, tag_of
-from keyleash.store.prefixes import read_seal
 from keyleash.store.token import token_digest
 from redteam.attempt import Tier
 from redteam.cluster_intruder import (
@@ -78,20 +77,14 @@ class Scene:
         user = self.users.get(WORKER, {})
         return keyleash.RedisCluster.from_url(self.cluster.url, token=self.tokens[WORKER], **user)
 
-    @property
-    def keys(self) -> Keyspace:
-        """The names in force."""
-        return read_seal(self.cluster.owner(PUBLIC.policy).admin, HOME_TAG).keyspace
-
     def data(self) -> dict[bytes, bytes]:
-        """Return all keys of agents with their values, by the names that agents use."""
+        """Return all keys of agents with their values."""
         found = {}
         for node in self.cluster.primaries:
-            for name in node.admin.scan_iter(f"{self.keys.vault}*", count=1000):
-                key = self.keys.logical(name) or b""
+            for key in node.admin.scan_iter(count=1000):
                 if key.startswith((b"jobs:", b"books:")):
                     assert key not in found, key
-                    found[key] = node.admin.get(name)
+                    found[key] = node.admin.get(key)
         return found
 
     def used(self) -> int:
@@ -104,10 +97,10 @@ class Scene:
 
         Those are the units of the grant, and what the shard has.
         """
-        leases: Any = self.cluster.owner(PUBLIC.policy).admin.hgetall(self.keys.leases(WORKER))
+        leases: Any = self.cluster.owner(PUBLIC.policy).admin.hgetall(PUBLIC.leases(WORKER))
         count = 0
         for tag, packed in leases.items():
-            name = self.keys.at_shard(tag.decode()).state(WORKER)
+            name = PUBLIC.at_shard(tag.decode()).state(WORKER)
             if tag != EPOCH_FIELD.encode():
                 state, entry = self.cluster.owner(name).admin.get(name), unpack_entry(packed)
                 # A state that never got a grant ends after a minute.
@@ -129,8 +122,6 @@ def scene(request: pytest.FixtureRequest, cluster: RealCluster) -> Iterator[Scen
     with keyleash.Operator.from_url(cluster.url, actor="test") as op:
         op.load(keyleash.Policy(DOCUMENT))
         tokens = {name: op.tokens.issue(name).token for name in (WORKER, CLERK, RUNNER)}
-        if request.param is Tier.SEALED:
-            op.vault.seal(adopt=["jobs:*", "books:*", "runs:*"])
         users = {}
         if request.param is not Tier.COOPERATIVE:
             passwords = op.fence.apply(op.fence.plan(generate=True)).passwords
@@ -341,14 +332,14 @@ def test_made_up_tags_take_no_units_and_no_lasting_memory(scene: Scene) -> None:
     assert len(made_up) > 20
     assert scene.used() == granted
     home = scene.cluster.owner(PUBLIC.policy).admin
-    assert not {tag.encode() for tag in made_up} & {*home.hkeys(scene.keys.leases(WORKER))}
+    assert not {tag.encode() for tag in made_up} & {*home.hkeys(PUBLIC.leases(WORKER))}
     node = next(node for node in scene.cluster.primaries if node.port == port)
-    states = [scene.keys.at_shard(tag).state(WORKER) for tag in made_up]
+    states = [PUBLIC.at_shard(tag).state(WORKER) for tag in made_up]
     assert all(0 < node.admin.pttl(name) <= 60_000 for name in states)
 
 
 def test_asking_and_readonly_open_nothing(scene: Scene) -> None:
-    """Not while the control slot, the slot of the home or that of the key is on its way."""
+    """Not while the control slot or the slot of the home is on its way."""
     by, record = scene.intruder(), scene.intruder().record
     cluster = scene.cluster
     agent = scene.agent()
@@ -359,11 +350,8 @@ def test_asking_and_readonly_open_nothing(scene: Scene) -> None:
     target = cluster.other(source, cluster.owner(PUBLIC.policy))
     own = by.tag(source.port)
     used = scene.used()
-    slots = [key_slot(own.encode()), key_slot(HOME_TAG.encode())]
-    if scene.tier is Tier.SEALED:
-        # Elsewhere a caller that sends ASKING on purpose can put its own key in the way.
-        slots.append(key_slot(SET[1].encode()))
-    for slot in slots:
+    # While the slot of the key moves, a caller that sends ASKING can put its own key in the way.
+    for slot in (key_slot(own.encode()), key_slot(HOME_TAG.encode())):
         there = cluster.other(cluster.owner(slot))
         with cluster.moving(slot, there):
             by.refresh()
@@ -382,20 +370,16 @@ def test_asking_and_readonly_open_nothing(scene: Scene) -> None:
 
 
 def test_direct_commands_reach_no_control_key_of_others(scene: Scene) -> None:
-    """A fenced agent may write its own counters, as documented; a sealed one nothing."""
+    """A fenced agent may write its own counters, as documented."""
     if scene.tier is Tier.COOPERATIVE:
         pytest.skip("agents share a user that may send every command")
     by = scene.intruder()
-    # Nothing shows an agent of a sealed cluster the names in force.
-    names = PUBLIC if scene.tier is Tier.SEALED else scene.keys
     by.lease(by.record, *SET)
     tag = by.tag(by.port(SET[1].encode()))
-    shard = names.at_shard(tag)
-    foreign = [names.leases(WORKER), names.leases(CLERK), names.mac_key, names.policy,
-               names.state(CLERK), names.tokens(WORKER), names.source(CLERK),
+    shard = PUBLIC.at_shard(tag)
+    foreign = [PUBLIC.leases(WORKER), PUBLIC.leases(CLERK), PUBLIC.mac_key, PUBLIC.policy,
+               PUBLIC.state(CLERK), PUBLIC.tokens(WORKER), PUBLIC.source(CLERK),
                shard.state(CLERK), shard.audit(CLERK)]  # fmt: skip
-    if scene.tier is Tier.SEALED:
-        foreign += [shard.state(WORKER), shard.audit(WORKER)]
     before = {name: scene.cluster.owner(name).admin.dump(name) for name in foreign}
 
     for name in foreign:

@@ -12,7 +12,7 @@ import redis
 from keyleash.policy.lua import LuaError, sandboxed
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record
-from support.leash import Leash, with_files
+from support.leash import NAMES, Leash, with_files
 from support.servers import RealServers, embedded_label
 
 DENIED = "LEASH "
@@ -279,7 +279,7 @@ class Stage(Leash):
         files = {f"{name}.lua": text for name, text in names.items()}
         self.load(with_files(json.dumps(document), files))
         self.token = self.issue("one").token
-        record = guard_record(self.admin.hgetall(self.keyspace.guard("one")))
+        record = guard_record(self.admin.hgetall(NAMES.guard("one")))
         assert record is not None
         self.script = record.approved_digest
 

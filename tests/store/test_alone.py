@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import MemberDescriptorType
 
-from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 
 PACKAGE = Path(__file__).resolve().parents[2] / "loader" / "keyleash"
 
@@ -25,7 +25,6 @@ IN_RULES = {
     "fence/apply.py": "calls that no user may make, tried by ACL DRYRUN",
     "operator/roles.py": "ACL rules of operators",
     "doctor/checks/records.py": "names in findings",
-    "vault/names.py": "names that stay when all keys are renamed",
 }
 """The modules that use names of keys in texts, and why."""
 
@@ -34,7 +33,7 @@ NAMES = {
     name
     for name, member in vars(Keyspace).items()
     if not name.startswith("_") and not isinstance(member, MemberDescriptorType)
-} - {"physical"}
+}
 
 
 def sources() -> Iterator[tuple[str, ast.Module]]:
@@ -87,7 +86,7 @@ def test_no_other_package_names_a_control_key() -> None:
                 case ast.Attribute(value=held, attr=attribute):
                     if last_name(held) in {"keys", "keyspace", "_keyspace"} and attribute in NAMES:
                         found.append(f"{name}:{node.lineno} {ast.unparse(node)}")
-                case ast.Constant(value=str(text)) if text.startswith(PUBLIC_PREFIX):
+                case ast.Constant(value=str(text)) if text.startswith(CONTROL_PREFIX):
                     found.append(f"{name}:{node.lineno} {text}")
 
     assert found == []

@@ -13,13 +13,12 @@ def test_names_on_one_server_have_no_hash_tag() -> None:
 
 def test_all_names_of_a_home_have_its_hash_tag() -> None:
     """Scripts of operators use many of them at once, so all must be in one slot."""
-    keys = Keyspace("ab12:", "cd:").at_home()
-    assert keys.state("agent") == "ab12:{kl}:state:agent"
+    keys = Keyspace().at_home()
+    assert keys.state("agent") == "keyleash:{kl}:state:agent"
     assert keys.guard("agent") == "keyleash:{kl}:guard:agent"
-    assert keys.sealed == "keyleash:{kl}:sealed"
 
 
-def test_names_of_a_shard_have_its_hash_tag_but_for_public_names() -> None:
+def test_names_of_a_shard_have_its_hash_tag_but_for_guard_records() -> None:
     """Guard records are at the home alone."""
     keys = Keyspace().at_shard("a7")
     assert keys.audit("agent") == "keyleash:{a7}:audit:agent"

@@ -27,7 +27,6 @@ from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import ONCE, BatchMode, guard_call, replies_of, runs_call
 from keyleash.text import StoredDocument
 from support.clustered import NODES, ClusterServer
-from support.sealed import record
 
 NAMES = Keyspace().at_home() if NODES else Keyspace()
 
@@ -74,27 +73,17 @@ class Leash:
     """
 
     server: Any
-    keyspace: Keyspace = NAMES
     admin: Client = field(init=False)
 
     def __post_init__(self) -> None:
         self.admin = self.server.client()
-        if NODES:
-            self.keyspace = self.keyspace.at_home()
-        if self.keyspace.vault:
-            record(self.admin, self.keyspace)
-
-    def follow(self) -> Keyspace:
-        """Look where keys are from now on, and say it."""
-        self.keyspace = self.store.keys
-        return self.keyspace
 
     @property
     def store(self) -> Store:
         """The server's store, for the operator `ops`."""
         if isinstance(self.server, ClusterServer):
             return self.server.store("ops")
-        return Store.open(self.admin, actor="ops")
+        return Store(self.admin, actor="ops")
 
     @property
     def node(self) -> Any:
@@ -111,14 +100,14 @@ class Leash:
     def names_at(self, key: str) -> Keyspace:
         """Return the names of the control keys that the calls of a key use."""
         if not isinstance(self.server, ClusterServer):
-            return self.keyspace
-        return self.keyspace.at_shard(self.server.tag_of(self.server.node_of(key)))
+            return NAMES
+        return NAMES.at_shard(self.server.tag_of(self.server.node_of(key)))
 
     def end_leases(self) -> None:
         """Forget the tokens that shards know, as if their leases had ended."""
         if isinstance(self.server, ClusterServer):
             for node in self.server.nodes:
-                names = self.keyspace.at_shard(self.server.tag_of(node)).token_prefix("*")
+                names = NAMES.at_shard(self.server.tag_of(node)).token_prefix("*")
                 for name in node.admin.keys(f"{names}*"):
                     node.admin.delete(name)
 
@@ -126,7 +115,7 @@ class Leash:
         """Return the store of an operator with a client of its own."""
         if isinstance(self.server, ClusterServer):
             return self.server.store("ops", **options)
-        return Store.open(self.server.client(**options), actor="ops")
+        return Store(self.server.client(**options), actor="ops")
 
     def at(self, key: str | bytes) -> Any:
         """Return a client of the node that has a key."""
@@ -148,7 +137,7 @@ class Leash:
     def forget_leases(self, identity: str) -> None:
         """Delete what shards have of tokens; one server has nothing of the kind."""
         for tag in read_tags(self.store, [identity])[identity][1:] if NODES else ():
-            shard = self.keyspace.at_shard(tag)
+            shard = NAMES.at_shard(tag)
             for name in (shard.token_prefix(identity), shard.state(account(identity, ""))):
                 for key in self.admin.keys(f"{name}*"):
                     self.admin.delete(key)
@@ -271,7 +260,7 @@ class Leash:
 
     def state(self, identity: str) -> bytes:
         """Return the state of an identity, on a cluster that of the home."""
-        state: bytes = self.admin.get(self.keyspace.state(identity))
+        state: bytes = self.admin.get(NAMES.state(identity))
         return state
 
     def spent(self, identity: str) -> Any:
@@ -280,11 +269,11 @@ class Leash:
 
     def used(self, identity: str) -> dict[str, int]:
         """Return the used units of budgets; on a cluster without those that shards have."""
-        layout = Layout.from_json(self.admin.hget(self.keyspace.layouts, identity))
-        state = unpack_state(self.admin.get(self.keyspace.state(identity)), layout)
+        layout = Layout.from_json(self.admin.hget(NAMES.layouts, identity))
+        state = unpack_state(self.admin.get(NAMES.state(identity)), layout)
         used = {item.slot.name: item.used for item in state.limits}
         for tag in read_tags(self.store, [identity])[identity][1:] if NODES else ():
-            shard = unpack_shard(self.admin.get(self.keyspace.at_shard(tag).state(identity)))
+            shard = unpack_shard(self.admin.get(NAMES.at_shard(tag).state(identity)))
             for item, credit in zip(state.limits, shard.limits, strict=False):
                 used[item.slot.name] -= credit.credit
         return {name: used[name] for name in used if name.startswith("budget.")}

@@ -15,8 +15,7 @@ from client.alike import Awaited
 from keyleash.audit.read import read_events
 from support.clustered import ClusterServer
 from support.fences import FencedLeash
-from support.leash import NAMES, Leash, with_files
-from support.sealed import SEALED
+from support.leash import Leash, with_files
 
 MOVE = """
 -- Moves as many items as the second argument says.
@@ -77,9 +76,6 @@ class ScriptLeash(FencedLeash):
         """Return the events of the identity."""
         events = read_events(self.store, ["one"])
         return [(item.script, item.op, item.keys, item.error) for item in events]
-
-
-KEYSPACES = {"plain": NAMES, "sealed": SEALED}
 
 
 def scripted(

@@ -25,14 +25,14 @@ Agents = Callable[[str], keyleash.Redis]
 @pytest.fixture
 def admin():  # type: ignore[no-untyped-def]
     client = fake_redis(fake_server())
-    load_policy(Store.open(client), (examples_root() / "agents.yaml").read_text())
+    load_policy(Store(client), (examples_root() / "agents.yaml").read_text())
     return client
 
 
 @pytest.fixture
 def agent(admin) -> Agents:  # type: ignore[no-untyped-def]
     def made(identity: str) -> keyleash.Redis:
-        token = issue_token(Store.open(admin), identity).token
+        token = issue_token(Store(admin), identity).token
         return keyleash.Redis(connection_pool=admin.connection_pool, token=token)
 
     return made
@@ -78,8 +78,8 @@ def test_burst_is_counted_exactly(agent: Agents) -> None:
 def test_revoke_and_suspend_take_effect_on_the_next_call(admin, agent: Agents) -> None:  # type: ignore[no-untyped-def]
     """Operators' scripts run in the fake as well."""
     reader, recovery = agent("agent-reader"), agent("agent-recovery")
-    revoke(Store.open(admin), identity="agent-reader")
-    freeze(Store.open(admin), "agent-recovery", reason="x")
+    revoke(Store(admin), identity="agent-reader")
+    freeze(Store(admin), "agent-recovery", reason="x")
 
     with pytest.raises(keyleash.TokenRevokedError):
         reader.get("agents:context:1")
@@ -107,7 +107,7 @@ def test_blocking_command_waits_in_the_client_and_not_in_the_fake(
 ) -> None:
     """Other clients can fill the queue during the wait."""
     server = admin.connection_pool.connection_kwargs["server"]
-    token = issue_token(Store.open(admin), "human-admin").token
+    token = issue_token(Store(admin), "human-admin").token
     sleeps = 0
 
     def sleep(_: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from keyleash.api.policy import Policy
-from keyleash.errors import NotFencedError, PlanOutdatedError, UsageError
+from keyleash.errors import NotFencedError, PlanOutdatedError
 from keyleash.fence.acl_steps import FencePlan, plan_fences
 from keyleash.fence.apply import FenceOutcome, apply_fences, remove_fences
 from keyleash.fence.desired import desired_users, with_first_passwords
@@ -17,17 +17,14 @@ from keyleash.fence.rotate import (
 )
 from keyleash.fence.servers import FencedServers, FencedUser, servers_with_users
 from keyleash.operations import operation
-from keyleash.operations.arguments import choice
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import connect_nodes, server_name
 from keyleash.store.fences import (
     GeneratedPassword,
-    Tier,
     generate_password,
     password_hashes,
     read_records,
-    tier_of,
 )
 from keyleash.store.identities import require_active
 from keyleash.store.records import read_active
@@ -44,7 +41,6 @@ def plan_users(
     *,
     nodes: Sequence[AnyClient | str] = (),
     policy: Policy | None = None,
-    tier: Tier | str | None = None,
     wide: Collection[str] = (),
     hashes: Hashes = "",
     generate: bool = False,
@@ -54,7 +50,6 @@ def plan_users(
     Args:
         nodes: Clients or URLs of further servers, such as replicas.
         policy: A policy that must be the active one.
-        tier: The tier that the server must have.
         wide: Identities that are fenced although their patterns may match control keys.
         hashes: SHA-256 of passwords in hex for users without one, by identity, or text with
             lines `identity sha256`.
@@ -66,16 +61,8 @@ def plan_users(
         OperationError (not-active-policy): *policy* is not the active one.
         OperationError (unknown-identity): *wide* or *hashes* names no identity of the policy.
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
-        UsageError: the server has another tier, or *hashes* is malformed.
+        UsageError: *hashes* is malformed.
     """
-    present = tier_of(store.keys)
-    tier = None if tier is None else choice("tier", Tier, tier)
-    if tier not in (None, present):
-        state = "sealed" if present is Tier.SEALED else "not sealed"
-        raise UsageError(
-            f"the server is {state}, so its users cannot have the tier `{tier}`",
-            help="name no tier, or seal the server first",
-        )
     servers = _servers(store, nodes)
     active = require_active(store)
     guards = prepare_policy(
@@ -122,10 +109,7 @@ def apply_users(
     if server_name(store.client) != server_name(plan.servers.store.client):
         raise ValueError("`plan` is the plan of another server")
     active = read_active(store)
-    if active is None or (active.generation, store.keys) != (
-        plan.generation,
-        plan.servers.store.keys,
-    ):
+    if active is None or active.generation != plan.generation:
         raise PlanOutdatedError(
             "activation-conflict",
             "another policy was activated since the plan was made; no user was changed",

@@ -13,7 +13,6 @@ from keyleash.operations.rights import (
     CLOCK,
     EXPIRE,
     HISTORY,
-    IN_FORCE,
     LOG_ACTION,
     cluster,
     each,
@@ -48,7 +47,7 @@ PLAN = (
     cluster("eval"), cluster("exists", "%R~none"), cluster("get", "%R~mac_key"),
 )  # fmt: skip
 LOAD = (
-    *PLAN, IN_FORCE, LOG_ACTION,
+    *PLAN, LOG_ACTION,
     each("hgetall", "%R~fence"),
     # Guards and their sources.
     each("script|exists script|load eval"),
@@ -56,7 +55,7 @@ LOAD = (
     # Staged records.
     each("hset pexpire persist unlink set", "%W~staged_prefix"), each("get", "%R~state"),
     # The activation.
-    joint("evalsha", "~sealed", "~policy", "~history", "~layouts", "~control"),
+    joint("evalsha", "~policy", "~history", "~layouts", "~control"),
     each("hget", "%R~policy", "%R~suspension"),
     each("xlen", "%R~control"), each("zcard zrange", "%R~history"),
     each("exists", "%R~staged_prefix", "%R~suspension"), each("mget", "%R~state"),

@@ -21,7 +21,6 @@ from keyleash.operator.tokens.list import list_tokens, token_tree
 from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.revoke import revoke as revoke_tokens
 from keyleash.operator.tokens.rotate import rotate_token
-from keyleash.vault import change as prefixes
 
 
 class PolicyOperations(Noun[F]):
@@ -100,24 +99,3 @@ class FenceOperations(Noun[F]):
     rotate = fences.rotate_passwords
     finish_rotation = fences.finish_rotation
     remove = fences.remove_users
-
-
-class VaultOperations(Noun[F]):
-    """Random prefixes of all keys: `Operator.vault`.
-
-    Agents are suspended while prefixes change. An interrupted change is continued by the same call.
-
-    Common arguments: *nodes* are clients or URLs of further servers, such as replicas, whose ACL
-    users change as well. *progress* is called with the number of scanned keys and their total;
-    changes of prefixes first call it with (0, None), before anything is written.
-
-    Raises:
-        OperationError (vault): the server is sealed or not, or another change was begun.
-        VaultConflictError: a key exists inside and outside the vault.
-    """
-
-    seal = prefixes.seal
-    rotate = prefixes.rotate
-    unseal = prefixes.unseal
-    adopt = prefixes.adopt_keys
-    release = prefixes.release_keys

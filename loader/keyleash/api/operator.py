@@ -15,7 +15,6 @@ from keyleash.api.nouns import (
     PolicyOperations,
     TokenOperations,
     UndoOperations,
-    VaultOperations,
 )
 from keyleash.doctor.examine import Examination, examine
 from keyleash.metrics import SnapshotCollector
@@ -53,7 +52,6 @@ class Server(Noun[F]):
         self.audit = AuditOperations(face)
         self.undo = UndoOperations(face)
         self.fence = FenceOperations(face)
-        self.vault = VaultOperations(face)
 
     @classmethod
     def from_url(
@@ -243,7 +241,6 @@ class Operator(Server[Runner]):
         audit: Read, follow, export and report audit events.
         undo: Restore keys to their values before some events.
         fence: The ACL users of agents.
-        vault: Random prefixes of all keys.
 
     Raises:
         TypeError: *client* is no redis-py client.

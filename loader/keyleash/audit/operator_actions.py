@@ -23,7 +23,7 @@ class ControlEvent(Result):
 
     Attributes:
         event: The action: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
-            `export`, `seal`, `rotate`, `unseal`, `fence`, `fence-rotate`, `fence-remove`.
+            `export`, `fence`, `fence-rotate`, `fence-remove`.
         details: Its further fields; docs/reference/audit-events.md lists them.
     """
 

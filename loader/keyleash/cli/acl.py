@@ -21,8 +21,7 @@ def acl(settings: Settings, role: str | None, user: str | None) -> None:
 
     Without ROLE, lists the roles. Nothing is changed. The line sets all rules of the user and
     leaves its passwords, so give a new user one: `ACL SETUSER NAME ">PASSWORD"`. Print the rules
-    again after `keyleash vault`, whose prefixes they contain, and after a load with other key
-    patterns.
+    again after a load with other key patterns.
     """
     if role is not None:
         found = settings.operator.acl(role, user=user)

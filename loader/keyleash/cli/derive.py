@@ -67,7 +67,7 @@ def _words(
     return [word for value in values for word in value.split(",")]
 
 
-def key_pattern(
+def _key_pattern(
     _context: click.Context, _parameter: click.Parameter, value: str | None
 ) -> str | None:
     """Check that an option is a pattern of keys."""
@@ -120,7 +120,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "labels": {"metavar": "NAME=VALUE", **_PAIRS},
     "limit": {"metavar": "NAME", "type": Name(_limits)},
     "moment": {"metavar": "TIME", "callback": moment},
-    "pattern": {"metavar": "PATTERN", "callback": key_pattern},
+    "pattern": {"metavar": "PATTERN", "callback": _key_pattern},
     "segments": {"type": click.IntRange(1, 16)},
     "token_id": {"type": TOKEN_ID, "place": "ID"},
 }

@@ -36,7 +36,7 @@ from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_output
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl_steps import FencePlan
-from keyleash.store.fences import GeneratedPassword, Tier
+from keyleash.store.fences import GeneratedPassword
 from keyleash.text import counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -65,11 +65,6 @@ def fence_options(function: F) -> F:
             help="Fence NAME although its patterns may match control keys; repeatable.",
         ),
         node_option,
-        click.option(
-            "--tier",
-            type=click.Choice([item.value for item in Tier]),
-            help="Fail unless the server has this tier.",
-        ),
         click.argument("file", required=False, type=FILE),
     ):
         function = option(function)

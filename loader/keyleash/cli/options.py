@@ -24,7 +24,6 @@ from keyleash.policy.problems import did_you_mean
 from keyleash.policy.quantities import parse_duration, parse_moment
 from keyleash.store.connect import NODE_TIMEOUT_S, connect, has_password
 from keyleash.store.identities import known_identities
-from keyleash.store.prefixes import server_keyspace
 from keyleash.store.store import Store
 from keyleash.store.token import TOKEN_START
 from keyleash.store.token_entries import read_token_entries
@@ -204,7 +203,7 @@ class Name(StringParamType):
             url = str(ctx.find_root().params.get("url") or "")
             try:
                 client = connect(url, NODE_TIMEOUT_S)
-                names = list(names(Store(client, server_keyspace(client))))
+                names = list(names(Store(client)))
             except (redis_errors.RedisError, OSError, KeyleashError):
                 return []
         return [

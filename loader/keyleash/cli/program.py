@@ -65,7 +65,6 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Hardening": {
         "acl": ("acl:acl", "Print the ACL rules of an operator's role."),
         "fence": ("fence:fence", "Give each identity an ACL user of its own."),
-        "vault": ("vault:vault", "Keep all keys under random prefixes that only guards know."),
     },
     "Try it": {
         "init": ("init:init", "Write a first policy, its tests and an example of settings."),

@@ -29,7 +29,7 @@ from keyleash.client.renewal import RENEW
 from keyleash.client.resp3 import as_resp3, shape_of
 from keyleash.client.retries import mark_final, mark_run
 from keyleash.client.session import Session, counts
-from keyleash.client.unsupported import takes_lock, watching_sealed
+from keyleash.client.unsupported import takes_lock
 from keyleash.errors import (
     ClusterError,
     CommandRefusedError,
@@ -230,8 +230,6 @@ class Caller:
 
     def watch(self, words: Words) -> Flow:
         """Check the keys of WATCH, and send it."""
-        if (yield from self.guard()).is_sealed:
-            raise watching_sealed()
         # Any grant on the keys is enough; and the batch script is loaded before it is needed.
         try:
             yield from self.reply_to(self.new_call([("TOUCH", *words[1:])], BatchMode.ALL))

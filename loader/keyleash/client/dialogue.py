@@ -29,10 +29,8 @@ from keyleash.client.retries import mark_run
 from keyleash.client.script_calls import send_script
 from keyleash.client.subscriptions import Subscriptions
 from keyleash.client.transactions import Transaction
-from keyleash.client.unsupported import foreign_bytes, locking, subscription_in_pipeline, takes_lock
+from keyleash.client.unsupported import foreign_bytes, subscription_in_pipeline
 from keyleash.commands.facts import OF_THE_CONNECTION
-from keyleash.commands.locks import RELEASE
-from keyleash.store.records import GuardRecord
 from keyleash.store.wire import BatchMode
 
 
@@ -118,9 +116,8 @@ class Dialogue:
             or (guard.renew and self.caller.looks_after_token())
         ):
             return None
-        for words in commands:
-            if role_of(words[0]) is not None or (guard.is_sealed and _keeps_lock(guard, words)):
-                return None
+        if any(role_of(words[0]) is not None for words in commands):
+            return None
         call = Call(commands, mode)
         call.is_lone = True
         self.is_cut = False
@@ -144,11 +141,6 @@ class Dialogue:
             yield from self.caller.look_after_token()
         for words in commands:
             role = role_of(words[0])
-            if self.session.guard is None and takes_lock(words):
-                yield from self.caller.guard()
-            guard = self.session.guard
-            if guard is not None and guard.is_sealed and _keeps_lock(guard, words):
-                raise locking()
             is_held = self.transaction.held is not None
             if role is Role.SUBSCRIPTION and (is_held or is_pipeline):
                 raise subscription_in_pipeline(split_words(words)[0])
@@ -259,8 +251,3 @@ class Dialogue:
     def _end(self, first: Call | Deferred) -> None:
         if self.due and self.due[0] is first:
             self.due.popleft()
-
-
-def _keeps_lock(guard: GuardRecord, words: Words) -> bool:
-    """Return whether a command takes a lock of redis-py that a sealed server never releases."""
-    return not guard.may_run(RELEASE) and takes_lock(words)

@@ -48,16 +48,12 @@ def send_script(
     else:
         script = script_call_of(name, arguments)
     is_known = script is not None and guard.may_run(script.digest)
-    if (
-        script
-        and script.digest in LOCK_SCRIPTS
-        and not (is_known or guard.is_sealed or is_watching)
-    ):
+    if script and script.digest in LOCK_SCRIPTS and not (is_known or is_watching):
         queue.defer(_change_lock(caller, script, is_transaction=is_transaction))
         return
     if script and is_known:
         call.script, call.is_transaction = script, is_transaction
-        if script.digest == RELEASE and not (guard.is_sealed or is_watching):
+        if script.digest == RELEASE and not is_watching:
             queue.defer(_release(caller, call, script))
             return
     elif digest := unapproved_script(name, arguments):

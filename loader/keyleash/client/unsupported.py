@@ -76,14 +76,6 @@ def takes_lock(words: Sequence[Any]) -> bool:
     return False
 
 
-locking = partial(
-    refused,
-    "EVALSHA",
-    "on a sealed server a lock of redis-py is released by scripts that no grant approves",
-    "name `redis-py-lock` in `scripts` of a grant",
-)
-"""The denial of a lock that could be taken but not released."""
-
 script_in_transaction = partial(
     refused,
     reason="one call of a guard runs one script or a batch of commands",
@@ -133,11 +125,3 @@ foreign_bytes = partial(
     "send commands as redis-py packs them: arrays of bulk strings",
 )
 """The denial of bytes that are no commands."""
-
-watching_sealed = partial(
-    refused,
-    "WATCH",
-    "on a sealed server the agent's names of keys are not the server's",
-    "use a batch, or commands that are atomic themselves",
-)
-"""The denial of WATCH on a sealed server."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from functools import partial
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from keyleash.compiler.delegation import delegation_values
 from keyleash.compiler.ir import Check, Guard, LimitPlan, Requirement
 from keyleash.compiler.leases import cap_plans, lease_values, shard_values
 from keyleash.compiler.passes.place_on_shards import place_on_shards
-from keyleash.compiler.quoting import Text, lua_literal
+from keyleash.compiler.quoting import Text
 from keyleash.compiler.render import render
 from keyleash.compiler.sizes import sizes_of
 from keyleash.doubles import DOUBLE
@@ -165,7 +164,7 @@ def _render(guard: Guard, form: Form) -> str:
         _form_values(guard, form),
         _command_values(guard),
         _state_values(guard, form, cluster=cluster),
-        _name_values(guard, cluster=cluster),
+        {"names": _names(guard)},
         _byte_values(guard, cluster=cluster),
         lease_values(guard) if guard.shards else {},
         shard_values(guard) if cluster else {},
@@ -240,18 +239,6 @@ def _state_values(guard: Guard, form: Form, *, cluster: bool) -> dict[str, objec
     }
 
 
-def _name_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
-    """Return the template variables about the names of keys."""
-    vault = guard.keyspace.vault
-    return {
-        "names": _names(guard),
-        "vault": vault,
-        "vault_bytes": len(vault),
-        "sealed": bool(vault),
-        **(_SLOT_NAMES if cluster else _vault_names(vault)),
-    }
-
-
 def _byte_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
     """Return the template variables about limits and caps of bytes."""
     plans = guard.limits
@@ -285,26 +272,6 @@ def _called_for(counter: Counter, *, batch: bool = False) -> str:
 
 def _with_cap(plan: LimitPlan, condition: str) -> str:
     return f"caps and caps[{CAP_COUNTERS.index(plan.counter) + 1}] and {condition}"
-
-
-def _vault_names(vault: str) -> dict[str, object]:
-    """Return the functions of templates that name keys in the vault of one server, and back."""
-    prefix = lua_literal(vault)
-    return {
-        "physical": lambda name: Text(f"{prefix} .. {name}"),
-        "logical": lambda name: Text(f"string.sub({name}, {len(vault) + 1})"),
-        "without_vault": lambda text: Text(f"string.gsub({text}, {prefix}, '')"),
-    }
-
-
-def _called(function: str, argument: str) -> Text:
-    return Text(f"{function}({argument})")
-
-
-_SLOT_NAMES = {
-    function: partial(_called, function) for function in ("physical", "logical", "without_vault")
-}
-"""The same where names keep their slot: calls of the functions of `vault_names.lua`."""
 
 
 def _charging(guard: Guard, *, batch: bool, cluster: bool) -> tuple[Text, ...]:

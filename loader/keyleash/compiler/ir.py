@@ -119,7 +119,6 @@ class Rule:
         mutates: Whether it is audited.
         changes_first, changes_rest: Whether it changes its first key, and every further one.
         stored: Further counters of a call with the key of an option, which is audited.
-        restore: The way in which the reply is restored in the guard (`compiler.replies`).
         wide_integers: Whether arguments may ask for integers that Lua would round.
         missing: The class that no grant gives: then the rule is only this denial.
         keys: The searches for keys in the arguments; empty if the walk finds them.
@@ -159,7 +158,6 @@ class Rule:
     changes_first: bool = False
     changes_rest: bool = False
     stored: tuple[Counter, ...] = ()
-    restore: str | None = None
     wide_integers: bool = False
     missing: OperationClass | None = None
     keys: tuple[KeySearch, ...] = ()
@@ -193,7 +191,7 @@ class Rule:
             and self.weigh in ("", "words")
             and self.lengthens in ("", "argument")
             and not self.governs
-            and not (self.keys or self.restore or self.wide_integers or self.refused_if)
+            and not (self.keys or self.wide_integers or self.refused_if)
             and not self.path_step
             and not (self.channel or self.subscribes or self.scan or self.waits)
         )
@@ -434,4 +432,4 @@ class Guard:
             for plan in self.limits
         )
         is_noted = self.images or self.masks or self.identity.audit.values is not Values.NONE
-        return is_counted_at_once and not is_noted and not self.keyspace.vault
+        return is_counted_at_once and not is_noted

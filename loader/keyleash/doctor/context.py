@@ -10,8 +10,7 @@ from keyleash.policy import Policy
 from keyleash.status.identities import document_policy
 from keyleash.store.deployment import Cluster, Server
 from keyleash.store.fences import FenceRecord
-from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
-from keyleash.store.prefixes import SealRecord
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy
 from keyleash.store.store import Store
 
@@ -23,14 +22,14 @@ class Context:
 
     Attributes:
         servers: The first one named, on a cluster that of the home; then the others.
-        seal: The record of the key prefixes.
+        keyspace: The names of the control keys.
         active: The active policy; None if there is none.
         fences: The records of the agents' ACL users, by identity; none if they may not be read.
         cluster: The cluster; None if it is none.
     """
 
     servers: tuple[Server, ...]
-    seal: SealRecord
+    keyspace: Keyspace
     active: ActivePolicy | None
     fences: Mapping[str, FenceRecord]
     cluster: Cluster | None = None
@@ -38,10 +37,6 @@ class Context:
     @property
     def main(self) -> Server:
         return self.servers[0]
-
-    @property
-    def keyspace(self) -> Keyspace:
-        return self.seal.keyspace
 
     @property
     def answering(self) -> tuple[Server, ...]:
@@ -55,8 +50,3 @@ class Context:
     def store_of(self, server: Server) -> Store:
         """Return the store of a server; on a cluster only the first one has the records."""
         return Store(server.client, self.keyspace, cluster=self.cluster)
-
-    def shown_key(self, name: str) -> str:
-        """Return the name of a control key; without its secret prefix on a sealed server."""
-        prefix = self.keyspace.prefix
-        return name if prefix == PUBLIC_PREFIX else name.replace(prefix, "<control>:")

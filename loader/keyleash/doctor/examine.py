@@ -29,7 +29,6 @@ from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.store.deployment import Cluster, Deployment, Replication, Server, each_at_once
 from keyleash.store.fences import FenceRecord, read_records
 from keyleash.store.keyspace import HOME_TAG, Keyspace
-from keyleash.store.prefixes import SealRecord, read_seal
 from keyleash.store.records import read_active
 from keyleash.store.server import ping
 from keyleash.store.server_check import Client, operator_client, require_supported
@@ -185,8 +184,7 @@ def _find_servers(
 
 
 def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> list[CheckResult]:
-    seal = read_seal(servers[0].client, HOME_TAG)
-    context = Context(servers, seal, None, {}, nodes)
+    context = Context(servers, Keyspace(HOME_TAG), None, {}, nodes)
     return [
         result
         for server in context.answering
@@ -198,48 +196,42 @@ def _results_of_one_generation(
     servers: tuple[Server, ...], nodes: Cluster | None
 ) -> list[CheckResult]:
     """Repeat the checks if a policy is loaded meanwhile, which looks like corrupt records."""
-    tag = "" if nodes is None else HOME_TAG
+    keys = Keyspace("" if nodes is None else HOME_TAG)
     try:
-        read_seal(servers[0].client, tag)
+        Store(servers[0].client, keys).ask_home()
     except redis_errors.ResponseError as error:
         if not is_of_a_cluster(error):
             raise
         # Keys that are not there are not distinct from those that have moved.
-        context = Context(servers, SealRecord(Keyspace(tag=tag)), None, {}, nodes)
+        context = Context(servers, keys, None, {}, nodes)
         reason = "the cluster is down" if is_down(error) else "the slot of the home is moving"
         skipped = Skipped("policy, guards, scripts and users", reason)
         return [*_check_servers(context), skipped]
     for _ in range(LOOKS):
-        before = _generation(servers[0], tag)
-        results = list(_run_checks(servers, nodes, tag))
-        if _generation(servers[0], tag) == before:
+        before = _generation(servers[0], keys)
+        results = list(_run_checks(servers, nodes, keys))
+        if _generation(servers[0], keys) == before:
             break
     return results
 
 
-def _generation(main: Server, tag: str) -> int:
-    active = read_active(Store(main.client, read_seal(main.client, tag).keyspace))
+def _generation(main: Server, keys: Keyspace) -> int:
+    active = read_active(Store(main.client, keys))
     return 0 if active is None else active.generation
 
 
 def _run_checks(
-    servers: tuple[Server, ...], nodes: Cluster | None, tag: str
+    servers: tuple[Server, ...], nodes: Cluster | None, keys: Keyspace
 ) -> Iterator[CheckResult]:
     main = servers[0]
-    seal = read_seal(main.client, tag)
-    active = read_active(Store(main.client, seal.keyspace))
+    active = read_active(Store(main.client, keys))
     fences: Mapping[str, FenceRecord] = {}
     try:
-        fences = read_records(Store(main.client, seal.keyspace))
+        fences = read_records(Store(main.client, keys))
     except redis_errors.NoPermissionError as error:
         yield Skipped("ACL users", f"the server replies: {error}", main.name)
-    context = Context(servers, seal, active, fences, nodes)
+    context = Context(servers, keys, active, fences, nodes)
     yield from _check_servers(context)
-    if seal.change is not None:
-        yield records.half_changed(seal.change)
-        if seal.change.is_switched:
-            yield Skipped("policy, guards, scripts and users", "keys are being moved")
-            return
     yield from _attempt("replication", context, main, settings.check_replication)
     if active is None:
         yield finding("no-policy")

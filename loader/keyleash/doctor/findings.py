@@ -176,11 +176,6 @@ FINDINGS = {
         "create a user for operators, set it in KEYLEASH_URL, then `ACL SETUSER default off`; or"
         " set `requirepass`, which is the password of `default`",
     ),
-    "vault-half-changed": FindingKind(
-        _ERROR,
-        "`keyleash vault {kind}` {state}",
-        "let it finish, or run `keyleash vault {kind}` again: it continues",
-    ),
     "no-policy": FindingKind(
         _ERROR,
         "no policy is active: every call of every agent is denied",

@@ -44,7 +44,6 @@ __all__ = [
     "UnreadableCommandsError",
     "UnvalidatedRestoreError",
     "UsageError",
-    "VaultConflictError",
     "WarningsError",
 ]
 
@@ -362,7 +361,7 @@ class RightMissingError(KeyleashError, NoPermissionError):
         if keys:
             what += f" to a key of the call or to a control key of `{identity}`"
         shown = ", ".join(f"`{key}`" for key in keys)
-        given = f", which allows it {shown}, on a sealed server under its prefix" if keys else ""
+        given = f", which allows it {shown}" if keys else ""
         super().__init__(
             f"the server's user lacks {what}, without which it cannot act as `{identity}`:"
             f" {reason}",
@@ -372,20 +371,6 @@ class RightMissingError(KeyleashError, NoPermissionError):
         self.identity = identity
         self.right = right
         self.reason = reason
-        self.keys = tuple(keys)
-
-
-class VaultConflictError(KeyleashError):
-    """Keys cannot be moved, since their new names are taken; they stay in place.
-
-    Attributes:
-        keys: Their names, as agents use them.
-    """
-
-    code = "vault-conflict"
-
-    def __init__(self, message: str, keys: Sequence[bytes], *, help: str | None = None) -> None:
-        super().__init__(message, help=help)
         self.keys = tuple(keys)
 
 

@@ -33,11 +33,11 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.policy import Grant, Identity, Literal, Pattern, match, overlaps
 from keyleash.policy.patterns import beginning, ending, is_open, keys_under, may_start_with
-from keyleash.store.keyspace import PUBLIC_PREFIX
+from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.restrictions import Restrictions
 
 Argv = Sequence[bytes]
-CONTROL_PREFIX = PUBLIC_PREFIX.encode()
+_CONTROL = CONTROL_PREFIX.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,7 +367,7 @@ def _excluded(identity: Identity) -> Iterator[Pattern]:
     """Yield the denied patterns that some granted pattern with an open end meets."""
     opens = [item for grant in identity.grants for item in grant.keys if is_open(item)]
     denied = [item for deny in identity.deny for item in deny.keys]
-    for item in (keys_under(CONTROL_PREFIX), *denied):
+    for item in (keys_under(_CONTROL), *denied):
         if any(overlaps(granted, item) for granted in opens):
             yield item
 
@@ -381,8 +381,6 @@ def _may_meet(denied: Pattern, before: bytes, after: bytes) -> bool:
 
 def is_control_key(identity: Identity, key: bytes) -> bool:
     """Return whether a key is one of keyleash's own, if a grant can reach such keys."""
-    return key.startswith(CONTROL_PREFIX) and any(
-        may_start_with(pattern, CONTROL_PREFIX)
-        for grant in identity.grants
-        for pattern in grant.keys
+    return key.startswith(_CONTROL) and any(
+        may_start_with(pattern, _CONTROL) for grant in identity.grants for pattern in grant.keys
     )

@@ -52,8 +52,7 @@ def is_suspended(state: ModelState, now_us: int) -> bool:
 def suspended(state: ModelState) -> Decision:
     """Return the denial, with the reason and the end of the suspension if it has them."""
     details: dict[str, str | int] = {}
-    # Below 0, prefixes are being changed, and the guard reads no reason.
-    if state.reason and state.suspended > 0:
+    if state.reason:
         details["reason"] = state.reason
     if state.suspended > UNTIL_RESUMED:
         details["until_ms"] = -(-state.suspended // 1000)

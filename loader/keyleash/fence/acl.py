@@ -10,7 +10,6 @@ from keyleash.errors import OperationError
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import AnySuffix, Capture, Pattern
 from keyleash.policy.patterns import beginning
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.users import read_user_fields
@@ -121,22 +120,17 @@ def _selector(fields: Mapping[str, Any]) -> tuple[Selector, bool]:
 GLOB_CHARACTERS = "*?[]\\"
 
 
-def acl_glob(pattern: Pattern, vault: str = "") -> str:
+def acl_glob(pattern: Pattern) -> str:
     """
     Return the ACL glob of a pattern of keys or channels.
 
     A capture becomes `*`, which is wider: globs have no segments.
 
-    Args:
-        pattern: A pattern of the policy.
-        vault: The prefix of key names on the server.
-
     Raises:
         OperationError (unsayable-pattern): *pattern* contains a character that ACL rules cannot
             express.
     """
-    pieces = [_escaped(vault, pattern)]
-    pieces += [
+    pieces = [
         "*" if isinstance(part, AnySuffix | Capture) else _escaped(part.text.decode(), pattern)
         for part in pattern.parts
     ]
@@ -159,17 +153,7 @@ def _escaped(text: str, pattern: Pattern) -> str:
     return "".join(f"\\{item}" if item in GLOB_CHARACTERS else item for item in text)
 
 
-def _globs(pattern: Pattern, keys: Keyspace) -> tuple[str, ...]:
-    """Return the ACL globs of a pattern of keys: on a sealed cluster, of both forms of names."""
-    if not (keys.vault and keys.tag):
-        return (acl_glob(pattern, keys.vault),)
-    glob = acl_glob(pattern)
-    if glob.endswith("*") and not glob.endswith("\\*"):
-        return (f"{keys.vault}[:{{]{glob}",)
-    return f"{keys.vault}:{glob}", f"{keys.vault}{{{glob}}}"
-
-
-def key_rules(read: Iterable[Pattern], write: Iterable[Pattern], keys: Keyspace) -> tuple[str, ...]:
+def key_rules(read: Iterable[Pattern], write: Iterable[Pattern]) -> tuple[str, ...]:
     """
     Return the rules that allow reading and writing keys of some patterns.
 
@@ -183,8 +167,7 @@ def key_rules(read: Iterable[Pattern], write: Iterable[Pattern], keys: Keyspace)
         for letter, patterns in (("R", reading), ("W", writing)):
             if any(covers(wide, pattern) for wide in patterns):
                 given.add(letter)
-        for glob in _globs(pattern, keys):
-            letters.setdefault(glob, set()).update(given)
+        letters.setdefault(acl_glob(pattern), set()).update(given)
     # Servers reject rules beside a `*` that already gives the same.
     everywhere = letters.get("*", set())
     return tuple(
@@ -200,9 +183,9 @@ def channel_rules(patterns: Iterable[Pattern]) -> tuple[str, ...]:
     return ("&*",) if "*" in globs else tuple(f"&{glob}" for glob in globs)
 
 
-def may_reach(pattern: Pattern, prefix: str, vault: str = "") -> bool:
+def may_reach(pattern: Pattern, prefix: str) -> bool:
     """Return whether the glob of a pattern may match a key that begins with *prefix*."""
-    fixed = vault.encode() + beginning(pattern)
+    fixed = beginning(pattern)
     wanted = prefix.encode()
     is_whole = not any(isinstance(part, AnySuffix | Capture) for part in pattern.parts)
     return fixed.startswith(wanted) or (not is_whole and wanted.startswith(fixed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -168,9 +168,6 @@ def _plan_node(
     names = [item.identity for item in users]
     leaving = [name for name in servers.records if name not in names]
     own, foreign = servers.users_of(node, [*names, *leaving])
-    keyspace = servers.store.keys
-    # Placeholders for the prefixes of a sealed server.
-    secrets = {keyspace.prefix: "<control>:", keyspace.vault: "<vault>:"} if keyspace.vault else {}
     for item in users:
         name = item.identity
         if item.fence.blocker and name not in servers.records and name not in wide:
@@ -178,7 +175,7 @@ def _plan_node(
         elif name in foreign:
             yield AclStep(node, name, AclStepKind.FOREIGN, (foreign[name],))
         elif name in own:
-            yield _compare(node, item, own[name], secrets)
+            yield _compare(node, item, own[name])
         else:
             yield AclStep(node, name, AclStepKind.CREATED, ("there is no such user",))
     for name in leaving:
@@ -186,7 +183,7 @@ def _plan_node(
             yield AclStep(node, name, AclStepKind.REMOVED, ("it is not in the active policy",))
 
 
-def _compare(node: Server, item: DesiredUser, user: User, secrets: Mapping[str, str]) -> AclStep:
+def _compare(node: Server, item: DesiredUser, user: User) -> AclStep:
     desired = item.user
     is_without_digests = user.rules.meaning == without_digests(desired.rules).meaning
     reasons = []
@@ -201,12 +198,12 @@ def _compare(node: Server, item: DesiredUser, user: User, secrets: Mapping[str, 
     if user.is_open:
         reasons.append("it was opened: it needs no password, or has commands by category")
     if not is_without_digests and user.rules.meaning != desired.rules.meaning:
-        reasons.append(_difference(user.rules, desired.rules, secrets))
+        reasons.append(_difference(user.rules, desired.rules))
     kind = AclStepKind.CHANGED if reasons else AclStepKind.UNCHANGED
     return AclStep(node, item.identity, kind, tuple(reasons), is_without_digests)
 
 
-def _difference(present: Rules, desired: Rules, secrets: Mapping[str, str]) -> str:
+def _difference(present: Rules, desired: Rules) -> str:
     before, after = _words(present), _words(desired)
     changes = [f"{word} is missing" for word in sorted(after - before)]
     changes += [f"{word} is extra" for word in sorted(before - after)]
@@ -214,10 +211,7 @@ def _difference(present: Rules, desired: Rules, secrets: Mapping[str, str]) -> s
         return "its rules are grouped differently"
     rest = len(changes) - SHOWN
     more = f" and {rest} more" if rest > 0 else ""
-    text = f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
-    for secret, placeholder in secrets.items():
-        text = text.replace(secret, placeholder)
-    return text
+    return f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
 
 
 def _words(rules: Rules) -> set[str]:

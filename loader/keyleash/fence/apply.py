@@ -22,13 +22,7 @@ from keyleash.fence.servers import (
     servers_with_users,
 )
 from keyleash.store.deployment import Server
-from keyleash.store.fences import (
-    FenceRecord,
-    GeneratedPassword,
-    forget_records,
-    read_records,
-    write_record,
-)
+from keyleash.store.fences import GeneratedPassword, forget_records, read_records, write_record
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
@@ -229,10 +223,7 @@ def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[Fen
 
 @contextlib.contextmanager
 def refreshed_users(
-    store: Store,
-    others: Sequence[Client],
-    guards: Sequence[CompiledGuard],
-    records: Mapping[str, FenceRecord] | None = None,
+    store: Store, others: Sequence[Client], guards: Sequence[CompiledGuard]
 ) -> Iterator[None]:
     """
     Keep ACL users in step with an activation of *guards*, which runs in the block.
@@ -246,7 +237,6 @@ def refreshed_users(
         store: The server with the control keys.
         others: Further servers, which have ACL users of their own.
         guards: The guards of the new policy. Users of other identities are deleted.
-        records: The records of the users; they are read if None.
 
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern; nothing was
@@ -254,8 +244,7 @@ def refreshed_users(
         OperationError (server-unreachable): A node of a cluster does not answer; nothing was
             activated.
     """
-    if records is None:
-        records = read_records(store)
+    records = read_records(store)
     if not records:
         yield
         return

@@ -180,7 +180,7 @@ def data_selectors(
     return tuple(
         Selector(
             tuple(sorted(name.lower().replace(" ", "|") for name in names)),
-            key_rules(reach.read or (), reach.write or (), guard.keyspace),
+            key_rules(reach.read or (), reach.write or ()),
             channel_rules(reach.channels or ()),
         )
         for reach, names in groups
@@ -198,8 +198,8 @@ def _granted(
         needed += [(name, Reach(read=imaged)) for name in READ_IMAGES]
     found = [(spec.name, _reach(spec, grants)) for spec, grants in usages]
     found += [item for item in needed if item[0] in helpers]
-    if not guard.keyspace.vault and found:
-        # Clients watch keys themselves; on a sealed server they do not know their names.
+    if found:
+        # Clients watch keys themselves.
         found.append(("WATCH", _any_reach(guard.identity.grants)))
 
     def unspecified(entry: tuple[str, Reach]) -> tuple[int, str]:

@@ -20,7 +20,7 @@ from keyleash.fence.data_rules import (
 )
 from keyleash.policy.keysets import covers, overlaps
 from keyleash.policy.model import Pattern
-from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace, account
+from keyleash.store.keyspace import CONTROL_PREFIX, account
 from keyleash.store.records import database_of
 from keyleash.store.server import command_names, keys_of_calls, known_commands
 from keyleash.store.server_check import Client
@@ -110,9 +110,6 @@ def _control_selectors(guard: Guard) -> Iterator[Selector]:
         if by_token:
             of_tokens = f"~{_under(home.leases(account(name, '')))}"
             yield Selector(("hmget", "hlen", "hset", "pexpireat"), (of_tokens,))
-        if home.vault:
-            # Names that never exist; see `await` in vault_names.lua.
-            yield Selector(("exists",), (f"%R~{home.vault}!*",))
     yield from _selectors_of_tokens(guard)
     if guard.value_plans and any(usage.spec.name == "RESTORE" for usage in guard.usages):
         yield Selector(SCRATCH, (f"~{_literal(names.scratch(name))}",))
@@ -151,15 +148,13 @@ def _under(prefix: str) -> str:
 #
 # Servers find the wrong keys for some calls, so that their ACLs check other keys than the call
 # touches. Guards deny these calls, but a user with the command could make them directly. Each is
-# therefore tried on the server by COMMAND GETKEYS, which shares the code of the check. On a sealed
-# server the keys it finds must begin with the secret prefix, so only calls in which it finds no key
-# matter.
+# therefore tried on the server by COMMAND GETKEYS, which shares the code of the check.
 
-LEFT_OUT: Mapping[str, str] = {"SCAN": "an ACL allows it to list every key of the server"}
-"""On every server and tier."""
-
-LEFT_OUT_UNSEALED: Mapping[str, str] = {"COPY": "an ACL allows it to write into another database"}
-"""Unless the server is sealed: the key names are secret there."""
+LEFT_OUT: Mapping[str, str] = {
+    "SCAN": "an ACL allows it to list every key of the server",
+    "COPY": "an ACL allows it to write into another database",
+}
+"""On every server."""
 
 
 class AclBypass(NamedTuple):
@@ -208,19 +203,17 @@ class ServerFacts:
     database: int = 0
 
 
-def read_server_facts(clients: Sequence[Client], keyspace: Keyspace) -> ServerFacts:
+def read_server_facts(clients: Sequence[Client]) -> ServerFacts:
     """
     Read the properties of all servers; nothing is changed.
 
     Args:
         clients: One for each server; the first is connected to the database with the keys.
-        keyspace: The keyspace of that database.
     """
-    is_sealed = bool(keyspace.vault)
-    left_out = dict(LEFT_OUT) if is_sealed else {**LEFT_OUT, **LEFT_OUT_UNSEALED}
+    left_out = dict(LEFT_OUT)
     helpers = set(HELPERS)
     for client in clients:
-        left_out.update(_bypasses(client, is_sealed))
+        left_out.update(_bypasses(client))
         helpers &= _helpers(client)
     if len(clients) > 1:
         known = [command_names(client) for client in clients]
@@ -229,13 +222,13 @@ def read_server_facts(clients: Sequence[Client], keyspace: Keyspace) -> ServerFa
     return ServerFacts(frozenset(helpers), left_out, database_of(clients[0]))
 
 
-def _bypasses(client: Client, is_sealed: bool) -> dict[str, str]:
+def _bypasses(client: Client) -> dict[str, str]:
     found = keys_of_calls(client, [(item.command, *item.call) for item in ACL_BYPASSES])
     return {
         item.command: item.why
         for item, keys in zip(ACL_BYPASSES, found, strict=True)
         # A server that does not answer is not trusted either.
-        if keys is None or (not is_sealed and keys != item.keys)
+        if keys != item.keys
     }
 
 
@@ -258,7 +251,7 @@ CLUSTER_COMMANDS = ("cluster|slots", "cluster|shards", "asking", "readonly")
 """Commands of clients of a cluster; no other sub-command, since GETKEYSINSLOT lists keys."""
 
 TRANSACTION = ("multi", "exec", "discard", "unwatch")
-"""Commands of connecting clients around a batch, with WATCH on granted keys; none if sealed."""
+"""Commands of connecting clients around a batch, with WATCH on granted keys."""
 
 
 class FenceNote(NamedTuple):
@@ -317,10 +310,9 @@ def root_of(identity: str, database: int, plan: Guard) -> Selector:
     # Without a rule for SELECT the user cannot leave database 0.
     select = (f"select|{database}",) if database else ()
     wait = ("wait",) if plan.identity.durability.wait_replicas else ()
-    transaction = () if plan.keyspace.vault else TRANSACTION
     cluster = CLUSTER_COMMANDS if plan.shards else ()
     return Selector(
-        (*COMMON_COMMANDS, *cluster, *transaction, *select, *wait),
+        (*COMMON_COMMANDS, *cluster, *TRANSACTION, *select, *wait),
         (record_rule(plan.keyspace.guard(identity)),),
     )
 
@@ -346,9 +338,8 @@ def without_digests(rules: Rules) -> Rules:
 
 
 def _blocker(plan: Guard) -> str | None:
-    prefixes = {PUBLIC_PREFIX, plan.keyspace.prefix}
     for pattern in _patterns(plan):
-        if any(may_reach(pattern, prefix, plan.keyspace.vault) for prefix in prefixes):
+        if may_reach(pattern, CONTROL_PREFIX):
             return (
                 f"its pattern `{pattern.source}` may match control keys, which an ACL cannot"
                 " exclude: tokens, limits and audit streams of all identities"

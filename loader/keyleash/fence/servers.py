@@ -73,7 +73,7 @@ class FencedServers:
     @cached_property
     def facts(self) -> ServerFacts:
         """The properties that all servers share."""
-        return read_server_facts([node.client for node in self.nodes], self.store.keys)
+        return read_server_facts([node.client for node in self.nodes])
 
     def users_of(
         self, node: Server, identities: Sequence[str]

@@ -83,7 +83,7 @@ class _Declared(Generic[P, T]):
     Args:
         function: A function of a store, or a method that runs in the calling thread.
         command, rights: See `operation`.
-        through: The method of the runner that calls a function of a store; None for a method.
+        is_of_store: Whether it is a function of a store.
     """
 
     def __init__(
@@ -91,14 +91,14 @@ class _Declared(Generic[P, T]):
         function: Callable[..., Any],
         command: str = "",
         rights: tuple[Right, ...] = (),
-        through: Callable[..., Any] | None = None,
+        is_of_store: bool = False,
     ) -> None:
         show_filters(function)
         self.function = function
         self.command = command
         if rights and (not command or RIGHTS.setdefault(command, rights) != rights):
             raise TypeError(f"`{function.__name__}`: no command, or one with other rights already")
-        self._through = through
+        self._is_of_store = is_of_store
         update_wrapper(self, function)  # type: ignore[arg-type]
         self._check = argument_check(function)
         self._methods = {Runner: self._method(), AsyncRunner: self._method()}
@@ -124,8 +124,8 @@ class _Declared(Generic[P, T]):
                     for item in value if parameter.is_many else (value,):
                         parameter.param.check(name, item)
             function = (
-                partial(self._through, noun._runner, self.function)
-                if self._through
+                partial(noun._runner.call, self.function)
+                if self._is_of_store
                 else partial(self.function, noun)
             )
             return self._start(noun._face, partial(function, *args, **options))
@@ -196,7 +196,7 @@ class Reading(_Declared[P, T]):
 
 
 def operation(
-    command: str = "", *, rights: tuple[Right, ...] = (), through: Callable[..., Any] = Runner.call
+    command: str = "", *, rights: tuple[Right, ...] = ()
 ) -> Callable[[Callable[Concatenate[Store, P], T]], Operation[P, T]]:
     """Declare a function of a store as an operation.
 
@@ -204,12 +204,11 @@ def operation(
         command: Its command of `keyleash`; empty if it has none, or if only `admin` may run it.
         rights: The rights that it needs, besides those to connect; the same for all operations of
             a command.
-        through: The method of the runner that opens the store for it.
 
     Raises:
         TypeError: it has rights without a command, or others than another operation of the command.
     """
-    return lambda function: Operation(function, command, rights, through)
+    return lambda function: Operation(function, command, rights, is_of_store=True)
 
 
 def reading(
@@ -219,7 +218,7 @@ def reading(
 
     None stands for "none yet".
     """
-    return lambda function: Reading(function, command, rights, Runner.call)
+    return lambda function: Reading(function, command, rights, True)
 
 
 def method(

@@ -43,16 +43,15 @@ Modules of operations fill it when they are imported: `keyleash.api` imports all
 """
 
 CONNECT = (
-    each("info client|setinfo"), each("hgetall", "%R~sealed"),
-    # PING finds the nodes that are down.
-    cluster("cluster|slots cluster|shards ping"),
+    each("info client|setinfo"),
+    # PING finds the nodes that are down, EXISTS the one with the home.
+    cluster("cluster|slots cluster|shards ping"), cluster("exists", "%R~none"),
 )  # fmt: skip
-"""The rights of every operation: the client's handshake, and the prefixes of a sealed server."""
+"""The rights of every operation: the client's handshake."""
 
 CLOCK = each("time")
 ACTIVE = each("hgetall", "%R~policy")
 IDENTITIES = each("hkeys", "%R~layouts")
-IN_FORCE = each("hmget", "%R~sealed")
 LOG_ACTION = each("xadd", "%W~control")
 HISTORY = (each("zrevrange", "%R~history"), each("hgetall", "%R~stored_policy"))
 
@@ -71,8 +70,8 @@ EXPIRE = (
 )  # fmt: skip
 
 NEW_TOKEN = (
-    ACTIVE, CLOCK, IN_FORCE, LOG_ACTION,
-    joint("eval", "~sealed", "~control"),
+    ACTIVE, CLOCK, LOG_ACTION,
+    each("eval", "~control"),
     each("hmget hget", "%R~guard"), each("hlen", "%R~tokens"), each("xlen", "%R~control"),
     each("hset", "%W~tokens"), each("set", "%W~token"),
 )  # fmt: skip
@@ -83,8 +82,8 @@ TOKENS = (
 REPEATS = each("hscan", "%R~repeats")
 
 CHANGE_STATES = (
-    ACTIVE, CLOCK, IDENTITIES, IN_FORCE, LOG_ACTION,
-    joint("eval", "~sealed", "~layouts", "~control"),
+    ACTIVE, CLOCK, IDENTITIES, LOG_ACTION,
+    joint("eval", "~layouts", "~control"),
     joint("exists", "%R~guard", "%R~state"), each("strlen getrange", "%R~state"),
     each("setrange", "%W~state"), *EXPIRE,
 )  # fmt: skip

@@ -15,7 +15,6 @@ from keyleash.store.clients import recipe_of, synchronous
 from keyleash.store.connect import server_name
 from keyleash.store.deployment import Cluster
 from keyleash.store.failures import cluster_failure, server_failure
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -28,7 +27,7 @@ _END: Any = object()
 
 
 class Runner:
-    """A server and an operator's name; each call reads the prefixes in force.
+    """A server and an operator's name.
 
     If the server is a node of a cluster, each call also reads the slot map, and runs at the home.
 
@@ -73,7 +72,7 @@ class Runner:
         self.check()
         if self._cluster is not None:
             return Store.open_cluster(self._cluster, actor=self.actor)
-        return Store.open(self.client, actor=self.actor)
+        return Store(self.client, actor=self.actor)
 
     def call(
         self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
@@ -81,19 +80,6 @@ class Runner:
         """Return the result of *function* for the store."""
         with self._explained():
             return function(self.open(), *args, **kwargs)
-
-    def change_prefixes(
-        self, function: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Return the result of *function*, which finds the prefixes of an unfinished change."""
-        with self._explained():
-            self.check()
-            if self._cluster is not None:
-                self._cluster.read()
-                keys = Keyspace().at_home()
-                store = Store(self._cluster.home(), keys, self.actor, self._cluster)
-                return function(store, *args, **kwargs)
-            return function(Store(self.client, actor=self.actor), *args, **kwargs)
 
     def result(self, call: Callable[[], T]) -> T:
         """Return the result of a call."""

@@ -12,7 +12,7 @@ from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import Budget, SlotKind, SubjectKind
 from keyleash.operations import operation
-from keyleash.operations.rights import ACTIVE, IN_FORCE, LOG_ACTION, SHARDS, cluster, each, joint
+from keyleash.operations.rights import ACTIVE, LOG_ACTION, SHARDS, cluster, each, joint
 from keyleash.operations.types import IdentityName
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.operator.tokens.list import TokenState, list_tokens
@@ -99,7 +99,7 @@ class _Account:
     rights=(
         ACTIVE, LOG_ACTION, *SHARDS, each("hget", "%R~layouts"),
         cluster("eval wait"), cluster("get setrange", "~state"),
-        joint("eval", "~sealed", "~layouts", "~control"), IN_FORCE,
+        joint("eval", "~layouts", "~control"),
         cluster("get strlen getrange setrange", "~state"), cluster("hget hset", "~leases"),
     ),
 )  # fmt: skip

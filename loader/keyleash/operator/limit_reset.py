@@ -84,7 +84,6 @@ def reset_limits(
         OperationError (unknown-identity): the active policy has no such identity.
         OperationError (unknown-limit): the identity has no such limit.
         OperationError (activation-conflict): policies were loaded meanwhile; nothing was changed.
-        OperationError (vault-changing): prefixes are being changed.
         ValueError: *reason* is blank or too long.
     """
     check_reason("reason", reason)

@@ -88,8 +88,7 @@ ROLES: Mapping[str, Role] = {
         Role(
             "admin",
             "everything, also managing ACL users; to replace the user `default`",
-            ("doctor", "fence plan", "fence apply", "fence rotate", "fence remove", "vault seal",
-             "vault adopt", "vault release", "vault rotate", "vault unseal"),
+            ("doctor", "fence plan", "fence apply", "fence rotate", "fence remove"),
         ),
     )
 }  # fmt: skip
@@ -183,12 +182,11 @@ def role_user(store: Store, role: str, *, user: str | None = None) -> RoleUser:
 def read_role_rules(store: Store, role: Role) -> Rules:
     """Return the ACL rules of a role for a server; nothing is changed.
 
-    Its keys of agents are those of the vault, or the key patterns of the active policy. Commands
-    that the server lacks are left out.
+    Its keys of agents are the key patterns of the active policy. Commands that the server lacks are
+    left out.
 
     Raises:
-        OperationError (no-policy): The role uses keys of agents, the server is not sealed, and no
-            policy is active.
+        OperationError (no-policy): The role uses keys of agents, and no policy is active.
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
     if role.name == "admin":
@@ -196,7 +194,7 @@ def read_role_rules(store: Store, role: Role) -> Rules:
     data: tuple[str, ...] = ()
     rights = _rights(role, on_cluster=False)
     if any(key.endswith("~data") for right in rights for key in right.keys):
-        data = (f"{store.keys.vault}*",) if store.keys.vault else _policy_keys(store)
+        data = _policy_keys(store)
     rules = role_rules(role, store.keys, data, database_of(store.client))
     # A first argument, as that of SELECT, is no command of its own.
     names = sorted({name for item in rules.selectors for name in item.commands})
@@ -225,7 +223,7 @@ def role_rules(role: Role, keyspace: Keyspace, data: Sequence[str], database: in
 
     Args:
         role: The role.
-        keyspace: The prefixes in force.
+        keyspace: The names of the control keys.
         data: Globs of the keys of agents.
         database: The number of the database with the keys.
     """

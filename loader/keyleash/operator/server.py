@@ -97,9 +97,8 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
     with suppress(ResponseError):
         info = {**info_section(client, "server"), **info_section(client, "replication")}
     cluster = _read_nodes(client) if is_cluster(info) else None
-    # An interrupted change of prefixes is no reason not to finish it.
     with suppress(ResponseError, KeyleashError):
-        active = read_active(Store.open(client) if open is None else open())
+        active = read_active(Store(client) if open is None else open())
         generation = active.generation if active else 0
     return ServerSummary(
         *release_of(info),

@@ -87,7 +87,6 @@ def freeze(
 
     Raises:
         OperationError (unknown-identity): an identity is not active; nothing was changed.
-        OperationError (vault-changing): prefixes are being changed; nothing was changed.
         SecretInTextError: *reason* contains a token; nothing was changed.
         ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
     """
@@ -128,7 +127,6 @@ def thaw(store: Store, *identities: IdentityName) -> FreezeResult:
 
     Raises:
         OperationError (unknown-identity): an identity is not active; nothing was changed.
-        OperationError (vault-changing): prefixes are being changed; nothing was changed.
     """
     names = [*dict.fromkeys(identities)]
     nodes, at_shards = None, ""
@@ -208,7 +206,7 @@ class Suspension:
 
     Attributes:
         until_ms: When it ends by itself; None if an operator must end it.
-        reason: The reason; empty if none was given, or while prefixes are changed.
+        reason: The reason; empty if none was given.
         by: The operator who suspended it, or `itself` for the circuit breaker.
         since_ms: When it began, if known.
     """
@@ -232,8 +230,6 @@ def suspension_of(
     """
     if state is None or not state.is_suspended(now_ms * 1000):
         return None
-    if state.suspended < 0:
-        return Suspension(None)
     fields = {name: _text(value) for name, value in record.items()}
     since = fields.get(b"since_ms", "")
     return Suspension(

@@ -17,7 +17,7 @@ from keyleash.operator.tokens.list import TokenInfo, TokenState, read_tokens
 from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
 from keyleash.results import Instant, Result
 from keyleash.status.shards import ShardStatus, shard_status
-from keyleash.store.fences import read_records, tier_of
+from keyleash.store.fences import read_records
 from keyleash.store.records import ActivePolicy
 from keyleash.store.shards import ShardRecords, read_shards
 from keyleash.store.state import IdentityState
@@ -161,7 +161,7 @@ def _count(tokens: Sequence[TokenInfo], now_ms: int) -> TokenCount:
     )
 
 
-COOPERATIVE = "cooperative"
+COOPERATIVE, FENCED = "cooperative", "fenced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ class IdentityStatus(Result):
 
     Attributes:
         active: Whether it has a state; without one every call is denied.
-        tier: `cooperative`, `fenced` or `sealed`.
+        tier: `cooperative` or `fenced`.
         tokens: Its live tokens.
         events: The number of the newest event of its audit stream; 0 if there is none.
         audit_length: Entries in its audit stream.
@@ -279,7 +279,7 @@ def identity_statuses(
                     name=name,
                     kind=str(item.kind),
                     active=state is not None,
-                    tier=tier_of(store.keys).value if name in fences else COOPERATIVE,
+                    tier=FENCED if name in fences else COOPERATIVE,
                     tokens=tokens.get(name, TokenCount()),
                     events=(0 if state is None else state.sequence)
                     + sum(shard.events for shard in leases),

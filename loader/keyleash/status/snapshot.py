@@ -31,7 +31,6 @@ class Snapshot(Result):
 
     Attributes:
         now_ms: Server time, Unix milliseconds.
-        is_sealed: Whether its keys are in a vault.
         active: The active policy, if any.
         identities: The identities of that policy, in its order, unless others were selected.
         cluster: The cluster; None on one server.
@@ -40,7 +39,6 @@ class Snapshot(Result):
     """
 
     now_ms: int
-    is_sealed: bool
     active: ActivePolicy | None
     identities: tuple[IdentityStatus, ...] = ()
     cluster: ClusterStatus | None = None
@@ -53,7 +51,7 @@ class Snapshot(Result):
         """Return the snapshot as `keyleash status --json` prints it, without the server."""
         policy = ("digest", "generation", "activated_ms", "by=actor")
         return {
-            **json_object(self, "at=now_ms", "sealed=is_sealed"),
+            **json_object(self, "at=now_ms"),
             "policy": self.active and json_object(self.active, *policy),
             "denials_s": RECENT_S,
             "identities": [item.to_dict() for item in self.identities],
@@ -109,4 +107,4 @@ def read_snapshot(
     with suppress(ResponseError):
         primary = str(primary_of(info_section(store.client, "replication")) or "")
     cluster = read_cluster(store)
-    return Snapshot(now_ms, bool(store.keys.vault), active, shown, cluster, primary, tiers)
+    return Snapshot(now_ms, active, shown, cluster, primary, tiers)

@@ -42,8 +42,7 @@ def read_values(
         yield from _replies(store, sources, extent)
         return
     slots = [
-        slot_of(store, value) if kind == "key" else key_slot(store.keys.tag.encode())
-        for kind, value in sources
+        key_slot(value if kind == "key" else store.keys.tag.encode()) for kind, value in sources
     ]
     by_node: dict[Node | None, list[int]] = defaultdict(list)
     for place, slot in enumerate(slots):
@@ -65,8 +64,7 @@ def _replies(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) ->
     for piece in _pieces(sources):
         with store.client.pipeline(transaction=False) as pipe:
             for kind, value in piece:
-                content = store.keys.physical(value) if kind == "key" else value
-                pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, content, extent))
+                pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, value, extent))
             for reply in pipe.execute(raise_on_error=False):
                 if isinstance(reply, Exception) and _UNREADABLE not in str(reply):
                     raise reply
@@ -89,8 +87,7 @@ def _pieces(sources: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, by
 def read_length(store: Store, key: bytes) -> int:
     """Return the length of a string of agents in bytes; 0 for a key of another type."""
     try:
-        name = store.keys.physical(key)
-        return int(at_slot(store, slot_of(store, key), lambda node: node.client.strlen(name)))
+        return int(at_slot(store, key_slot(key), lambda node: node.client.strlen(key)))
     except ResponseError as error:
         if str(error).startswith("WRONGTYPE"):
             return 0
@@ -104,17 +101,16 @@ def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -
         CrossSlotError: The keys are in several slots of a cluster.
     """
     require_one_slot(store, keys)
-    named = [store.keys.physical(key) for key in keys]
 
     def run(node: Store) -> Any:
-        return node.client.eval(script, len(named), *named, *words)
+        return node.client.eval(script, len(keys), *keys, *words)
 
-    return at_slot(store, slot_of(store, keys[0]), run) if keys else run(store)
+    return at_slot(store, key_slot(keys[0]), run) if keys else run(store)
 
 
 def require_one_slot(store: Store, keys: Iterable[bytes]) -> None:
     """Raise `CrossSlotError` for keys of agents in several slots of a cluster."""
-    if store.cluster is not None and len({slot_of(store, key) for key in keys}) > 1:
+    if store.cluster is not None and len(set(map(key_slot, keys))) > 1:
         raise CrossSlotError
 
 
@@ -143,21 +139,15 @@ def ask_about_keys(
 
 def key_exists(store: Store, key: bytes) -> bool:
     """Return whether a key of agents exists."""
-    name = store.keys.physical(key)
-    return bool(at_slot(store, slot_of(store, key), lambda node: node.client.exists(name)))
+    return bool(at_slot(store, key_slot(key), lambda node: node.client.exists(key)))
 
 
 def node_of(store: Store, key: bytes) -> Node | None:
     """Return the node of a cluster that serves a key of agents; None on one server."""
-    return store.cluster.serving(slot_of(store, key)) if store.cluster else None
-
-
-def slot_of(store: Store, key: bytes) -> int:
-    """Return the slot of a key of agents on a cluster."""
-    return key_slot(store.keys.physical(key))
+    return store.cluster.serving(key_slot(key)) if store.cluster else None
 
 
 def undo_prefix_of(store: Store, key: bytes) -> str:
     """Return the prefix of temporary keys in the slot of *key*, to which RENAME may move it."""
-    keys = store.keys.at_shard(tag_of(slot_of(store, key))) if store.cluster else store.keys
+    keys = store.keys.at_shard(tag_of(key_slot(key))) if store.cluster else store.keys
     return keys.undo_prefix

@@ -16,8 +16,6 @@ from keyleash.store.wire import declared_keys
 from keyleash.text import printable
 
 _COMMAND = re.compile("permissions to run the '([^']*)' command")
-_SECRET_PREFIX = re.compile(r"\A[0-9a-f]{32}:")
-_NO_KEYS = ("prefix", "public_prefix", "vault")
 MOST_NAMED = 3
 """Keys in a message at most, except those of a script."""
 
@@ -25,8 +23,7 @@ MOST_NAMED = 3
 def missing_right(error: Exception) -> str:
     """Return the right that a server denied: a command, or a command on keys.
 
-    Servers do not name the key, so all keys of the call are named. A prefix of a sealed server is
-    shown as `…:`.
+    Servers do not name the key, so all keys of the call are named.
 
     Returns:
         Text with names in backticks; empty if the error names none.
@@ -61,9 +58,8 @@ def _script_of(name: str, words: Sequence[str]) -> OperatorScript | None:
 
 def _used_by(script: OperatorScript, words: Sequence[str]) -> list[str]:
     """Return the keys of a call of a script, and patterns of further keys that it uses."""
-    keys = _keys_of("EVAL", words)
-    arguments = zip(script.prefixes, words[2 + int(words[1]) :], strict=False)
-    return keys + [f"{_shown(text)}*" for name, text in arguments if name not in _NO_KEYS]
+    prefixes = words[2 + int(words[1]) :][: len(script.prefixes)]
+    return _keys_of("EVAL", words) + [f"{printable(prefix)}*" for prefix in prefixes]
 
 
 def _keys_of(name: str, words: Sequence[str]) -> list[str]:
@@ -71,11 +67,7 @@ def _keys_of(name: str, words: Sequence[str]) -> list[str]:
         keys: Sequence[Any] = words[2 : 2 + int(words[1])]
     else:
         keys = declared_keys(load_table(), [*name.split(), *words])
-    return [_shown(reply_text(key)) for key in keys]
-
-
-def _shown(key: str) -> str:
-    return _SECRET_PREFIX.sub("…:", printable(key))
+    return [printable(reply_text(key)) for key in keys]
 
 
 def _listed(keys: Sequence[str]) -> str:

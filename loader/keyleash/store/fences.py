@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -22,7 +21,6 @@ from redis.exceptions import ResponseError
 from keyleash.errors import OperationError, UsageError
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 from keyleash.store.users import user_names
 from keyleash.text import json_object
@@ -30,13 +28,6 @@ from keyleash.text import json_object
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST = 2
 """Maximum number of passwords of an identity: the one in use, and its replacement."""
-
-
-class Tier(StrEnum):
-    """The tier of an identity beyond the cooperative one."""
-
-    FENCED = "fenced"
-    SEALED = "sealed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,33 +132,21 @@ def read_records(store: Store) -> dict[str, FenceRecord]:
 def write_record(store: Store, identity: str, record: FenceRecord) -> None:
     """Store the record of an identity's user."""
     passwords = [[password.sha256, password.added_ms] for password in record.passwords]
-    mark_forgeable(store, [identity])
+    store.client.sadd(store.keys.forgeable, identity)
     store.client.hset(store.keys.fence, identity, json.dumps({"passwords": passwords}))
-
-
-def mark_forgeable(store: Store, identities: Collection[str]) -> None:
-    """Store that identities with users can forge events, unless the server is sealed."""
-    if identities and not store.keys.vault:
-        store.client.sadd(store.keys.forgeable, *identities)
-
-
-def tier_of(keyspace: Keyspace) -> Tier:
-    """Return the tier of the users of a server."""
-    return Tier.SEALED if keyspace.vault else Tier.FENCED
 
 
 def read_forgeable(store: Store, identities: Collection[str]) -> set[str]:
     """
     Return the *identities* whose audit streams may contain forged events.
 
-    An agent with an ACL user can append to its audit stream unless the server is sealed. These
-    entries remain when the user is deleted or the server is sealed. All databases share the ACL
-    users, so users of other deployments count as well.
+    An agent with an ACL user can append to its audit stream. These entries remain when the user is
+    deleted. All databases share the ACL users, so users of other deployments count as well.
     """
     names = list(identities)
     marks = store.client.smismember(store.keys.forgeable, names) if names else []
     forgeable = {name for name, is_marked in zip(names, marks, strict=True) if is_marked}
-    if not store.keys.vault and forgeable != set(names):
+    if forgeable != set(names):
         # A managed server may deny ACL: then only the marks decide.
         with suppress(ResponseError):
             forgeable |= user_names(store.client) & set(names)

@@ -1,32 +1,26 @@
 """The names of all keys that keyleash uses in Redis.
 
-Each member of `Keyspace` is one name, and its docstring begins with the type of the key. Guard
-records and the record of prefixes always have the prefix `keyleash:`, all other control keys the
-control prefix, which is random on a sealed server. On a cluster a hash tag follows either prefix:
-`HOME_TAG` in the names of what is for all nodes, and in those of a node's own keys the tag of one
-of its slots (`store.placement`). Streams of audit events are `audit:`, of denials `denied:`;
-`state:`, `token:` and `limit:` keys are written by guards.
+Each member of `Keyspace` is one name, and its docstring begins with the type of the key. All names
+begin with `keyleash:`. On a cluster a hash tag follows: `HOME_TAG` in the names of what is for all
+nodes, and in those of a node's own keys the tag of one of its slots (`store.placement`). Streams of
+audit events are `audit:`, of denials `denied:`; `state:`, `token:` and `limit:` keys are written by
+guards.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-PUBLIC_PREFIX = "keyleash:"
-"""The prefix of guard records, also on a sealed server, so that clients find them."""
+CONTROL_PREFIX = "keyleash:"
+"""The prefix of all control keys."""
 
 HOME_TAG = "kl"
 """The hash tag that decides in which slot of a cluster the home is."""
 
 OPERATORS = "@operators"
 """The pseudo-identity whose audit stream holds undos; no identity can have such a name."""
-
-
-_IN_VAULTS = frozenset("0123456789abcdef:")
-_HASH_TAG = re.compile(rb"[^{]*\{[^}]+\}")
 
 
 class _Name:
@@ -55,53 +49,15 @@ class _NameOf:
 
 @dataclass(frozen=True, slots=True)
 class Keyspace:
-    """The control keys under one prefix, and the data of agents under another.
+    """The names of all control keys.
 
     Guards contain these names as compiled constants; no caller passes them in.
 
     Attributes:
-        prefix: The prefix of all control keys.
-        vault: The prefix of all keys of agents; empty if they are not in a vault. It has only
-            hexadecimal digits and `:`, which are literal in a glob, a Lua pattern and an ACL rule.
         tag: The hash tag of the names on a cluster; empty on one server.
     """
 
-    prefix: str = PUBLIC_PREFIX
-    vault: str = ""
     tag: str = ""
-
-    def __post_init__(self) -> None:
-        if not _IN_VAULTS.issuperset(self.vault):
-            raise ValueError("a vault's prefix has hexadecimal digits and `:` only")
-
-    def physical(self, key: bytes) -> bytes:
-        """Return the server's name of *key* as agents and policies call it.
-
-        In the vault of a cluster a name keeps the slot of its key: after the prefix is a `:` and
-        the key, if that has a hash tag, or else the whole key in braces. Other keys than
-        `has_place` allows have a name that no guard uses.
-        """
-        vault = self.vault.encode()
-        if not (vault and self.tag):
-            return vault + key
-        return vault + (b":" + key if _HASH_TAG.match(key) else b"{" + key + b"}")
-
-    def logical(self, name: bytes) -> bytes | None:
-        """Return the key that has a name on the server; None if it is outside the vault."""
-        vault = self.vault.encode()
-        if not name.startswith(vault):
-            return None
-        key = name.removeprefix(vault)
-        if not (vault and self.tag):
-            return key
-        logical = key[1:] if key.startswith(b":") else key[1:-1]
-        return logical if self.has_place(logical) and self.physical(logical) == name else None
-
-    def has_place(self, key: bytes) -> bool:
-        """Return whether agents may use a key: names in a cluster's vault have their slot."""
-        if not (self.vault and self.tag):
-            return True
-        return bool(_HASH_TAG.match(key)) or (key != b"" and b"}" not in key)
 
     def at_home(self) -> Keyspace:
         """Return the names of a cluster's home."""
@@ -113,18 +69,8 @@ class Keyspace:
 
     @property
     def root(self) -> str:
-        """The beginning of the names of all control keys that are not public."""
-        return f"{self.prefix}{{{self.tag}}}:" if self.tag else self.prefix
-
-    @property
-    def public_root(self) -> str:
-        """The beginning of the names of public keys, which a cluster has at its home."""
-        return f"{PUBLIC_PREFIX}{{{HOME_TAG}}}:" if self.tag else PUBLIC_PREFIX
-
-    @property
-    def sealed(self) -> str:
-        """Hash: the prefixes in force, readable only by operators (`store.prefixes`)."""
-        return f"{self.public_root}sealed"
+        """The beginning of the names of all control keys but guard records."""
+        return f"{CONTROL_PREFIX}{{{self.tag}}}:" if self.tag else CONTROL_PREFIX
 
     policy = _Name("policy")
     """Hash: the active policy's generation, digest, document, actor and time."""
@@ -230,8 +176,6 @@ class Keyspace:
     """
     none = _Name("none")
     """The name of a shard's key that never exists; guards ask for it beside one that may."""
-    moved = _NameOf("moved:")
-    """String at a shard: the prefix to which its keys of an identity were moved."""
     mac_key = _Name("mac")
     """String at the home: the key of which those of identities are derived."""
 
@@ -256,23 +200,21 @@ class Keyspace:
         calls = f"{replace(self, tag=self.tag and '*').once_prefix(identity)}*"
         return (*names, *([self.none] if self.tag else ()), calls, counters)
 
-    source_root = _Name("source:")
-    """The prefix of all script sources."""
-    source = source_root.each()
+    source = _NameOf("source:")
     """Hash: script digest → source, for clients that may load it again."""
 
     @property
     def guard_root(self) -> str:
-        """The prefix of all guard records."""
-        return f"{self.public_root}guard:"
+        """The prefix of all guard records, which a cluster has at its home."""
+        return f"{self.at_home().root if self.tag else self.root}guard:"
 
     fence = _Name("fence")
     """Hash: identity → details of its ACL user (`store.fences`); readable only by operators."""
     forgeable = _Name("forgeable")
-    """Set: identities that have, or had, an ACL user while the server was not sealed."""
+    """Set: identities that have, or had, an ACL user."""
 
     def guard(self, identity: str) -> str:
-        """Hash: the public guard record (`store.records.GuardRecord`)."""
+        """Hash: the guard record (`store.records.GuardRecord`)."""
         return f"{self.guard_root}{identity}"
 
 

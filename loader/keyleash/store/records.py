@@ -78,7 +78,6 @@ class GuardRecord:
         limits: The limits of the identity, see `limits.pack_limits`.
         approved_digest: The script that runs approved scripts; empty if there are none.
         approved: The digests of approved scripts, separated by spaces.
-        is_sealed: Whether its keys have secret prefixes, so that agents do not know their names.
         takes_runs: Whether its batches may have runs.
         delegates: Whether its tokens may make child tokens.
         takes_ids: Whether its calls may have idempotency ids.
@@ -101,7 +100,6 @@ class GuardRecord:
     idle_s: int = 0
     rotate_after_s: int = 0
     limits: str = ""
-    is_sealed: bool = False
     takes_runs: bool = False
     delegates: bool = False
     takes_ids: bool = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from keyleash.doubles import MOST
 from keyleash.policy.quantities import MAX_SIZE_BYTES
-from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX, Keyspace
+from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.leases import EPOCH_FIELD, MAX_SHARDS, PLACES
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
@@ -72,30 +72,7 @@ class OperatorScript:
         return (len(keys), *keys, *prefixes, *self.constants, *words)
 
 
-def switch_arguments(
-    old: Keyspace, new: Keyspace, *words: str | bytes | int
-) -> tuple[str | bytes | int, ...]:
-    """Return what follows the digest of `SWITCH_PREFIXES` in EVALSHA."""
-    keys = [new.sealed]
-    for keyspace in (old, new):
-        keys += [keyspace.policy, keyspace.layouts, keyspace.control]
-        keys += [keyspace.audit(OPERATORS), keyspace.operators_seq]
-    moved = ("state_root", "denied", "repeats", "refused", "suspension")
-    return (
-        len(keys),
-        *keys,
-        *(new.prefix, new.vault),
-        *(_named(new, name) for name in (*moved, "guard_root", "staged_prefix")),
-        REMOVED_KEEP_MS,
-        *(_named(old, name) for name in moved),
-        MOST,
-        *words,
-    )
-
-
 def _named(keyspace: Keyspace, name: str) -> str:
-    if name == "public_prefix":
-        return PUBLIC_PREFIX
     if name == "operators":
         return keyspace.audit(OPERATORS)
     member = getattr(keyspace, name)
@@ -122,22 +99,20 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else package.parents[1] / folder
 
 
-_IN_FORCE = ("prefix", "public_prefix")
-_STATES = (*_IN_FORCE, "state_root", "guard_root")
-_TOKENS = (*_IN_FORCE, "guard_root", "tokens", "token_root")
+_STATES = ("state_root", "guard_root")
+_TOKENS = ("guard_root", "tokens", "token_root")
 _TOKEN_TIMES = (USE_NOTED_US, USE_NOTED_IDLE_US, KEEP_AFTER_EXPIRY_MS)
-_RECORDS = ("sealed", "layouts", "control")
+_RECORDS = ("layouts", "control")
 
 ACTIVATE = OperatorScript(
     "activate",
-    ("sealed", "policy", "history", "layouts", "control"),
-    (*_IN_FORCE, "staged_prefix", "state_root", "guard_root", "suspension", "stored_policy_root"),
+    ("policy", "history", "layouts", "control"),
+    ("staged_prefix", "state_root", "guard_root", "suspension", "stored_policy_root"),
     (REMOVED_KEEP_MS, KEPT_POLICIES, MOST),
 )
 COLLECT = OperatorScript("collect")
 COLLECT_CREDIT = OperatorScript("collect_credit", (), ("state_root",))
 CONFIRM = OperatorScript("confirm", ("confirmed",))
-END_SWITCH = OperatorScript("end_switch", _RECORDS, ("state_root",))
 EXPIRE_LEASES = OperatorScript("expire_leases", (), ("state_root", "suspension", "refused"))
 FREEZE = OperatorScript(
     "freeze",
@@ -145,23 +120,16 @@ FREEZE = OperatorScript(
     (*_STATES, "suspension", "leases"),
     constants=(MOST, MAX_REASON_BYTES, EPOCH_FIELD),
 )
-ISSUE_TOKENS = OperatorScript(
-    "issue_tokens", ("sealed", "control"), _TOKENS, (*_TOKEN_TIMES, FLAG_BOUND)
-)
-MOVE_SHARD = OperatorScript(
-    "move_shard",
-    (),
-    ("state_root", "moved", "audit", "denied", "repeats", "refused", "suspension", "seq"),
-)
+ISSUE_TOKENS = OperatorScript("issue_tokens", ("control",), _TOKENS, (*_TOKEN_TIMES, FLAG_BOUND))
 NEXT_EPOCH = OperatorScript("next_epoch", ("layouts",), ("leases",), (EPOCH_FIELD, MAX_SHARDS))
 READ_VALUE = OperatorScript(
     "read_value", (), ("undo_prefix",), (MAX_SIZE_BYTES, SHORT_ELEMENTS, SHORT_BYTES)
 )
 RESET_LIMITS = OperatorScript("reset_limits", _RECORDS, (*_STATES, "leases"), (EPOCH_FIELD,))
-RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, (*_IN_FORCE, "leases"), (EPOCH_FIELD,))
+RETURN_CREDIT = OperatorScript("return_credit", _RECORDS, ("leases",), (EPOCH_FIELD,))
 RENEW_TOKEN = OperatorScript(
     "renew_token",
-    ("sealed", "control"),
+    ("control",),
     (*_TOKENS, "children_root"),
     (KEEP_AFTER_EXPIRY_MS, FLAG_BOUND, RECORD_BYTES),
 )
@@ -174,12 +142,11 @@ REVOKE = OperatorScript(
 REVOKE_RECORDS = OperatorScript("revoke_records", (), ("token_root",), (REVOKED_OFFSET,))
 ROTATE_TOKEN = OperatorScript(
     "rotate_token",
-    ("sealed", "control"),
+    ("control",),
     (*_TOKENS, "children_root"),
     (*_TOKEN_TIMES, FLAG_BOUND, RECORD_BYTES, FLAG_ROTATED, REVOKED_OFFSET),
 )
 STAGE = OperatorScript("stage", (), ("state_root", "staged_prefix"), (STAGED_KEEP_MS, MOST))
-SWITCH_PREFIXES = OperatorScript("switch_prefixes")
 THAW = OperatorScript("thaw", _RECORDS, (*_STATES, "suspension", "refused"))
 TRY_KEYS = OperatorScript("try_keys", (), ("none",))
 UNDO = OperatorScript(

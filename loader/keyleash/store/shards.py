@@ -33,14 +33,7 @@ from keyleash.store.leases import (
     unpack_shard,
 )
 from keyleash.store.placement import control_slots, is_shard_tag, tag_of
-from keyleash.store.scripts import (
-    CONFIRM,
-    EXPIRE_LEASES,
-    MOVE_SHARD,
-    NEXT_EPOCH,
-    REMOVED_KEEP_MS,
-    OperatorScript,
-)
+from keyleash.store.scripts import CONFIRM, EXPIRE_LEASES, NEXT_EPOCH, OperatorScript
 from keyleash.store.server import read_replicas, round_trip
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
@@ -266,25 +259,6 @@ def _expire_at(
             for name, epoch in zip(*[iter(item.reply or ())] * 2, strict=True):
                 later[name.decode()] = max(later.get(name.decode(), 0), int(epoch) + 1)
     return later
-
-
-def move_shards(store: Store, new: Keyspace, shards: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Give the keys of identities at their shards other prefixes; see `move_shard.lua`.
-
-    Args:
-        store: The home, with the names before.
-        new: The names after.
-        shards: The tag of each shard, and the identities that have a lease there.
-
-    Returns:
-        The nodes that were not reached, and why.
-    """
-    calls = []
-    for tag, names in shards.items():
-        roots = MOVE_SHARD.arguments(new.at_shard(tag))[1:]
-        calls += [(tag, (*roots, REMOVED_KEEP_MS, *piece)) for piece in batches(names, PIECE)]
-    replies = run_at_shards(store, MOVE_SHARD, calls)
-    return {reply.node: reply.reason for reply in replies if reply.reason}
 
 
 def raise_epochs(store: Store, identities: Mapping[str, int]) -> tuple[int, _Epochs]:

@@ -11,7 +11,7 @@ from itertools import compress
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from keyleash.store.deployment import Node
-from keyleash.store.keyspace import PUBLIC_PREFIX, Keyspace
+from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 from keyleash.store.live_table import reply_text
 from keyleash.store.placement import SLOTS, control_slots, key_slot, tag_of
 from keyleash.store.scripts import TRY_KEYS
@@ -65,7 +65,7 @@ def undeclared_keys_error(client: Client, node: Node, keyspace: Keyspace) -> str
 def keys_of_one_server(client: Client, node: Node, identities: Iterable[str]) -> list[str]:
     """Return the control keys of one server that are at a node, among those with known names."""
     names = Keyspace()
-    keys = [names.sealed, names.policy, names.history, names.layouts, names.control, names.fence]
+    keys = [names.policy, names.history, names.layouts, names.control, names.fence]
     for name in identities:
         keys += [names.guard(name), names.state(name), names.tokens(name)]
     own = [key for key in keys if node.serves(key_slot(key.encode()))]
@@ -91,7 +91,7 @@ def misses_keys_of_moving_slots(source: Client, target: Client, node: Node) -> b
     if other is None or empty is None:
         return None
     trial = secrets.token_hex(8)
-    data, control = (f"{PUBLIC_PREFIX}{{{tag_of(slot)}}}:trial:{trial}" for slot in (empty, other))
+    data, control = (f"{CONTROL_PREFIX}{{{tag_of(slot)}}}:trial:{trial}" for slot in (empty, other))
     try:
         source.set(data, "1", px=TRIAL_MS)
         with _moving(source, target, empty):

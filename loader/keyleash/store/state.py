@@ -5,8 +5,7 @@
 `stamp` names the one guard that may use this state. It is derived from the guard's rules, not
 counted, so that a guard from before a flush or a restored backup never matches. `suspended` is 0,
 or 1 until an operator resumes the identity, or the server time (µs) at which the suspension
-ends. Below 0 it is `-1 - suspended`: held while prefixes change. `sequence` is the number of the
-newest event in the identity's audit stream.
+ends. `sequence` is the number of the newest event in the identity's audit stream.
 
 A GCRA limit has one number (`tat_us`), a budget two (`ends_us`, `used`), a ring
 one (`head`, the slot of its oldest call) and `capacity` slots at `offset`, one

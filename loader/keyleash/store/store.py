@@ -10,10 +10,8 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ClusterDownError, MovedError, ResponseError
 
-from keyleash.errors import OperationError
 from keyleash.store.deployment import Cluster
 from keyleash.store.keyspace import HOME_TAG, Keyspace, script_digest
-from keyleash.store.prefixes import server_keyspace
 from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.token import reject_tokens
@@ -67,26 +65,17 @@ class Store:
         object.__setattr__(self, "client", operator_client(self.client))
 
     @classmethod
-    def open(cls, client: Client, *, actor: str = "unknown") -> Store:
-        """Return the store of a server, with the prefixes that are in force.
-
-        Raises:
-            OperationError (vault-changing): keys are being moved between prefixes.
-        """
-        return cls(client, server_keyspace(client), actor)
-
-    @classmethod
     def open_cluster(cls, cluster: Cluster, *, actor: str = "unknown") -> Store:
-        """Return the store of a cluster's home, with the prefixes that are in force.
+        """Return the store of a cluster's home, which has answered.
 
         Raises:
             OperationError (cluster-incomplete): no node serves the slot of the home.
-            OperationError (vault-changing): keys are being moved between prefixes.
         """
         cluster.read()
         for left in reversed(range(ATTEMPTS)):
             try:
-                keys = server_keyspace(cluster.home(), HOME_TAG)
+                store = cls(cluster.home(), Keyspace(HOME_TAG), actor, cluster)
+                store.ask_home()
             except MovedError:
                 # The node that was asked first did not know of the change yet; this one does.
                 cluster.read(cluster.home())
@@ -97,23 +86,26 @@ class Store:
                 time.sleep(PAUSE_S)
                 cluster.read()
             else:
-                return cls(cluster.home(), keys, actor, cluster)
+                return store
         raise ClusterDownError("the nodes disagree about the slot of the home")
+
+    def ask_home(self) -> None:
+        """Raise the error of a node of a cluster that does not have all keys of the home."""
+        # The key never exists, so a node that the slot of the home leaves replies with an error.
+        self.client.exists(self.keys.none)
 
     def reopened(self) -> Store:
         """Return the same store; of a cluster at its home now, which a failover has moved."""
         if self.cluster is None:
             return self
-        now = self.open_cluster(self.cluster, actor=self.actor)
-        # The prefixes stay: what was compiled with them must find that others are in force.
-        return replace(self, client=now.client)
+        return self.on_node(self.open_cluster(self.cluster, actor=self.actor).client)
 
     def by(self, actor: str) -> Store:
         """Return the same store for another operator."""
         return replace(self, actor=actor)
 
     def with_keys(self, keys: Keyspace) -> Store:
-        """Return the same store with other prefixes."""
+        """Return the same store with other names."""
         return replace(self, keys=keys)
 
     def on_node(self, client: Client) -> Store:
@@ -136,12 +128,8 @@ class Store:
         return self.now_us() // 1000
 
     def run(self, script: OperatorScript, *words: str | bytes | int) -> Any:
-        """Run a script of operators and return its reply.
-
-        Raises:
-            OperationError (vault-changing): The script replied nil: `keys` are not in force.
-        """
-        return _in_force(self.client.eval(script.text, *script.arguments(self.keys, *words)))
+        """Run a script of operators and return its reply."""
+        return self.client.eval(script.text, *script.arguments(self.keys, *words))
 
     def load(self, script: OperatorScript) -> None:
         """Load a script, so that the server compiles it before it runs."""
@@ -163,14 +151,5 @@ class Store:
         with self.client.pipeline(transaction=False) as pipe:
             for words in calls:
                 pipe.evalsha(digest, *script.arguments(self.keys, *words))
-            return list(map(_in_force, pipe.execute()))
-
-
-def _in_force(reply: Any) -> Any:
-    if reply is None:
-        raise OperationError(
-            "vault-changing",
-            "the key prefixes are being changed, or were changed meanwhile",
-            help="run it again when the change is finished; no agent can act during it",
-        )
-    return reply
+            replies: list[Any] = pipe.execute()
+        return replies

@@ -16,7 +16,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from keyleash.errors import OperationError
-from keyleash.store.keyspace import Keyspace
+from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 from keyleash.store.records import GuardRecord, guard_record, read_active
 from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
@@ -151,7 +151,7 @@ class TrialDatabase:
                 "another policy was loaded into the database during the tests; nothing was removed",
                 help="see its operator with `keyleash policy history`, and use another database",
             )
-        ours = self._keys(self._keyspace.prefix) | set(touched)
+        ours = self._keys(CONTROL_PREFIX) | set(touched)
         self._delete(ours - {self._keyspace.policy_tests.encode()})
 
     def release(self) -> None:

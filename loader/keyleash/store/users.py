@@ -30,7 +30,7 @@ def set_user(client: Client, name: str, words: Iterable[str]) -> None:
         rejected = REJECTED_RULE.match(str(error))
         if rejected is None:
             raise
-        # The rule is left out: it is long, and may contain the prefixes of a sealed server.
+        # The rule is left out: it is long.
         raise RulesRejectedError(
             f"the server rejects a rule of the user `{name}`: {rejected[1]}",
             help="see `ACL SETUSER` of that server, and `keyleash fence plan --output acl`",

@@ -386,10 +386,7 @@ def reading_record(what: str) -> Iterator[None]:
 
 
 def server_message(error: Exception) -> str:
-    """Return a server's error message without the command that redis-py adds in a pipeline.
-
-    The command may contain keys of a sealed server, whose prefix is secret.
-    """
+    """Return a server's error message without the command that redis-py adds in a pipeline."""
     return _OF_PIPELINE.sub("", str(error))
 
 

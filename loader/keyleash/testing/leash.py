@@ -155,7 +155,7 @@ class Leash(BaseLeash[redis.Redis, keyleash.Redis, keyleash.asyncio.Redis]):
     """One server with a policy, for the test of an agent."""
 
     def _store(self) -> Store:
-        return Store.open(self.admin, actor=ACTOR)
+        return Store(self.admin, actor=ACTOR)
 
     def _node(self) -> redis.Redis:
         return self.admin

@@ -13,8 +13,7 @@ from keyleash.operator.suspension import suspend
 from keyleash.policy import Breaker, Policy, parse_policy
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import read_records
-from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.prefixes import read_seal
+from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.records import read_active
 from keyleash.store.shards import read_shards
 from keyleash.store.state import UNTIL_RESUMED, is_in_effect
@@ -36,8 +35,7 @@ class ClusterRepair:
 
     def open_home(self) -> Store:
         """Return the store of the home."""
-        home = self._cluster.home()
-        return Store(home, read_seal(home, HOME_TAG).keyspace, ACTOR, self._cluster)
+        return Store(self._cluster.home(), Keyspace(HOME_TAG), ACTOR, self._cluster)
 
     def repair(self, home: Callable[[], Store]) -> Iterator[WatchEvent]:
         """Add ACL users that nodes lack, and freeze identities that a node suspended.

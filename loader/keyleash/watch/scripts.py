@@ -10,7 +10,6 @@ from keyleash.errors import KeyleashError
 from keyleash.store.denied import missing_right
 from keyleash.store.deployment import Server
 from keyleash.store.guards import Recorded, load_missing, read_recorded
-from keyleash.store.prefixes import read_seal
 from keyleash.store.records import read_head
 from keyleash.store.store import Store
 from keyleash.store.wire import reason_of, server_message
@@ -77,9 +76,8 @@ class WatchedServer:
             self._add(*drift_of(error))
 
     def _load_missing(self, home: Callable[[], Store] | None) -> None:
-        # Prefixes may change while a watcher runs; guards are found during a change as well.
         client = self.server.client
-        store = Store(client, read_seal(client).keyspace) if home is None else home()
+        store = Store(client) if home is None else home()
         head = read_head(store)
         if head is None:
             self._add(WatchEventKind.NO_POLICY, "no policy is active on it")

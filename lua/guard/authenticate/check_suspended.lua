@@ -2,10 +2,9 @@
 -- in:  record, token_key
 -- out: at_us, code, detail, expires_us, now_us, suspended, value
 --
--- The state holds 0 for an active identity, 1 for a suspension without an end, a larger number for
--- the time at which it ends, and a negative number while prefixes are changed. The clock comes from
--- the token's record, as in check_token, although the token is not checked yet; a record without an
--- expiry gives no time.
+-- The state holds 0 for an active identity, 1 for a suspension without an end, and a larger number
+-- for the time at which it ends. The clock comes from the token's record, as in check_token, although
+-- the token is not checked yet; a record without an expiry gives no time.
 local expires_us = record and #record >= {{ record_bytes }} and struct.unpack('<d', record) or 0
 local left_ms = expires_us > 0 and expires_us < {{ latest_us }} and call('PTTL', token_key) or 0
 if left_ms > 0 then
@@ -21,8 +20,8 @@ if suspended > 1 and suspended <= now_us then
   redis.pcall('SETRANGE', {{ names.state }}, 8, struct.pack('<d', 0))
 else
   code, at_us = 'SUSPENDED', suspended
-  -- pcall, since a fence of before may not let it be read; a hold has no reason of its own.
-  local stored = suspended > 0 and redis.pcall('HGET', {{ names.suspension }}, 'reason')
+  -- pcall, since a fence of before may not let it be read.
+  local stored = redis.pcall('HGET', {{ names.suspension }}, 'reason')
   -- Cut, since an agent with a circuit breaker may write it, and denials repeat it.
   if type(stored) == 'string' and stored ~= '' then detail, value = 'reason', string.sub(stored, 1, {{ max_reason_bytes }}) end
 end

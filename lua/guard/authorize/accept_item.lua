@@ -7,7 +7,7 @@
 --      passed_writes, readers, restores, runs, spent, stop, unheard, works
 if restore then
   restores = restores or {}
-  restores[n] = restore
+  restores[n] = true
 end
 if command ~= argv[name_at] then
   names = names or {}
@@ -91,8 +91,5 @@ if times then
   runs[n], argv[name_at + 1] = times, from
   count, n, stop = last, n + times - 1, run_end
 end
---% endif
---% if vault
---% include "reply/prefix_keys.lua"
 --% endif
 --% include "limit/collect_counts.lua"

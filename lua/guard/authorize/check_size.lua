@@ -6,11 +6,7 @@
 local names = {}
 for at = first, last, step do
   if not walked[at] then break end
---% if vault
-  names[#names + 1] = {{ physical("walked[at]") }}
---% else
   names[#names + 1] = walked[at]
---% endif
 end
 --% if batch and plans
 if weighs then

@@ -1,7 +1,7 @@
 -- command_locals: declare what the phases find out about one command.
 -- in:  argv, name_at
 -- out: changes_first, changes_rest, check, claim_at, deletes, expiring, first, governs, group_at,
---      kept_N, last, lengthens, place_N, places, reads, recorded, repeats, rest, restore, rule,
+--      kept_N, last, lengthens, place_N, reads, recorded, repeats, rest, restore, rule,
 --      step, subjects_N, waits, walked, weighs, work, writes
 --
 -- The name of the command stands at name_at and its last argument at stop; in a batch others
@@ -11,10 +11,6 @@ local rule, check, restore
 --% filter offset(name_at)
 local walked, first, last, step = argv, name_at + 1, name_at + 1, 1
 --% endfilter
---% if sealed
--- Of the keys in argv, where a walk does not give them.
-local places
---% endif
 local reads, writes, deletes, recorded
 --% if running
 local repeats

@@ -5,9 +5,6 @@ for at = first, last, step do
   local name = walked[at]
   if not name then break end
   if not imaged[name] and (at == first and changes_first or at > first and changes_rest) then
---% if vault
-    name = {{ physical("name") }}
---% endif
     local bytes, part = redis.pcall('STRLEN', name), 6
     if type(bytes) ~= 'number' then bytes, part = redis.pcall('MEMORY', 'USAGE', name), 1 end
     -- A longer value has no before-image.

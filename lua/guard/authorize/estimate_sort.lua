@@ -39,13 +39,9 @@ if option and n * weight <= left then n = n + usage(names[1], n) end
 if option then
 --% if patterns
   -- Without rights on all keys a server reads no pattern, and reports that before a wrong word.
---% if sealed
-  if true then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option end
---% else
   if find(redis.pcall(argv[base], names[1], 'GET', '#', '').err, 'insufficient ACL', 1, true) then
     return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. option
   end
---% endif
 --% endif
   local work = n * weight
   asked = asked + work

@@ -1,42 +1,27 @@
 -- find_keys: find the keys of a command by reading its arguments, as the server will.
 -- in:  name_at, stop, argv, command
--- out: claim_at, code, detail, first, group_at, last, places, recorded, COUNTS_CALL, value,
+-- out: claim_at, code, detail, first, group_at, last, recorded, COUNTS_CALL, value,
 --      waits, walked
 walked, first, last = {}, 1, 0
---% if sealed
-places = {}
---% endif
 --% for search in rule.keys
 --% if search.kind == "range"
 if name_at + {{ search.first }} <= stop then walked[1] = argv[name_at + {{ search.first }}] end
---% if sealed
-if walked[1] then places[1] = name_at + {{ search.first }} end
---% endif
 --% elif search.kind == "numbered"
 local how_many = string.match(argv[name_at + {{ search.count_at }}] or '', '^%s*%+?(%d+)')
 if how_many then
   local first_key = name_at + {{ search.first }}
   for at = first_key, math.min(first_key + (how_many - 1) * {{ search.step }}, stop), {{ search.step }} do
     walked[#walked + 1] = argv[at]
---% if sealed
-    places[#walked] = at
---% endif
   end
 end
 --% elif search.kind == "option"
 local option_at, stored = name_at + {{ search.start }}
---% if sealed
-local stored_at
---% endif
 while option_at < stop do
   if false then
 --% for word in search.words
   elseif find(argv[option_at], {{ option_pattern(word) }}) then
     option_at = option_at + 1
     stored = argv[option_at]
---% if sealed
-    stored_at = option_at
---% endif
 --% endfor
 --% for word in search.skipped
   elseif find(argv[option_at], {{ option_pattern(word) }}) then
@@ -47,9 +32,6 @@ while option_at < stop do
 end
 if stored then
   walked[#walked + 1] = stored
---% if sealed
-  places[#walked] = stored_at
---% endif
 --% for counter in rule.stored
 --% filter expand("COUNTS_CALL", [counter])
   COUNTS_CALL = true
@@ -63,9 +45,6 @@ while option_at <= stop do
   if find(argv[option_at], {{ option_pattern("STREAMS") }}) then
     for at = option_at + 1, option_at + math.floor((stop - option_at) / 2) do
       walked[#walked + 1] = argv[at]
---% if sealed
-      places[#walked] = at
---% endif
     end
     break
 --% for word, arguments in search.options

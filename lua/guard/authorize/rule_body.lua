@@ -75,6 +75,7 @@ if #paths > {{ path_bounds[0] }} or count(',') > {{ path_bounds[1] }} or count('
 end
 --% endif
 --% if rule.scan is not none
+restore = true
 --% include "authorize/check_scan.lua"
 --% endif
 --% if rule.channel
@@ -111,9 +112,6 @@ governs = true
 --% endif
 --% if waiting and rule.waits is not none and rule.waits != "block"
 waits = {{ rule.waits }}
---% endif
---% if rule.restore is not none
-restore = {{ rule.restore }}
 --% endif
 --% if rule.wide_integers
 -- A wider integer comes back rounded, and cannot be read again: SET gives the old one.

@@ -6,9 +6,6 @@ do
 --% if between
   call('ECHO', '')
 --% endif
---% if vault
-  local name = {{ physical("name") }}
---% endif
   local kind = call('TYPE', name).ok
   if kind == 'string' then
     image_field, image = 'value', call('GETRANGE', name, '0', bound)

@@ -2,9 +2,6 @@
 -- in:  name, bound
 -- out: after
 do
---% if vault
-  local name = {{ physical("name") }}
---% endif
   local kind = call('TYPE', name).ok
   if kind == 'string' then
     local value = call('GETRANGE', name, '0', bound)

@@ -8,11 +8,6 @@ for i = 1, #found do
 --% if bound_tokens
   local amount
 --% endif
---% if vault
-  -- Without a MATCH, keys of others are found too.
-  if string.sub(key, 1, {{ vault_bytes }}) ~= {{ vault }} then code = 'KEY_NOT_GRANTED' end
-  key = {{ logical("key") }}
---% endif
 --% include "authorize/check_key.lua"
   if not code then listed[#listed + 1] = key end
 end

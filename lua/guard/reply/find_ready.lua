@@ -1,5 +1,5 @@
 -- find_ready: find whether a blocking command would return at once.
--- in:  places, argv, waits, last, first, group_at, name_at, claim_at, stop
+-- in:  argv, waits, last, first, group_at, name_at, claim_at, stop
 -- out: ready, tried
 --
 -- A blocking command does not block in a script: it replies as if its time were up, and the client
@@ -8,14 +8,6 @@ ready, tried = (function()
   local ready, tried
 --% if between
   call('ECHO', '')
---% endif
---% if vault
---% include "reply/prefix_keys.lua"
-  local walked = walked
-  if places then
-    walked = {}
-    for i = 1, #places do walked[i] = argv[places[i]] end
-  end
 --% endif
   if waits == 'any_key' then
     ready = last >= first and call('EXISTS', unpack(walked, first, last)) > 0
@@ -48,8 +40,5 @@ ready, tried = (function()
       end
     end
   end
---% if vault
---% include "reply/unprefix_keys.lua"
---% endif
   return ready, tried
 end)()

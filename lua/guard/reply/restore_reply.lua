@@ -5,9 +5,6 @@ if type(reply) == 'table' then
   if reply.err or restore then
     reply = (function()
       if reply.err then
---% if vault
-        if find(reply.err, {{ vault }}, 1, true) then reply = { err = {{ without_vault("reply.err") }} } end
---% endif
 --% if batch
         local command = names and names[i] or argv[name_at]
 --% endif
@@ -44,20 +41,13 @@ if type(reply) == 'table' then
         end
 --% endif
 --% if scan_check is not none
-      elseif restore == 'scan' then
+      else
 --% include "reply/filter_scan.lua"
 --% endif
       end
---% if vault
---% include "reply/strip_prefix.lua"
---% endif
       return reply
     end)()
   end
---% if vault
-elseif type(reply) == 'string' and restore == 'anywhere' then
-  reply = {{ without_vault("reply") }}
---% endif
 --% if not sandbox
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 --% if batch

@@ -17,9 +17,6 @@ local ran = 0
 local function perform(argv)
   local name_at, stop, command = 1, #argv, argv[1]
   local code, detail, value, amount, reason, at_us, key, item, outcome
---% if vault and cluster
-  local awaited
---% endif
   n = n + 1
   local i = n
 --% with batch = true, limits = byte_limits, waiting = false, counts_caps = false
@@ -34,9 +31,6 @@ local function perform(argv)
 --% endif
     until true
     if code then break end
---% if vault and cluster
-    if type(awaited) == 'table' then outcome, unheard[n] = awaited, true break end
---% endif
 --% if writing
     if only_reads == 1 and find({{ writing }}, ',' .. command .. ',', 1, true) then
       outcome, unheard[n] = { err = 'ERR Write commands are not allowed from read-only scripts.' }, true

@@ -3,12 +3,11 @@
 -- out: fields_of_undo
 local function fields_of_undo(actor, undo, words, first, last)
   local names, held = {}, {}
-  for i = first, last, 8 do
+  for i = first, last, 7 do
     local key = words[i]
     names[#names + 1] = #key .. ':' .. key .. ','
     held[#held + 1], held[#held + 2] = 'before', key
     leave_slot()
-    key = words[i + 1]
     local kind, expires = call('TYPE', key).ok, string.format('%.0f', call('PEXPIRETIME', key))
     local kind_of_image, image = 'value', ''
     if kind == 'none' then

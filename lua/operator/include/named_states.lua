@@ -13,7 +13,7 @@ local function named_states(wanted)
   local states = {}
   for _, name in ipairs(wanted) do
     local state = state_prefix .. name
-    -- A short value left by a change of prefixes is not a state.
+    -- A value without a header is not a state.
     local is_active = call('STRLEN', state) >= 16 and (call('EXISTS', guard_prefix .. name) == 1
       or struct.unpack('<d', call('GETRANGE', state, 0, 7)) ~= 0)
     if is_active then

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from redteam.attempt import Outcome, attempt
-from redteam.stage import NOBODYS, OTHER, OWN, WORKER, Stage
+from redteam.stage import NAMES, NOBODYS, OTHER, OWN, WORKER, Stage
 
 entered = partial(attempt, "Code")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
@@ -15,7 +15,7 @@ redis.register_function('f', function(keys) return redis.call('GET', keys[1]) en
 """
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def run_code(stage: Stage) -> None:
     """run its own Lua"""
     say = stage.intruder.say
@@ -25,7 +25,7 @@ def run_code(stage: Stage) -> None:
         say(name, READ, 1, OWN)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def load_code(stage: Stage) -> None:
     """load scripts and functions, and call them"""
     say = stage.intruder.say
@@ -38,7 +38,7 @@ def load_code(stage: Stage) -> None:
         stage.operator.function_delete("mine")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def others_code(stage: Stage) -> None:
     """call scripts that operators have loaded"""
     script = stage.operator.script_load("return redis.call('GET', KEYS[1])")
@@ -46,22 +46,22 @@ def others_code(stage: Stage) -> None:
     stage.intruder.say("EVALSHA_RO", script, 1, NOBODYS)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def read_only_guard(stage: Stage) -> bool:
     """call its guard so that a denial cannot be recorded"""
-    refused = stage.operator.xlen(stage.keyspace.denied(WORKER))
+    refused = stage.operator.xlen(NAMES.denied(WORKER))
     header = (stage.tokens[WORKER], "c")
     head = stage.intruder.head(stage.intruder.record[b"digest"], "_RO")
     stage.intruder.say(*head, 1, OTHER, *header, "GET", OTHER)
-    unwritten = stage.operator.xlen(stage.keyspace.denied(WORKER)) == refused
+    unwritten = stage.operator.xlen(NAMES.denied(WORKER)) == refused
     return unwritten and not stage.intruder.replies[-1].startswith(b"NOPERM")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def read_source(stage: Stage) -> bool:
     """read the text of a guard, or delete scripts"""
     say = stage.intruder.say
-    reply = say("HGETALL", stage.keyspace.source(WORKER))
+    reply = say("HGETALL", NAMES.source(WORKER))
     say("SCRIPT", "EXISTS", "0" * 40)
     say("FUNCTION", "LIST")
     return bool(reply) and not stage.intruder.errors[0]

@@ -11,31 +11,31 @@ entered = partial(attempt, "Data, without the guard")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
 def read_own(stage: Stage) -> None:
     """read its own key, unaudited and uncounted"""
     stage.intruder.say("GET", OWN)
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
 def write_own(stage: Stage) -> None:
     """write its own key without an event"""
     stage.intruder.say("SET", OWN, "changed")
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
 def write_denied(stage: Stage) -> None:
     """write a key that its grants match but a deny rule excludes"""
     stage.intruder.say("SET", "jobs:locked", "changed")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def read_others(stage: Stage) -> None:
     """read a key of another identity"""
     stage.intruder.say("GET", OTHER)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def write_others(stage: Stage) -> None:
     """write, delete, copy or rename a key of another identity"""
     stage.intruder.say("APPEND", OTHER, "x")
@@ -44,7 +44,7 @@ def write_others(stage: Stage) -> None:
     stage.intruder.say("DEL", "books:2")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def copy_across(stage: Stage) -> None:
     """copy, move, sort or merge another identity's data into its own key"""
     say = stage.intruder.say
@@ -56,11 +56,11 @@ def copy_across(stage: Stage) -> None:
     say("PFMERGE", "jobs:stolen", OTHER)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def wipe_others_by_merging_nothing(stage: Stage) -> None:
     """overwrite another identity's key where ACLs overlook a key: PFMERGE, SORT, GEORADIUS"""
-    stage.given("RPUSH", stage.key("jobs:list"), "2", "1")
-    stage.given("GEOADD", stage.key("jobs:geo"), "0", "0", "here")
+    stage.given("RPUSH", "jobs:list", "2", "1")
+    stage.given("GEOADD", "jobs:geo", "0", "0", "here")
     say = stage.intruder.say
     say("PFMERGE", OTHER)
     say("SORT", "jobs:list", "STORE", "jobs:x", "STORE", "books:new")
@@ -71,15 +71,15 @@ def wipe_others_by_merging_nothing(stage: Stage) -> None:
     say("PFMERGE", "books:hll")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def read_behind_a_group_named_streams(stage: Stage) -> None:
     """read another identity's stream through a group named like an option"""
-    stage.given("XADD", stage.key("books:log"), "*", "line", OTHER_SECRET)
-    stage.given("XGROUP", "CREATE", stage.key("books:log"), "STREAMS", "0")
+    stage.given("XADD", "books:log", "*", "line", OTHER_SECRET)
+    stage.given("XGROUP", "CREATE", "books:log", "STREAMS", "0")
     stage.intruder.say("XREADGROUP", "GROUP", "STREAMS", "jobs:1", "STREAMS", "books:log", ">")
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
 def transaction(stage: Stage) -> None:
     """watch and write its own keys in a transaction"""
     say = stage.intruder.say
@@ -90,7 +90,7 @@ def transaction(stage: Stage) -> None:
         say("EXEC")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def list_keys(stage: Stage) -> bool:
     """list the names of keys"""
     for call in (("KEYS", "*"), ("SCAN", "0", "COUNT", "1000"), ("RANDOMKEY",), ("DBSIZE",)):
@@ -98,7 +98,7 @@ def list_keys(stage: Stage) -> bool:
     return any(NOBODYS.encode() in reply for reply in stage.intruder.replies)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def other_database(stage: Stage) -> bool:
     """work in another database"""
     say = stage.intruder.say
@@ -112,7 +112,7 @@ def other_database(stage: Stage) -> bool:
     return moved
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def look_around(stage: Stage) -> None:
     """inspect a key without reading it: OBJECT, MEMORY, TYPE, TTL, DUMP"""
     say = stage.intruder.say
@@ -121,11 +121,11 @@ def look_around(stage: Stage) -> None:
         say(*call)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def restore_and_migrate(stage: Stage) -> None:
     """replace another identity's key by RESTORE, or send it to another server by MIGRATE"""
     say = stage.intruder.say
-    dumped = stage.operator.dump(stage.key(OWN)) or b""
+    dumped = stage.operator.dump(OWN) or b""
     say("RESTORE", OTHER, "0", dumped, "REPLACE")
     say("RESTORE-ASKING", OTHER, "0", dumped, "REPLACE")
     say("MIGRATE", "127.0.0.1", "1", OTHER, "0", "100")

@@ -11,16 +11,16 @@ entered = partial(attempt, "Watching others, and messages")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def monitor(stage: Stage) -> None:
     """see every command that is sent, tokens among them"""
     stage.intruder.say("MONITOR")
     if not stage.intruder.errors[-1]:
-        stage.operator.append(stage.key(OTHER), OTHER_SECRET)
+        stage.operator.append(OTHER, OTHER_SECRET)
         stage.intruder.hear()
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def keyspace_events(stage: Stage) -> bool:
     """receive keyspace notifications"""
     for call in (
@@ -32,7 +32,7 @@ def keyspace_events(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def tracking(stage: Stage) -> bool:
     """receive invalidations of client-side caching for other keys"""
     stage.intruder.say("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "books:")
@@ -40,7 +40,7 @@ def tracking(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def messages(stage: Stage) -> bool:
     """send messages to others"""
     stage.intruder.say("PUBLISH", "c", "x")
@@ -49,7 +49,7 @@ def messages(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def wait_for_others(stage: Stage) -> bool:
     """block on other identities' keys, or wait for replicas"""
     for call in (("BLPOP", OTHER, "0.01"), ("XREAD", "BLOCK", "1", "STREAMS", OTHER, "$"),

@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.token import token_digest
 from redteam.attempt import Outcome, attempt
-from redteam.stage import BOUND, CLERK, NOBODYS, OTHER, OWN, WORKER, Stage
+from redteam.stage import BOUND, CLERK, NAMES, NOBODYS, OTHER, OWN, WORKER, Stage
 
 entered = partial(attempt, "Guards and tokens", by_guard=True)
 ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
-guarded = partial(entered, cooperative=GUARD, fenced=GUARD, sealed=GUARD)
+guarded = partial(entered, cooperative=GUARD, fenced=GUARD)
 
 
-@entered(cooperative=GUARD, fenced=ACL, sealed=ACL)
+@entered(cooperative=GUARD, fenced=ACL)
 def others_guard(stage: Stage) -> None:
     """call the guard of another identity with its own token"""
     digest = stage.digest(CLERK)
@@ -59,10 +58,10 @@ def wider_child(stage: Stage) -> None:
         delegate(ttl=ttl)
 
 
-@entered(cooperative=GUARD, fenced=ACL, sealed=ACL)
+@entered(cooperative=GUARD, fenced=ACL)
 def child_of_another(stage: Stage) -> None:
     """make a child token of another identity"""
-    record: Any = stage.operator.hgetall(stage.keyspace.guard(CLERK))
+    record: Any = stage.operator.hgetall(NAMES.guard(CLERK))
     head = stage.intruder.head(record[b"batch_digest"])
     for token in (stage.tokens[WORKER], stage.tokens[BOUND]):
         stage.intruder.say(*head, 0, token, "", "delegate", "0" * 40, "")
@@ -93,10 +92,9 @@ def foreign_key(stage: Stage) -> None:
 
 @guarded()
 def control_keys(stage: Stage) -> None:
-    """access control keys: state, tokens, audit streams, sources, the record of the prefixes"""
-    names = Keyspace()
-    for key in (names.state(WORKER), names.audit(WORKER), names.source(WORKER), names.policy,
-                names.guard(CLERK), names.sealed, names.tokens(CLERK)):  # fmt: skip
+    """access control keys: state, tokens, audit streams, sources"""
+    for key in (NAMES.state(WORKER), NAMES.audit(WORKER), NAMES.source(WORKER), NAMES.policy,
+                NAMES.guard(CLERK), NAMES.tokens(CLERK)):  # fmt: skip
         for command in (("DUMP",), ("DEL",), ("XTRIM", "MAXLEN", "0"), ("SETRANGE", "16", "x")):
             stage.intruder.call(command[0], key, *command[1:])
 
@@ -128,7 +126,7 @@ def hidden_keys(stage: Stage) -> None:
 def patterns_of_sort(stage: Stage) -> None:
     """read other keys through patterns of SORT, also ones that a crafted element completes"""
     elements = ("1", "books:1", "ed", "locked", "*", "->f")
-    stage.given("RPUSH", stage.key("jobs:list"), *elements)
+    stage.given("RPUSH", "jobs:list", *elements)
     for name in ("SORT", "SORT_RO"):
         for pattern in ("books:*", "*", "jobs*", "jobs:*", "jobs:lock*", "b*:1", "ledge*", "*->f",
                         "keyleash:*", "books:\0*", "jobs:*\0->f", "**", "*r"):  # fmt: skip
@@ -181,7 +179,7 @@ def misshapen_call(stage: Stage) -> None:
     say(*batch, 1, OTHER, token, "c", "all", "2", "GET", OTHER)
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+@entered(cooperative=NOTHING, fenced=NOTHING)
 def forged_correlation(stage: Stage) -> bool:
     """forge fields of an event, or make it huge, by the correlation id"""
     stage.intruder.call("SET", OWN, "x", correlation=b"c\r\nkey books:1\0" + b"z" * 1_000_000)
@@ -189,7 +187,7 @@ def forged_correlation(stage: Stage) -> bool:
     return len(event[b"correlation"]) > 256 or event[b"SET"] != OWN.encode()
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+@entered(cooperative=NOTHING, fenced=NOTHING)
 def clock(stage: Stage) -> bool:
     """turn back the clock of the limits"""
     call = stage.intruder.call
@@ -201,7 +199,7 @@ def clock(stage: Stage) -> bool:
     return after[24:32] == b"\0" * 8 or after == before
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+@entered(cooperative=NOTHING, fenced=NOTHING)
 def timing(stage: Stage) -> bool:
     """find out by the server's work whether a token exists"""
     work = []

@@ -11,7 +11,7 @@ entered = partial(attempt, "Commands of operators")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def learn_of_users(stage: Stage) -> bool:
     """read users, their rights and passwords"""
     for call in (("ACL", "LIST"), ("ACL", "GETUSER", CLERK), ("ACL", "USERS"), ("ACL", "LOG"),
@@ -20,7 +20,7 @@ def learn_of_users(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def become_another(stage: Stage) -> bool:
     """give itself rights, create a user, or delete one"""
     say = stage.intruder.say
@@ -31,7 +31,7 @@ def become_another(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=NOTHING, fenced=ACL, sealed=ACL)
+@entered(cooperative=NOTHING, fenced=ACL)
 def log_in_as_another(stage: Stage) -> bool | None:
     """log in as another user with its own password, without one, or after RESET"""
     say, holds = stage.intruder.say, stage.intruder.holds
@@ -50,7 +50,7 @@ def log_in_as_another(stage: Stage) -> bool | None:
     return False
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def configure(stage: Stage) -> bool:
     """read or change the configuration, save, become a replica"""
     for call in (("CONFIG", "GET", "*"), ("CONFIG", "SET", "maxmemory", "0"),
@@ -61,7 +61,7 @@ def configure(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def debug(stage: Stage) -> bool:
     """inspect the server's memory, its logs and other clients"""
     for call in (("OBJECT", "HELP"), ("OBJECT", "ENCODING", OTHER), ("MEMORY", "DOCTOR"),
@@ -72,7 +72,7 @@ def debug(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL)
 def flush(stage: Stage) -> None:
     """delete everything"""
     stage.intruder.say("FLUSHALL")

@@ -8,16 +8,14 @@ from hashlib import sha1
 from typing import Any
 
 import keyleash
-from keyleash.store.keyspace import Keyspace
 from keyleash.store.token import FLAG_REVOKED, FLAG_ROTATED, TokenRecord, token_digest
 from redteam.attempt import Outcome, attempt
 from redteam.intruder import Word, flat
-from redteam.stage import BOUND, CLERK, OTHER, OTHER_SECRET, OWN, WORKER, Stage
+from redteam.stage import BOUND, CLERK, NAMES, OTHER, OTHER_SECRET, OWN, WORKER, Stage
 
 by_guard = partial(attempt, "Guards and tokens", by_guard=True)
 directly = partial(attempt, "Counters, tokens and audit streams")
 ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
-PUBLIC = Keyspace()
 ID = "run-1"
 FLAGS_AT = 16
 
@@ -30,7 +28,7 @@ def renew(stage: Stage, *words: Word, token: str) -> None:
 
 def expiry(stage: Stage, token: str) -> tuple[int, int]:
     """Return when a token of the worker expires by its record, and when the record does."""
-    name = stage.keyspace.token(WORKER, token_digest(token))
+    name = NAMES.token(WORKER, token_digest(token))
     packed = stage.operator.get(name)
     assert isinstance(packed, bytes)
     expires_ms = int(stage.operator.execute_command("PEXPIRETIME", name))
@@ -45,7 +43,7 @@ def is_renewed(stage: Stage, token: str, *lives: Word) -> bool:
     return expiry(stage, token) != before
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD, sealed=GUARD)
+@by_guard(cooperative=GUARD, fenced=GUARD)
 def renew_for_longer(stage: Stage) -> bool:
     """renew its token past `max_ttl`, or with a life that is no number"""
     own = stage.tokens[WORKER]
@@ -69,10 +67,10 @@ def renew_for_longer(stage: Stage) -> bool:
     return is_renewed(stage, own, *lives)
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD, sealed=GUARD)
+@by_guard(cooperative=GUARD, fenced=GUARD)
 def renew_what_is_over(stage: Stage) -> bool:
     """renew a revoked or rotated token, a child token, or that of another identity"""
-    child, name = "kl_worker_child", stage.keyspace.token(WORKER, token_digest(stage.tokens[BOUND]))
+    child, name = "kl_worker_child", NAMES.token(WORKER, token_digest(stage.tokens[BOUND]))
     stage.intruder.delegate(child=token_digest(child), ttl=60)
     # The child has a life of its own, and its set of the parent is no part of the attempt.
     stage.given("PING")
@@ -103,7 +101,7 @@ def with_id(stage: Stage, id: Word, *command: Word, token: str | None = None) ->
     return flat(stage.intruder.call("once", id, *command, keys=keys, token=token))
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD, sealed=GUARD)
+@by_guard(cooperative=GUARD, fenced=GUARD)
 def reply_to_anothers_id(stage: Stage) -> None:
     """get the stored reply to a call of another identity by its id, words and token"""
     clerks_id(stage)
@@ -115,7 +113,7 @@ def reply_to_anothers_id(stage: Stage) -> None:
     stage.intruder.call(*words, keys=[OTHER], digest=digest)
 
 
-@by_guard(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+@by_guard(cooperative=NOTHING, fenced=NOTHING)
 def conflict_with_anothers_id(stage: Stage) -> bool:
     """find out by a conflict which ids another identity, or another token, has used"""
     clerks_id(stage)
@@ -129,7 +127,7 @@ def conflict_with_anothers_id(stage: Stage) -> bool:
     return replies != [b"OK", b"OK", b"2", b"3"]
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD, sealed=GUARD)
+@by_guard(cooperative=GUARD, fenced=GUARD)
 def malformed_id(stage: Stage) -> None:
     """use an id that is empty, very long, not printable or a token, alone and in a batch"""
     batch = stage.intruder.head(stage.intruder.record[b"batch_digest"])
@@ -148,7 +146,7 @@ def malformed_id(stage: Stage) -> None:
     )
 
 
-@by_guard(cooperative=NOTHING, fenced=NOTHING, sealed=NOTHING)
+@by_guard(cooperative=NOTHING, fenced=NOTHING)
 def second_run_of_an_id(stage: Stage) -> bool:
     """run a call twice under one id, or match the ids of others by glob characters"""
     ids = [ID, "*", "?????", "[a-z]*", "run-?", f"{ID}#2", f"x:{ID}", "{a}", "..", "%00", "~" * 200]
@@ -160,7 +158,7 @@ def second_run_of_an_id(stage: Stage) -> bool:
 def once_name(identity: str, token_id: str) -> str:
     """Return the public name of the record of an id."""
     hashed = sha1(ID.encode(), usedforsecurity=False).hexdigest()
-    return f"{PUBLIC.once_prefix(identity)}{token_id}:{hashed}"
+    return f"{NAMES.once_prefix(identity)}{token_id}:{hashed}"
 
 
 def tamper(stage: Stage, name: str) -> None:
@@ -172,28 +170,28 @@ def tamper(stage: Stage, name: str) -> None:
         say(command[0], name, *command[1:])
 
 
-@directly(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+@directly(cooperative=POSSIBLE, fenced=POSSIBLE)
 def forget_own_id(stage: Stage) -> None:
     """forge, overwrite or expire the record of an own id, so that its call runs again"""
     with_id(stage, ID, "INCR", "jobs:n")
-    who = stage.operator.get(stage.keyspace.token(WORKER, token_digest(stage.tokens[WORKER])))
+    who = stage.operator.get(NAMES.token(WORKER, token_digest(stage.tokens[WORKER])))
     assert isinstance(who, bytes)
     stage.given("PING")
     stage.intruder.forget()
     tamper(stage, once_name(WORKER, TokenRecord.unpack(who).id))
 
 
-@directly(cooperative=POSSIBLE, fenced=ACL, sealed=ACL)
+@directly(cooperative=POSSIBLE, fenced=ACL)
 def anothers_stored_reply(stage: Stage) -> None:
     """read, forge or delete the record of another identity's id"""
     token_id = clerks_id(stage)
     tamper(stage, once_name(CLERK, token_id))
 
 
-@directly(cooperative=POSSIBLE, fenced=POSSIBLE, sealed=ACL)
+@directly(cooperative=POSSIBLE, fenced=POSSIBLE)
 def lift_own_restrictions(stage: Stage) -> None:
     """raise the caps of its token, or lift its restrictions, by writing its record"""
-    name = PUBLIC.token(WORKER, token_digest(stage.tokens[BOUND]))
+    name = NAMES.token(WORKER, token_digest(stage.tokens[BOUND]))
     stage.intruder.say("SETRANGE", name, FLAGS_AT, b"\0")
     stage.intruder.say("SETRANGE", name, 29, b"\x3f\0\0\0")
     stage.intruder.say("SETRANGE", name, 0, struct.pack("<d", 9e15))

@@ -241,10 +241,8 @@ def blocked_error(plan: UndoPlan) -> OperationError:
 
 def _arguments(store: Store, plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
     """Yield the arguments of `undo.lua` for each key."""
-    keys = store.keys
     for number, plan in enumerate(plans):
         yield plan.key
-        yield keys.physical(plan.key)
         yield f"{undo_prefix_of(store, plan.key)}{number}"
         yield plan.current.digest
         yield _expiry(plan.current.expires_ms)

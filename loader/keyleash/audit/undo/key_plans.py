@@ -42,7 +42,7 @@ from keyleash.operations.rights import VALUES
 from keyleash.operations.types import Param
 from keyleash.results import Instant, Result
 from keyleash.store.agent_keys import node_of
-from keyleash.store.keyspace import OPERATORS, PUBLIC_PREFIX
+from keyleash.store.keyspace import CONTROL_PREFIX, OPERATORS
 from keyleash.store.scripts import UNDO_MAX_BYTES
 from keyleash.store.server_check import PAYLOAD_SETTING
 from keyleash.store.store import Store
@@ -251,12 +251,11 @@ class UndoPlan(Result):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The present values, the before-images, and the prefixes of keyleash's own keys."""
+    """The present values and the before-images."""
 
     keys: Mapping[bytes, Value]
     images: Images
     time_ms: int
-    prefixes: tuple[bytes, ...] = ()
 
 
 def plan_key(
@@ -280,7 +279,7 @@ def plan_key(
         replace(conflict, by=_between(history, conflict))
         for conflict in _breaks(ordered, now.state, seen.time_ms)
     ]
-    if key.startswith(seen.prefixes):
+    if key.startswith(CONTROL_PREFIX.encode()):
         conflicts.append(Conflict(ConflictKind.CONTROL))
     image = first.before
     target = seen.images.restored(image)
@@ -468,8 +467,7 @@ def _require_planned(plan: UndoPlan, given: Iterable[str | bytes]) -> None:
 def _read_snapshot(store: Store, chosen: Mapping[bytes, Sequence[UndoStep]]) -> Snapshot:
     time_ms = store.now_ms()
     images = read_images(store, images_of(chosen.values()))
-    prefixes = (store.keys.prefix.encode(), PUBLIC_PREFIX.encode())
-    return Snapshot(read_keys(store, list(chosen)), images, time_ms, prefixes)
+    return Snapshot(read_keys(store, list(chosen)), images, time_ms)
 
 
 def _decided(

@@ -24,9 +24,8 @@ COLOURS = ((0.9, "red"), (0.7, "yellow"), (0.0, "green"))
 
 def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[RenderableType]:
     """Yield the lines and tables of a snapshot."""
-    sealed = ", sealed" if snapshot.is_sealed else ""
     replica = f", replica of {snapshot.primary}" if snapshot.primary else ""
-    yield Text(f"server     {settings.shown_url}{sealed}{replica}")
+    yield Text(f"server     {settings.shown_url}{replica}")
     if snapshot.active is None:
         return
     yield from _head(snapshot, snapshot.active)

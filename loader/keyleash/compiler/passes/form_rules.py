@@ -22,13 +22,14 @@ from keyleash.compiler.ir import (
 from keyleash.compiler.passes.order_dispatch import OFTEN_USED
 from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, captured, matcher
-from keyleash.compiler.replies import names_widths, restoration_of
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
 from keyleash.policy.model import AnySuffix, Grant, Literal
 from keyleash.policy.patterns import beginning
 
 _SCAN = OperationClass.SCAN
+_WITH_WIDTHS = frozenset({"BITFIELD", "BITFIELD_RO"})
+"""Commands whose arguments give the width of integers in the reply, such as `u63`."""
 
 _T = TypeVar("_T")
 
@@ -51,10 +52,9 @@ class _Grant:
 
 
 class _Kind(NamedTuple):
-    """Features of a guard that change its rules: before-images, keys in a vault, value rules."""
+    """Features of a guard that change its rules: before-images and value rules."""
 
     images: bool
-    sealed: bool
     values: Governing
 
 
@@ -72,9 +72,7 @@ def form_rules(guard: Guard, _table: CommandTable) -> Guard:
         for grant, matchers in zip(guard.identity.grants, guard.matchers, strict=True)
     )
     formed = _formed(
-        guard.usages,
-        grants,
-        _Kind(bool(guard.images), bool(guard.keyspace.vault), Governing.of(guard.value_plans)),
+        guard.usages, grants, _Kind(bool(guard.images), Governing.of(guard.value_plans))
     )
     return replace(
         guard,
@@ -188,8 +186,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         changes_first=kind.images and _changes(needs, 0, spec),
         changes_rest=kind.images and _changes(needs, -1, spec),
         stored=_counted(stored),
-        restore=restoration_of(spec, sealed=kind.sealed),
-        wide_integers=names_widths(spec),
+        wide_integers=spec.name in _WITH_WIDTHS,
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,

@@ -18,7 +18,7 @@ from keyleash.store.slots import (
 )
 
 
-def check_slots(context: Context, server: Server) -> Iterator[CheckResult]:
+def check_slots(_context: Context, server: Server) -> Iterator[CheckResult]:
     """Look for slots that no node serves, and for those that move key by key."""
     if unserved := unserved_slots(server.client):
         yield finding("slots-not-served", server.name, count=unserved)
@@ -27,8 +27,6 @@ def check_slots(context: Context, server: Server) -> Iterator[CheckResult]:
         effect = ""
         if home in moving:
             effect = "; operations on control keys and new leases wait, because one is the home"
-        elif context.keyspace.vault:
-            effect = "; calls of agents wait for these slots, because the cluster is sealed"
         slots = ", ".join(map(str, moving[:5])) + (" and more" if len(moving) > 5 else "")
         yield finding("slot-moving", server.name, slots=slots, effect=effect)
 

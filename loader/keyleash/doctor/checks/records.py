@@ -1,4 +1,4 @@
-"""Checks of keyleash's records, scripts and prefixes."""
+"""Checks of keyleash's records and scripts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.context import Context
-from keyleash.doctor.findings import CheckResult, DoctorFinding, Severity, Skipped, finding
+from keyleash.doctor.findings import CheckResult, DoctorFinding, Skipped, finding
 from keyleash.errors import UnreadableCommandsError
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.tokens.list import read_tokens
 from keyleash.store.deployment import Server
 from keyleash.store.guards import not_loaded, read_recorded
 from keyleash.store.identities import active_records, known_identities
-from keyleash.store.prefixes import PrefixChange
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import GuardSnapshot, read_snapshots
 from keyleash.store.store import Store, batches
@@ -33,13 +32,12 @@ def check_records(
     """
     keyspace = context.keyspace
     if prepared.digest != active.digest:
-        yield finding("policy-changed", key=context.shown_key(keyspace.policy))
+        yield finding("policy-changed", key=keyspace.policy)
     guards = {guard.identity: guard for guard in prepared.guards}
     store = context.store_of(context.main)
     known = known_identities(store)
     if unlisted := [name for name in guards if name not in known]:
-        key = context.shown_key(keyspace.layouts)
-        yield finding("no-layout", names=unlisted, key=key)
+        yield finding("no-layout", names=unlisted, key=keyspace.layouts)
     snapshots = read_snapshots(store, sorted({*guards, *known}))
     if missing := [name for name in guards if snapshots[name].record is None]:
         yield finding("no-guard", names=missing)
@@ -123,7 +121,7 @@ def check_scripts(context: Context, server: Server) -> Iterator[CheckResult]:
     if has_records:
         recorded = read_recorded(store)
         for identity, digest in recorded.changed:
-            key = context.shown_key(store.keys.source(identity))
+            key = store.keys.source(identity)
             yield finding("script-text-changed", node, digest=digest, identity=identity, key=key)
         for identity, digest in recorded.missing:
             yield finding("script-without-text", node, digest=digest, identity=identity)
@@ -141,14 +139,3 @@ def _not_in_cache(
     owners = {digest: name for name, record in records.items() for digest in record.digests}
     if missing := sorted({owners[item] for item in not_loaded(store, owners)}):
         yield finding("script-not-loaded", node, names=missing)
-
-
-def half_changed(change: PrefixChange) -> DoctorFinding:
-    """Return the finding for an unfinished change of prefixes."""
-    if change.is_switched:
-        severity = Severity.ERROR
-        state = "is under way or was interrupted: agents are suspended, and keys are in two places"
-    else:
-        severity = Severity.WARNING
-        state = "was begun and moved nothing yet; the old prefixes are in effect"
-    return finding("vault-half-changed", None, severity, kind=change.kind.value, state=state)

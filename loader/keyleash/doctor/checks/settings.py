@@ -196,12 +196,11 @@ def check_payloads(context: Context, server: Server) -> Iterator[CheckResult]:
         message = f"{listing(names, SHOWN)} may RESTORE, and {risk.message}"
         yield finding(RESTORE_CODE, server.name, risk=message, consequence="")
         return
-    # Agents with ACL users may write to their audit streams unless the server is sealed.
-    can_forge = context.fences and not context.keyspace.vault
+    # Agents with ACL users may write to their audit streams.
     yield finding(
         RESTORE_CODE,
         server.name,
-        Severity.WARNING if can_forge else Severity.ADVICE,
+        Severity.WARNING if context.fences else Severity.ADVICE,
         risk=risk.message,
         consequence=": a fenced agent can forge before-images in its audit stream, so until then"
         " `undo` and `audit as-of` do not restore those of fenced agents",

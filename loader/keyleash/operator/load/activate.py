@@ -36,7 +36,6 @@ from keyleash.store.guards import (
     retire_sources,
     step_lua_gc,
 )
-from keyleash.store.prefixes import server_keyspace
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import Client, operator_client, require_supported
@@ -154,14 +153,6 @@ def activate_policy(
     """
     others = [operator_client(other, "others") for other in others]
     require_supported(store.client, cluster=store.cluster is not None)
-    in_force = server_keyspace(store.client, store.keys.tag)
-    if store.keys != in_force:
-        # activate.lua checks this again, but the staged records would be wrong by then.
-        raise OperationError(
-            "activation-conflict",
-            "the key prefixes were changed while this policy was loaded",
-            help="load it again",
-        )
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
     if prepared.shards is not None:

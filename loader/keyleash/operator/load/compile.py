@@ -66,7 +66,6 @@ def prepare_policy(
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
     year: int | None = None,
-    mac_key: bytes | None = None,
     report: Progress | None = None,
 ) -> PreparedPolicy:
     """
@@ -107,7 +106,7 @@ def prepare_policy(
     if year is None:
         year = datetime.fromtimestamp(store.now_us() / 1_000_000, UTC).year
     compiled_against = table or shipped
-    shards = _shards(store, policy, mac_key) if store.keys.tag else None
+    shards = _shards(store, policy) if store.keys.tag else None
     leasing: tuple[Problem, ...] = ()
     if store.cluster is not None:
         primaries = sum(bool(node.slots) for node in store.cluster.nodes)
@@ -127,7 +126,7 @@ def prepare_policy(
     )
 
 
-def _shards(store: Store, policy: Policy, mac_key: bytes | None) -> Shards:
+def _shards(store: Store, policy: Policy) -> Shards:
     """Return what the guards of a cluster are compiled with.
 
     Raises:
@@ -144,18 +143,13 @@ def _shards(store: Store, policy: Policy, mac_key: bytes | None) -> Shards:
             help="guards use such keys: use a service that does not check the keys of scripts",
         )
     product, _ = release_of(info_section(store.client, "server"))
-    return Shards(mac_key or read_mac_key(store) or new_mac_key(), between=product == "redis")
+    return Shards(read_mac_key(store) or new_mac_key(), between=product == "redis")
 
 
-def prepare_active(store: Store, document: str, *, mac_key: bytes | None = None) -> PreparedPolicy:
+def prepare_active(store: Store, document: str) -> PreparedPolicy:
     """Compile the active policy again; it is in effect already, whatever the server's settings."""
     return prepare_policy(
-        store,
-        document,
-        file="<active policy>",
-        allow_eviction=True,
-        allow_unvalidated_restore=True,
-        mac_key=mac_key,
+        store, document, file="<active policy>", allow_eviction=True, allow_unvalidated_restore=True
     )
 
 
@@ -171,11 +165,7 @@ def _unread(error: UnreadableCommandsError, file: str, instead: CommandTable) ->
 
 
 class ServerSizes:
-    """Key sizes of one server; implements `evaluate.state.Sizes`.
-
-    Attributes:
-        keyspace: The keyspace; on a sealed server its vault prefixes all keys.
-    """
+    """Key sizes of one server; implements `evaluate.state.Sizes`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -12,7 +12,6 @@ from itertools import chain
 
 from keyleash.compiler import CompiledGuard
 from keyleash.compiler.emit import POLICY_DIGITS
-from keyleash.compiler.passes.protect_control_keys import protected_prefixes
 from keyleash.errors import PolicyError
 from keyleash.limits import pack_limits
 from keyleash.operator.load.compile import PreparedPolicy
@@ -20,6 +19,7 @@ from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
 from keyleash.policy.scripts import with_texts
+from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.records import ActivePolicy, GuardRecord, read_active
 from keyleash.store.snapshots import GuardSnapshot, find_identities, read_snapshots
 from keyleash.store.staging import StagedState
@@ -54,7 +54,6 @@ def record_of(guard: CompiledGuard, generation: int, commands: str) -> GuardReco
         idle_s=token.idle_s or 0,
         rotate_after_s=token.rotate_after_s or 0,
         limits=pack_limits(identity.limits),
-        is_sealed=bool(guard.plan.keyspace.vault),
         takes_runs=guard.plan.takes_runs,
         delegates=identity.delegate.depth > 0,
         takes_ids=identity.idempotency is not None,
@@ -335,9 +334,7 @@ def preview_load(store: Store, prepared: PreparedPolicy) -> Preview:
     """
     found = diff_with_server(store, prepared)
     before = Policy(()) if found.active is None else _active_policy(found.active, prepared)
-    diff = diff_policies(
-        before or Policy(()), prepared.policy, prepared.table, protected_prefixes(store.keys)
-    )
+    diff = diff_policies(before or Policy(()), prepared.policy, prepared.table, (CONTROL_PREFIX,))
     unchanged = set(diff.unchanged)
     return Preview(
         active=found.active,

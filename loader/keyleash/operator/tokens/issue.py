@@ -150,7 +150,6 @@ def issue_token(
         OperationError (bad-restriction): a restriction is malformed, or not within the grants
             of the identity.
         OperationError (bad-label): a label is malformed.
-        OperationError (vault-changing): the key prefixes were changed meanwhile.
         SecretInTextError: *note*, *meta* or a restriction contains a token.
         TypeError, ValueError: an argument has a wrong type or value; nothing was issued.
     """

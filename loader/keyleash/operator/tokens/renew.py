@@ -7,7 +7,7 @@ from typing import Annotated
 from keyleash.client.renewal import Renewal
 from keyleash.errors import OperationError
 from keyleash.operations import operation
-from keyleash.operations.rights import IN_FORCE, LOG_ACTION, TOKENS, each, joint
+from keyleash.operations.rights import LOG_ACTION, TOKENS, each
 from keyleash.operations.types import Duration, Param, TokenId
 from keyleash.operator.tokens.issue import not_active
 from keyleash.operator.tokens.list import TokenInfo, require_token
@@ -24,8 +24,8 @@ RenewTtl = Annotated[
 @operation(
     "token renew",
     rights=(
-        *TOKENS, IN_FORCE, LOG_ACTION,
-        joint("eval", "~sealed", "~control"), each("xlen", "%R~control"),
+        *TOKENS, LOG_ACTION,
+        each("eval", "~control"), each("xlen", "%R~control"),
         each("hget", "%R~guard", "%R~tokens"), each("hdel", "%W~tokens"),
         each("get", "%R~token"), each("set", "%W~token"),
         each("pexpireat", "%W~children_prefix"),
