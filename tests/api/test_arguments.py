@@ -130,7 +130,6 @@ def test_token_as_a_key_is_not_shown_by_the_denial(leash: Leash) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda op, _: op.fence.plan(tier="nope"),
         lambda op, _: op.freeze("one", reason=" "),
         lambda op, _: op.freeze("one", reason="x", duration=timedelta.max),
         lambda op, _: op.audit.timeline("k:a", limit=-1),

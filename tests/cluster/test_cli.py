@@ -160,10 +160,10 @@ def test_change_names_the_cluster_and_counts_the_keys_of_all_nodes(loaded: RealC
     count = sum(node.admin.dbsize() for node in loaded.primaries)
     described = f"cluster of 3 nodes, home 127.0.0.1:{home.port}"
     for node in loaded.primaries:
-        shown = Cli(f"redis://127.0.0.1:{node.port}").run("fence", "apply", "--yes")
+        shown = Cli(f"redis://127.0.0.1:{node.port}").run("fence", "remove", "--all", "--yes")
         assert f"{described}, {count} keys)" in shown.stderr
     loaded.other(home, loaded.nodes[0]).kill()
-    assert f"{described})" in Cli(loaded.url).run("fence", "apply", "--yes").stderr
+    assert f"{described})" in Cli(loaded.url).run("fence", "remove", "--all", "--yes").stderr
 
 
 def test_doctor_prints_findings_of_several_nodes_once(loaded: RealCluster) -> None:

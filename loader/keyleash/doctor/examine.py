@@ -198,7 +198,8 @@ def _results_of_one_generation(
     """Repeat the checks if a policy is loaded meanwhile, which looks like corrupt records."""
     keys = Keyspace("" if nodes is None else HOME_TAG)
     try:
-        Store(servers[0].client, keys).ask_home()
+        if nodes is not None:
+            Store(servers[0].client, keys).ask_home()
     except redis_errors.ResponseError as error:
         if not is_of_a_cluster(error):
             raise
