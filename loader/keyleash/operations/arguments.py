@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from enum import StrEnum
 from functools import cache, wraps
 from types import SimpleNamespace, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,7 +11,6 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from keyleash.store.token import reject_tokens
 
 C = TypeVar("C", bound=type)
-E = TypeVar("E", bound=StrEnum)
 
 MAY_BE_TOKENS = frozenset({"token", "token_id", "which", "document", "url", "hashes", "command"})
 """Parameters that may be tokens, or whose functions have an error for one."""
@@ -35,19 +33,6 @@ def checked(cls: C) -> C:
             wrapped = _checked(function)
             setattr(cls, name, kind(wrapped) if kind else wrapped)
     return cls
-
-
-def choice(name: str, kind: type[E], value: str) -> E:
-    """Return the member of an enum that a text names.
-
-    Raises:
-        ValueError: there is none.
-    """
-    try:
-        return kind(value)
-    except ValueError:
-        known = ", ".join(f"`{member}`" for member in kind)
-        raise ValueError(f"`{name}` must be one of {known}") from None
 
 
 def show_filters(function: Callable[..., Any]) -> None:
