@@ -49,7 +49,9 @@ class Agent:
         self.key = token, protocol
         self.users = 0
         self._upstream = upstream
-        base = type("UpstreamConnection", (PipeConnection,), {"upstream": upstream})
+        # A guarded connection goes back to the agent whose token it has, and to no other.
+        attributes = {"upstream": upstream, "agent": self}
+        base = type("UpstreamConnection", (PipeConnection,), attributes)
         self._kind = self._guarded(base)
         self._kind.check_every_s = CHECK_S
         caller: Any = self._kind.caller_class
@@ -99,9 +101,15 @@ class Agent:
 
     async def run_each(self, commands: Sequence[Words]) -> list[Any]:
         """Return the replies and errors of plain commands, which are one batch."""
-        connection, replies = self.take(), []
+        connection, replies = self.take(), list[Any]()
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
+            try:
+                await connection.send_packed_command(connection.pack_commands(commands))
+            except ResponseError as error:
+                # Nothing was sent.
+                if len(commands) == 1:
+                    return [error]
+                return [(await self.run_each([words]))[0] for words in commands]
             for _ in commands:
                 try:
                     replies.append(await connection.read_response(True))
@@ -115,7 +123,7 @@ class Agent:
 def _is_done(connection: Any) -> bool:
     """Return whether a guarded connection may be used again; end what was left unfinished."""
     dialogue = connection._dialogue
-    if dialogue.is_idle and not dialogue.subscriptions.active:
+    if dialogue.is_idle and connection.is_answered and not dialogue.subscriptions.active:
         connection.unpin()
     else:
         dialogue.clear()
@@ -165,7 +173,7 @@ class ClusterAgent(Agent):
 
     def hold(self) -> Any:
         """Return what runs a transaction, or commands that need more."""
-        return ClusterTransaction(self._cluster)
+        return ClusterTransaction(self, self._cluster)
 
     async def verify(self) -> None:
         """Ask the guard at the home about the token."""
@@ -182,10 +190,12 @@ class ClusterTransaction:
     """WATCH, MULTI and EXEC on a cluster, where their keys say which node they are for.
 
     Attributes:
+        agent: The holder of its token.
         queued: The commands since MULTI; None outside of a transaction.
     """
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, agent: ClusterAgent, cluster: Any) -> None:
+        self.agent = agent
         self.queued: list[Words] | None = None
         self._cluster = cluster
         self._pipeline: Any = None
@@ -215,11 +225,24 @@ class ClusterTransaction:
         if name == "UNWATCH":
             self.abandon()
             return b"OK"
+        if name == "SCAN" and len(words) > 1 and words[1].isdigit():
+            return await self._scan(int(words[1]), words[2:])
         if name != "WATCH" and self._pipeline is None:
             return await self._cluster.execute_command(*words)
         if self._pipeline is None:
             self._pipeline = self._cluster.pipeline(True)
         return await self._pipeline.immediate_execute_command(*words)
+
+    async def _scan(self, cursor: int, options: Words) -> Any:
+        """Scan one node after the other; the cursor names the node and the place in it."""
+        nodes = self._cluster.nodes_manager.get_nodes_by_server_type("primary")
+        nodes.sort(key=lambda node: node.name)
+        place, at = divmod(cursor, len(nodes))
+        target = {"target_nodes": nodes[at]}
+        cursors, keys = await self._cluster.execute_command("SCAN", place, *options, **target)
+        place = int(cursors.popitem()[1])
+        following = place * len(nodes) + at if place else (at + 1) % len(nodes)
+        return [b"%d" % following, keys]
 
     async def _run_queued(self, words: Words) -> Any:
         queued, name = self.queued, words[0]

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import traceback
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -111,8 +114,7 @@ class Connection(asyncio.Protocol):
                 task.cancel()
         if self._task is None and self._call is None:
             self._let_go()
-        if self.listener is not None and self.agent is not None:
-            self.agent.give_back(self.listener)
+        self._unlisten()
         self.gateway.remove(self)
 
     def pause_writing(self) -> None:
@@ -184,10 +186,9 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Start with the next commands, unless there are none or the agent does not read."""
+        if self.gateway.is_draining and self.held is None and not (self._call or self._task):
+            self.end()
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
-            if self.gateway.is_draining and self.held is None:
-                self.end()
-                return
             words = self._queue[0]
             if not self._is_plain(words):
                 self._queue.popleft()
@@ -223,8 +224,8 @@ class Connection(asyncio.Protocol):
         Returns:
             False, and nothing was sent, if they need more.
         """
-        assert self.agent is not None  # noqa: S101 - plain commands have one
-        connection = self.agent.take_for(commands)
+        agent: Any = self.agent
+        connection = agent.take_for(commands)
         if connection is None:
             return False
         dialogue = connection._dialogue
@@ -233,11 +234,16 @@ class Connection(asyncio.Protocol):
         else:
             call = dialogue.lone_batch(commands, BatchMode.EACH)
         if call is None:
-            self.agent.give_back(connection)
+            agent.give_back(connection)
             return False
         call.correlation = self.correlation
         source.set(self.source)
-        packet = connection._packed([call], is_due=True)
+        try:
+            packet = connection._packed([call], is_due=True)
+        except Exception:
+            # The other way has the error of each command.
+            agent.give_back(connection)
+            return False
         self._call = call, connection
         connection.pipe.send(packet[0], self._reply_came)
         self.gateway.calls += 1
@@ -259,8 +265,7 @@ class Connection(asyncio.Protocol):
         else:
             connection._dialogue.due.clear()
             out = b"" if self._ends else self._passed(call, connection, frame)
-        if self.agent is not None:
-            self.agent.give_back(connection)
+        connection.agent.give_back(connection)
         if self._ends:
             return
         self.write(out)
@@ -285,13 +290,12 @@ class Connection(asyncio.Protocol):
 
     async def _recovered(self, call: Call, connection: Any, frame: bytes) -> bytes:
         """Return what to reply to a call whose first reply is an error."""
-        assert self.agent is not None  # noqa: S101 - it has made a call
         try:
             flow = connection._dialogue.receive_all(undecoded=True)
             replies = await connection._drive(flow, {}, received=parse(frame))
             values = [reply.error or reply.value for reply in replies]
         finally:
-            self.agent.give_back(connection)
+            connection.agent.give_back(connection)
         if all(map(is_redirect, values)):
             return await self._run_plain(call.commands)
         return self._encoded(call.commands, values)
@@ -313,7 +317,7 @@ class Connection(asyncio.Protocol):
             with correlation(self.correlation):
                 out = await running
         except ResponseError as error:
-            out = b"-%b\r\n" % error_line(error)
+            out = b"-%b\r\n" % error_line(error) * count
         except (*LOST, OSError) as error:
             self._let_go()
             if is_sent(error):
@@ -321,7 +325,11 @@ class Connection(asyncio.Protocol):
                 return
             out = b"-LOADING keyleash: no connection to the server\r\n" * count
         except Exception:
-            logger.exception("connection %d failed", self.number)
+            # Neither message nor locals, which may have what the agent sent.
+            kind, _, trace = sys.exc_info()
+            where = traceback.extract_tb(trace)[-1]
+            name, line = Path(where.filename).name, where.lineno
+            logger.error("connection %d: %s in %s:%d", self.number, kind, name, line)  # noqa: TRY400
             self.cut("failed")
         finally:
             self._task = None
@@ -332,9 +340,9 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def _let_go(self) -> None:
-        connection, self.held = self.held, None
-        if connection is not None and self.agent is not None:
-            self.agent.give_back(connection)
+        held, self.held = self.held, None
+        if held is not None:
+            held.agent.give_back(held)
 
     async def _run_plain(self, commands: Sequence[Words]) -> bytes:
         assert self.agent is not None  # noqa: S101 - plain commands have one
@@ -416,8 +424,8 @@ class Connection(asyncio.Protocol):
 
     def _unlisten(self) -> None:
         listener, self.listener, self._listening = self.listener, None, None
-        if listener is not None and self.agent is not None:
-            self.agent.give_back(listener)
+        if listener is not None:
+            listener.agent.give_back(listener)
 
     async def _pass_messages(self, listener: Any) -> None:
         try:
@@ -470,11 +478,9 @@ class Connection(asyncio.Protocol):
         self._unlisten()
         if self.agent is not None:
             self.gateway.leave(self)
+        self._requests.is_trusted = False
         self.protocol, self.name, self.correlation = 2, b"", f"gw-{self.number}"
-        if self.held is not None:
-            self.held._dialogue.clear()
-            self.held.abandon()
-            self._let_go()
+        self._let_go()
 
 
 @lru_cache(maxsize=1024)
@@ -484,8 +490,9 @@ def _name_of(word: bytes) -> str:
 
 @lru_cache(maxsize=1024)
 def _is_plain_name(name: str) -> bool:
-    # redis-py allows arguments in a name, and servers do not.
-    return name not in own.COMMANDS and role_of(name) is None and " " not in name
+    # redis-py allows arguments in a name, and servers do not. SCAN is one of several nodes.
+    is_special = name in own.COMMANDS or role_of(name) is not None or name == "SCAN"
+    return not is_special and " " not in name
 
 
 def _is_of_transaction(words: Words) -> bool:

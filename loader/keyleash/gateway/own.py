@@ -203,6 +203,14 @@ async def with_id(connection: Any, words: Words) -> bytes:
     return reply
 
 
+async def cluster(connection: Any, words: Words) -> bytes:
+    """CLUSTER: a gateway is one server, also before a cluster, whose nodes agents do not reach."""
+    if connection.gateway.upstream.is_cluster:
+        raise ResponseError("This instance has cluster support disabled")
+    reply: bytes = await connection.run_held(words)
+    return reply
+
+
 async def reset(connection: Any, words: Words) -> bytes:
     """RESET: forget everything, also the token."""
     connection.reset()
@@ -217,8 +225,8 @@ async def quit(connection: Any, words: Words) -> bytes:
 
 
 COMMANDS: dict[str, Handler] = {
-    "AUTH": auth, "CLIENT": client, "COMMAND": command, "HELLO": hello, "INFO": info,
-    "KEYLEASH": with_id, "QUIT": quit, "RESET": reset, "SELECT": select,
+    "AUTH": auth, "CLIENT": client, "CLUSTER": cluster, "COMMAND": command, "HELLO": hello,
+    "INFO": info, "KEYLEASH": with_id, "QUIT": quit, "RESET": reset, "SELECT": select,
 }  # fmt: skip
 ALWAYS = frozenset({"KEYLEASH", "QUIT", "RESET"})
 """Those that are answered within MULTI, too."""

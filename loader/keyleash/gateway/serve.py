@@ -197,10 +197,12 @@ class Gateway:
             return
         self._unauthenticated += 1
         agent.users -= 1
-        self._users[agent.key[0]] -= 1
-        if not agent.users:
-            self._agents.pop(agent.key, None)
-            del self._users[agent.key[0]]
+        token = agent.key[0]
+        self._users[token] -= 1
+        if not self._users[token]:
+            del self._users[token]
+        if not agent.users and self._agents.get(agent.key) is agent:
+            del self._agents[agent.key]
 
     def agent_of(self, agent: Agent, protocol: int) -> Agent:
         """Return the agent with the same token for another protocol."""

@@ -301,15 +301,17 @@ class PipeConnection:
     Attributes:
         upstream: The servers. `agents` makes subclasses that know them.
         pipe: The pipe in use; None if there is none yet.
+        agent: The holder of its token.
         server: On a cluster, the node of redis-py's client.
     """
 
     upstream: ClassVar[Upstream]
+    agent: ClassVar[Any]
     server: Any
     takes_parts = True
     encoder: Any = Encoder("utf-8", "strict", False)
     socket_timeout = None
-    health_check_interval = 0
+    health_check_interval = db = 0
     retry: Any
     _is_open: bool
     _dialogue: Any
@@ -317,10 +319,17 @@ class PipeConnection:
 
     def __init__(self, host: str = "", port: int = 0, **_: Any) -> None:
         self.retry = Retry(NoBackoff(), 0)
-        self.node = self.upstream.node(host, int(port))
+        self.host, self.port = host, int(port)
+        self.node = self.upstream.node(host, self.port)
         self.pipe: Pipe | None = None
         self._is_pinned = False
         self._inbox = Inbox()
+        self._awaited = 0
+
+    @property
+    def is_answered(self) -> bool:
+        """True if no reply is to come, which the next user would get."""
+        return not self._awaited
 
     @property
     def is_connected(self) -> bool:
@@ -355,7 +364,7 @@ class PipeConnection:
 
     def abandon(self) -> None:
         """Forget the replies to come; close a pipe of its own."""
-        self._inbox = Inbox()
+        self._inbox, self._awaited = Inbox(), 0
         if self._is_pinned and self.pipe is not None:
             self.pipe.listener = None
             self.pipe.close()
@@ -370,6 +379,9 @@ class PipeConnection:
 
     def _leave(self) -> None:
         self.pipe, self._is_pinned, self._is_open = None, False, False
+
+    def mark_for_reconnect(self) -> None:
+        """Do nothing: pipes outlast the list of nodes."""
 
     def should_reconnect(self) -> bool:
         """Return False: the server does not ask for it."""
@@ -394,6 +406,7 @@ class PipeConnection:
             self.pipe.listener = self._inbox.put
             self.pipe.send(b"".join(parts))
         else:
+            self._awaited += len(parts)
             self.pipe.send(b"".join(parts), *[self._inbox.put] * len(parts))
 
     async def read_response(
@@ -405,6 +418,7 @@ class PipeConnection:
                 reply = await self._inbox.get()
         except TimeoutError:
             return None
+        self._awaited = max(0, self._awaited - 1)
         if isinstance(reply, Exception):
             raise reply
         return reply
