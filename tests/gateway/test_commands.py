@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import redis
 
+import keyleash
+from gateway.conftest import BROAD
 from keyleash.operator.tokens.revoke import revoke
 from support.gateways import Raw, ServedGateway
-from support.leash import Leash
+from support.leash import Leash, grant
 
 Connect = Callable[..., Raw]
 
@@ -114,3 +116,84 @@ def test_redis_py_works_by_its_url_alone(leash: Leash, gateway: ServedGateway) -
             assert client.exists("k:lock") == 1
         assert client.exists("k:lock") == 0
         client.close()
+
+
+def test_a_connection_that_changes_its_token_takes_nothing_of_the_old_one_along(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """After AUTH with another token, calls are those of the new one, for others as well."""
+    leash.load(one=BROAD, two={"grants": [grant("read", keys="k:*")]})
+    tokens = [leash.issue(name).token for name in ("one", "two")]
+    agent = connect(gateway.port, tokens[0], 3)
+    agent.call("SUBSCRIBE", "c:1")
+    assert agent.call("AUTH", tokens[1]) == b"+OK\r\n"
+    assert agent.call("UNSUBSCRIBE", "c:1")
+    others = [connect(gateway.port, tokens[1]) for _ in range(3)]
+    for other in (agent, *others):
+        assert other.call("SET", "k:a", 1).startswith(b"-LEASH CLASS_NOT_GRANTED")
+
+
+def test_agents_that_leave_early_leave_no_reply_to_others(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Connections close while calls of every kind are under way; others get their own replies."""
+    token = leash.issue("one").token
+    stays = connect(gateway.port, token)
+    kinds: list[list[tuple[object, ...]]] = [
+        [("SET", "k:x", "theirs")],
+        [("MULTI",), ("SET", "k:x", "theirs"), ("GET", "k:x"), ("EXEC",)],
+        [("WATCH", "k:x"), ("GET", "k:x")],
+        [("BLPOP", "k:none", 5)],
+        [("KEYS", "k:*"), ("INFO",)],
+        [("GET", "k:x")] * 40,
+        [("SUBSCRIBE", "c:1")],
+    ]
+    for number in range(60):
+        for commands in kinds:
+            leaves = Raw(gateway.port)
+            leaves.send(("AUTH", token), *commands)
+            if number % 3:
+                leaves.reply()
+            leaves.close()
+        assert stays.call("SET", f"k:{number}", number) == b"+OK\r\n"
+        assert stays.call("GET", f"k:{number}") == b"$%d\r\n%d\r\n" % (len(str(number)), number)
+
+
+def test_a_write_that_too_few_replicas_have_is_reported(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """The error says that it ran; commands beside it have their own replies."""
+    leash.load(one={**BROAD, "durability": {"wait_replicas": 1, "timeout": "20ms"}})
+    agent = connect(gateway.port, leash.issue("one").token)
+    agent.send(("SET", "k:a", 1), ("GET", "k:a"))
+    assert agent.reply().startswith(b"-NOTREPLICATED the call was done")
+    assert agent.reply() == b"$1\r\n1\r\n"
+
+
+def test_a_command_with_an_id_runs_once(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """KEYLEASH ONCE before a command, or before EXEC, gives the call an idempotency id."""
+    leash.load(one={**BROAD, "idempotency": {"keep": "1h"}})
+    agent = connect(gateway.port, leash.issue("one").token)
+    for _ in range(2):
+        assert agent.call("KEYLEASH", "ONCE", "a", "INCR", "k:n") == b":1\r\n"
+        agent.send(("MULTI",), ("INCR", "k:m"), ("KEYLEASH", "ONCE", "b", "EXEC"))
+        assert [agent.reply() for _ in range(3)][2] == b"*1\r\n:1\r\n"
+
+
+def test_calls_have_the_name_of_the_client_and_its_address(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """CLIENT SETNAME gives the correlation id, the connection otherwise; and the source."""
+    leash.load(one={**BROAD, "audit": {"source": True}})
+    agent = connect(gateway.port, leash.issue("one").token)
+    number = agent.call("CLIENT", "ID")[1:-2].decode()
+    agent.call("SET", "k:a", 1)
+    agent.call("CLIENT", "SETNAME", "req-7")
+    agent.send(("SET", "k:a", 2), ("SET", "k:b", 3))
+    assert [agent.reply() for _ in range(2)] == [b"+OK\r\n"] * 2
+    host, port = agent.socket.getsockname()
+    events = [*keyleash.Operator(leash.admin).audit.events("one")]
+    assert [event.correlation for event in events] == [f"gw-{number}", "req-7", "req-7"]
+    assert {event.source for event in events} == {f"{host}:{port}"}

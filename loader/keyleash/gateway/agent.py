@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,6 +13,7 @@ from keyleash.client.actions import Words
 from keyleash.client.aio_cluster import RedisCluster
 from keyleash.client.aio_cluster_pipeline import AsyncSpread
 from keyleash.client.aio_connection import AsyncGuarded
+from keyleash.client.batches import chunks
 from keyleash.client.calls import Call
 from keyleash.client.pools import guarded_class
 from keyleash.client.routing import HOME_SLOT
@@ -101,23 +102,32 @@ class Agent:
 
     async def run_each(self, commands: Sequence[Words]) -> list[Any]:
         """Return the replies and errors of plain commands, which are one batch."""
-        connection, replies = self.take(), list[Any]()
+        connection, replies = self.take(), dict[Call, list[Any]]()
         try:
-            try:
-                await connection.send_packed_command(connection.pack_commands(commands))
-            except ResponseError as error:
-                # Nothing was sent.
-                if len(commands) == 1:
-                    return [error]
-                return [(await self.run_each([words]))[0] for words in commands]
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response(True))
-                except ResponseError as error:
-                    replies.append(error)
+            # One after the other, since a call that is repeated must not be overtaken.
+            for part in chunks(commands, range(len(commands))):
+                mode = BatchMode.EACH if len(part) > 1 else None
+                call = Call([commands[at] for at in part], mode)
+                await connection.exchange([call], replies.__setitem__)
+        except ResponseError as error:
+            # A command cannot be sent; of a batch, each goes alone.
+            if len(commands) == 1:
+                return [error]
+            done = sum(map(len, replies.values()))
+            rest = [(await self.run_each([words]))[0] for words in commands[done:]]
+            return [*_values(replies), *rest]
         finally:
             self.give_back(connection)
-        return replies
+        return _values(replies)
+
+
+def _values(replies: Mapping[Call, Sequence[Any]]) -> list[Any]:
+    return [_value(reply) for several in replies.values() for reply in several]
+
+
+def _value(reply: Any) -> Any:
+    """Return a reply; its error, also if it ran and too few replicas have it, in its place."""
+    return getattr(reply, "short", reply.error) or reply.read_response()
 
 
 def _is_done(connection: Any) -> bool:
@@ -183,7 +193,7 @@ class ClusterAgent(Agent):
     async def run_each(self, commands: Sequence[Words]) -> list[Any]:
         """Return the replies and errors of plain commands, which are a batch for each slot."""
         replies = await AsyncSpread(self._cluster, commands).run()
-        return [reply.error or reply.read_response() for reply in replies]
+        return [_value(reply) for reply in replies]
 
 
 class ClusterTransaction:

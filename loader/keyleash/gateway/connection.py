@@ -12,10 +12,10 @@ import logging
 import sys
 import traceback
 from collections import deque
-from collections.abc import Coroutine, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Coroutine, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
@@ -27,7 +27,7 @@ from keyleash.client.command_words import Role, role_of
 from keyleash.client.correlation import correlation
 from keyleash.client.retries import is_sent
 from keyleash.client.routing import is_redirect
-from keyleash.errors import ArgsTooManyError, LeashError
+from keyleash.errors import ArgsTooManyError, KeyleashError, LeashError
 from keyleash.gateway import own
 from keyleash.gateway.agent import Agent, source
 from keyleash.gateway.resp import (
@@ -56,6 +56,7 @@ LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
 
+Run: TypeAlias = Callable[[], Coroutine[Any, Any, bytes]]
 logger = logging.getLogger("keyleash.gateway")
 
 
@@ -192,11 +193,11 @@ class Connection(asyncio.Protocol):
             words = self._queue[0]
             if not self._is_plain(words):
                 self._queue.popleft()
-                self._start(self._run_special(words), [words])
+                self._start(partial(self._run_special, words), [words])
             else:
                 commands = self._plain_commands()
                 if not self._send_at_once(commands):
-                    self._start(self._run_plain(commands), commands)
+                    self._start(partial(self._run_plain, commands), commands)
         if self._is_reading_paused and len(self._queue) < MAX_QUEUED // 2:
             self._is_reading_paused = False
             self.transport.resume_reading()
@@ -260,7 +261,7 @@ class Connection(asyncio.Protocol):
             if not self._ends:
                 self.cut("upstream")
         elif frame[0] == 45 and not self._ends:
-            self._start(self._recovered(call, connection, frame), call.commands)
+            self._start(partial(self._recovered, call, connection, frame), call.commands)
             return
         else:
             connection._dialogue.due.clear()
@@ -306,17 +307,17 @@ class Connection(asyncio.Protocol):
             for words, value in zip(commands, values, strict=True)
         )
 
-    def _start(self, running: Coroutine[Any, Any, bytes], commands: Sequence[Any]) -> None:
+    def _start(self, run: Run, commands: Sequence[Any]) -> None:
         """Run what takes more than one step."""
-        self._task = self._loop.create_task(self._finish(running, len(commands)))
+        self._task = self._loop.create_task(self._finish(run, len(commands)))
 
-    async def _finish(self, running: Coroutine[Any, Any, bytes], count: int) -> None:
+    async def _finish(self, run: Run, count: int) -> None:
         out = b""
         try:
             source.set(self.source)
             with correlation(self.correlation):
-                out = await running
-        except ResponseError as error:
+                out = await run()
+        except (ResponseError, KeyleashError) as error:
             out = b"-%b\r\n" % error_line(error) * count
         except (*LOST, OSError) as error:
             self._let_go()

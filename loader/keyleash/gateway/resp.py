@@ -16,6 +16,7 @@ from keyleash.client.caller import is_final
 from keyleash.client.command_words import upper
 from keyleash.client.resp3 import as_resp3
 from keyleash.client.session import counts
+from keyleash.errors import KeyleashError
 from keyleash.store.wire import MAX_ARGUMENTS
 
 MAX_REQUEST_BYTES = (64 << 20) + 1024
@@ -217,7 +218,10 @@ def _parse(frame: bytes, at: int) -> tuple[Any, int]:
 def error_line(error: Exception) -> bytes:
     """Return the line of an error reply, without the mark before it."""
     line: Any = getattr(error, "line", None)
-    if line is None:
+    if line is None and isinstance(error, KeyleashError):
+        line = f"{error.code.replace('-', '').upper()} {error.message}"
+        line += f" ({error.help})" if error.help else ""
+    elif line is None:
         line = f"{getattr(error, 'status_code', None) or 'ERR'} {error}"
     if isinstance(line, str):
         line = line.encode("utf-8", "surrogateescape")
