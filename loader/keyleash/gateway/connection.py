@@ -44,8 +44,8 @@ from keyleash.gateway.resp import (
 )
 from keyleash.store.wire import MAX_ARGUMENTS, BatchMode
 
-MAX_QUEUED = 1024
-"""Commands that wait; then the connection is not read from."""
+MAX_QUEUED, MAX_QUEUED_BYTES = 1024, 1 << 20
+"""Commands that wait, and their size; then the connection is not read from until they ran."""
 MAX_UNSENT = 1 << 20
 """Bytes of replies that wait; then no further command runs until the agent has read them."""
 MAX_UNREAD = 8 << 20
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._is_paused = self._is_reading_paused = self._ends = False
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
-        self._unsent = 0
+        self._unsent = self._waiting_bytes = 0
         self.transport: Any = None
 
     # Transport.
@@ -132,7 +132,9 @@ class Connection(asyncio.Protocol):
         """Queue the commands that have arrived."""
         if self._ends:
             return
-        self._moved_at = self._loop.time()
+        if self.agent is not None:
+            self._moved_at = self._loop.time()
+        self._waiting_bytes = len(data) + (self._waiting_bytes if self._queue else 0)
         try:
             commands = self._requests.feed(data)
         except ProtocolError as error:
@@ -143,7 +145,8 @@ class Connection(asyncio.Protocol):
                 self._queue.append(words)
             else:
                 self._queue.append((_name_of(words[0]), *words[1:]))
-        if len(self._queue) > MAX_QUEUED and not self._is_reading_paused:
+        is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
+        if is_full and self._queue and not self._is_reading_paused:
             self._is_reading_paused = True
             self.transport.pause_reading()
         if self._call is None and self._task is None:
@@ -157,7 +160,7 @@ class Connection(asyncio.Protocol):
         elif now - self._moved_at > STALL_S:
             if self._is_paused and (size := self.transport.get_write_buffer_size()) < self._unsent:
                 self._moved_at, self._unsent = now, size
-            elif self._is_paused or (self._requests.size and not self._is_reading_paused):
+            elif self._is_paused or (self.unfinished_bytes and not self._is_reading_paused):
                 self.cut("stalled")
 
     def refuse(self, line: bytes) -> None:
@@ -183,6 +186,11 @@ class Connection(asyncio.Protocol):
         """True if it awaits no reply."""
         return self._call is None and self._task is None and not self._queue
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """The size of a request that has not arrived whole."""
+        return self._requests.size
+
     # Commands.
 
     def _next(self) -> None:
@@ -198,7 +206,7 @@ class Connection(asyncio.Protocol):
                 commands = self._plain_commands()
                 if not self._send_at_once(commands):
                     self._start(partial(self._run_plain, commands), commands)
-        if self._is_reading_paused and len(self._queue) < MAX_QUEUED // 2:
+        if self._is_reading_paused and not self._queue:
             self._is_reading_paused = False
             self.transport.resume_reading()
 

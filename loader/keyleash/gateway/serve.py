@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from keyleash.gateway.upstream import Upstream
 MAX_CONNECTIONS = 10_000
 MAX_OF_TOKEN = 2_000
 MAX_UNAUTHENTICATED = 1_000
+MAX_UNFINISHED = 256 << 20
+"""Bytes of requests that have not arrived whole, in all; then the largest are cut."""
 LOGINS_AT_ONCE = 8
 DENIED_LOGIN_S = 0.5
 """The pause after a denied login, so that a flood of them takes nothing from others."""
@@ -137,6 +140,12 @@ class Gateway:
                 connection.check(now)
             for pipe in self.upstream.pipes:
                 pipe.close_if_silent()
+            size = sum(connection.unfinished_bytes for connection in self.connections)
+            while size > MAX_UNFINISHED:
+                largest = max(self.connections, key=lambda connection: connection.unfinished_bytes)
+                size -= largest.unfinished_bytes
+                self.connections.discard(largest)
+                largest.cut("memory")
 
     async def drain(self) -> None:
         """Accept no more connections; end each when its replies are delivered, all after 10 s."""
@@ -275,7 +284,8 @@ class Gateway:
 
 
 def _unusable(where: str, error: OSError) -> OperationError:
-    reason = (error.strerror or str(error)).lower()
+    # uvloop and asyncio put their own words before those of the system.
+    reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
     return OperationError(
         "port-in-use",
         f"cannot listen on {where}: {reason}",
