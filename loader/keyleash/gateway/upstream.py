@@ -72,7 +72,8 @@ class Pipe(asyncio.Protocol):
             self._heard_at = self._loop.time()
         self._sinks.extend(sinks)
         # uvloop writes once per iteration of the event loop.
-        self._transport.write(packet)
+        if not self._transport.is_closing():
+            self._transport.write(packet)
 
     def data_received(self, data: bytes) -> None:
         """Give each reply to whom it belongs."""
