@@ -183,8 +183,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """True if it awaits no reply."""
-        return self._call is None and self._task is None and not self._queue
+        """True if it awaits no reply, and has no transaction."""
+        return not (self._call or self._task or self._queue or self.held)
 
     @property
     def unfinished_bytes(self) -> int:
