@@ -55,6 +55,7 @@ FIRST_BATCH = 16
 LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
+NO_SERVER = b"LOADING keyleash: no connection to the server"
 
 Run: TypeAlias = Callable[[], Coroutine[Any, Any, bytes]]
 logger = logging.getLogger("keyleash.gateway")
@@ -317,22 +318,27 @@ class Connection(asyncio.Protocol):
 
     def _start(self, run: Run, commands: Sequence[Any]) -> None:
         """Run what takes more than one step."""
-        self._task = self._loop.create_task(self._finish(run, len(commands)))
+        self._task = self._loop.create_task(self._finish(run, commands))
 
-    async def _finish(self, run: Run, count: int) -> None:
+    async def _finish(self, run: Run, commands: Sequence[Any]) -> None:
         out = b""
         try:
             source.set(self.source)
             with correlation(self.correlation):
                 out = await run()
         except (ResponseError, KeyleashError) as error:
-            out = b"-%b\r\n" % error_line(error) * count
+            out = b"-%b\r\n" % error_line(error) * len(commands)
         except (*LOST, OSError) as error:
+            is_part = self.held is not None or commands[0][0] == "MULTI"
             self._let_go()
             if is_sent(error):
                 self.cut("upstream")
                 return
-            out = b"-LOADING keyleash: no connection to the server\r\n" * count
+            if is_part:
+                # What follows must not run without its transaction.
+                self.refuse(NO_SERVER)
+                return
+            out = b"-%b\r\n" % NO_SERVER * len(commands)
         except Exception:
             # Neither message nor locals, which may have what the agent sent.
             kind, _, trace = sys.exc_info()
