@@ -161,7 +161,7 @@ class Gateway:
                     await asyncio.sleep(0.02)
         for connection in [*self.connections]:
             connection.cut("drained")
-        self.upstream.close()
+        await self.upstream.close()
 
     # Tokens.
 

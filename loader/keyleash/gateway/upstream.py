@@ -259,10 +259,13 @@ class Upstream:
         """The open connections to all servers."""
         return [pipe for node in self._nodes.values() for pipe in node.pipes]
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections."""
         for pipe in self.pipes:
             pipe.close()
+        if self._sentinels is not None:
+            for client in self._sentinels.sentinel_manager.sentinels:
+                await client.aclose()
 
 
 class Inbox:
