@@ -113,11 +113,12 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         for task in (self._task, self._listening):
             if task is not None:
-                task.cancel()
+                # After its first step: until then it would give nothing back.
+                self._loop.call_soon(task.cancel)
         if self._task is None and self._call is None:
             self._let_go()
         self._unlisten()
-        self.gateway.remove(self)
+        self._loop.call_soon(self.gateway.remove, self)
 
     def pause_writing(self) -> None:
         """Run no more commands until the agent has read."""
