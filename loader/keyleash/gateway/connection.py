@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         self.held: Any = None
         self.listener: Any = None
         self._listening: asyncio.Task[None] | None = None
+        self._unconfirmed: tuple[int, asyncio.Future[None]]
         self._requests = Requests()
         self._queue: deque[Any] = deque()
         self._call: tuple[Call, Any] | None = None
@@ -424,7 +425,10 @@ class Connection(asyncio.Protocol):
                     encode([words[0].lower().encode(), channel, 0], self.protocol, out, self._push)
                 return b"".join(out)
             self.listener = self.agent.take()
+        active = self.listener._dialogue.subscriptions.active
         try:
+            ending = words[0].replace("UNSUB", "SUB")
+            due = len(words) - 1 or max(1, sum(name == ending for name, _ in active))
             await self.listener.send_command(*words)
         except BaseException:
             if not self.listener._dialogue.subscriptions.active:
@@ -432,6 +436,9 @@ class Connection(asyncio.Protocol):
             raise
         if self._listening is None:
             self._listening = self._loop.create_task(self._pass_messages(self.listener))
+        # Replies to later commands come after the confirmations.
+        self._unconfirmed = due, self._loop.create_future()
+        await self._unconfirmed[1]
         return b""
 
     @property
@@ -455,9 +462,15 @@ class Connection(asyncio.Protocol):
                 if self.transport.get_write_buffer_size() > MAX_UNREAD:
                     self.cut("unread")
                     return
-                if message[0].endswith(b"unsubscribe") and message[2] == 0:
+                if not message[0].endswith(b"subscribe"):
+                    continue
+                due, confirmed = self._unconfirmed
+                self._unconfirmed = due - 1, confirmed
+                if message[2] == 0 and b"unsub" in message[0]:
                     self._unlisten()
-                    self._next()
+                if due == 1 and not confirmed.done():
+                    confirmed.set_result(None)
+                if self.listener is None:
                     return
         except LeashError as denial:
             # Revoked, expired, frozen, or the policy has changed: the right has ended.
