@@ -365,6 +365,16 @@ class Connection(asyncio.Protocol):
         assert self.agent is not None  # noqa: S101 - plain commands have one
         self.gateway.commands += len(commands)
         values = await self.agent.run_each(commands)
+        for at, value in enumerate(values):
+            if not isinstance(value, (*LOST, OSError)):
+                continue
+            if is_sent(value):
+                # One node of a cluster is lost; others have replied.
+                self.write(self._encoded(commands[:at], values[:at]))
+                self.gateway.cuts["upstream"] += 1
+                self.end()
+                return b""
+            values[at] = parse(b"-%b\r\n" % NO_SERVER)
         return self._encoded(commands, values)
 
     async def _run_special(self, words: Any) -> bytes:
