@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from redis.exceptions import ClusterDownError, ExecAbortError
+
 from keyleash.client._redis_py import error_of
 from keyleash.client.actions import Words
 from keyleash.client.caller import is_final
@@ -40,6 +42,8 @@ NULL_ARRAYS = frozenset(
 NULL_ARRAYS_WITH_COUNT = frozenset({"LPOP", "RPOP", "ZRANK", "ZREVRANK"})
 NULL_ITEMS = frozenset({"GEOPOS"})
 """Commands whose reply has null arrays as items."""
+_CODES = {ClusterDownError: "CLUSTERDOWN", ExecAbortError: "EXECABORT"}
+"""The codes of errors that the client makes itself."""
 _NULLS = (b"$-1\r\n", b"*-1\r\n")
 
 
@@ -222,7 +226,8 @@ def error_line(error: Exception) -> bytes:
         line = f"{error.code.replace('-', '').upper()} {error.message}"
         line += f" ({error.help})" if error.help else ""
     elif line is None:
-        line = f"{getattr(error, 'status_code', None) or 'ERR'} {error}"
+        code = getattr(error, "status_code", None) or _CODES.get(type(error), "ERR")
+        line = f"{code} {error}"
     if isinstance(line, str):
         line = line.encode("utf-8", "surrogateescape")
     return line if line.isascii() and line.isalnum() else b" ".join(line.splitlines()) or b"ERR"
