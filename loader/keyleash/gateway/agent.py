@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from redis.exceptions import ResponseError, WatchError
+from redis.asyncio.cluster import ClusterNode
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisClusterException, ResponseError, WatchError
 
 from keyleash.client.actions import Words
 from keyleash.client.aio_cluster import RedisCluster
@@ -148,7 +150,9 @@ class ClusterAgent(Agent):
         """Return the class of guarded connections to nodes."""
         kind = type("UpstreamCluster", (RedisCluster,), {"connection_base": base})
         token, protocol = self.key
-        options = {**self._upstream.options, "protocol": protocol}
+        # The server of the URL may be lost when a token is used first.
+        nodes = [ClusterNode(*address) for address in self._upstream.addresses]
+        options = {**self._upstream.options, "protocol": protocol, "startup_nodes": nodes}
         self._cluster: Any = kind(**options, token=token)
         # Replies pass as the nodes send them.
         self._cluster.response_callbacks = {}
@@ -187,7 +191,10 @@ class ClusterAgent(Agent):
 
     async def verify(self) -> None:
         """Ask the guard at the home about the token."""
-        await self._cluster.initialize()
+        try:
+            await self._cluster.initialize()
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from None
         await super().verify()
 
     async def run_each(self, commands: Sequence[Words]) -> list[Any]:

@@ -255,6 +255,11 @@ class Upstream:
         return self.hello.get("mode") == "cluster"
 
     @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The nodes of the cluster that were called."""
+        return [address for address in self._nodes if address[0]]
+
+    @property
     def pipes(self) -> list[Pipe]:
         """The open connections to all servers."""
         return [pipe for node in self._nodes.values() for pipe in node.pipes]
