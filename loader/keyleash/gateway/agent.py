@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -89,6 +89,9 @@ class Agent:
     def hold(self) -> Any:
         """Return a guarded connection for a transaction, or for commands that need more."""
         return self.take()
+
+    def close(self) -> None:
+        """Let go of what it has; it can be used again."""
 
     async def verify(self) -> None:
         """Ask the guard about the token.
@@ -189,6 +192,10 @@ class ClusterAgent(Agent):
         """Return what runs a transaction, or commands that need more."""
         return ClusterTransaction(self, self._cluster)
 
+    def close(self) -> None:
+        """Let go of the nodes in the background."""
+        _end(self._cluster.aclose())
+
     async def verify(self) -> None:
         """Ask the guard at the home about the token."""
         try:
@@ -226,8 +233,7 @@ class ClusterTransaction:
         """End a watch in the background."""
         pipeline, self._pipeline, self.queued = self._pipeline, None, None
         if pipeline is not None:
-            _ENDING.add(task := asyncio.ensure_future(pipeline.reset()))
-            task.add_done_callback(_ENDING.discard)
+            _end(pipeline.reset())
 
     async def run(self, words: Words) -> Any:
         """Return the reply to a command, or raise its error."""
@@ -286,3 +292,14 @@ class ClusterTransaction:
 
 _ENDING: set[asyncio.Future[Any]] = set()
 """The event loop itself holds only a weak reference."""
+
+
+def _end(ending: Coroutine[Any, Any, Any]) -> None:
+    _ENDING.add(task := asyncio.ensure_future(ending))
+    task.add_done_callback(_ENDING.discard)
+
+
+async def all_ended() -> None:
+    """Wait until nothing ends in the background."""
+    while _ENDING:
+        await asyncio.wait(_ENDING)

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from redis.exceptions import ResponseError
 
 from keyleash.errors import LeashError, OperationError, TokenUnknownError
-from keyleash.gateway.agent import Agent, ClusterAgent
+from keyleash.gateway.agent import Agent, ClusterAgent, all_ended
 from keyleash.gateway.connection import Connection
 from keyleash.gateway.upstream import Upstream
 
@@ -161,6 +161,7 @@ class Gateway:
                     await asyncio.sleep(0.02)
         for connection in [*self.connections]:
             connection.cut("drained")
+        await all_ended()
         await self.upstream.close()
 
     # Tokens.
@@ -179,7 +180,12 @@ class Gateway:
                     raise TokenUnknownError
                 if self._users[token] >= MAX_OF_TOKEN:
                     raise ResponseError("max number of clients of the token reached")
-                await agent.verify()
+                try:
+                    await agent.verify()
+                except BaseException:
+                    if not agent.users:
+                        agent.close()
+                    raise
         except LeashError:
             self.logins["denied"] += 1
             await asyncio.sleep(DENIED_LOGIN_S)
@@ -193,11 +199,11 @@ class Gateway:
 
     def enter(self, connection: Connection, agent: Agent) -> None:
         """Note that a connection has authenticated, or did so again."""
+        agent.users += 1
+        self._users[agent.key[0]] += 1
         self.leave(connection)
         self._unauthenticated -= 1
         self._agents[agent.key] = agent
-        agent.users += 1
-        self._users[agent.key[0]] += 1
 
     def leave(self, connection: Connection) -> None:
         """Note that a connection has no agent any more."""
@@ -210,8 +216,10 @@ class Gateway:
         self._users[token] -= 1
         if not self._users[token]:
             del self._users[token]
-        if not agent.users and self._agents.get(agent.key) is agent:
-            del self._agents[agent.key]
+        if not agent.users:
+            agent.close()
+            if self._agents.get(agent.key) is agent:
+                del self._agents[agent.key]
 
     def agent_of(self, agent: Agent, protocol: int) -> Agent:
         """Return the agent with the same token for another protocol."""
