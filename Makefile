@@ -72,7 +72,7 @@ lowest-cluster: $(VENV)/.lowest
 # which it prints: about five minutes. KEYLEASH_SEED repeats a run.
 ROUNDS ?= 1000
 proxy: $(VENV)/.dev
-	KEYLEASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/client/test_proxy.py
+	KEYLEASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/client/test_proxy.py tests/gateway/test_proxy.py
 
 # redis-py's own tests over guarded connections, and libraries built on it: about ten minutes.
 # Writes docs/reference/compatibility.md.

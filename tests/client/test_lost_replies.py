@@ -16,7 +16,6 @@ from redis.retry import Retry
 import keyleash
 from client.alike import ONE_EITHER, AsyncLeash
 from client.test_once import ALL
-from client.test_proxy import Proxy
 from client.test_token_sources import Tokens
 from client.twin import BROAD
 from keyleash import ReplyCode
@@ -25,6 +24,7 @@ from keyleash.errors import DENIALS
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from support.leash import Leash, grant
+from support.proxies import Proxy
 
 RENEWED: dict[str, Any] = {**ALL, "token": {"ttl": "10m", "max_ttl": "1h", "renew": True}}
 RECOVERED = [ReplyCode.LEASE_NEEDED, ReplyCode.POLICY_STALE]

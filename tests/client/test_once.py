@@ -16,11 +16,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 import keyleash
-from client.test_proxy import Proxy
 from client.twin import BROAD, Piped, Twin, count_token_calls
 from keyleash.audit.read import read_events
 from keyleash.errors.sentences import reason_of
 from support.leash import Leash
+from support.proxies import Proxy
 from support.servers import RealServer
 
 ONCE: dict[str, Any] = {"idempotency": {"keep": "1h", "max_reply": "64kb"}}
