@@ -59,7 +59,7 @@ def connect() -> Iterator[Callable[..., Raw]]:
         opened.append(raw)
         if token is not None:
             reply: Any = raw.call("HELLO", protocol, "AUTH", "default", token)
-            assert reply[:1] in b"*%", reply
+            assert reply.startswith((b"*", b"%")), reply
         return raw
 
     yield connect

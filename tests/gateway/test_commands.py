@@ -97,6 +97,26 @@ def test_subscriptions_end_when_the_token_is_revoked(
     assert agent.reply() == b""
 
 
+def test_replies_after_unsubscribing_come_after_its_confirmations(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Also if all arrive together, and in each protocol."""
+    for protocol, head in ((2, b"*"), (3, b">")):
+        agent = connect(gateway.port, leash.issue("one").token, protocol)
+        agent.send(
+            ("SUBSCRIBE", "c:1", "c:2"), ("PSUBSCRIBE", "c:*"), ("UNSUBSCRIBE",),
+            ("PUNSUBSCRIBE", "c:*"), ("SET", "k:a", "1"), ("UNSUBSCRIBE",), ("GET", "k:a"),
+        )  # fmt: skip
+        replies = [agent.reply() for _ in range(9)]
+        kinds = [b"subscribe", b"subscribe", b"psubscribe", *[b"unsubscribe"] * 2, b"punsubscribe"]
+        expected = [head + b"3\r\n$%d\r\n%b\r\n" % (len(kind), kind) for kind in kinds]
+        for reply, start in zip(replies, expected, strict=False):
+            assert reply.startswith(start)
+        assert replies[6] == b"+OK\r\n"
+        assert b"unsubscribe" in replies[7]
+        assert replies[8] == b"$1\r\n1\r\n"
+
+
 def test_redis_py_works_by_its_url_alone(leash: Leash, gateway: ServedGateway) -> None:
     """In both protocols, with pipelines, transactions and locks."""
     token = leash.issue("one").token
