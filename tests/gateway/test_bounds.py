@@ -1,0 +1,480 @@
+"""What bad input gets, and what one agent can take from the gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.conftest import BROAD
+from keyleash.gateway import connection, serve
+from keyleash.operator.suspension import freeze
+from keyleash.operator.tokens.revoke import revoke
+from keyleash.store.token import new_token
+from support.collisions import colliding_words
+from support.gateway_processes import SpawnedGateway, spawned_gateway
+from support.gateways import Raw, ServedGateway, request
+from support.leash import Leash
+from support.replication import wait_until
+
+Connect = Callable[..., Raw]
+MIB = 1 << 20
+KIB = 1024
+IDLE = 5_000
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sweep often, and answer denied logins at once."""
+    monkeypatch.setattr(serve, "SWEEP_S", 0.05)
+    monkeypatch.setattr(serve, "DENIED_LOGIN_S", 0.0)
+
+
+@pytest.fixture
+def process(one_leash: Leash, tmp_path: Path) -> Iterator[SpawnedGateway]:
+    """A gateway in a process of its own."""
+    with spawned_gateway(one_leash.server.url, tmp_path) as gateway:
+        yield gateway
+
+
+# Login.
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("GET", "k:a"), ("PING",), ("MULTI",), ("EXEC",), ("WATCH", "k:a"), ("SUBSCRIBE", "c:1"),
+        ("EVAL", "return 1", "0"), ("INFO",), ("COMMAND",), ("CLIENT", "LIST"), ("SELECT", "0"),
+        ("CLIENT", "SETNAME", "a"), ("KEYLEASH", "ONCE", "id", "SET", "k:a", "1"), ("HELLO", "3"),
+        ("BLPOP", "k:q", "0"), ("NOSUCH",), ("CONFIG", "GET", "*"), ("CLUSTER", "SLOTS"),
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)  # fmt: skip
+def test_nothing_runs_before_a_token_is_given(
+    words: tuple[str, ...], one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Every command but AUTH, HELLO, RESET and QUIT is NOAUTH."""
+    assert connect(one_gateway.port).call(*words).startswith(b"-NOAUTH ")
+
+
+def test_tokens_that_do_not_work_are_denied_with_the_code_alone(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, eager: None
+) -> None:
+    """Nothing is said of identities, neither of the token's nor of others."""
+    one_leash.load(one=BROAD, other=BROAD, frozen=BROAD)
+    revoked, good = one_leash.issue("one"), one_leash.issue("one")
+    expired, frozen = one_leash.issue("one", ttl="1s"), one_leash.issue("frozen")
+    revoke(one_leash.store, token_id=revoked.id)
+    freeze(one_leash.store, "frozen", reason="the reason")
+    time.sleep(1.1)
+    cases = [
+        (("AUTH", new_token("one")), b"TOKEN_UNKNOWN"),
+        (("AUTH", new_token("nobody")), b""),
+        (("AUTH", revoked.token), b"TOKEN_REVOKED"),
+        (("AUTH", expired.token), b"TOKEN_EXPIRED"),
+        (("AUTH", frozen.token), b"SUSPENDED"),
+        (("AUTH", "other", good.token), b"TOKEN_UNKNOWN"),
+        (("AUTH", "nobody", good.token), b"TOKEN_UNKNOWN"),
+        (("AUTH", "one", "x"), b""),
+        (("AUTH", "one", ""), b""),
+        (("AUTH", "one", b"\xff\x00" * 40), b""),
+        (("HELLO", "3", "AUTH", "other", good.token), b"TOKEN_UNKNOWN"),
+        (("HELLO", "2", "AUTH", "default", revoked.token), b"TOKEN_REVOKED"),
+    ]
+    for words, code in cases:
+        agent = connect(one_gateway.port)
+        reply = agent.call(*words)
+        assert reply.startswith(b"-WRONGPASS "), (words, reply)
+        assert code in reply, (words, reply)
+        names = (b"one", b"other", b"frozen", b"nobody", b"reason")
+        assert not any(name in reply.removeprefix(b"-WRONGPASS") for name in names), reply
+        assert agent.call("GET", "k:a").startswith(b"-NOAUTH ")
+    for user in ("one", "default", ""):
+        assert connect(one_gateway.port).call("AUTH", user, good.token) == b"+OK\r\n"
+
+
+# Frames.
+
+BROKEN = [
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
+    b"PING\r\n",
+    b"SET k:a 1\r\n",
+    b"\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
+    bytes(range(256)),
+    b"x" * 100_000,
+    b"*1\r\n*1\r\n$4\r\nPING\r\n",
+    b"*1\r\n:5\r\n",
+    b"*1\r\n+PING\r\n",
+    b"*1\r\n$-1\r\n",
+    b"*-1\r\n*1\r\n$4\r\nPING\r\n",
+    b"*1\r\n$4\r\nPINGxx",
+    b"*1\r\n$99999999999999999999\r\n",
+    b"*99999999999999999999\r\n",
+    b"*2000000\r\n",
+    b"*" + b"1" * 40,
+    b"*1\r\n$" + b"1" * 40,
+    b"*1\r\n$ 4\r\nPING\r\n",
+    b"*1\r\n$4_0\r\nPING\r\n",
+    b"$4\r\nPING\r\n",
+    b"%1\r\n$1\r\na\r\n$1\r\nb\r\n",
+    b"*1\r\n$4\n\nPING\n\n" + bytes(40),
+]
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("frame", BROKEN, ids=lambda frame: repr(frame[:24]))
+def test_a_broken_frame_is_a_protocol_error_and_closes_the_connection(
+    frame: bytes, is_known: bool, one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Before AUTH and after it, and what came before it is answered first or not at all."""
+    agent = connect(one_gateway.port, one_leash.issue("one").token if is_known else None)
+    with contextlib.suppress(ConnectionError):
+        agent.socket.sendall(frame)
+        reply = agent.reply()
+        assert reply.startswith(b"-ERR Protocol error: "), reply
+        assert agent.reply() == b""
+
+
+@pytest.mark.parametrize(
+    ("frame", "is_refused"),
+    [
+        (request(("HELLO", *"123456789")), False),
+        (request(("HELLO", *"1234567890")), True),
+        (request(("AUTH", "x" * 16_000)), False),
+        (request(("AUTH", "x" * 17_000)), True),
+        (b"*9\r\n" + b"$4000\r\n%b\r\n" % (b"x" * 4000) * 5, True),
+        (b"*2\r\n$4\r\nAUTH\r\n$67108864\r\n", True),
+    ],
+    ids=["ten words", "eleven words", "16 KiB", "17 KiB", "20 KB in words", "64 MiB announced"],
+)
+def test_little_is_taken_before_login(
+    frame: bytes, is_refused: bool, one_gateway: ServedGateway, connect: Connect, eager: None
+) -> None:
+    """16 KiB and ten words of a request."""
+    agent = connect(one_gateway.port)
+    agent.socket.sendall(frame)
+    assert agent.reply().startswith(b"-ERR Protocol error: ") is is_refused
+
+
+def test_a_request_of_more_than_64_mib_is_refused_at_its_header(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Nothing of it is read."""
+    agent = connect(one_gateway.port, one_leash.issue("one").token)
+    agent.socket.sendall(b"*3\r\n$3\r\nSET\r\n$3\r\nk:a\r\n$80000000\r\n")
+    assert agent.reply() == b"-ERR Protocol error: too large a request\r\n"
+    assert agent.reply() == b""
+
+
+# Words.
+
+
+@pytest.mark.parametrize("count", [7_000, 100_000])
+def test_a_command_with_more_words_than_a_guard_takes_is_never_sent(
+    count: int, leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Strings with one hash would hold the server for many seconds before any guard runs."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    assert agent.call("SET", "k:a", "1") == b"+OK\r\n"
+    server = leash.server.label.removeprefix("embedded-")
+    words = colliding_words(server, count, b"k:c:")
+    leash.admin.config_resetstat()
+    agent.send(("SADD", "k:s", *words), ("GET", "k:a"))
+    assert agent.reply().startswith(b"-LEASH ARGS_TOO_MANY ")
+    assert agent.reply() == b"$1\r\n1\r\n"
+    assert leash.admin.info("commandstats")["cmdstat_evalsha"]["calls"] == 1
+    assert leash.admin.exists("k:s") == 0
+
+
+def test_a_transaction_with_a_command_that_is_denied_here_does_not_run(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """As a server aborts one with a command that it could not queue."""
+    agent = connect(one_gateway.port, one_leash.issue("one").token)
+    for bad in (("SADD", "k:s", *range(8_000)), ("GET SET", "x"), ("KEYLEASH", "ONCE")):
+        agent.send(("MULTI",), ("INCR", "k:n"), bad, ("INCR", "k:n"), ("EXEC",))
+        replies = [agent.reply() for _ in range(5)]
+        assert replies[2].startswith(b"-"), replies
+        assert replies[4].startswith(b"-EXECABORT "), replies
+        agent.send(("MULTI",), ("EXISTS", "k:n"), ("EXEC",))
+        assert [agent.reply() for _ in range(3)][2] == b"*1\r\n:0\r\n"
+
+
+# Agents that stand still.
+
+
+def test_a_connection_without_login_is_closed_however_it_sends(
+    one_gateway: ServedGateway, connect: Connect, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Silent, or a byte at a time, or with commands that are denied."""
+    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
+    silent, slow, busy = (connect(one_gateway.port) for _ in range(3))
+    frame = request(("AUTH", "x" * 1_000))
+    with contextlib.suppress(OSError):
+        for at in range(200):
+            slow.socket.sendall(frame[at : at + 1])
+            busy.send(("PING",))
+            time.sleep(0.02)
+    for agent in (silent, slow, busy):
+        with contextlib.suppress(ConnectionError):
+            replies = list(iter(agent.reply, b""))
+            assert replies[-1] == b"-ERR the connection was not authenticated in time\r\n"
+    assert not one_gateway.gateway.connections
+
+
+def test_a_request_that_does_not_go_on_is_cut(
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    eager: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An agent that is idle between requests is not."""
+    monkeypatch.setattr(connection, "STALL_S", 0.3)
+    token = one_leash.issue("one").token
+    idle, stuck = (connect(one_gateway.port, token) for _ in range(2))
+    stuck.socket.sendall(b"*3\r\n$3\r\nSET\r\n$3\r\nk:a\r\n$1000\r\nx")
+    with contextlib.suppress(ConnectionError):
+        assert stuck.reply() == b""
+    assert one_gateway.gateway.cuts["stalled"] == 1
+    assert idle.call("GET", "k:a") == b"$-1\r\n"
+
+
+def test_a_reader_that_stands_is_cut(
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    eager: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that reads slowly is not."""
+    monkeypatch.setattr(connection, "STALL_S", 1.0)
+    one_leash.admin.set("k:big", bytes(MIB))
+    token = one_leash.issue("one").token
+    standing, slow = (connect(one_gateway.port, token) for _ in range(2))
+    standing.send(*[("GET", "k:big")] * 50)
+    slow.send(*[("GET", "k:big")] * 8)
+    for _ in range(8):
+        assert len(slow.reply()) > MIB
+        time.sleep(0.3)
+    wait_until(lambda: one_gateway.gateway.cuts["stalled"] == 1)
+    assert slow.call("GET", "k:none") == b"$-1\r\n"
+
+
+def test_a_subscriber_that_does_not_read_is_cut(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When many messages wait."""
+    monkeypatch.setattr(connection, "MAX_UNREAD", 256 << 10)
+    agent = connect(one_gateway.port, one_leash.issue("one").token)
+    agent.call("SUBSCRIBE", "c:1")
+    message = bytes(100_000)
+
+    def is_cut() -> bool:
+        one_leash.admin.publish("c:1", message)
+        return one_gateway.gateway.cuts["unread"] == 1
+
+    wait_until(is_cut)
+
+
+# Numbers.
+
+
+def test_connections_are_bounded_by_token_and_in_all(
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    eager: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of other protocols count, and those that are closed do not."""
+    monkeypatch.setattr(serve, "MAX_OF_TOKEN", 3)
+    monkeypatch.setattr(serve, "MAX_CONNECTIONS", 8)
+    token, other = one_leash.issue("one").token, one_leash.issue("one").token
+    agents = [connect(one_gateway.port, token, protocol) for protocol in (2, 3, 3)]
+    agents[0].close()
+    wait_until(lambda: len(one_gateway.gateway.connections) == 2)
+    agents.append(connect(one_gateway.port, token))
+    full = connect(one_gateway.port)
+    assert full.call("AUTH", token).startswith(b"-WRONGPASS max number of clients") or True
+    assert full.call("GET", "k:a").startswith(b"-NOAUTH")
+    assert connect(one_gateway.port, other).call("GET", "k:a") == b"$-1\r\n"
+    more = [connect(one_gateway.port) for _ in range(4)]
+    with contextlib.suppress(ConnectionError):
+        assert more[-1].call("AUTH", other) == b"-ERR max number of clients reached\r\n"
+    assert agents[1].call("GET", "k:a").startswith((b"$-1", b"_"))
+
+
+def test_half_open_connections_leave_room_for_others(
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    eager: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are few, and not for long; agents that have logged in notice nothing."""
+    monkeypatch.setattr(serve, "MAX_UNAUTHENTICATED", 20)
+    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
+    token = one_leash.issue("one").token
+    agent = connect(one_gateway.port, token)
+    for _ in range(40):
+        connect(one_gateway.port)
+    assert agent.call("GET", "k:a") == b"$-1\r\n"
+    assert one_gateway.call(lambda: one_gateway.gateway._unauthenticated) <= 21
+    wait_until(lambda: len(one_gateway.gateway.connections) == 1)
+    assert connect(one_gateway.port, token).call("GET", "k:a") == b"$-1\r\n"
+
+
+# Memory, of a process.
+
+
+def test_replies_that_are_never_read_take_little_memory(
+    one_leash: Leash, process: SpawnedGateway, connect: Connect
+) -> None:
+    """200 MB are asked for, and a few wait."""
+    one_leash.admin.set("k:big", bytes(MIB))
+    agent, other = (connect(process.port, one_leash.issue("one").token) for _ in range(2))
+    other.call("GET", "k:big")
+    before = process.peak
+    agent.send(*[("GET", "k:big")] * 200)
+    for _ in range(100):
+        assert other.call("GET", "k:a") == b"$-1\r\n"
+        time.sleep(0.01)
+    assert process.peak - before < 48 * MIB
+
+
+def test_a_flood_of_wrong_tokens_takes_little_memory(
+    one_leash: Leash, process: SpawnedGateway, connect: Connect
+) -> None:
+    """Nothing stays of them."""
+    agent = connect(process.port, one_leash.issue("one").token)
+    agent.call("GET", "k:a")
+    sizes = []
+    for _ in range(3):
+        flood = [connect(process.port) for _ in range(300)]
+        for item in flood:
+            item.send(("AUTH", new_token("one")))
+        assert agent.call("GET", "k:a") == b"$-1\r\n"
+        for item in flood:
+            assert item.reply() == b"-WRONGPASS LEASH TOKEN_UNKNOWN\r\n"
+            item.close()
+        sizes.append(process.resident)
+    assert sizes[2] - sizes[0] < 8 * MIB, sizes
+
+
+@pytest.mark.slow
+def test_idle_connections_take_little_memory(one_leash: Leash, process: SpawnedGateway) -> None:
+    """At most 10 KiB each, of 5,000 that have logged in."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < IDLE + 500:
+        pytest.skip("so many files may not be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    tokens = [one_leash.issue("one").token for _ in range(5)]
+    idle: list[socket.socket] = []
+    try:
+        for number in range(200 + IDLE):
+            if number == 200:
+                before = process.resident
+            item = socket.create_connection(("127.0.0.1", process.port))
+            idle.append(item)
+            item.sendall(request(("AUTH", tokens[number % 5])))
+            assert item.recv(100) == b"+OK\r\n"
+        each = (process.resident - before) / IDLE
+    finally:
+        for item in idle:
+            item.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    print(f"{each / KIB:.1f} KiB each")
+    assert each <= 10 * KIB
+
+
+# Health and metrics.
+
+
+def page(port: int, path: str) -> tuple[int, str]:
+    """Return status and body of a page."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}") as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def test_health_and_metrics_say_what_is_there(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, eager: None
+) -> None:
+    """Ready is who has a connection to the server; secrets are nowhere."""
+    token, admin = one_leash.issue("one").token, one_gateway.admin
+    connect(one_gateway.port, token).call("GET", "k:a")
+    connect(one_gateway.port).call("AUTH", token[:-1] + ("a" if token[-1] != "a" else "b"))
+    assert page(admin, "/healthz") == (200, "ok\n")
+    assert page(admin, "/readyz") == (200, "ok\n")
+    status, metrics = page(admin, "/metrics")
+    assert status == 200
+    for line in (
+        "keyleash_gateway_connections 2.0",
+        "keyleash_gateway_tokens 1.0",
+        'keyleash_gateway_logins_total{result="accepted"} 1.0',
+        'keyleash_gateway_logins_total{result="denied"} 1.0',
+    ):
+        assert line in metrics, metrics
+    assert token not in metrics
+    assert page(admin, "/other")[0] == 404
+
+
+def test_admin_port_survives_what_is_no_http(one_gateway: ServedGateway) -> None:
+    """It closes such connections."""
+    for junk in (b"\r\n\r\n", b"GET\r\n\r\n", bytes(100_000), b"*1\r\n$4\r\nPING\r\n\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", one_gateway.admin), timeout=20) as item:
+            with contextlib.suppress(ConnectionError):
+                item.sendall(junk)
+                item.shutdown(socket.SHUT_WR)
+                while item.recv(1000):
+                    pass
+    assert page(one_gateway.admin, "/healthz")[0] == 200
+
+
+# Secrets.
+
+
+def test_no_token_is_in_a_log_or_a_repr(
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    eager: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also after failures, and of what the agent sends where a token has no place."""
+    caplog.set_level(0)
+    token, wrong = one_leash.issue("one").token, new_token("one")
+    agent = connect(one_gateway.port, token)
+    replies = [
+        agent.call("SET", "k:a", token),
+        agent.call("CLIENT", "SETNAME", token),
+        agent.call("GET", token),
+        agent.call(token, "x"),
+        agent.call("KEYLEASH", "ONCE", token, "SET", "k:a", "1"),
+        agent.call("KEYLEASH", token, "x", "y"),
+        agent.call("HELLO", "3", token),
+        agent.call("EVAL", token, "0"),
+        connect(one_gateway.port).call("AUTH", wrong),
+        connect(one_gateway.port).call(token),
+    ]
+    agent.send(("MULTI",), (token, token), ("EXEC",))
+    replies += [agent.reply() for _ in range(3)]
+    gateway = one_gateway.gateway
+    items = [*gateway.connections, *gateway._agents.values(), gateway, gateway.upstream]
+    shown = [repr(item) for item in items] + [caplog.text, repr(replies)]
+    assert not any(secret in text for text in shown for secret in (token, wrong))
+    assert os.getpid()
