@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ExecAbortError, ResponseError
 
 from keyleash.client.actions import Words
 from keyleash.client.batches import MAX_CHUNK_COMMANDS
@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
+        self._is_aborted = False
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
         self._unsent = self._waiting_bytes = 0
@@ -329,6 +330,7 @@ class Connection(asyncio.Protocol):
             with correlation(self.correlation):
                 out = await run()
         except (ResponseError, KeyleashError) as error:
+            self._is_aborted = self.held is not None and self.held.queued is not None
             out = b"-%b\r\n" % error_line(error) * len(commands)
         except (*LOST, OSError) as error:
             is_part = self.held is not None or commands[0][0] == "MULTI"
@@ -357,7 +359,7 @@ class Connection(asyncio.Protocol):
             self._next()
 
     def _let_go(self) -> None:
-        held, self.held = self.held, None
+        held, self.held, self._is_aborted = self.held, None, False
         if held is not None:
             held.agent.give_back(held)
 
@@ -416,6 +418,9 @@ class Connection(asyncio.Protocol):
             self.held = self.agent.hold()
         held, queued = self.held, self.held.queued
         try:
+            if words[0] == "EXEC" and self._is_aborted:
+                await held.run(("DISCARD",))
+                raise ExecAbortError("Transaction discarded because of previous errors.")
             value = await held.run(words)
         finally:
             if held.is_idle:
