@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import socket
 import time
@@ -219,17 +218,19 @@ def test_a_connection_without_login_is_closed_however_it_sends(
     """Silent, or a byte at a time, or with commands that are denied."""
     monkeypatch.setattr(connection, "LOGIN_S", 0.5)
     silent, slow, busy = (connect(one_gateway.port) for _ in range(3))
-    frame = request(("AUTH", "x" * 1_000))
-    with contextlib.suppress(OSError):
-        for at in range(200):
-            slow.socket.sendall(frame[at : at + 1])
+    frame = iter(request(("AUTH", "x" * 10_000)))
+
+    def are_closed() -> bool:
+        with contextlib.suppress(ConnectionError):
+            slow.socket.sendall(bytes([next(frame)]))
             busy.send(("PING",))
-            time.sleep(0.02)
+        return not one_gateway.gateway.connections
+
+    wait_until(are_closed)
     for agent in (silent, slow, busy):
         with contextlib.suppress(ConnectionError):
             replies = list(iter(agent.reply, b""))
             assert replies[-1] == b"-ERR the connection was not authenticated in time\r\n"
-    assert not one_gateway.gateway.connections
 
 
 def test_a_request_that_does_not_go_on_is_cut(
@@ -306,7 +307,7 @@ def test_connections_are_bounded_by_token_and_in_all(
     wait_until(lambda: len(one_gateway.gateway.connections) == 2)
     agents.append(connect(one_gateway.port, token))
     full = connect(one_gateway.port)
-    assert full.call("AUTH", token).startswith(b"-WRONGPASS max number of clients") or True
+    assert full.call("AUTH", token) == b"-ERR max number of clients of the token reached\r\n"
     assert full.call("GET", "k:a").startswith(b"-NOAUTH")
     assert connect(one_gateway.port, other).call("GET", "k:a") == b"$-1\r\n"
     more = [connect(one_gateway.port) for _ in range(4)]
@@ -330,7 +331,7 @@ def test_half_open_connections_leave_room_for_others(
     for _ in range(40):
         connect(one_gateway.port)
     assert agent.call("GET", "k:a") == b"$-1\r\n"
-    assert one_gateway.call(lambda: one_gateway.gateway._unauthenticated) <= 21
+    wait_until(lambda: one_gateway.call(lambda: one_gateway.gateway._unauthenticated) <= 20)
     wait_until(lambda: len(one_gateway.gateway.connections) == 1)
     assert connect(one_gateway.port, token).call("GET", "k:a") == b"$-1\r\n"
 
@@ -359,7 +360,7 @@ def test_a_flood_of_wrong_tokens_takes_little_memory(
     """Nothing stays of them."""
     agent = connect(process.port, one_leash.issue("one").token)
     agent.call("GET", "k:a")
-    sizes = []
+    before = process.resident
     for _ in range(3):
         flood = [connect(process.port) for _ in range(300)]
         for item in flood:
@@ -368,8 +369,7 @@ def test_a_flood_of_wrong_tokens_takes_little_memory(
         for item in flood:
             assert item.reply() == b"-WRONGPASS LEASH TOKEN_UNKNOWN\r\n"
             item.close()
-        sizes.append(process.resident)
-    assert sizes[2] - sizes[0] < 8 * MIB, sizes
+    assert process.resident - before < 48 * MIB
 
 
 @pytest.mark.slow
@@ -436,12 +436,12 @@ def test_health_and_metrics_say_what_is_there(
 def test_admin_port_survives_what_is_no_http(one_gateway: ServedGateway) -> None:
     """It closes such connections."""
     for junk in (b"\r\n\r\n", b"GET\r\n\r\n", bytes(100_000), b"*1\r\n$4\r\nPING\r\n\r\n\r\n"):
-        with socket.create_connection(("127.0.0.1", one_gateway.admin), timeout=20) as item:
-            with contextlib.suppress(ConnectionError):
-                item.sendall(junk)
-                item.shutdown(socket.SHUT_WR)
-                while item.recv(1000):
-                    pass
+        address = "127.0.0.1", one_gateway.admin
+        with socket.create_connection(address) as item, contextlib.suppress(ConnectionError):
+            item.sendall(junk)
+            item.shutdown(socket.SHUT_WR)
+            while item.recv(1000):
+                pass
     assert page(one_gateway.admin, "/healthz")[0] == 200
 
 
@@ -477,4 +477,3 @@ def test_no_token_is_in_a_log_or_a_repr(
     items = [*gateway.connections, *gateway._agents.values(), gateway, gateway.upstream]
     shown = [repr(item) for item in items] + [caplog.text, repr(replies)]
     assert not any(secret in text for text in shown for secret in (token, wrong))
-    assert os.getpid()
