@@ -389,12 +389,12 @@ class Connection(asyncio.Protocol):
                 "max": str(MAX_ARGUMENTS),
             }
             raise ArgsTooManyError(details)
-        if " " in name:
+        if not own.is_one_word(name):
             raise ResponseError("unknown command")
         handler: Any = None
         if name == "PING" and self.listener is not None and self.protocol == 2:
             handler = own.ping
-        elif self.held is None or name in own.ALWAYS:
+        elif self._answers(name):
             handler = own.COMMANDS.get(name)
         if handler is not None:
             reply: bytes = await handler(self, words)
@@ -409,6 +409,12 @@ class Connection(asyncio.Protocol):
                 " QUIT / RESET are allowed in this context"
             )
         return await self.run_held(words)
+
+    def _answers(self, name: str) -> bool:
+        """Return whether a command of the gateway's own is answered in the present state."""
+        if self.held is None or name in own.ALWAYS:
+            return True
+        return self.held.queued is None and name not in own.LOGIN
 
     async def run_held(self, words: Words) -> bytes:
         """Run a command on a guarded connection that is held while a transaction lasts."""
@@ -536,7 +542,7 @@ def _name_of(word: bytes) -> str:
 def _is_plain_name(name: str) -> bool:
     # redis-py allows arguments in a name, and servers do not. SCAN is one of several nodes.
     is_special = name in own.COMMANDS or role_of(name) is not None or name == "SCAN"
-    return not is_special and " " not in name
+    return not is_special and own.is_one_word(name)
 
 
 def _is_of_transaction(words: Words) -> bool:

@@ -31,6 +31,11 @@ def wrong_count(name: str) -> ResponseError:
     return ResponseError(f"wrong number of arguments for '{name.lower()}' command")
 
 
+def is_one_word(name: str) -> bool:
+    """Return whether a name has no blanks, where the client library would split it."""
+    return name.split() == [name]
+
+
 def source_of(transport: Any) -> str:
     """Return the address of a connection, and the subject of its client certificate."""
     peer = transport.get_extra_info("peername")
@@ -198,8 +203,11 @@ async def with_id(connection: Any, words: Words) -> bytes:
         raise unauthenticated()
     if len(words) < 4 or upper(words[1]) != ONCE.upper():
         raise ResponseError("write KEYLEASH ONCE <id> <command> …")
+    name = upper(words[3])
+    if name in COMMANDS or not is_one_word(name):
+        raise ResponseError("only a command that the guard runs takes an id")
     with once(words[2].decode("latin-1")):
-        reply: bytes = await connection.run_held((upper(words[3]), *words[4:]))
+        reply: bytes = await connection.run_held((name, *words[4:]))
     return reply
 
 
@@ -230,3 +238,5 @@ COMMANDS: dict[str, Handler] = {
 }  # fmt: skip
 ALWAYS = frozenset({"KEYLEASH", "QUIT", "RESET"})
 """Those that are answered within MULTI, too."""
+LOGIN = frozenset({"AUTH", "HELLO"})
+"""Those that are not answered while keys are watched: the watch is that of the token before."""
