@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
-from support.gateways import Raw, ServedGateway
-from support.leash import Leash
+import keyleash
+from support.clusters import RealCluster
+from support.gateways import Raw, ServedGateway, gateway_to
+from support.leash import Leash, grant, policy
+from support.replication import wait_until
 
 Connect = Callable[..., Raw]
 STATES = [(), (("WATCH", "k:a"),), (("MULTI",),)]
@@ -47,3 +50,65 @@ def test_no_client_command_reaches_the_shared_connection(
 
     assert {client["name"] for client in upstream(one_leash)} == {"keyleash-gateway"}
     assert {client["flags"] for client in upstream(one_leash)} <= {"N", "x"}
+
+
+def test_connections_that_go_away_under_a_watch_leave_nothing_behind(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Whatever was under way: the gateway has few connections for watches."""
+    token = one_leash.issue("one").token
+
+    for number in range(20):
+        raw = connect(one_gateway.port, token)
+        raw.call("WATCH", "k:a")
+        raw.send(*[("GET", "k:a")] * (number % 3), ("BLPOP", "k:none", "0"))
+        if number % 3:
+            raw.reply()
+        raw.close()
+
+    kept = connect(one_gateway.port, token)
+    assert kept.call("WATCH", "k:a") == b"+OK\r\n"
+    wait_until(lambda: len(upstream(one_leash)) <= 2)
+
+
+def test_reset_ends_a_watch_and_a_transaction_on_a_cluster(
+    embedded_cluster: RealCluster, connect: Connect
+) -> None:
+    """As on one server: the connection stays, and has to log in again."""
+    with keyleash.Operator.from_url(embedded_cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(policy(one={"grants": [grant("read", "write", keys="k:*")]})))
+        token = op.tokens.issue("one").token
+    with gateway_to(embedded_cluster.url) as served:
+        raw = connect(served.port, token)
+        for begin in ("WATCH", "MULTI"):
+            raw.call(*(begin, "k:a")[: 2 - (begin == "MULTI")])
+            assert raw.call("RESET") == b"+RESET\r\n"
+            assert raw.call("GET", "k:a").startswith(b"-NOAUTH")
+            assert raw.call("AUTH", token) == b"+OK\r\n"
+        assert raw.call("EXEC").startswith(b"-ERR EXEC without MULTI")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("CLIENT", "SETNAME", "{token}"),
+        ("HELLO", "2", "SETNAME", "{token}"),
+        ("KEYLEASH", "ONCE", "{token}", "SET", "k:a", "x"),
+        ("KEYLEASH", "ONCE", "", "SET", "k:a", "x"),
+        ("KEYLEASH", "ONCE", "x" * 201, "SET", "k:a", "x"),
+        ("KEYLEASH", "ONCE", "a\nb", "SET", "k:a", "x"),
+    ],
+)
+def test_a_text_that_may_not_be_recorded_is_an_error_reply(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, words: tuple[str, ...]
+) -> None:
+    """The connection goes on, and the reply has no token."""
+    token = one_leash.issue("one").token
+    raw = connect(one_gateway.port, token)
+
+    reply = raw.call(*(word.format(token=token) for word in words))
+
+    assert reply.startswith(b"-ERR ")
+    assert reply.count(b"\r\n") == 1
+    assert token.encode() not in reply
+    assert raw.call("GET", "k:a") == b"$-1\r\n"

@@ -10,7 +10,7 @@ from redis.exceptions import ResponseError
 from keyleash.client.actions import Words
 from keyleash.client.answers import info_reply
 from keyleash.client.command_words import upper
-from keyleash.client.once import once
+from keyleash.client.once import check_id, once
 from keyleash.errors import KeyleashError, LeashError
 from keyleash.gateway.resp import encode, encoded
 from keyleash.store.wire import ONCE
@@ -206,7 +206,11 @@ async def with_id(connection: Any, words: Words) -> bytes:
     name = upper(words[3])
     if name in COMMANDS or not is_one_word(name):
         raise ResponseError("only a command that the guard runs takes an id")
-    with once(words[2].decode("latin-1")):
+    try:
+        block = once(check_id(words[2].decode("latin-1")))
+    except ValueError as error:
+        raise ResponseError(str(error)) from None
+    with block:
         reply: bytes = await connection.run_held((name, *words[4:]))
     return reply
 
