@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import keyleash
+from gateway.conftest import BROAD
+from keyleash.gateway.upstream import MAX_OF_IDENTITY
 from support.clusters import RealCluster
 from support.gateways import Raw, ServedGateway, gateway_to
 from support.leash import Leash, grant, policy
@@ -112,3 +114,24 @@ def test_a_text_that_may_not_be_recorded_is_an_error_reply(
     assert reply.count(b"\r\n") == 1
     assert token.encode() not in reply
     assert raw.call("GET", "k:a") == b"$-1\r\n"
+
+
+def test_agents_of_one_identity_leave_connections_for_watches_to_others(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Also if they all ask at once; who gives one back gets one again."""
+    one_leash.load(one=BROAD, two=BROAD)
+    tokens = [one_leash.issue("one").token for _ in range(2)]
+    raws = [connect(one_gateway.port, tokens[number % 2]) for number in range(300)]
+
+    for raw in raws:
+        raw.send(("WATCH", "k:a"))
+    replies = [raw.reply() for raw in raws]
+
+    assert replies.count(b"+OK\r\n") == MAX_OF_IDENTITY
+    assert all(reply.startswith((b"+OK", b"-LOADING")) for reply in replies)
+    assert len(upstream(one_leash)) <= MAX_OF_IDENTITY + 1
+    other = connect(one_gateway.port, one_leash.issue("two").token)
+    assert other.call("WATCH", "k:a") == b"+OK\r\n"
+    assert raws[replies.index(b"+OK\r\n")].call("UNWATCH") == b"+OK\r\n"
+    assert connect(one_gateway.port, tokens[0]).call("WATCH", "k:a") == b"+OK\r\n"

@@ -29,6 +29,8 @@ SILENT_S = 30.0
 """A server that owes a reply and sends nothing for so long is lost."""
 MAX_OWN = 512
 """Connections to one server that each serve one agent: for WATCH, subscriptions and WAIT."""
+MAX_OF_IDENTITY = MAX_OWN // 2
+"""Those of them that agents of one identity may have, so that they leave some to others."""
 _DEMOTED = (b"-READONLY", b"-MASTERDOWN")
 _LISTENS = frozenset(
     name.encode() for joined in SUBSCRIBES for name in (joined, joined.replace("SUB", "UNSUB", 1))
@@ -105,7 +107,8 @@ class Pipe(asyncio.Protocol):
     def close(self) -> None:
         """Close it; what was sent may have run."""
         self.is_open = False
-        self._transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
 
     def close_if_silent(self) -> None:
         """Close it if the server owes a reply for too long."""
@@ -124,8 +127,7 @@ class Node:
         self._make = make
         self._shared: Pipe | None = None
         self._connecting: asyncio.Future[Pipe] | None = None
-        self._free: list[Pipe] = []
-        self._own: set[Pipe] = set()
+        self._own: dict[Pipe, str] = {}
 
     async def pipe(self) -> Pipe:
         """Return the connection that agents share; connect if there is none.
@@ -137,7 +139,7 @@ class Node:
         if pipe is not None and pipe.is_open:
             return pipe
         if self._connecting is None:
-            self._connecting = asyncio.ensure_future(self._connect())
+            self._connecting = asyncio.ensure_future(self._connect(Pipe()))
             self._connecting.add_done_callback(self._connected)
         # One attempt for all who wait; some of them may go away.
         return await asyncio.shield(self._connecting)
@@ -146,34 +148,36 @@ class Node:
         self._connecting = None
         self._shared = None if attempt.cancelled() or attempt.exception() else attempt.result()
 
-    async def _connect(self) -> Pipe:
-        pipe = Pipe()
+    async def _connect(self, pipe: Pipe) -> Pipe:
         async with asyncio.timeout(2 * TIMEOUT_S):
             pipe.writer = await taken_over(self._make(), pipe)
         return pipe
 
-    async def own(self) -> Pipe:
-        """Return a connection for one agent.
+    async def own(self, identity: str) -> Pipe:
+        """Return a connection for one agent of an identity.
 
         Raises:
-            RedisConnectionError: As `pipe`; or there are too many.
+            RedisConnectionError: As `pipe`; or there are too many, in all or of the identity.
         """
-        while self._free:
-            pipe = self._free.pop()
-            if pipe.is_open:
-                return pipe
-            self._own.discard(pipe)
-        self._own = {pipe for pipe in self._own if pipe.is_open}
-        if len(self._own) >= MAX_OWN:
+        self._own = {pipe: user for pipe, user in self._own.items() if pipe.is_open}
+        free = next((pipe for pipe, user in self._own.items() if not user), None)
+        is_full = free is None and len(self._own) >= MAX_OWN
+        if is_full or [*self._own.values()].count(identity) >= MAX_OF_IDENTITY:
             raise RedisConnectionError("all connections to the server are in use")
-        pipe = await self._connect()
-        self._own.add(pipe)
+        pipe = free or Pipe()
+        # Before it is connected: others ask for one meanwhile.
+        self._own[pipe] = identity
+        if free is None:
+            try:
+                await self._connect(pipe)
+            except BaseException:
+                pipe.is_open = False
+                raise
         return pipe
 
     def give_back(self, pipe: Pipe) -> None:
         """Take back a connection whose agent has left no state."""
-        if pipe.is_open:
-            self._free.append(pipe)
+        self._own[pipe] = ""
 
     @property
     def pipes(self) -> list[Pipe]:
@@ -317,6 +321,7 @@ class PipeConnection:
     upstream: ClassVar[Upstream]
     agent: ClassVar[Any]
     server: Any
+    session: Any
     takes_parts = True
     encoder: Any = Encoder("utf-8", "strict", False)
     socket_timeout = None
@@ -405,7 +410,7 @@ class PipeConnection:
         parts: list[bytes] = command if isinstance(command, list) else [command]
         name = parts[0].split(b"\r\n", 3)[2].upper()
         if not self._is_pinned and (name in _PINS or parts[-1].startswith(_WAIT)):
-            self.pipe, self._is_pinned = await self.node.own(), True
+            self.pipe, self._is_pinned = await self.node.own(self.session.identity), True
         elif self.pipe is None:
             await self.connect()
         assert self.pipe is not None  # noqa: S101 - it is connected
