@@ -143,6 +143,7 @@ class Dialogue:
             role = role_of(words[0])
             is_held = self.transaction.held is not None
             if role is Role.SUBSCRIPTION and (is_held or is_pipeline):
+                self.transaction.abort()
                 raise subscription_in_pipeline(split_words(words)[0])
             if role is not Role.TRANSACTION and is_held:
                 self.transaction.hold(words)

@@ -38,10 +38,22 @@ class Transaction:
         self._is_aborted = False
 
     def hold(self, words: Words) -> None:
-        """Hold a command back until EXEC."""
+        """Hold a command back until EXEC; a wrong number of arguments aborts the transaction."""
         assert self.held is not None  # noqa: S101 - the caller looks
+        name, *arguments = split_words(words)
+        table = self._caller.session.table
+        if name in table.containers and arguments:
+            name = f"{name} {upper(arguments.pop(0))}"
+        spec = table.get(name)
+        if spec is not None and not spec.takes(len(name.split()) + len(arguments)):
+            self._reject_arguments(name.replace(" ", "|"))
+            return
         self.held.append(words)
         self._queue.add_reply(b"QUEUED")
+
+    def abort(self) -> None:
+        """Let EXEC fail: a command was denied instead of queued."""
+        self._is_aborted = self.held is not None
 
     def send(self, words: Words) -> Flow:
         """Carry out a command of transactions."""

@@ -290,6 +290,10 @@ class CommandSpec:
         # Rows rarely share a name, and hashing the rest of a row takes long.
         return hash(self.name)
 
+    def takes(self, count: int) -> bool:
+        """Return whether a call may have *count* words, with those of its name."""
+        return count == self.arity if self.arity > 0 else count >= -self.arity
+
     @property
     def channel_class(self) -> OperationClass | None:
         """The class that a call needs on its channel, if it has one."""

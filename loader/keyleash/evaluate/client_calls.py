@@ -179,9 +179,7 @@ def decide_client_call(
 def _has_arity(table: CommandTable, argv: Argv) -> bool:
     """Return whether a server accepts the number of arguments."""
     spec = named(table, argv)
-    if spec is None:
-        return True
-    return len(argv) == spec.arity if spec.arity > 0 else len(argv) >= -spec.arity
+    return spec is None or spec.takes(len(argv))
 
 
 def _decide_script(
