@@ -20,6 +20,14 @@ from keyleash.store.wire import WRONG, Argument
 Shape = Callable[[Any, list[str]], Any]
 
 
+class Text(bytes):
+    """A string whose number becomes a `Double`: of programs that pass replies on."""
+
+
+class Double(bytes):
+    """A double, with the digits of the server."""
+
+
 def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     """Return the *reply* to a command in the shape that it has in RESP3.
 
@@ -45,6 +53,8 @@ def shape_of(name: str | bytes) -> tuple[Shape | None, list[str]]:
 
 
 def _double(value: Any) -> Any:
+    if isinstance(value, Text):
+        return Double(value)
     return float(value) if isinstance(value, bytes | str) else value
 
 

@@ -23,7 +23,7 @@ from keyleash.client.actions import Words
 from keyleash.client.batches import MAX_CHUNK_COMMANDS
 from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
-from keyleash.client.command_words import Role, role_of
+from keyleash.client.command_words import Role, role_of, upper
 from keyleash.client.correlation import correlation
 from keyleash.client.retries import is_sent
 from keyleash.client.routing import is_redirect
@@ -31,6 +31,7 @@ from keyleash.errors import ArgsTooManyError, KeyleashError, LeashError
 from keyleash.gateway import own
 from keyleash.gateway.agent import Agent, source
 from keyleash.gateway.resp import (
+    WITHIN_MULTI,
     ProtocolError,
     Requests,
     Status,
@@ -432,7 +433,8 @@ class Connection(asyncio.Protocol):
             if held.is_idle:
                 self._let_go()
         if words[0] == "EXEC" and isinstance(value, list) and queued is not None:
-            return b"*%d\r\n" % len(value) + self._encoded(queued, value)
+            commands = [(WITHIN_MULTI.get(upper(name), name), *rest) for name, *rest in queued]
+            return b"*%d\r\n" % len(value) + self._encoded(commands, value)
         if value in (b"OK", b"QUEUED") and (queued is not None or _is_of_transaction(words)):
             value = Status(value)
         return encoded(words, value, self.protocol)

@@ -6,7 +6,6 @@ takes a second to give it back.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from keyleash.client._redis_py import error_of
 from keyleash.client.actions import Words
 from keyleash.client.caller import is_final
 from keyleash.client.command_words import upper
-from keyleash.client.resp3 import as_resp3
+from keyleash.client.resp3 import Double, Text, as_resp3
 from keyleash.client.session import counts
 from keyleash.errors import KeyleashError
 from keyleash.store.wire import MAX_ARGUMENTS
@@ -32,16 +31,19 @@ SMALL_BYTES = 1 << 16
 _COUNTS = {b"*%d" % count: count for count in range(1, LOGIN_WORDS + 1)}
 _LENGTHS = {length: b"$%d" % length for length in range(1024)}
 
-SETS = frozenset({"SMEMBERS", "SDIFF", "SINTER", "SUNION"})
+SETS = frozenset({"SMEMBERS", "SDIFF", "SINTER", "SPOP", "SUNION"})
 """Commands whose reply is a set in RESP3."""
 NULL_ARRAYS = frozenset(
     ("BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "EXEC",
      "LMPOP", "XREAD", "XREADGROUP", "ZMPOP")
 )  # fmt: skip
 """Commands without a result reply `*-1` in RESP2; Lua knows one null."""
-NULL_ARRAYS_WITH_COUNT = frozenset({"LPOP", "RPOP", "ZRANK", "ZREVRANK"})
-NULL_ITEMS = frozenset({"GEOPOS"})
-"""Commands whose reply has null arrays as items."""
+NULL_ARRAYS_WITH = {"LPOP": 3, "RPOP": 3, "ZRANK": 4, "ZREVRANK": 4}
+"""The same, of calls with this number of words or more: with a count, or with WITHSCORE."""
+WITHIN_MULTI = {"BLMOVE": "LMOVE", "BRPOPLPUSH": "RPOPLPUSH"}
+"""Commands that have the null of another one in a transaction, where they do not block."""
+NULL_ITEMS = {"GEOPOS": 0, "XPENDING": 3}
+"""Commands whose reply has null arrays as items, and the first of these."""
 _CODES = {ClusterDownError: "CLUSTERDOWN", ExecAbortError: "EXECABORT"}
 """The codes of errors that the client makes itself."""
 _NULLS = (b"$-1\r\n", b"*-1\r\n")
@@ -200,12 +202,12 @@ def _parse(frame: bytes, at: int) -> tuple[Any, int]:
     line = frame.index(b"\r\n", at)
     kind, rest, end = frame[at], frame[at + 1 : line], line + 2
     if kind == 36:
-        if rest == b"-1":
+        if rest[:1] == b"-":
             return None, end
         stop = end + int(rest)
-        return frame[end:stop], stop + 2
+        return Text(frame[end:stop]), stop + 2
     if kind == 42:
-        if rest == b"-1":
+        if rest[:1] == b"-":
             return None, end
         items = []
         for _ in range(int(rest)):
@@ -240,7 +242,7 @@ def encode(value: Any, protocol: int, out: list[bytes], head: bytes = b"*") -> N
         head: The mark of an array: that of a set or of a push message in RESP3.
     """
     kind = type(value)
-    if kind is bytes:
+    if kind is Text or kind is bytes:
         out.append(b"$%d\r\n%b\r\n" % (len(value), value))
     elif kind is int:
         out.append(b":%d\r\n" % value)
@@ -258,7 +260,7 @@ def encode(value: Any, protocol: int, out: list[bytes], head: bytes = b"*") -> N
         for name, item in value.items():
             encode(name, protocol, out)
             encode(item, protocol, out)
-    elif kind is float:
+    elif kind is Double or kind is float:
         out.append(b",%b\r\n" % _double(value))
     elif kind is bool:
         out.append(b"#t\r\n" if value else b"#f\r\n")
@@ -268,10 +270,8 @@ def encode(value: Any, protocol: int, out: list[bytes], head: bytes = b"*") -> N
         out.append(b"-%b\r\n" % error_line(value))
 
 
-def _double(value: float) -> bytes:
-    if math.isfinite(value) and value == int(value) and abs(value) < 1e17:
-        return b"%d" % value
-    return repr(value).encode()
+def _double(value: Double | float) -> bytes:
+    return value if isinstance(value, Double) else repr(value).encode()
 
 
 def encoded(words: Words, value: Any, protocol: int) -> bytes:
@@ -285,8 +285,9 @@ def encoded(words: Words, value: Any, protocol: int) -> bytes:
         return _NULLS[1]
     elif name in NULL_ITEMS and isinstance(value, list):
         out.append(b"*%d\r\n" % len(value))
-        for item in value:
-            encode(item, 2, out) if item is not None else out.append(_NULLS[1])
+        for at, item in enumerate(value):
+            is_null = item is None and at >= NULL_ITEMS[name]
+            out.append(_NULLS[1]) if is_null else encode(item, 2, out)
     else:
         encode(value, 2, out)
     return b"".join(out)
@@ -294,7 +295,7 @@ def encoded(words: Words, value: Any, protocol: int) -> bytes:
 
 def is_null_array(name: str, words: Words) -> bool:
     """Return whether the null of a command is that of an array in RESP2."""
-    return name in NULL_ARRAYS or (name in NULL_ARRAYS_WITH_COUNT and len(words) > 2)
+    return name in NULL_ARRAYS or len(words) >= NULL_ARRAYS_WITH.get(name, len(words) + 1)
 
 
 def passed(words: Words, frame: bytes, protocol: int) -> bytes:
