@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         self.held: Any = None
         self.listener: Any = None
         self._listening: asyncio.Task[None] | None = None
-        self._unconfirmed: tuple[int, asyncio.Future[None]]
+        self._confirming: tuple[int, asyncio.Future[None]] | None = None
         self._requests = Requests()
         self._queue: deque[Any] = deque()
         self._call: tuple[Call, Any] | None = None
@@ -441,27 +441,34 @@ class Connection(asyncio.Protocol):
 
     async def _subscribe(self, words: Words) -> bytes:
         assert self.agent is not None  # noqa: S101 - the caller looks
+        is_end = words[0].endswith("UNSUBSCRIBE")
+        if len(words) == 1 and not is_end:
+            raise own.wrong_count(words[0])
         if self.listener is None:
-            if words[0].endswith("UNSUBSCRIBE"):
+            if is_end:
                 out: list[bytes] = []
                 for channel in words[1:] or (None,):
                     encode([words[0].lower().encode(), channel, 0], self.protocol, out, self._push)
                 return b"".join(out)
             self.listener = self.agent.take()
         active = self.listener._dialogue.subscriptions.active
+        joined = words[0].replace("UNSUB", "SUB")
+        # Without channels there is one for each of them, and one if there are none.
+        due = len(words) - 1 or max(1, sum(name == joined for name, _ in active))
+        confirmed = self._loop.create_future()
+        self._confirming = due, confirmed
         try:
-            ending = words[0].replace("UNSUB", "SUB")
-            due = len(words) - 1 or max(1, sum(name == ending for name, _ in active))
             await self.listener.send_command(*words)
         except BaseException:
-            if not self.listener._dialogue.subscriptions.active:
+            if active:
+                self._confirming = None
+            else:
                 self._unlisten()
             raise
         if self._listening is None:
             self._listening = self._loop.create_task(self._pass_messages(self.listener))
         # Replies to later commands come after the confirmations.
-        self._unconfirmed = due, self._loop.create_future()
-        await self._unconfirmed[1]
+        await confirmed
         return b""
 
     @property
@@ -471,7 +478,11 @@ class Connection(asyncio.Protocol):
     def _unlisten(self) -> None:
         listener, self.listener, self._listening = self.listener, None, None
         if listener is not None:
+            if self._confirming is not None:
+                # What comes is not to be taken for a reply to the next user of its pipe.
+                listener.abandon()
             listener.agent.give_back(listener)
+        self._confirming = None
 
     async def _pass_messages(self, listener: Any) -> None:
         try:
@@ -485,16 +496,16 @@ class Connection(asyncio.Protocol):
                 if self.transport.get_write_buffer_size() > MAX_UNREAD:
                     self.cut("unread")
                     return
-                if not message[0].endswith(b"subscribe"):
-                    continue
-                due, confirmed = self._unconfirmed
-                self._unconfirmed = due - 1, confirmed
-                if message[2] == 0 and b"unsub" in message[0]:
-                    self._unlisten()
-                if due == 1 and not confirmed.done():
-                    confirmed.set_result(None)
-                if self.listener is None:
-                    return
+                if message[0].endswith(b"subscribe") and self._confirming is not None:
+                    due, confirmed = self._confirming
+                    self._confirming = (due - 1, confirmed) if due > 1 else None
+                    if due == 1:
+                        if message[2] == 0:
+                            self._unlisten()
+                        if not confirmed.done():
+                            confirmed.set_result(None)
+                        if self.listener is None:
+                            return
         except LeashError as denial:
             # Revoked, expired, frozen, or the policy has changed: the right has ended.
             self.refuse(error_line(denial))
