@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow cluster model servers lowest lowest-cluster proxy compat compat-quick bench fuzz runs hostile audit format sync \
+.PHONY: demo test check unit slow cluster model servers lowest lowest-cluster proxy compat compat-quick bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -98,6 +98,16 @@ SECONDS ?= 60
 POLICY ?= everything
 fuzz: $(VENV)/.fuzz
 	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(SECONDS) --policy $(POLICY) $(ARGS)
+
+# The gateway's parsers, for so long.
+fuzz-parser: $(VENV)/.fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz.parser --seconds $(SECONDS) $(ARGS)
+
+# Random sessions through the gateway, in both protocols, on every server of the default suite, with
+# a new seed, which a failure prints: ten minutes. KEYLEASH_SEED repeats a run.
+SESSIONS ?= 20000
+sessions: $(VENV)/.dev
+	KEYLEASH_SESSIONS=$(SESSIONS) $(BIN)/pytest -n auto tests/gateway/test_sessions.py
 
 # Random batches as runs and command by command, which must not differ. ARGS passes other options
 # on: --server redis-8.0.2, --seed N.

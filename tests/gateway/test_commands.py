@@ -117,6 +117,61 @@ def test_replies_after_unsubscribing_come_after_its_confirmations(
         assert replies[8] == b"$1\r\n1\r\n"
 
 
+def test_each_unsubscription_is_confirmed(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Also after the last subscription has ended, and a new one may follow at once."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    agent.send(("SUBSCRIBE", "c:1"), ("UNSUBSCRIBE", "c:1", "c:2"), ("SUBSCRIBE", "c:3"))
+    for kind, channel, count in (
+        (b"subscribe", b"c:1", 1),
+        (b"unsubscribe", b"c:1", 0),
+        (b"unsubscribe", b"c:2", 0),
+        (b"subscribe", b"c:3", 1),
+    ):
+        head = b"*3\r\n$%d\r\n%b\r\n" % (len(kind), kind)
+        assert agent.reply() == head + b"$3\r\n%b\r\n:%d\r\n" % (channel, count)
+    leash.admin.publish("c:3", "hello")
+    assert agent.reply().endswith(b"hello\r\n")
+
+
+def test_confirmation_for_an_agent_that_left_reaches_no_other(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """The connection to the server, on which it comes, serves none again."""
+    token = leash.issue("one").token
+    for _ in range(20):
+        leaves = connect(gateway.port, token)
+        assert leaves.call("SUBSCRIBE", "c:1")
+        leaves.send(("UNSUBSCRIBE", *[f"c:{number}" for number in range(100)]))
+        leaves.close()
+        other = connect(gateway.port, token)
+        assert other.call("WATCH", "k:a") == b"+OK\r\n"
+        assert other.call("GET", "k:none") == b"$-1\r\n"
+        assert other.call("UNWATCH") == b"+OK\r\n"
+        other.close()
+
+
+def test_transaction_with_an_error_in_its_queue_runs_nothing(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """As on a server: EXEC says so."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    for wrong, error in (
+        (("GET",), b"-ERR wrong number of arguments for 'get' command\r\n"),
+        (
+            ("OBJECT", "encoding"),
+            b"-ERR wrong number of arguments for 'object|encoding' command\r\n",
+        ),
+        (("SUBSCRIBE", "c:1"), b"-LEASH COMMAND_REFUSED command=SUBSCRIBE"),
+    ):
+        agent.send(("MULTI",), ("SET", "k:t", "1"), wrong, ("EXEC",))
+        replies = [agent.reply() for _ in range(4)]
+        assert replies[2].startswith(error)
+        assert replies[3] == b"-EXECABORT Transaction discarded because of previous errors.\r\n"
+    assert leash.admin.get("k:t") is None
+
+
 def test_redis_py_works_by_its_url_alone(leash: Leash, gateway: ServedGateway) -> None:
     """In both protocols, with pipelines, transactions and locks."""
     token = leash.issue("one").token

@@ -94,8 +94,8 @@ def test_subject_of_a_client_certificate_is_recorded(one_leash: Leash, tmp_path:
     one_leash.load(one={**BROAD, "audit": {"source": True}})
     authority, key = certificate(folder(tmp_path / "server"))
     own = folder(tmp_path / "agent")
-    options = ("--tls-cert", str(authority), "--tls-key", str(key))
-    options += ("--client-ca", str(certificate(own)[0]))
+    options = ["--tls-cert", str(authority), "--tls-key", str(key)]
+    options += ["--client-ca", str(certificate(own)[0])]
     with spawned_gateway(one_leash.server.url, tmp_path, *options) as gateway:
         assert gateway.announced["url"] == f"rediss://127.0.0.1:{gateway.port}"
         with over_tls(gateway.port, authority, own) as agent:

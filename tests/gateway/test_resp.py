@@ -1,0 +1,178 @@
+"""The gateway's parsers: requests of agents, and replies of servers."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzz.parser import SEEDS, check, pieces, replies_in, requests_in
+from keyleash.gateway.resp import (
+    LOGIN_BYTES,
+    LOGIN_WORDS,
+    MAX_REQUEST_BYTES,
+    MAX_WORDS,
+    ProtocolError,
+    Requests,
+    Status,
+    encode,
+    error_line,
+    parse,
+    split,
+)
+from keyleash.store.wire import MAX_ARGUMENTS
+from support.gateways import request
+from support.thorough import thorough
+
+WORDS = st.binary(max_size=40) | st.sampled_from((b"\r\n", b"$1\r\n", b"*1\r\n", b"x" * 1100))
+COMMANDS = st.lists(st.lists(WORDS, min_size=1, max_size=12), max_size=6)
+CUTS = st.lists(st.integers(0, 5000), max_size=8)
+VALUES: Any = st.recursive(
+    st.none()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.binary(max_size=40)
+    | st.sampled_from((Status(b"OK"), Status(b""))),
+    lambda values: st.lists(values, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(COMMANDS, CUTS)
+@thorough(200)
+def test_commands_are_read_as_they_were_written_wherever_they_are_cut(
+    commands: list[list[bytes]], cuts: list[int]
+) -> None:
+    """Any bytes may be in a word, and a packet may end anywhere."""
+    data = b"".join(request(tuple(words)) for words in commands)
+    assert requests_in(pieces(data, cuts), True) == ([(words, 0) for words in commands], 0)
+
+
+@given(st.lists(st.sampled_from((*b"*$:+-0129\r\n aG", 255)), max_size=60).map(bytes))
+@thorough(500)
+def test_random_bytes_are_read_alike_wherever_they_are_cut(data: bytes) -> None:
+    """They are requests, the begin of one, or a protocol error; also as replies."""
+    check(data)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_begin_of_the_fuzz_corpus_is_read(seed: bytes) -> None:
+    """`make fuzz-parser` begins with them."""
+    check(b"\x00\x05\x11\x20" + seed)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PING\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 30,
+        b"\x00" * 32,
+        b"\r\n",
+        b"*-1\r\n",
+        b"*+1\r\n",
+        b"* 1\r\n",
+        b"*\r\n",
+        b"*1x\r\n",
+        b"*\xb2\r\n",
+        b"*" + b"1" * 31,
+        b"*%d\r\n" % (MAX_WORDS + 1),
+        b"*99999999999999999999\r\n",
+        b"$4\r\nPING\r\n",
+        b"*1\r\n:1\r\n",
+        b"*1\r\n+PING\r\n",
+        b"*1\r\n*1\r\n$4\r\nPING\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$99999999999999999999\r\n",
+        b"*1\r\n$%d\r\n" % (MAX_REQUEST_BYTES + 1),
+        b"*1\r\n$3\r\nPING\r\n",
+        b"*1\r\n$4\r\nPING\n\n",
+        b"*2\r\n$4\r\nPING\r\n\r\n",
+    ],
+)
+def test_broken_request_is_a_protocol_error(data: bytes) -> None:
+    """Inline commands, HTTP, TLS, nested arrays and odd numbers are none that is waited for."""
+    parser = Requests()
+    parser.is_trusted = True
+    with pytest.raises(ProtocolError):
+        parser.feed(data)
+
+
+def test_empty_array_is_no_command() -> None:
+    """As on a server; the next command is read."""
+    assert requests_in([b"*0\r\n*0\r\n*1\r\n$4\r\nPING\r\n"], False) == ([([b"PING"], 0)], 0)
+
+
+def test_request_before_login_is_bounded() -> None:
+    """In its words and its bytes; each command is counted by itself."""
+    most = [b"x"] * LOGIN_WORDS
+    large = [b"SET", b"x" * (LOGIN_BYTES - 100)]
+    accepted = request(tuple(most)) + request(tuple(large)) * 3
+    assert requests_in([accepted], False) == ([(most, 0), *[(large, 0)] * 3], 0)
+    for words in ((*most, b"x"), (b"SET", b"x" * LOGIN_BYTES), (b"x" * 9000, b"x" * 9000)):
+        assert requests_in([request(words)], False) == (None, 0)
+        assert requests_in([request(words)], True) == ([([*words], 0)], 0)
+
+
+def test_words_beyond_what_a_guard_takes_are_counted_and_not_stored() -> None:
+    """The name is read, for the denial."""
+    count = MAX_ARGUMENTS + 1
+    data = request((b"DEL", *[b"key"] * (count - 1)))
+    for cuts in ([], [7, 5000]):
+        assert requests_in(pieces(data, cuts), True) == ([([b"DEL"], count)], 0)
+
+
+@pytest.mark.parametrize("header", [b"*%d\r\n" % MAX_WORDS, b"*1\r\n$%d\r\n" % (64 << 20)])
+def test_header_reserves_no_memory(header: bytes) -> None:
+    """Memory grows with what was sent, not with what a header promises."""
+    parsers = [Requests() for _ in range(100)]
+    tracemalloc.start()
+    try:
+        for parser in parsers:
+            parser.is_trusted = True
+            parser.feed(header)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.lists(VALUES, max_size=5), CUTS)
+@thorough(200)
+def test_replies_are_read_as_they_were_written_wherever_they_are_cut(
+    values: list[Any], cuts: list[int]
+) -> None:
+    """A reply stays its bytes, and these have its value."""
+    frames = [_encoded(value) for value in values]
+    assert replies_in(pieces(b"".join(frames), cuts)) == frames
+    assert [parse(frame) for frame in frames] == values
+
+
+@given(st.binary(max_size=30).filter(lambda line: b"\r" not in line and b"\n" not in line))
+@thorough(100)
+def test_error_reply_keeps_its_line(line: bytes) -> None:
+    """Also one that is no text."""
+    error = parse(b"-ERR %b\r\n" % line)
+    assert error_line(error) == b"ERR " + line
+
+
+@given(st.lists(st.tuples(VALUES, st.integers(1, 3)), min_size=1, max_size=5))
+@thorough(200)
+def test_batch_is_split_into_the_replies_of_its_commands(runs: list[tuple[Any, int]]) -> None:
+    """A run of commands has one reply that all have in common, or an array of them."""
+    expected = [_encoded(value) for value, times in runs for _ in range(times)]
+    items = []
+    for value, times in runs:
+        one = _encoded(value)
+        is_array = times > 1 and one[:1] == b"*"
+        items.append(b"*%d\r\n" % times + one * times if is_array else one)
+    frame = b"*%d\r\n" % len(items) + b"".join(items)
+    shape = [times for _, times in runs]
+    assert split(frame, [("X",)] * len(expected), shape) == expected
+
+
+def _encoded(value: Any) -> bytes:
+    out: list[bytes] = []
+    encode(value, 2, out)
+    return b"".join(out)
