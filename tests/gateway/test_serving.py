@@ -146,10 +146,12 @@ def test_what_is_no_tls_gets_no_reply(one_leash: Leash, tmp_path: Path) -> None:
     options = ("--tls-cert", str(authority), "--tls-key", str(key))
     with spawned_gateway(one_leash.server.url, tmp_path, *options) as gateway:
         silent = socket.create_connection(("127.0.0.1", gateway.port))
-        with Secured(socket.create_connection(("127.0.0.1", gateway.port))) as plain:
-            with contextlib.suppress(ConnectionError):
-                # A TLS alert, or nothing.
-                assert not plain.call("PING").startswith((b"+", b"-"))
+        with (
+            Secured(socket.create_connection(("127.0.0.1", gateway.port))) as plain,
+            contextlib.suppress(ConnectionError),
+        ):
+            # A TLS alert, or nothing.
+            assert not plain.call("PING").startswith((b"+", b"-"))
         with over_tls(gateway.port, authority) as agent:
             assert agent.call("AUTH", one_leash.issue("one").token) == b"+OK\r\n"
         silent.close()
