@@ -10,7 +10,7 @@ import redis
 import keyleash
 from gateway.conftest import BROAD
 from keyleash.operator.tokens.revoke import revoke
-from support.gateways import Raw, ServedGateway
+from support.gateways import Raw, ServedGateway, request
 from support.leash import Leash, grant
 
 Connect = Callable[..., Raw]
@@ -272,3 +272,22 @@ def test_calls_have_the_name_of_the_client_and_its_address(
     events = [*keyleash.Operator(leash.admin).audit.events("one")]
     assert [event.correlation for event in events] == [f"gw-{number}", "req-7", "req-7"]
     assert {event.source for event in events} == {f"{host}:{port}"}
+
+
+def test_empty_lines_between_requests_are_ignored(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """`redis-cli --pipe` sends one, and a server ignores it."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    agent.socket.sendall(b"\r\n\r\n" + request(("SET", "k:a", "1")) + b"\r\n")
+    assert agent.reply() == b"+OK\r\n"
+    assert agent.call("GET", "k:a") == b"$1\r\n1\r\n"
+
+
+def test_connections_of_redis_py_8_record_no_denial(leash: Leash, gateway: ServedGateway) -> None:
+    """It asks for notifications that servers without them do not know, and goes on."""
+    token = leash.issue("one").token
+    client = redis.Redis.from_url(f"redis://one:{token}@127.0.0.1:{gateway.port}?protocol=3")
+    assert client.set("k:a", "1")
+    client.close()
+    assert leash.denials("one") == []

@@ -137,6 +137,9 @@ async def client(connection: Any, words: Words) -> bytes:
         name = connection.name.decode("latin-1")
         line = f"id={connection.number} addr={connection.source} name={name}\n"
         return encoded(words, line, connection.protocol)
+    if sub == "MAINT_NOTIFICATIONS":
+        # redis-py 8 asks each time it connects; the guard would record a denial.
+        raise ResponseError("unknown subcommand 'MAINT_NOTIFICATIONS'")
     if sub in ("GETREDIR", "TRACKINGINFO"):
         raise ResponseError(f"the gateway does not cache, so it has no CLIENT {sub}")
     reply: bytes = await connection.run_held(words)

@@ -86,7 +86,7 @@ class Requests:
         """The bytes of the request that is not complete."""
         return self._read + len(self._buffer)
 
-    def feed(self, data: bytes) -> list[list[bytes]]:  # noqa: PLR0912 - one loop, for speed
+    def feed(self, data: bytes) -> list[list[bytes]]:  # noqa: PLR0912, PLR0915 - one loop, for speed
         """Return the requests that *data* completes.
 
         Raises:
@@ -110,6 +110,10 @@ class Requests:
                 break
             number = buffer[at + 1 : line]
             if buffer[at] != (36 if left else 42) or not number.isdigit():
+                if line == at and not left:
+                    # An empty line, as `redis-cli --pipe` sends one.
+                    at += 2
+                    continue
                 raise ProtocolError("expected an array of bulk strings")
             size = int(number)
             if not left:
