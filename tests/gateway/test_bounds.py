@@ -1,4 +1,4 @@
-"""What bad input gets, and what one agent can take from the gateway."""
+"""Replies to bad input, and the most that one agent can take from the gateway."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_nothing_runs_before_a_token_is_given(
 def test_tokens_that_do_not_work_are_denied_with_the_code_alone(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect, eager: None
 ) -> None:
-    """Nothing is said of identities, neither of the token's nor of others."""
+    """The reply has the code, and nothing about identities."""
     one_leash.load(one=BROAD, other=BROAD, frozen=BROAD)
     revoked, good = one_leash.issue("one"), one_leash.issue("one")
     expired, frozen = one_leash.issue("one", ttl="1s"), one_leash.issue("frozen")
@@ -76,12 +76,12 @@ def test_tokens_that_do_not_work_are_denied_with_the_code_alone(
     time.sleep(1.1)
     cases = [
         (("AUTH", new_token("one")), b"TOKEN_UNKNOWN"),
-        (("AUTH", new_token("nobody")), b""),
+        (("AUTH", new_token("stranger")), b""),
         (("AUTH", revoked.token), b"TOKEN_REVOKED"),
         (("AUTH", expired.token), b"TOKEN_EXPIRED"),
         (("AUTH", frozen.token), b"SUSPENDED"),
         (("AUTH", "other", good.token), b"TOKEN_UNKNOWN"),
-        (("AUTH", "nobody", good.token), b"TOKEN_UNKNOWN"),
+        (("AUTH", "stranger", good.token), b"TOKEN_UNKNOWN"),
         (("AUTH", "one", "x"), b""),
         (("AUTH", "one", ""), b""),
         (("AUTH", "one", b"\xff\x00" * 40), b""),
@@ -93,7 +93,7 @@ def test_tokens_that_do_not_work_are_denied_with_the_code_alone(
         reply = agent.call(*words)
         assert reply.startswith(b"-WRONGPASS "), (words, reply)
         assert code in reply, (words, reply)
-        names = (b"one", b"other", b"frozen", b"nobody", b"reason")
+        names = (b"one", b"other", b"frozen", b"stranger", b"reason")
         assert not any(name in reply.removeprefix(b"-WRONGPASS") for name in names), reply
         assert agent.call("GET", "k:a").startswith(b"-NOAUTH ")
     for user in ("one", "default", ""):
@@ -377,7 +377,7 @@ def test_idle_connections_take_little_memory(one_leash: Leash, process: SpawnedG
     """At most 10 KiB each, of 5,000 that have logged in."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < IDLE + 500:
-        pytest.skip("so many files may not be open")
+        pytest.skip("the limit of open files is too low")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     tokens = [one_leash.issue("one").token for _ in range(5)]
     idle: list[socket.socket] = []

@@ -319,7 +319,7 @@ def test_a_key_of_a_moving_slot_is_asked_for_at_the_other_node(
 def test_a_killed_primary_loses_only_the_calls_that_were_sent(
     replicated_cluster: RealCluster, is_home: bool
 ) -> None:
-    """Their connections are closed; others wait for the failover or are told that nothing ran."""
+    """Their connections are closed; others wait for the failover, or read that nothing ran."""
     guarded = Guarded(replicated_cluster)
     home = replicated_cluster.owner(HOME_SLOT)
     victim = home if is_home else replicated_cluster.other(home)

@@ -120,7 +120,7 @@ STEP = 150
 
 
 class Losses:
-    """What a test does to the gateway and the server while agents count."""
+    """The disturbances of gateway and server while agents count."""
 
     def __init__(
         self, node: Node, leash: Leash, gateway: SpawnedGateway, agents: list[Counting]

@@ -164,9 +164,9 @@ def test_batch_is_split_into_the_replies_of_its_commands(runs: list[tuple[Any, i
     expected = [_encoded(value) for value, times in runs for _ in range(times)]
     items = []
     for value, times in runs:
-        one = _encoded(value)
-        is_array = times > 1 and one[:1] == b"*"
-        items.append(b"*%d\r\n" % times + one * times if is_array else one)
+        reply = _encoded(value)
+        is_array = times > 1 and reply[:1] == b"*"
+        items.append(b"*%d\r\n" % times + reply * times if is_array else reply)
     frame = b"*%d\r\n" % len(items) + b"".join(items)
     shape = [times for _, times in runs]
     assert split(frame, [("X",)] * len(expected), shape) == expected

@@ -80,7 +80,7 @@ def test_unix_socket_serves_beside_the_port(one_leash: Leash, tmp_path: Path) ->
 
 
 def test_unix_socket_of_a_killed_gateway_is_used_again(one_leash: Leash, tmp_path: Path) -> None:
-    """What a crash leaves does not stop the next start."""
+    """A socket that a crash left does not stop the next start."""
     path = tmp_path / "socket"
     with spawned_gateway(one_leash.server.url, tmp_path, "--unix", str(path)) as gateway:
         gateway.kill()

@@ -119,7 +119,7 @@ def test_random_subscriptions_have_the_messages_of_a_raw_connection(
 
 
 def _heard(leash: Leash, raw: Raw, step: Step, count: int) -> list[bytes]:
-    """Take a step; return the frames that come, all up to the reply to PING or so many."""
+    """Take a step; return the frames that come, up to the reply to PING or to a number."""
     if isinstance(step, list):
         raw.send(*step)
     else:
