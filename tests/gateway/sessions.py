@@ -36,7 +36,7 @@ GROUPS = {
         HMGET K M M M | HMSET K M V | HGETALL K | HGETALL K | HKEYS K | HVALS K | HLEN K
         HEXISTS K M | HDEL K M M | HINCRBY K M I | HINCRBYFLOAT K M D | HSTRLEN K M | HSCAN K 0
         HSCAN K 0 MATCH P COUNT 100 | HSCAN K 0 NOVALUES | HRANDFIELD K 0 | HRANDFIELD K -1 0
-        HEXPIRE K 9000 FIELDS 1 M | HPERSIST K FIELDS 2 M M | HTTL K FIELDS 1 M
+        HEXPIRE K 0 FIELDS 1 M | HPERSIST K FIELDS 2 M M | HTTL K FIELDS 1 M
         HEXPIREAT K 4102444800 FIELDS 1 M | HEXPIRETIME K FIELDS 1 M
     """,
     "list": """
@@ -170,7 +170,8 @@ class Draws(random.Random):
                 of = group if self.random() < 0.9 and group != "any" else self.choice(TYPES)
                 return f"k:{of}{self.randrange(2)}"
             case "V":
-                # The order of a hash with long values depends on when its table grows.
+                # The order of a hash with long values depends on when its table grows, as that of
+                # one with relative expiry times, which there are none of, on the time.
                 return self.choice(VALUES[:-3] if group == "hash" else VALUES)
             case "M":
                 return self.choice(MEMBERS)
