@@ -135,3 +135,25 @@ def test_agents_of_one_identity_leave_connections_for_watches_to_others(
     assert other.call("WATCH", "k:a") == b"+OK\r\n"
     assert raws[replies.index(b"+OK\r\n")].call("UNWATCH") == b"+OK\r\n"
     assert connect(one_gateway.port, tokens[0]).call("WATCH", "k:a") == b"+OK\r\n"
+
+
+@pytest.mark.parametrize("name", ["SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE"])
+def test_subscribing_to_nothing_is_an_error_as_on_a_server(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, name: str
+) -> None:
+    """The connection goes on."""
+    raw = connect(one_gateway.port, one_leash.issue("one").token)
+
+    assert raw.call(name).startswith(b"-ERR wrong number of arguments")
+    assert raw.call("GET", "k:a") == b"$-1\r\n"
+
+
+def test_a_question_about_scripts_alone_in_a_transaction_is_answered(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """As one reply of EXEC, with an answer for each digest."""
+    raw = connect(one_gateway.port, one_leash.issue("one").token)
+
+    raw.send(("MULTI",), ("SCRIPT", "EXISTS", "a", "b", "c"), ("EXEC",))
+
+    assert [raw.reply() for _ in range(3)][-1] == b"*1\r\n*3\r\n:0\r\n:0\r\n:0\r\n"

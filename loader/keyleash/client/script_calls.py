@@ -43,7 +43,7 @@ def send_script(
     if name == "SCRIPT":
         reply = reply_about(guard, upper(arguments[0]) if arguments else "", arguments[1:])
         if reply is not None:
-            queue.add_reply(reply)
+            queue.add_reply([reply] if is_transaction else reply)
             return
     else:
         script = script_call_of(name, arguments)

@@ -450,6 +450,8 @@ class Connection(asyncio.Protocol):
                 for channel in words[1:] or (None,):
                     encode([words[0].lower().encode(), channel, 0], self.protocol, out, self._push)
                 return b"".join(out)
+            if len(words) == 1:
+                raise own.wrong_count(words[0])
             self.listener = self.agent.take()
         active = self.listener._dialogue.subscriptions.active
         joined = words[0].replace("UNSUB", "SUB")
