@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow cluster model servers lowest lowest-cluster proxy compat compat-quick bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check unit slow cluster model servers lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -88,6 +88,12 @@ compat: $(VENV)/.compat-agents
 compat-quick: $(VENV)/.compat
 	$(COMPAT) compat.redis_py.suite --quick
 	$(COMPAT) $(LIBRARIES) -n auto
+
+# Clients and libraries of all languages, by a URL alone through the gateway: about two minutes.
+# Writes docs/reference/gateway-clients.md.
+clients: $(VENV)/.compat $(VENV)/.lowest $(VENV)/.mcp $(VENV)/.node
+	KEYLEASH_CLIENTS_PAGE=docs/reference/gateway-clients.md \
+		$(COMPAT) pytest -m '' tests/gateway/test_libraries.py
 
 # QUICK=1 takes less than a minute and shows that it works; ARGS passes other options on.
 bench: $(VENV)/.bench
@@ -187,6 +193,19 @@ $(VENV)/.compat: $(VENV)/.dev
 $(VENV)/.compat-agents: $(VENV)/.compat
 	$(VENV)/compat/bin/python -m pip install $(PIP) --no-build-isolation --editable '.[compat-agents]'
 	$(VENV)/compat/bin/python -m pip install $(PIP) --no-deps 'llama-index-storage-kvstore-redis>=0.6,<1'
+	@touch $@
+
+# It needs none of keyleash.
+$(VENV)/.mcp: $(VENV)/.python
+	$(PYTHON) -m venv $(VENV)/mcp
+	$(VENV)/mcp/bin/python -m pip install $(PIP) 'redis-mcp-server>=0.5,<1'
+	@touch $@
+
+# Libraries of Node.js. Without npm their tests are skipped.
+$(VENV)/.node: $(VENV)/.python tests/gateway/clients/package.json
+	mkdir -p $(VENV)/node
+	cp tests/gateway/clients/package.json $(VENV)/node
+	npm install --prefix $(VENV)/node --ignore-scripts --no-audit --no-fund --no-package-lock --loglevel=error
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import keyleash
 from keyleash.policy.scripts import OF_LOCKS
 from keyleash.store.keyspace import script_digest
 from support.command_line import Cli
+from support.node import require_node
 
 FLUSH = "redis.call('FLUSHALL') return redis.call(ARGV[1])"
 GET = "local call = redis.call\nreturn call('GET', KEYS[1])\n"
@@ -163,9 +163,7 @@ def test_scripts_of_bullmq_are_those_of_its_bundle(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All 64, with the package that is installed; they run."""
-    modules = Path(os.environ.get("KEYLEASH_NODE_MODULES", "node_modules")).absolute()
-    if not (modules / "bullmq").is_dir():
-        pytest.skip(f"there is no bullmq in {modules}; KEYLEASH_NODE_MODULES names another folder")
+    modules = require_node("bullmq")
     result = cli.run("scripts", "approve", modules / "bullmq", "-o", tmp_path / "lua")
 
     assert result.exit_code == 0

@@ -15,6 +15,7 @@ from redis.crc import key_slot
 import keyleash
 from support.clusters import RealCluster
 from support.leash import Leash
+from support.node import require_node
 from support.replication import wait_until
 from support.servers import RealServer
 
@@ -41,12 +42,7 @@ def leash(server: RealServer) -> Leash:
 @pytest.fixture
 def ioredis(tmp_path: Path) -> Path:
     """A folder with ioredis."""
-    if shutil.which("node") is None:
-        pytest.skip("there is no node on PATH")
-    modules = Path(os.environ.get("KEYLEASH_NODE_MODULES", ROOT / "node_modules"))
-    if not (modules / "ioredis").is_dir():
-        pytest.skip(f"there is no ioredis in {modules}; KEYLEASH_NODE_MODULES names another folder")
-    (tmp_path / "node_modules").symlink_to(modules.resolve())
+    (tmp_path / "node_modules").symlink_to(require_node("ioredis"))
     return tmp_path
 
 

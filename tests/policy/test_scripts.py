@@ -22,6 +22,7 @@ from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.lint import lint
 from keyleash.policy.lint.grant_rules import script_builds_keys
 from keyleash.policy.scripts import stored_texts, with_texts
+from support.node import NODE_MODULES
 
 
 def document(names: list[str], files: dict[str, str] | None = None) -> str:
@@ -342,8 +343,7 @@ def test_other_text_of_a_package_of_node_is_a_problem(
 
 def test_installed_libraries_have_the_texts_of_their_bundles() -> None:
     """Those of a version that the bundle names: others may have other texts."""
-    modules = Path(os.environ.get("KEYLEASH_NODE_MODULES", "node_modules"))
-    reports = [bundle_report(name, modules.parent) for name in BUNDLES]
+    reports = [bundle_report(name, NODE_MODULES.parent) for name in BUNDLES]
 
     assert [item for item in reports if item and item.is_wrong] == []
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from keyleash.gateway.serve import Gateway
 from keyleash.gateway.upstream import Upstream
+from support.command_line import Cli
 
 
 class ServedGateway:
@@ -121,3 +122,17 @@ def request(words: tuple[Any, ...]) -> bytes:
     texts = [word if isinstance(word, bytes) else str(word).encode() for word in words]
     parts = (b"$%d\r\n%b\r\n" % (len(text), text) for text in texts)
     return b"*%d\r\n" % len(texts) + b"".join(parts)
+
+
+@contextlib.contextmanager
+def gateway_process(cli: Cli, *options: str) -> Iterator[int]:
+    """Run `keyleash gateway` to the server of *cli*; yield its port."""
+    free = "127.0.0.1:0"
+    with cli.spawn(("gateway", "--listen", free, "--admin", free, *options)) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url, process.communicate()[1]
+        yield int(url.rpartition(":")[2])
+        process.terminate()
+        _, errors = process.communicate(timeout=60)
+        assert (process.returncode, "Traceback" in errors) == (0, False), errors
