@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "loader" / "keyleash"
 
 OTHERS = {
     "client": "calls guards, for agents",
+    "gateway": "calls guards, for agents in any language",
     "servers": "starts servers, and waits until they answer",
     "testing": "fakes servers, and lends plain clients to tests",
 }

@@ -1,6 +1,6 @@
 -- check_script: find the approved script, and check the declared keys: any grant on them is enough.
 -- in:  digest, keys, argv
--- out: code, detail, value, key   set if the call is denied
+-- out: code, detail, value, key, command   set if the call is denied
 --      script, reads, writes, deletes, recorded, only_reads, walked, first, last, stop
 --% with batch = true, limits = byte_limits
 --% include "authorize/batch_locals.lua"
