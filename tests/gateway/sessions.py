@@ -139,7 +139,7 @@ PATTERNS = (b"*", b"a*", b"[ab]", b"\xff?")
 
 
 class Draws(random.Random):
-    """The choices of one session.
+    """What one session is drawn from.
 
     Attributes:
         skipped: Templates that it has not: an absolute time after a relative one would tell when
@@ -170,8 +170,8 @@ class Draws(random.Random):
                 of = group if self.random() < 0.9 and group != "any" else self.choice(TYPES)
                 return f"k:{of}{self.randrange(2)}"
             case "V":
-                # The order of a hash with long values depends on when its table grows, as that of
-                # one with relative expiry times, which there are none of, on the time.
+                # The order of a hash with long values depends on when its table grows, and on
+                # Redis that of one with expiry times on these: all that are given are the same.
                 return self.choice(VALUES[:-3] if group == "hash" else VALUES)
             case "M":
                 return self.choice(MEMBERS)
@@ -272,7 +272,7 @@ def listening_of(draws: Draws) -> list[Step]:
             active[kind] -= {*names}
             steps.append([(kind + b"UNSUBSCRIBE", *names)])
         elif chance < 0.55 and len(active[kind]) < 2:
-            # A server replies to several in another order.
+            # Of several, a server tells in another order.
             active[kind].clear()
             steps.append([(kind + b"UNSUBSCRIBE",)])
         elif chance < 0.8:
