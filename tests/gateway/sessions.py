@@ -139,7 +139,7 @@ PATTERNS = (b"*", b"a*", b"[ab]", b"\xff?")
 
 
 class Draws(random.Random):
-    """What one session is drawn from.
+    """The random choices of one session.
 
     Attributes:
         skipped: Templates that it has not: an absolute time after a relative one would tell when
@@ -272,7 +272,7 @@ def listening_of(draws: Draws) -> list[Step]:
             active[kind] -= {*names}
             steps.append([(kind + b"UNSUBSCRIBE", *names)])
         elif chance < 0.55 and len(active[kind]) < 2:
-            # Of several, a server tells in another order.
+            # Of several, a server confirms in another order.
             active[kind].clear()
             steps.append([(kind + b"UNSUBSCRIBE",)])
         elif chance < 0.8:
