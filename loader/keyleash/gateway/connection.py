@@ -278,7 +278,11 @@ class Connection(asyncio.Protocol):
             return
         else:
             connection._dialogue.due.clear()
-            out = b"" if self._ends else self._passed(call, connection, frame)
+            try:
+                out = b"" if self._ends else self._passed(call, connection, frame)
+            except Exception:
+                # Not into the pipe, which would be closed for all.
+                self._report_failure()
         connection.agent.give_back(connection)
         if self._ends:
             return
@@ -345,12 +349,7 @@ class Connection(asyncio.Protocol):
                 return
             out = b"-%b\r\n" % NO_SERVER * len(commands)
         except Exception:
-            # Neither message nor locals, which may have what the agent sent.
-            kind, _, trace = sys.exc_info()
-            where = traceback.extract_tb(trace)[-1]
-            name, line = Path(where.filename).name, where.lineno
-            logger.error("connection %d: %s in %s:%d", self.number, kind, name, line)  # noqa: TRY400
-            self.cut("failed")
+            self._report_failure()
         finally:
             self._task = None
             if self._ends:
@@ -358,6 +357,15 @@ class Connection(asyncio.Protocol):
         if not self._ends:
             self.write(out)
             self._next()
+
+    def _report_failure(self) -> None:
+        """Log the exception that is handled, and close the connection."""
+        # Neither message nor locals, which may have what the agent sent.
+        kind, _, trace = sys.exc_info()
+        where = traceback.extract_tb(trace)[-1]
+        name = Path(where.filename).name
+        logger.error("connection %d: %s in %s:%d", self.number, kind, name, where.lineno)
+        self.cut("failed")
 
     def _let_go(self) -> None:
         held, self.held, self._is_aborted = self.held, None, False
