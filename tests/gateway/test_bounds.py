@@ -107,7 +107,6 @@ BROKEN = [
     b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
     b"PING\r\n",
     b"SET k:a 1\r\n",
-    b"\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
     bytes(range(256)),
     b"x" * 100_000,
