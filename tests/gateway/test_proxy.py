@@ -20,7 +20,7 @@ from support.leash import Leash
 from support.proxies import ROUNDS, SEED, Proxy
 
 AGENTS, TOKENS, KEYS, CALLS = 6, 3, 5, 4
-DID_NOT_RUN = (b"-READONLY", b"-LOADING", b"-NOSCRIPT", b"-LEASH POLICY_STALE", b"-EXECABORT")
+DID_NOT_RUN = (b"-READONLY", b"-LOADING", b"-EXECABORT")
 OK, QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 
 

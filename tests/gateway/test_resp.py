@@ -70,7 +70,6 @@ def test_begin_of_the_fuzz_corpus_is_read(seed: bytes) -> None:
         b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 30,
         b"\x00" * 32,
-        b"\r\n",
         b"*-1\r\n",
         b"*+1\r\n",
         b"* 1\r\n",

@@ -50,7 +50,7 @@ MAX_QUEUED, MAX_QUEUED_BYTES = 1024, 1 << 20
 MAX_UNSENT = 1 << 20
 """Bytes of replies that wait; then no further command runs until the agent has read them."""
 MAX_UNREAD = 8 << 20
-"""Bytes of messages that wait; then the connection is cut."""
+"""Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
 FIRST_BATCH = 16
 """Commands of the first batch; the next are larger while their replies are small."""
 LOGIN_S, STALL_S = 10.0, 30.0
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Run no more commands until the agent has read."""
         self._is_paused = True
-        self._moved_at, self._unsent = self._loop.time(), self.transport.get_write_buffer_size()
+        self._moved_at = self._loop.time()
 
     def resume_writing(self) -> None:
         """Go on."""
@@ -159,14 +159,18 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Cut the connection if it stands still where it must not."""
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        if self._unsent < before:
+            self._moved_at = now
         if self.agent is None:
             if now - self._moved_at > LOGIN_S:
                 self.refuse(b"ERR the connection was not authenticated in time")
-        elif now - self._moved_at > STALL_S:
-            if self._is_paused and (size := self.transport.get_write_buffer_size()) < self._unsent:
-                self._moved_at, self._unsent = now, size
-            elif self._is_paused or (self.unfinished_bytes and not self._is_reading_paused):
-                self.cut("stalled")
+        elif self._unsent >= before > MAX_UNREAD:
+            self.cut("unread")
+        elif now - self._moved_at > STALL_S and (
+            self._is_paused or (self.unfinished_bytes and not self._is_reading_paused)
+        ):
+            self.cut("stalled")
 
     def refuse(self, line: bytes) -> None:
         """Send an error, and close the connection."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.exceptions import ClusterDownError, ExecAbortError
+from redis.exceptions import ClusterDownError, ExecAbortError, NoScriptError
 
 from keyleash.client._redis_py import error_of
 from keyleash.client.actions import Words
@@ -17,7 +17,7 @@ from keyleash.client.caller import is_final
 from keyleash.client.command_words import upper
 from keyleash.client.resp3 import Double, Text, as_resp3
 from keyleash.client.session import counts
-from keyleash.errors import KeyleashError
+from keyleash.errors import KeyleashError, PolicyStaleError
 from keyleash.store.wire import MAX_ARGUMENTS
 
 MAX_REQUEST_BYTES = (64 << 20) + 1024
@@ -228,6 +228,9 @@ def _parse(frame: bytes, at: int) -> tuple[Any, int]:
 def error_line(error: Exception) -> bytes:
     """Return the line of an error reply, without the mark before it."""
     line: Any = getattr(error, "line", None)
+    if isinstance(error, NoScriptError | PolicyStaleError):
+        # Nothing ran, and it was recovered from once: clients retry after this code.
+        line = "LOADING keyleash: the policy or its scripts are changing"
     if line is None and isinstance(error, KeyleashError):
         line = f"{error.code.replace('-', '').upper()} {error.message}"
         line += f" ({error.help})" if error.help else ""

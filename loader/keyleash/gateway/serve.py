@@ -57,7 +57,7 @@ class Gateway:
         self.logins: Counter[str] = Counter()
         self.cuts: Counter[str] = Counter()
         self._numbers = count(1)
-        self._unauthenticated = 0
+        self._strangers: dict[Connection, None] = {}
         self._agents: dict[tuple[str, int], Agent] = {}
         self._users: Counter[str] = Counter()
         self._logging_in = asyncio.Semaphore(LOGINS_AT_ONCE)
@@ -118,17 +118,20 @@ class Gateway:
         return Connection(self, next(self._numbers))
 
     def add(self, connection: Connection) -> None:
-        """Note a new connection; refuse it if there are too many."""
+        """Note a new connection; if there are too many, close it or the oldest without a token."""
         self.connections.add(connection)
-        self._unauthenticated += 1
-        if len(self.connections) > MAX_CONNECTIONS or self._unauthenticated > MAX_UNAUTHENTICATED:
+        self._strangers[connection] = None
+        if len(self._strangers) > MAX_UNAUTHENTICATED:
+            # An agent needs its connection for some milliseconds until it has a token.
+            next(iter(self._strangers)).cut("unauthenticated")
+        if len(self.connections) > MAX_CONNECTIONS:
             connection.refuse(b"ERR max number of clients reached")
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that was closed."""
         self.connections.discard(connection)
         self.leave(connection)
-        self._unauthenticated -= 1
+        self._strangers.pop(connection, None)
 
     async def sweep(self) -> None:
         """Look after connections, endlessly."""
@@ -202,7 +205,7 @@ class Gateway:
         agent.users += 1
         self._users[agent.key[0]] += 1
         self.leave(connection)
-        self._unauthenticated -= 1
+        self._strangers.pop(connection, None)
         self._agents[agent.key] = agent
 
     def leave(self, connection: Connection) -> None:
@@ -210,7 +213,7 @@ class Gateway:
         agent, connection.agent = connection.agent, None
         if agent is None:
             return
-        self._unauthenticated += 1
+        self._strangers[connection] = None
         agent.users -= 1
         token = agent.key[0]
         self._users[token] -= 1
@@ -271,7 +274,7 @@ class Gateway:
         yield GaugeMetricFamily(
             f"{name}_unauthenticated_connections",
             "Open connections that sent no valid token yet.",
-            self._unauthenticated,
+            len(self._strangers),
         )
         yield GaugeMetricFamily(f"{name}_tokens", "Tokens with connections.", len(self._users))
         yield GaugeMetricFamily(
