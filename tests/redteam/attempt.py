@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -13,6 +13,11 @@ class Tier(StrEnum):
 
     COOPERATIVE = "cooperative"
     FENCED = "fenced"
+    GATEWAY = "gateway"
+
+
+DIRECT = tuple(tier for tier in Tier if tier is not Tier.GATEWAY)
+"""The tiers whose agents connect to the server."""
 
 
 class Outcome(StrEnum):
@@ -21,6 +26,7 @@ class Outcome(StrEnum):
     ACL = "denied by the server"
     GUARD = "denied by the guard"
     NOTHING = "answered, but harmless"
+    GRANTED = "ran through the guard"
     POSSIBLE = "possible"
 
 
@@ -34,7 +40,7 @@ class Attempt:
         section: A heading of the page.
         does: Description, a sentence without a subject.
         act: Runs the attempt; true if it succeeded by its own check.
-        expected: Expected outcome per tier.
+        expected: Expected outcome per tier; a tier that it is not for is missing.
         by_guard: Whether it calls guards. Events of the guard, and what the agent may read
             through it, are then no success.
     """
@@ -43,7 +49,7 @@ class Attempt:
     section: str
     does: str
     act: Callable[[Any], bool | None]
-    expected: Mapping[Tier, Outcome]
+    expected: dict[Tier, Outcome]
     by_guard: bool
 
 
@@ -53,9 +59,15 @@ Act = Callable[[Any], bool | None]
 
 
 def attempt(
-    section: str, *, cooperative: Outcome, fenced: Outcome, by_guard: bool = False
+    section: str, *, by_guard: bool = False, **expected: Outcome | None
 ) -> Callable[[Act], Act]:
-    """Register a function; its docstring is the description."""
+    """Register a function; its docstring is the description.
+
+    Args:
+        expected: Expected outcome by tier; None if it is not for the tier. Behind a gateway the
+            guard denies what is not mentioned.
+    """
+    outcomes = {"gateway": Outcome.GUARD, **expected}
 
     def enter(act: Act) -> Act:
         assert act.__doc__, act
@@ -65,7 +77,7 @@ def attempt(
                 section=section,
                 does=" ".join(act.__doc__.split()),
                 act=act,
-                expected={Tier.COOPERATIVE: cooperative, Tier.FENCED: fenced},
+                expected={Tier(name): item for name, item in outcomes.items() if item},
                 by_guard=by_guard,
             )
         )

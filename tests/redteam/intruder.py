@@ -60,13 +60,18 @@ class Intruder:
         """Send a command and return the reply, an error as its text in bytes."""
         try:
             connection = self._open()
-            connection.send_command(*words, check_health=False)
+            self._send(connection, words)
             return self._heard(connection.read_response(disable_decoding=True, push_request=True))
         except redis.exceptions.NoPermissionError as error:
             # Without its code it would be one error of many.
             return self._heard(f"NOPERM {error}".encode(), is_error=True)
         except redis.ResponseError as error:
             return self._heard(str(error).encode("utf-8", "surrogateescape"), is_error=True)
+        except redis.AuthenticationError as error:
+            text = str(error)
+            return self._heard(
+                (text if text.startswith("LEASH ") else f"NOAUTH {text}").encode(), is_error=True
+            )
         except (redis.ConnectionError, redis.TimeoutError, OSError):
             self.lost += 1
             self.hang_up()
@@ -136,6 +141,9 @@ class Intruder:
         self.replies.clear()
         self.errors.clear()
         self.lost = 0
+
+    def _send(self, connection: Connection, words: Sequence[Word]) -> None:
+        connection.send_command(*words, check_health=False)
 
     def _open(self) -> Connection:
         if self._connection is None:

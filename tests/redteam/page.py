@@ -22,11 +22,13 @@ SECTIONS = (
     "Code",
     "Watching others, and messages",
     "Commands of operators",
+    "The gateway itself",
 )
 WORDS = {
     Outcome.ACL: "stopped",
     Outcome.GUARD: "guard",
     Outcome.NOTHING: "harmless",
+    Outcome.GRANTED: "granted",
     Outcome.POSSIBLE: "**possible**",
 }
 
@@ -42,15 +44,18 @@ def _text(name: str) -> str:
 
 def _sections() -> Iterator[str]:
     in_order = sorted(ATTEMPTS, key=lambda item: SECTIONS.index(item.section))
-    for section, attempts in groupby(in_order, key=lambda item: item.section):
+    for section, grouped in groupby(in_order, key=lambda item: item.section):
+        attempts = [*grouped]
         rows = [_row(attempt) for attempt in attempts]
-        head = [f"| | {' | '.join(Tier)} |", "|---|" + "---|" * len(Tier)]
+        tiers = [tier for tier in Tier if tier in attempts[0].expected]
+        head = [f"| | {' | '.join(tiers)} |", "|---|" + "---|" * len(tiers)]
         yield "\n".join([f"## {section}", "", *head, *rows, ""])
 
 
 def _row(attempt: Attempt) -> str:
     does = attempt.does[0].upper() + attempt.does[1:]
-    return f"| {does} | {' | '.join(WORDS[attempt.expected[tier]] for tier in Tier)} |"
+    outcomes = [WORDS[attempt.expected[tier]] for tier in Tier if tier in attempt.expected]
+    return f"| {does} | {' | '.join(outcomes)} |"
 
 
 if __name__ == "__main__":

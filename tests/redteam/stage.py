@@ -82,6 +82,10 @@ class Stage:
         outcomes = [_outcome(reply, error) for reply, error in self._replies()]
         return max(outcomes, key=list(Outcome).index, default=Outcome.NOTHING)
 
+    def answered(self) -> bool:
+        """Return whether a command was answered otherwise than by an error."""
+        return not all(self.intruder.errors)
+
     def leaked(self, *, by_guard: bool) -> list[str]:
         """Return the names of secrets that replies contained."""
         text = b"\n".join(self.intruder.replies)

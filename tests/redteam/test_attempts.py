@@ -8,24 +8,33 @@ import pytest
 
 from redteam.attempt import Attempt, Tier
 from redteam.attempts import ATTEMPTS
+from redteam.behind_gateway import staged_behind_gateway
 from redteam.stage import Stage, staged
 from support.servers import find_server_binaries
 
-STAGES = [(label, tier) for label in find_server_binaries() for tier in Tier]
+CASES = [
+    pytest.param((label, tier), attempt, id=f"{label}-{tier}-{attempt.name}")
+    for label in find_server_binaries()
+    for tier in Tier
+    for attempt in ATTEMPTS
+    if tier in attempt.expected
+]
 
 
-@pytest.fixture(scope="module", params=STAGES, ids="-".join)
+@pytest.fixture(scope="module")
 def stage(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stage]:
     """A stage per server and tier."""
     label, tier = request.param
-    binary = find_server_binaries()[label]
-    with staged(binary, tier, tmp_path_factory.mktemp("redteam")) as stage:
+    binary, folder = find_server_binaries()[label], tmp_path_factory.mktemp("redteam")
+    is_behind = tier is Tier.GATEWAY
+    stages = staged_behind_gateway(binary, folder) if is_behind else staged(binary, tier, folder)
+    with stages as stage:
         yield stage
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda attempt: attempt.name)
+@pytest.mark.parametrize(("stage", "attempt"), CASES, indirect=["stage"])
 def test_attempt_has_the_outcome_on_the_page(stage: Stage, attempt: Attempt) -> None:
     """The page lists exactly what is possible."""
     outcome, details = stage.try_out(attempt)

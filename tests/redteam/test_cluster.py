@@ -18,7 +18,7 @@ from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.leases import EPOCH_FIELD, unpack_entry, unpack_shard
 from keyleash.store.placement import key_slot, tag_of
 from keyleash.store.token import token_digest
-from redteam.attempt import Tier
+from redteam.attempt import DIRECT, Tier
 from redteam.cluster_intruder import (
     NEEDED,
     PUBLIC,
@@ -116,7 +116,7 @@ class Scene:
         return self.used()
 
 
-@pytest.fixture(params=list(Tier))
+@pytest.fixture(params=DIRECT)
 def scene(request: pytest.FixtureRequest, cluster: RealCluster) -> Iterator[Scene]:
     """A cluster of each tier; where agents have users, the default user is for the operator."""
     with keyleash.Operator.from_url(cluster.url, actor="test") as op:

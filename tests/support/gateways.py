@@ -16,7 +16,7 @@ from support.command_line import Cli
 
 
 class ServedGateway:
-    """A gateway that listens on a free port of 127.0.0.1.
+    """A gateway that listens on a free port of an address.
 
     Attributes:
         gateway: The gateway; touch it by `call` alone.
@@ -25,9 +25,13 @@ class ServedGateway:
     """
 
     def __init__(
-        self, upstream: Upstream, tls: ssl.SSLContext | None = None, path: str | None = None
+        self,
+        upstream: Upstream,
+        tls: ssl.SSLContext | None = None,
+        path: str | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
-        self._upstream, self._tls, self._path = upstream, tls, path
+        self._upstream, self._tls, self._path, self._host = upstream, tls, path, host
         listening = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(listening,), daemon=True)
@@ -48,7 +52,7 @@ class ServedGateway:
         self._loop, self._ending = asyncio.get_running_loop(), asyncio.Event()
         await self._upstream.open()
         self.gateway = Gateway(self._upstream)
-        self.port = await self.gateway.listen("127.0.0.1", 0, self._path, self._tls)
+        self.port = await self.gateway.listen(self._host, 0, self._path, self._tls)
         self.admin = await self.gateway.listen_for_admin("127.0.0.1", 0)
         sweeping = self._loop.create_task(self.gateway.sweep())
         listening.set()

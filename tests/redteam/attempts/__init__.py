@@ -7,6 +7,7 @@ from redteam.attempts import (  # noqa: F401 - each enters its own
     control,
     data,
     events,
+    gateway,
     guards,
     operators,
     retries,

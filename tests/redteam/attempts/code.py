@@ -57,7 +57,7 @@ def read_only_guard(stage: Stage) -> bool:
     return unwritten and not stage.intruder.replies[-1].startswith(b"NOPERM")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
 def read_source(stage: Stage) -> bool:
     """read the text of a guard, or delete scripts"""
     say = stage.intruder.say

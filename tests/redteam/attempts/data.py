@@ -9,15 +9,16 @@ from redteam.stage import NOBODYS, OTHER, OTHER_SECRET, OWN, Stage
 
 entered = partial(attempt, "Data, without the guard")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+GRANTED = Outcome.GRANTED
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, gateway=GRANTED)
 def read_own(stage: Stage) -> None:
     """read its own key, unaudited and uncounted"""
     stage.intruder.say("GET", OWN)
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, gateway=GRANTED)
 def write_own(stage: Stage) -> None:
     """write its own key without an event"""
     stage.intruder.say("SET", OWN, "changed")
@@ -44,7 +45,7 @@ def write_others(stage: Stage) -> None:
     stage.intruder.say("DEL", "books:2")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
 def copy_across(stage: Stage) -> None:
     """copy, move, sort or merge another identity's data into its own key"""
     say = stage.intruder.say
@@ -79,7 +80,7 @@ def read_behind_a_group_named_streams(stage: Stage) -> None:
     stage.intruder.say("XREADGROUP", "GROUP", "STREAMS", "jobs:1", "STREAMS", "books:log", ">")
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered(cooperative=POSSIBLE, fenced=POSSIBLE, gateway=GRANTED)
 def transaction(stage: Stage) -> None:
     """watch and write its own keys in a transaction"""
     say = stage.intruder.say
@@ -90,7 +91,7 @@ def transaction(stage: Stage) -> None:
         say("EXEC")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
 def list_keys(stage: Stage) -> bool:
     """list the names of keys"""
     for call in (("KEYS", "*"), ("SCAN", "0", "COUNT", "1000"), ("RANDOMKEY",), ("DBSIZE",)):

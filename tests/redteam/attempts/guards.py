@@ -155,7 +155,7 @@ def misspelt_command(stage: Stage) -> None:
         stage.intruder.call(name.encode("latin-1"), OTHER, keys=[OTHER])
 
 
-@guarded()
+@guarded(gateway=NOTHING)
 def keyless_command(stage: Stage) -> None:
     """run commands without keys, or for any key, through the guard"""
     for name in ("FLUSHALL", "KEYS", "SCAN", "CONFIG", "EVAL", "SCRIPT", "ACL", "MULTI", "CLIENT",
@@ -179,7 +179,7 @@ def misshapen_call(stage: Stage) -> None:
     say(*batch, 1, OTHER, token, "c", "all", "2", "GET", OTHER)
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING)
+@entered(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
 def forged_correlation(stage: Stage) -> bool:
     """forge fields of an event, or make it huge, by the correlation id"""
     stage.intruder.call("SET", OWN, "x", correlation=b"c\r\nkey books:1\0" + b"z" * 1_000_000)
@@ -187,7 +187,7 @@ def forged_correlation(stage: Stage) -> bool:
     return len(event[b"correlation"]) > 256 or event[b"SET"] != OWN.encode()
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING)
+@entered(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
 def clock(stage: Stage) -> bool:
     """turn back the clock of the limits"""
     call = stage.intruder.call
@@ -199,7 +199,7 @@ def clock(stage: Stage) -> bool:
     return after[24:32] == b"\0" * 8 or after == before
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING)
+@entered(cooperative=NOTHING, fenced=NOTHING, gateway=None)
 def timing(stage: Stage) -> bool:
     """find out by the server's work whether a token exists"""
     work = []

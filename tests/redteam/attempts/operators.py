@@ -17,7 +17,7 @@ def learn_of_users(stage: Stage) -> bool:
     for call in (("ACL", "LIST"), ("ACL", "GETUSER", CLERK), ("ACL", "USERS"), ("ACL", "LOG"),
                  ("ACL", "WHOAMI"), ("ACL", "DRYRUN", CLERK, "GET", OTHER)):  # fmt: skip
         stage.intruder.say(*call)
-    return not all(stage.intruder.errors)
+    return stage.answered()
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL)
@@ -28,10 +28,10 @@ def become_another(stage: Stage) -> bool:
     say("ACL", "SETUSER", stage.intruder.holds.user or OPERATOR, "+@all", "~*")
     say("ACL", "DELUSER", "missing")
     stage.operator.acl_deluser("mine")
-    return not all(stage.intruder.errors)
+    return stage.answered()
 
 
-@entered(cooperative=NOTHING, fenced=ACL)
+@entered(cooperative=NOTHING, fenced=ACL, gateway=NOTHING)
 def log_in_as_another(stage: Stage) -> bool | None:
     """log in as another user with its own password, without one, or after RESET"""
     say, holds = stage.intruder.say, stage.intruder.holds
@@ -50,7 +50,7 @@ def log_in_as_another(stage: Stage) -> bool | None:
     return False
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
 def configure(stage: Stage) -> bool:
     """read or change the configuration, save, become a replica"""
     for call in (("CONFIG", "GET", "*"), ("CONFIG", "SET", "maxmemory", "0"),
@@ -58,10 +58,10 @@ def configure(stage: Stage) -> bool:
                  ("MODULE", "LIST"), ("COMMAND", "COUNT"), ("LASTSAVE",), ("MEMORY", "STATS"),
                  ("CLUSTER", "INFO"), ("FAILOVER", "ABORT"), ("ROLE",)):  # fmt: skip
         stage.intruder.say(*call)
-    return not all(stage.intruder.errors)
+    return stage.answered()
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
 def debug(stage: Stage) -> bool:
     """inspect the server's memory, its logs and other clients"""
     for call in (("OBJECT", "HELP"), ("OBJECT", "ENCODING", OTHER), ("MEMORY", "DOCTOR"),
@@ -69,7 +69,7 @@ def debug(stage: Stage) -> bool:
                  ("CLIENT", "KILL", "TYPE", "pubsub"), ("CLIENT", "PAUSE", "0"),
                  ("CLIENT", "NO-EVICT", "off")):  # fmt: skip
         stage.intruder.say(*call)
-    return not all(stage.intruder.errors)
+    return stage.answered()
 
 
 @entered(cooperative=POSSIBLE, fenced=ACL)

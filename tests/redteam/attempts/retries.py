@@ -113,7 +113,7 @@ def reply_to_anothers_id(stage: Stage) -> None:
     stage.intruder.call(*words, keys=[OTHER], digest=digest)
 
 
-@by_guard(cooperative=NOTHING, fenced=NOTHING)
+@by_guard(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
 def conflict_with_anothers_id(stage: Stage) -> bool:
     """find out by a conflict which ids another identity, or another token, has used"""
     clerks_id(stage)
@@ -146,7 +146,7 @@ def malformed_id(stage: Stage) -> None:
     )
 
 
-@by_guard(cooperative=NOTHING, fenced=NOTHING)
+@by_guard(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
 def second_run_of_an_id(stage: Stage) -> bool:
     """run a call twice under one id, or match the ids of others by glob characters"""
     ids = [ID, "*", "?????", "[a-z]*", "run-?", f"{ID}#2", f"x:{ID}", "{a}", "..", "%00", "~" * 200]

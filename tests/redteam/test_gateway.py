@@ -1,0 +1,57 @@
+"""The claims about the gateway, beyond single attempts."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keyleash.commands import load_table
+from keyleash.store.live_table import read_table
+from redteam import page
+from redteam.attempt import Outcome, Tier
+from redteam.attempts import ATTEMPTS
+from redteam.behind_gateway import GatewayStage, staged_behind_gateway
+from redteam.test_every_command import calls_of
+from support.servers import find_server_binaries
+
+README = Path(__file__).parents[2] / "README.md"
+CLAIM = "every direct command"
+
+
+@pytest.fixture(params=find_server_binaries())
+def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GatewayStage]:
+    """Every server, behind a gateway."""
+    with staged_behind_gateway(find_server_binaries()[request.param], tmp_path) as stage:
+        yield stage
+
+
+def test_nothing_is_possible_behind_a_gateway() -> None:
+    """As README and the threat model claim."""
+    outcomes = {item.expected.get(Tier.GATEWAY) for item in ATTEMPTS}
+
+    assert Outcome.POSSIBLE not in outcomes
+    for text, head in ((page.page(), "| **[gateway]"), (README.read_text(), "| gateway tier")):
+        assert CLAIM in next(line for line in text.splitlines() if line.startswith(head))
+
+
+def test_no_command_reaches_what_no_grant_covers(stage: GatewayStage) -> None:
+    """Every command of a server: nothing else changes or is revealed, and changes are recorded."""
+    failures: dict[str, list[str]] = defaultdict(list)
+    for spec in {**load_table().commands, **read_table(stage.operator).commands}.values():
+        stage.reset()
+        stage.intruder.forget()
+        stage.given("PING")
+        dice = random.Random(spec.name)
+        for call in calls_of(spec):
+            before, after = dice.choice([([], []), ([("MULTI",)], [("EXEC",)]), ([], [])])
+            stage.intruder.pipeline(*before, call, *after)
+        failures[spec.name] += [f"changed {name!r}" for name in stage.changed(by_guard=True)]
+        failures[spec.name] += stage.leaked(by_guard=True)
+        failures[spec.name] += [f"unrecorded {k!r}" for k in stage.own_changes() - stage.recorded()]
+
+    assert {name: texts for name, texts in failures.items() if texts} == {}
+    assert stage.changed_upstream() == []
