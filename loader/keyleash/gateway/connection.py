@@ -51,6 +51,8 @@ MAX_UNSENT = 1 << 20
 """Bytes of replies that wait; then no further command runs until the agent has read them."""
 MAX_UNREAD = 8 << 20
 """Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
+MAX_NAME = 64
+"""Bytes of a command's name, which is cached. All commands have shorter names."""
 FIRST_BATCH = 16
 """Commands of the first batch; the next are larger while their replies are small."""
 LOGIN_S, STALL_S = 10.0, 30.0
@@ -149,7 +151,7 @@ class Connection(asyncio.Protocol):
             if isinstance(words, TooManyWords):
                 self._queue.append(words)
             else:
-                self._queue.append((_name_of(words[0]), *words[1:]))
+                self._queue.append((_name_of(words[0][:MAX_NAME]), *words[1:]))
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
         if is_full and self._queue and not self._is_reading_paused:
             self._is_reading_paused = True

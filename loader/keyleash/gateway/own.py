@@ -205,7 +205,7 @@ async def with_id(connection: Any, words: Words) -> bytes:
     if connection.agent is None:
         raise unauthenticated()
     if len(words) < 4 or upper(words[1]) != ONCE.upper():
-        raise ResponseError("write KEYLEASH ONCE <id> <command> …")
+        raise ResponseError("write KEYLEASH ONCE <id> <command> [arguments]")
     name = upper(words[3])
     if name in COMMANDS or not is_one_word(name):
         raise ResponseError("only a command that the guard runs takes an id")

@@ -57,6 +57,7 @@ class Pipe(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._frames = Frames()
         self._sinks: deque[Sink] = deque()
+        self._packet: list[bytes] = []
         self._heard_at = self._loop.time()
         self._transport: Any = None
 
@@ -70,10 +71,22 @@ class Pipe(asyncio.Protocol):
         Args:
             sinks: One for each reply.
         """
-        if not self._sinks:
-            self._heard_at = self._loop.time()
+        is_idle = not self._sinks
         self._sinks.extend(sinks)
-        # uvloop writes once per iteration of the event loop.
+        if is_idle:
+            self._heard_at = self._loop.time()
+            self._write(packet)
+            return
+        # Others are served meanwhile: what they send in this iteration leaves in one packet.
+        if not self._packet:
+            self._loop.call_soon(self._flush)
+        self._packet.append(packet)
+
+    def _flush(self) -> None:
+        packet, self._packet = b"".join(self._packet), []
+        self._write(packet)
+
+    def _write(self, packet: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(packet)
 
