@@ -335,6 +335,22 @@ def test_half_open_connections_leave_room_for_others(
     assert connect(one_gateway.port, token).call("GET", "k:a") == b"$-1\r\n"
 
 
+@pytest.mark.parametrize("words", [("SET", "k:a", bytes(8 * MIB)), ("GET", "k:a")])
+def test_a_transaction_that_grows_without_end_is_aborted(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, words: tuple[object, ...]
+) -> None:
+    """By its size, or its number of commands: they are not kept, and EXEC runs nothing."""
+    agent = connect(one_gateway.port, one_leash.issue("one").token)
+    agent.call("MULTI")
+    count = 12 if words[0] == "SET" else 1_100
+    for _ in range(count):
+        agent.send(words)
+        reply = agent.reply()
+    assert reply == b"-ERR the transaction is too large\r\n"
+    assert agent.call("EXEC").startswith(b"-EXECABORT")
+    assert agent.call("GET", "k:a") == b"$-1\r\n"
+
+
 # Memory, of a process.
 
 

@@ -31,6 +31,7 @@ from keyleash.errors import ArgsTooManyError, KeyleashError, LeashError
 from keyleash.gateway import own
 from keyleash.gateway.agent import Agent, source
 from keyleash.gateway.resp import (
+    MAX_REQUEST_BYTES,
     WITHIN_MULTI,
     ProtocolError,
     Requests,
@@ -43,7 +44,7 @@ from keyleash.gateway.resp import (
     passed,
     split,
 )
-from keyleash.store.wire import MAX_ARGUMENTS, BatchMode
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, BatchMode
 
 MAX_QUEUED, MAX_QUEUED_BYTES = 1024, 1 << 20
 """Commands that wait, and their size; then the connection is not read from until they ran."""
@@ -100,7 +101,7 @@ class Connection(asyncio.Protocol):
         self._is_aborted = False
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._loop.time()
-        self._unsent = self._waiting_bytes = 0
+        self._unsent = self._waiting_bytes = self._queued_bytes = 0
         self.transport: Any = None
 
     # Transport.
@@ -374,7 +375,7 @@ class Connection(asyncio.Protocol):
         self.cut("failed")
 
     def _let_go(self) -> None:
-        held, self.held, self._is_aborted = self.held, None, False
+        held, self.held, self._is_aborted, self._queued_bytes = self.held, None, False, 0
         if held is not None:
             held.agent.give_back(held)
 
@@ -438,6 +439,10 @@ class Connection(asyncio.Protocol):
         if self.held is None:
             self.held = self.agent.hold()
         held, queued = self.held, self.held.queued
+        if queued is not None and words[0] not in ("EXEC", "DISCARD"):
+            self._queued_bytes += sum(map(len, words))
+            if len(queued) >= MAX_BATCH_COMMANDS or self._queued_bytes > MAX_REQUEST_BYTES:
+                raise ResponseError("the transaction is too large")
         try:
             if words[0] == "EXEC" and self._is_aborted:
                 await held.run(("DISCARD",))
