@@ -339,7 +339,7 @@ def test_half_open_connections_leave_room_for_others(
 def test_a_transaction_that_grows_without_end_is_aborted(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect, words: tuple[object, ...]
 ) -> None:
-    """By its size, or its number of commands: they are not kept, and EXEC runs nothing."""
+    """By its size, or its number of commands: they take no memory, and EXEC runs nothing."""
     agent = connect(one_gateway.port, one_leash.issue("one").token)
     agent.call("MULTI")
     count = 12 if words[0] == "SET" else 1_100
