@@ -201,8 +201,9 @@ def test_a_connection_that_changes_its_token_takes_nothing_of_the_old_one_along(
     tokens = [leash.issue(name).token for name in ("one", "two")]
     agent = connect(gateway.port, tokens[0], 3)
     agent.call("SUBSCRIBE", "c:1")
-    assert agent.call("AUTH", tokens[1]) == b"+OK\r\n"
+    assert agent.call("AUTH", tokens[1]).startswith(b"-ERR end the subscriptions")
     assert agent.call("UNSUBSCRIBE", "c:1")
+    assert agent.call("AUTH", tokens[1]) == b"+OK\r\n"
     others = [connect(gateway.port, tokens[1]) for _ in range(3)]
     for other in (agent, *others):
         assert other.call("SET", "k:a", 1).startswith(b"-LEASH CLASS_NOT_GRANTED")
@@ -291,3 +292,40 @@ def test_connections_of_redis_py_8_record_no_denial(leash: Leash, gateway: Serve
     assert client.set("k:a", "1")
     client.close()
     assert leash.denials("one") == []
+
+
+def test_an_id_is_not_for_subscriptions(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Their confirmations would reach the next agent on the same connection to the server."""
+    leash.load(one={**BROAD, "idempotency": {"keep": "1h"}})
+    agent = connect(gateway.port, leash.issue("one").token)
+    for command in ("SUBSCRIBE", "UNSUBSCRIBE"):
+        reply = agent.call("KEYLEASH", "ONCE", "a", command, "c:1", "c:2")
+        assert reply == b"-ERR only a command that the guard runs takes an id\r\n"
+    assert agent.call("PING") == b"+PONG\r\n"
+
+
+def test_subscriptions_beside_a_watch_are_confirmed(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """In RESP3, where other commands go on: the watch and its transaction, too."""
+    agent = connect(gateway.port, leash.issue("one").token, 3)
+    assert agent.call("WATCH", "k:w") == b"+OK\r\n"
+    agent.send(
+        ("SUBSCRIBE", "c:1", "c:2"), ("GET", "k:w"), ("MULTI",), ("SET", "k:w", 1), ("EXEC",)
+    )
+    replies = [agent.reply() for _ in range(6)]
+    assert [reply[:1] for reply in replies[:2]] == [b">", b">"]
+    assert replies[2:] == [b"_\r\n", b"+OK\r\n", b"+QUEUED\r\n", b"*1\r\n+OK\r\n"]
+
+
+def test_the_last_sharded_subscription_ends_no_other(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Servers count the two kinds apart."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    agent.send(("SUBSCRIBE", "c:1"), ("SSUBSCRIBE", "c:2"), ("SUNSUBSCRIBE", "c:2"))
+    assert [agent.reply()[-4:] for _ in range(3)] == [b":1\r\n", b":1\r\n", b":0\r\n"]
+    leash.admin.publish("c:1", "hello")
+    assert agent.reply().endswith(b"hello\r\n")

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 import click
-from redis.exceptions import ConnectionError, TimeoutError
+from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import FILE, example, json_option
@@ -24,6 +24,7 @@ from keyleash.gateway.upstream import Upstream
 from keyleash.store.connect import answering_url, split_urls
 
 WAIT_S = 0.5
+MAX_FILES = 12_288
 
 
 class Address(click.ParamType[Any]):
@@ -129,6 +130,8 @@ def gateway(
             try:
                 await upstream.open()
                 break
+            except AuthenticationError:
+                raise
             except (ConnectionError, TimeoutError, OSError):
                 if not wait:
                     raise
@@ -148,11 +151,17 @@ def gateway(
         sweeping.cancel()
         await gate.drain()
 
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _allow_files()
     uvloop.run(serve())
     print_note("stopped")
+
+
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # No more, since each TLS handshake takes memory before it is a connection.
+    files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
 
 
 def _is_loopback(host: str) -> bool:

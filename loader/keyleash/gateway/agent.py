@@ -16,8 +16,10 @@ from keyleash.client.aio_cluster import RedisCluster
 from keyleash.client.aio_cluster_pipeline import AsyncSpread
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.batches import chunks
+from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.pools import guarded_class
+from keyleash.client.retries import mark_sent
 from keyleash.client.routing import HOME_SLOT
 from keyleash.client.session import Session
 from keyleash.gateway.upstream import PipeConnection, Upstream
@@ -29,6 +31,8 @@ _ORIGIN = property(lambda _: source.get())
 CHECK_S = 1.0
 """Seconds after which subscriptions are checked again."""
 MAX_FREE = 64
+MAX_POLLS_PER_S = 1000
+"""Of the blocking commands with one token."""
 
 
 class Agent:
@@ -50,13 +54,14 @@ class Agent:
 
     def __init__(self, upstream: Upstream, token: str, protocol: int) -> None:
         self.key = token, protocol
-        self.users = 0
+        self.users = self._sleeping = 0
         self._upstream = upstream
         # A guarded connection goes back to the agent whose token it has, and to no other.
         attributes = {"upstream": upstream, "agent": self}
         base = type("UpstreamConnection", (PipeConnection,), attributes)
         self._kind = self._guarded(base)
         self._kind.check_every_s = CHECK_S
+        self._kind.sleep = self._sleep
         caller: Any = self._kind.caller_class
         self._kind.caller_class = type(caller.__name__, (caller,), {"origin": _ORIGIN})
         self.session: Session = self._kind.session
@@ -64,6 +69,16 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.session.identity})"
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep before the next poll of a blocking command: longer if many commands block."""
+        self._sleeping += 1
+        try:
+            await asyncio.sleep(max(seconds, self._sleeping / MAX_POLLS_PER_S))
+        finally:
+            self._sleeping -= 1
+        if self._upstream.is_draining:
+            raise RedisConnectionError("the gateway ends")
 
     def _guarded(self, base: type) -> Any:
         """Return the class of guarded connections."""
@@ -118,9 +133,16 @@ class Agent:
             # A command cannot be sent; of a batch, each goes alone.
             if len(commands) == 1:
                 return [error]
-            done = sum(map(len, replies.values()))
-            rest = [(await self.run_each([words]))[0] for words in commands[done:]]
-            return [*_values(replies), *rest]
+            values = _values(replies)
+            for words in commands[len(values) :]:
+                try:
+                    values += await self.run_each([words])
+                except (*LOST, OSError) as lost:
+                    # Others have run: not as if nothing had.
+                    raise mark_sent(lost) if values else lost from None
+            return values
+        except (*LOST, OSError) as error:
+            raise mark_sent(error) if replies else error from None
         finally:
             self.give_back(connection)
         return _values(replies)

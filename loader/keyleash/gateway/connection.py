@@ -44,6 +44,7 @@ from keyleash.gateway.resp import (
     passed,
     split,
 )
+from keyleash.gateway.upstream import LARGE_BYTES
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, BatchMode
 
 MAX_QUEUED, MAX_QUEUED_BYTES = 1024, 1 << 20
@@ -131,6 +132,18 @@ class Connection(asyncio.Protocol):
         self._is_paused = True
         self._moved_at = self._loop.time()
 
+    def pause_reading(self) -> None:
+        """Take no more from the agent."""
+        if not self._is_reading_paused:
+            self._is_reading_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on."""
+        if self._is_reading_paused and not self._ends:
+            self._is_reading_paused = False
+            self.transport.resume_reading()
+
     def resume_writing(self) -> None:
         """Go on."""
         self._is_paused = False
@@ -154,16 +167,16 @@ class Connection(asyncio.Protocol):
             else:
                 self._queue.append((_name_of(words[0][:MAX_NAME]), *words[1:]))
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
-        if is_full and self._queue and not self._is_reading_paused:
-            self._is_reading_paused = True
-            self.transport.pause_reading()
+        is_large = self._requests.size > LARGE_BYTES
+        if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
+            self.pause_reading()
         if self._call is None and self._task is None:
             self._next()
 
     def check(self, now: float) -> None:
         """Cut the connection if it stands still where it must not."""
         before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        if self._unsent < before:
+        if self._unsent and (self._unsent < before or not before):
             self._moved_at = now
         if self.agent is None:
             if now - self._moved_at > LOGIN_S:
@@ -171,7 +184,7 @@ class Connection(asyncio.Protocol):
         elif self._unsent >= before > MAX_UNREAD:
             self.cut("unread")
         elif now - self._moved_at > STALL_S and (
-            self._is_paused or (self.unfinished_bytes and not self._is_reading_paused)
+            self._unsent or (self._requests.size and not self._is_reading_paused)
         ):
             self.cut("stalled")
 
@@ -199,9 +212,9 @@ class Connection(asyncio.Protocol):
         return not (self._call or self._task or self._queue or self.held)
 
     @property
-    def unfinished_bytes(self) -> int:
-        """The size of a request that has not arrived whole."""
-        return self._requests.size
+    def waiting_bytes(self) -> int:
+        """The size of a request that has not arrived whole, and of replies that are not read."""
+        return self._requests.size + self._unsent
 
     # Commands.
 
@@ -218,9 +231,10 @@ class Connection(asyncio.Protocol):
                 commands = self._plain_commands()
                 if not self._send_at_once(commands):
                     self._start(partial(self._run_plain, commands), commands)
-        if self._is_reading_paused and not self._queue:
-            self._is_reading_paused = False
-            self.transport.resume_reading()
+        if not (self._queue or self._call or self._task or self._requests.size):
+            self.gateway.give_large(self)
+        if self._is_reading_paused and not self._queue and not self._requests.size:
+            self.resume_reading()
 
     def _is_plain(self, words: Words | TooManyWords) -> bool:
         name: Any = words[0]
@@ -246,7 +260,7 @@ class Connection(asyncio.Protocol):
             False, and nothing was sent, if they need more.
         """
         agent: Any = self.agent
-        connection = agent.take_for(commands)
+        connection = agent.take_for(commands) if self._waiting_bytes < LARGE_BYTES else None
         if connection is None:
             return False
         dialogue = connection._dialogue
@@ -417,7 +431,7 @@ class Connection(asyncio.Protocol):
             return reply
         if self.agent is None:
             raise own.unauthenticated()
-        if role_of(name) is Role.SUBSCRIPTION and self.held is None:
+        if role_of(name) is Role.SUBSCRIPTION and (self.held is None or self.held.queued is None):
             return await self._subscribe(words)
         if self.listener is not None and self.protocol == 2:
             raise ResponseError(
@@ -521,7 +535,8 @@ class Connection(asyncio.Protocol):
                     due, confirmed = self._confirming
                     self._confirming = (due - 1, confirmed) if due > 1 else None
                     if due == 1:
-                        if message[2] == 0:
+                        # A server counts sharded channels apart.
+                        if not listener._dialogue.subscriptions.active:
                             self._unlisten()
                         if not confirmed.done():
                             confirmed.set_result(None)
@@ -569,7 +584,7 @@ class Connection(asyncio.Protocol):
 
 @lru_cache(maxsize=1024)
 def _name_of(word: bytes) -> str:
-    return word.decode("latin-1").upper()
+    return word.upper().decode("latin-1")
 
 
 @lru_cache(maxsize=1024)

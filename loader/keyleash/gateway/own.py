@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
 from keyleash.client.answers import info_reply
-from keyleash.client.command_words import upper
+from keyleash.client.command_words import Role, role_of, upper
 from keyleash.client.once import check_id, once
 from keyleash.errors import KeyleashError, LeashError
 from keyleash.gateway.resp import encode, encoded
@@ -54,6 +54,9 @@ async def login(connection: Any, user: bytes, password: bytes, protocol: int) ->
         ResponseError: WRONGPASS, with the code of the denial.
     """
     gateway = connection.gateway
+    if connection.listener is not None:
+        # They are those of the token before.
+        raise ResponseError("end the subscriptions of this connection first")
     try:
         agent = await gateway.login(password.decode("ascii", "replace"), user, protocol)
     except LeashError as denial:
@@ -207,7 +210,7 @@ async def with_id(connection: Any, words: Words) -> bytes:
     if len(words) < 4 or upper(words[1]) != ONCE.upper():
         raise ResponseError("write KEYLEASH ONCE <id> <command> [arguments]")
     name = upper(words[3])
-    if name in COMMANDS or not is_one_word(name):
+    if name in COMMANDS or not is_one_word(name) or role_of(name) is Role.SUBSCRIPTION:
         raise ResponseError("only a command that the guard runs takes an id")
     try:
         block = once(check_id(words[2].decode("latin-1")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import ssl
 from collections import Counter
@@ -24,14 +25,17 @@ from keyleash.gateway.upstream import Upstream
 MAX_CONNECTIONS = 10_000
 MAX_OF_TOKEN = 2_000
 MAX_UNAUTHENTICATED = 1_000
-MAX_UNFINISHED = 256 << 20
-"""Bytes of requests that have not arrived whole, in all; then the largest are cut."""
+MAX_WAITING = 256 << 20
+"""Bytes of requests that have not arrived whole, and of unread replies, in all; then the largest
+are cut."""
+MAX_LARGE = 4
+"""Large requests that arrive, or are under way, at a time."""
 LOGINS_AT_ONCE = 8
 DENIED_LOGIN_S = 0.5
 """The pause after a denied login, so that a flood of them takes nothing from others."""
 SWEEP_S = 1.0
 DRAIN_S = 10.0
-HANDSHAKE_S = 10.0
+HANDSHAKE_S = 3.0
 MAX_ADMIN_BYTES = 4096
 ADMIN_S = 5.0
 BACKLOG = 1024
@@ -62,6 +66,9 @@ class Gateway:
         self._users: Counter[str] = Counter()
         self._logging_in = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._servers: list[asyncio.AbstractServer] = []
+        self._large: dict[Connection, None] = {}
+        self._waiting: dict[Connection, None] = {}
+        self._path: Path | None = None
 
     # Listening.
 
@@ -90,13 +97,26 @@ class Gateway:
             server = await loop.create_server(self._accept, host, port, **options)
             self._servers.append(server)
             if path is not None:
-                self._servers.append(await loop.create_unix_server(self._accept, path))
-                Path(path).chmod(0o660)
+                self._servers.append(await self._listen_at(Path(path)))
         except OSError as error:
             where = f"{host}:{port}" if not self._servers else f"`{path}`"
             raise _unusable(where, error) from None
         bound: int = server.sockets[0].getsockname()[1]
         return bound
+
+    async def _listen_at(self, path: Path) -> asyncio.AbstractServer:
+        with suppress(FileNotFoundError, ConnectionRefusedError):
+            # asyncio would replace the socket of a server that runs.
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.close()
+            raise OSError(errno.EADDRINUSE, "")
+        mask = os.umask(0o117)
+        try:
+            server = await asyncio.get_running_loop().create_unix_server(self._accept, str(path))
+        finally:
+            os.umask(mask)
+        self._path = path
+        return server
 
     async def listen_for_admin(self, host: str, port: int) -> int:
         """Serve health and metrics over HTTP; return the port.
@@ -130,8 +150,28 @@ class Gateway:
     def remove(self, connection: Connection) -> None:
         """Forget a connection that was closed."""
         self.connections.discard(connection)
+        self.give_large(connection)
+        self._waiting.pop(connection, None)
         self.leave(connection)
         self._strangers.pop(connection, None)
+
+    def take_large(self, connection: Connection) -> bool:
+        """Return whether a large request may arrive now; otherwise reading goes on later."""
+        if connection in self._large or len(self._large) < MAX_LARGE:
+            self._large[connection] = None
+            return True
+        self._waiting[connection] = None
+        return False
+
+    def give_large(self, connection: Connection) -> None:
+        """Note that a large request has ended, if there was one; let the next arrive."""
+        if connection in self._large:
+            del self._large[connection]
+            if self._waiting:
+                following = next(iter(self._waiting))
+                del self._waiting[following]
+                self._large[following] = None
+                following.resume_reading()
 
     async def sweep(self) -> None:
         """Look after connections, endlessly."""
@@ -143,16 +183,16 @@ class Gateway:
                 connection.check(now)
             for pipe in self.upstream.pipes:
                 pipe.close_if_silent()
-            size = sum(connection.unfinished_bytes for connection in self.connections)
-            while size > MAX_UNFINISHED:
-                largest = max(self.connections, key=lambda connection: connection.unfinished_bytes)
-                size -= largest.unfinished_bytes
+            size = sum(connection.waiting_bytes for connection in self.connections)
+            while size > MAX_WAITING:
+                largest = max(self.connections, key=lambda connection: connection.waiting_bytes)
+                size -= largest.waiting_bytes
                 self.connections.discard(largest)
                 largest.cut("memory")
 
     async def drain(self) -> None:
         """Accept no more connections; end each when its replies are delivered, all after 10 s."""
-        self.is_draining = True
+        self.is_draining = self.upstream.is_draining = True
         for server in self._servers:
             server.close()
         for connection in [*self.connections]:
@@ -166,6 +206,8 @@ class Gateway:
             connection.cut("drained")
         await all_ended()
         await self.upstream.close()
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     # Tokens.
 
@@ -296,7 +338,9 @@ class Gateway:
 
 def _unusable(where: str, error: OSError) -> OperationError:
     # uvloop and asyncio put their own words before those of the system.
-    reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
+    code = error.errno or 0
+    reason = os.strerror(code) if code in errno.errorcode else error.strerror or str(error)
+    reason = reason.lower()
     return OperationError(
         "port-in-use",
         f"cannot listen on {where}: {reason}",

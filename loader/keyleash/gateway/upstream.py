@@ -25,6 +25,8 @@ from keyleash.store.connect import TIMEOUT_S
 Sink: TypeAlias = Callable[[bytes | None], None]
 """Takes the bytes of a reply; None if the connection was lost before it came."""
 
+LARGE_BYTES = 1 << 20
+"""The size from which a request has a connection of its own."""
 SILENT_S = 30.0
 """A server that owes a reply and sends nothing for so long is lost."""
 MAX_OWN = 512
@@ -210,6 +212,7 @@ class Upstream:
 
     Attributes:
         hello: The reply to HELLO of the first server.
+        is_draining: Whether commands that block are ended: the gateway ends.
         options: Those of connections.
     """
 
@@ -219,6 +222,7 @@ class Upstream:
         self.options = {**parsed, **quiet_options(), "client_name": "keyleash-gateway"}
         self.database = int(parsed.get("db") or 0)
         self.hello: dict[str, Any] = {}
+        self.is_draining = False
         self._nodes: dict[tuple[str, int], Node] = {}
         self._sentinels: Any = None
         addresses: Any = [parse_url(sentinel) for sentinel in sentinels]
@@ -400,12 +404,17 @@ class PipeConnection:
     def unpin(self) -> None:
         """Give back a pipe of its own, which no longer has a state."""
         if self._is_pinned and self.pipe is not None:
-            self.pipe.listener = None
+            if self.pipe.listener is not None:
+                self.abandon()
+                return
             self.node.give_back(self.pipe)
             self._leave()
 
     def _leave(self) -> None:
         self.pipe, self._is_pinned, self._is_open = None, False, False
+
+    def _close(self) -> None:
+        self.abandon()
 
     def mark_for_reconnect(self) -> None:
         """Do nothing: pipes outlast the list of nodes."""
@@ -422,7 +431,9 @@ class PipeConnection:
         """Send commands, in one packet."""
         parts: list[bytes] = command if isinstance(command, list) else [command]
         name = parts[0].split(b"\r\n", 3)[2].upper()
-        if not self._is_pinned and (name in _PINS or parts[-1].startswith(_WAIT)):
+        has_state = name in _PINS or parts[-1].startswith(_WAIT)
+        # A large request would hold up what others send.
+        if not self._is_pinned and (has_state or sum(map(len, parts)) > LARGE_BYTES):
             self.pipe, self._is_pinned = await self.node.own(self.session.identity), True
         elif self.pipe is None:
             await self.connect()
