@@ -28,7 +28,7 @@ def test_page_on_bullmq_leads_from_an_empty_folder_to_a_delayed_job_and_a_denial
         (tmp_path / name).write_text(text, encoding="utf-8")
     (printed,) = (text for kind, text in blocks if kind == "text")
     install, start, *rest = (text for kind, text in blocks if kind == "bash")
-    assert "npm install bullmq@6.7.0" in install
+    assert "bullmq@6.7.0 ioredis@6" in install
     assert "keyleash serve" in install
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])

@@ -24,4 +24,4 @@ def test_command_of_the_page_has_options_of_the_program(line: str) -> None:
 
 def test_page_has_commands_of_each_kind() -> None:
     """In a shell, within another command, in a unit and in a container."""
-    assert len(LINES) == 5
+    assert len(LINES) == 7

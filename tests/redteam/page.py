@@ -6,7 +6,7 @@ PYTHONPATH=tests python -m redteam.page docs/explanation/threat-model.md
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -46,15 +46,16 @@ def _sections() -> Iterator[str]:
     in_order = sorted(ATTEMPTS, key=lambda item: SECTIONS.index(item.section))
     for section, grouped in groupby(in_order, key=lambda item: item.section):
         attempts = [*grouped]
-        rows = [_row(attempt) for attempt in attempts]
         tiers = [tier for tier in Tier if tier in attempts[0].expected]
+        rows = [_row(attempt, tiers) for attempt in attempts]
         head = [f"| | {' | '.join(tiers)} |", "|---|" + "---|" * len(tiers)]
         yield "\n".join([f"## {section}", "", *head, *rows, ""])
 
 
-def _row(attempt: Attempt) -> str:
+def _row(attempt: Attempt, tiers: Sequence[Tier]) -> str:
     does = attempt.does[0].upper() + attempt.does[1:]
-    outcomes = [WORDS[attempt.expected[tier]] for tier in Tier if tier in attempt.expected]
+    expected = attempt.expected
+    outcomes = [WORDS[expected[tier]] if tier in expected else "–" for tier in tiers]
     return f"| {does} | {' | '.join(outcomes)} |"
 
 
