@@ -133,7 +133,8 @@ def rates_of(target: Target, generator: Generator, port: int, gateway: int) -> d
 @contextlib.contextmanager
 def gateways_to(url: str, processes: int) -> Iterator[int]:
     """Run gateways on one port, which is yielded."""
-    command = [sys.executable, "-m", "keyleash", "gateway", "--listen"]
+    options = ["--share-port", "--admin", "127.0.0.1:0", "--listen"]
+    command = [sys.executable, "-m", "keyleash", "gateway", *options]
     environment = {**os.environ, "KEYLEASH_URL": url}
     running: list[subprocess.Popen[str]] = []
     port = 0
