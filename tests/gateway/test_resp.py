@@ -15,6 +15,7 @@ from keyleash.gateway.resp import (
     LOGIN_WORDS,
     MAX_REQUEST_BYTES,
     MAX_WORDS,
+    Frames,
     ProtocolError,
     Requests,
     Status,
@@ -175,3 +176,10 @@ def _encoded(value: Any) -> bytes:
     out: list[bytes] = []
     encode(value, 2, out)
     return b"".join(out)
+
+
+@pytest.mark.parametrize("reply", [b"$ -14\r\n", b"*1\r\n$\n-3\r\n", b"* -2\r\n"])
+def test_a_reply_with_a_negative_length_is_an_error(reply: bytes) -> None:
+    """Python's int() takes blanks before the sign, and it would be read for ever."""
+    with pytest.raises(ValueError, match="negative"):
+        Frames().feed(reply)

@@ -49,7 +49,7 @@ _CODES = {ClusterDownError: "CLUSTERDOWN", ExecAbortError: "EXECABORT"}
 _NULLS = (b"$-1\r\n", b"*-1\r\n")
 
 
-class ProtocolError(Exception):
+class ProtocolError(ValueError):
     """A request breaks the protocol: the connection is closed."""
 
 
@@ -170,7 +170,11 @@ class Frames:
         self._at, self._left = 0, 1
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the replies that *data* completes."""
+        """Return the replies that *data* completes.
+
+        Raises:
+            ValueError: it is no RESP2: the connection to the server is closed.
+        """
         buffer, at, left, start = self._buffer, self._at, self._left, 0
         buffer += data
         length, find = len(buffer), buffer.find
@@ -180,13 +184,17 @@ class Frames:
             if line < 0:
                 break
             kind = buffer[at]
-            if kind == 36:
-                if buffer[at + 1] != 45:
-                    line += int(buffer[at + 1 : line]) + 2
+            if kind in b"$*" and buffer[at + 1] != 45:
+                size = int(buffer[at + 1 : line])
+                if size < 0:
+                    # A blank before the sign: it would be read for ever.
+                    raise ProtocolError("a reply has a negative length")
+                if kind == 42:
+                    left += size
+                else:
+                    line += size + 2
                     if line + 2 > length:
                         break
-            elif kind == 42 and buffer[at + 1] != 45:
-                left += int(buffer[at + 1 : line])
             at = line + 2
             left -= 1
             if not left:
