@@ -351,6 +351,30 @@ def test_a_transaction_that_grows_without_end_is_aborted(
     assert agent.call("GET", "k:a") == b"$-1\r\n"
 
 
+def test_a_long_stream_of_commands_cut_anywhere_is_answered_whole(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """More than wait at once, where a packet ends within a command."""
+    agent = connect(one_gateway.port, one_leash.issue("one").token)
+    stream = request(("SET", "k:a", "value")) * 5_000
+    for at in range(0, len(stream), 50_021):
+        agent.socket.sendall(stream[at : at + 50_021])
+    assert [agent.reply() for _ in range(5_000)] == [b"+OK\r\n"] * 5_000
+
+
+def test_large_requests_of_one_identity_leave_room_for_another(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """It has half of the places, whatever it sends and however slowly."""
+    one_leash.load(one=BROAD, two=BROAD)
+    tokens = [one_leash.issue(name).token for name in ("one", "two")]
+    for _ in range(5):
+        slow = connect(one_gateway.port, tokens[0])
+        slow.socket.sendall(request(("SET", "k:a", bytes(20 * MIB)))[: 2 * MIB])
+    agent = connect(one_gateway.port, tokens[1])
+    assert agent.call("SET", "k:b", bytes(3 * MIB)) == b"+OK\r\n"
+
+
 # Memory, of a process.
 
 

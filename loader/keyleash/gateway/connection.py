@@ -57,6 +57,8 @@ MAX_NAME = 64
 """Bytes of a command's name, which is cached. All commands have shorter names."""
 FIRST_BATCH = 16
 """Commands of the first batch; the next are larger while their replies are small."""
+UNREAD_S = 5.0
+"""Seconds in which an agent must read something of so much."""
 LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
@@ -101,7 +103,8 @@ class Connection(asyncio.Protocol):
         self._is_paused = self._is_reading_paused = self._ends = False
         self._is_aborted = False
         self._loop = asyncio.get_running_loop()
-        self._moved_at = self._loop.time()
+        self._moved_at = self._read_at = self._loop.time()
+        self._written = self._read = 0
         self._unsent = self._waiting_bytes = self._queued_bytes = 0
         self.transport: Any = None
 
@@ -130,7 +133,6 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """Run no more commands until the agent has read."""
         self._is_paused = True
-        self._moved_at = self._loop.time()
 
     def pause_reading(self) -> None:
         """Take no more from the agent."""
@@ -155,7 +157,8 @@ class Connection(asyncio.Protocol):
             return
         if self.agent is not None:
             self._moved_at = self._loop.time()
-        self._waiting_bytes = len(data) + (self._waiting_bytes if self._queue else 0)
+        before = self._waiting_bytes if self._queue else self._requests.size
+        self._waiting_bytes = before + len(data)
         try:
             commands = self._requests.feed(data)
         except ProtocolError as error:
@@ -175,15 +178,16 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Cut the connection if it stands still where it must not."""
-        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
-        if self._unsent and (self._unsent < before or not before):
-            self._moved_at = now
+        self._unsent = self.transport.get_write_buffer_size()
+        read = self._written - self._unsent
+        if read > self._read or not self._unsent:
+            self._read, self._read_at = read, now
         if self.agent is None:
             if now - self._moved_at > LOGIN_S:
                 self.refuse(b"ERR the connection was not authenticated in time")
-        elif self._unsent >= before > MAX_UNREAD:
+        elif self._unsent > MAX_UNREAD and now - self._read_at > UNREAD_S:
             self.cut("unread")
-        elif now - self._moved_at > STALL_S and (
+        elif now - (self._read_at if self._unsent else self._moved_at) > STALL_S and (
             self._unsent or (self._requests.size and not self._is_reading_paused)
         ):
             self.cut("stalled")
@@ -222,6 +226,8 @@ class Connection(asyncio.Protocol):
         """Start with the next commands, unless there are none or the agent does not read."""
         if self.gateway.is_draining and self.held is None and not (self._call or self._task):
             self.end()
+        if not (self._call or self._task) and self._requests.size <= LARGE_BYTES:
+            self.gateway.give_large(self)
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
             words = self._queue[0]
             if not self._is_plain(words):
@@ -231,9 +237,8 @@ class Connection(asyncio.Protocol):
                 commands = self._plain_commands()
                 if not self._send_at_once(commands):
                     self._start(partial(self._run_plain, commands), commands)
-        if not (self._queue or self._call or self._task or self._requests.size):
-            self.gateway.give_large(self)
-        if self._is_reading_paused and not self._queue and not self._requests.size:
+        if not (self._queue or self.gateway.waits_for_large(self)):
+            # Also where a part of the next request has arrived, as the rest is still to come.
             self.resume_reading()
 
     def _is_plain(self, words: Words | TooManyWords) -> bool:
@@ -552,6 +557,7 @@ class Connection(asyncio.Protocol):
     def write(self, out: bytes) -> None:
         """Send a reply."""
         if out and not self.transport.is_closing():
+            self._written += len(out)
             self.transport.write(out)
 
     def authenticated(self, agent: Agent, protocol: int) -> None:

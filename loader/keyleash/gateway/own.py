@@ -17,6 +17,7 @@ from keyleash.store.wire import ONCE
 
 Handler: TypeAlias = Callable[[Any, Words], Coroutine[Any, Any, bytes]]
 OK = b"+OK\r\n"
+SUBSCRIBED = "end the subscriptions of this connection first"
 ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
 """Sub-commands of CLIENT that change nothing here."""
 
@@ -32,8 +33,8 @@ def wrong_count(name: str) -> ResponseError:
 
 
 def is_one_word(name: str) -> bool:
-    """Return whether a name has no blanks, where the client library would split it."""
-    return name.split() == [name]
+    """Return whether a name is ASCII without blanks, where the client library would split it."""
+    return name.isascii() and name.split() == [name]
 
 
 def source_of(transport: Any) -> str:
@@ -56,7 +57,7 @@ async def login(connection: Any, user: bytes, password: bytes, protocol: int) ->
     gateway = connection.gateway
     if connection.listener is not None:
         # They are those of the token before.
-        raise ResponseError("end the subscriptions of this connection first")
+        raise ResponseError(SUBSCRIBED)
     try:
         agent = await gateway.login(password.decode("ascii", "replace"), user, protocol)
     except LeashError as denial:
@@ -105,6 +106,8 @@ async def hello(connection: Any, words: Words) -> bytes:
             status_code="NOAUTH",
         )
     elif protocol != connection.protocol:
+        if connection.listener is not None:
+            raise ResponseError(SUBSCRIBED)
         connection.authenticated(connection.gateway.agent_of(connection.agent, protocol), protocol)
     if name is not None:
         connection.set_name(name)

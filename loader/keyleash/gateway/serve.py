@@ -30,6 +30,8 @@ MAX_WAITING = 256 << 20
 are cut."""
 MAX_LARGE = 4
 """Large requests that arrive, or are under way, at a time."""
+LARGE_S = 60.0
+"""Seconds in which a large request must arrive and be answered, since others wait for its place."""
 LOGINS_AT_ONCE = 8
 DENIED_LOGIN_S = 0.5
 """The pause after a denied login, so that a flood of them takes nothing from others."""
@@ -66,9 +68,10 @@ class Gateway:
         self._users: Counter[str] = Counter()
         self._logging_in = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._servers: list[asyncio.AbstractServer] = []
-        self._large: dict[Connection, None] = {}
+        self._large: dict[Connection, float] = {}
         self._waiting: dict[Connection, None] = {}
         self._path: Path | None = None
+        self._inode = (0, 0)
 
     # Listening.
 
@@ -115,7 +118,8 @@ class Gateway:
             server = await asyncio.get_running_loop().create_unix_server(self._accept, str(path))
         finally:
             os.umask(mask)
-        self._path = path
+        found = path.stat()
+        self._path, self._inode = path, (found.st_dev, found.st_ino)
         return server
 
     async def listen_for_admin(self, host: str, port: int) -> int:
@@ -157,20 +161,31 @@ class Gateway:
 
     def take_large(self, connection: Connection) -> bool:
         """Return whether a large request may arrive now; otherwise reading goes on later."""
-        if connection in self._large or len(self._large) < MAX_LARGE:
-            self._large[connection] = None
+        if connection in self._large:
+            return True
+        if self._has_room(connection):
+            self._large[connection] = asyncio.get_running_loop().time()
             return True
         self._waiting[connection] = None
         return False
+
+    def waits_for_large(self, connection: Connection) -> bool:
+        """Return whether a connection is not read from until another large request has ended."""
+        return connection in self._waiting
+
+    def _has_room(self, connection: Connection) -> bool:
+        """Return whether a large request may arrive; one identity has half of the room."""
+        own = sum(_identity(other) == _identity(connection) for other in self._large)
+        return len(self._large) < MAX_LARGE and own < MAX_LARGE // 2
 
     def give_large(self, connection: Connection) -> None:
         """Note that a large request has ended, if there was one; let the next arrive."""
         if connection in self._large:
             del self._large[connection]
-            if self._waiting:
-                following = next(iter(self._waiting))
+            following = next(filter(self._has_room, self._waiting), None)
+            if following is not None:
                 del self._waiting[following]
-                self._large[following] = None
+                self._large[following] = asyncio.get_running_loop().time()
                 following.resume_reading()
 
     async def sweep(self) -> None:
@@ -183,6 +198,9 @@ class Gateway:
                 connection.check(now)
             for pipe in self.upstream.pipes:
                 pipe.close_if_silent()
+            for connection, since in [*self._large.items()]:
+                if now - since > LARGE_S:
+                    connection.cut("slow")
             size = sum(connection.waiting_bytes for connection in self.connections)
             while size > MAX_WAITING:
                 largest = max(self.connections, key=lambda connection: connection.waiting_bytes)
@@ -195,6 +213,12 @@ class Gateway:
         self.is_draining = self.upstream.is_draining = True
         for server in self._servers:
             server.close()
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                found = self._path.stat()
+                # Not that of a gateway that has followed.
+                if (found.st_dev, found.st_ino) == self._inode:
+                    self._path.unlink()
         for connection in [*self.connections]:
             if connection.is_idle:
                 connection.end()
@@ -206,8 +230,6 @@ class Gateway:
             connection.cut("drained")
         await all_ended()
         await self.upstream.close()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
 
     # Tokens.
 
@@ -334,6 +356,10 @@ class Gateway:
             for value, number in numbers.items():
                 family.add_metric([value], number)
             yield family
+
+
+def _identity(connection: Connection) -> str:
+    return connection.agent.session.identity if connection.agent is not None else ""
 
 
 def _unusable(where: str, error: OSError) -> OperationError:
