@@ -65,7 +65,7 @@ def entries(draw: st.DrawFn) -> list[bytes]:
 
 @pytest.mark.parametrize("source", [[], [b"source", b"DEL"]])
 def test_other_commands_are_skipped_without_being_parsed(source: list[bytes]) -> None:
-    """Also behind a source, which is the name of no command."""
+    """Also after a source, which is no name of a command."""
     head = [b"seq", b"1", b"token", b"t", b"policy", b"p", b"correlation", b"c"]
     words = [*head, *source, b"SET", b"a"]
 

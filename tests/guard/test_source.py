@@ -137,7 +137,7 @@ def test_all_calls_of_a_client_have_its_source(leash: Leash, origin: str) -> Non
 
 
 def test_batch_is_one_event_with_one_source(leash: Leash) -> None:
-    """With fields of all its commands behind it, also of a run."""
+    """With fields of all its commands after it, also of a run."""
     leash.load(one=RULES)
     token, record = leash.issue("one").token, leash.record("one")
     commands = [("SET", "doc:{d}1", "x"), ("SET", "doc:{d}2", "x"), ("RPUSH", "doc:{d}3", "x")]

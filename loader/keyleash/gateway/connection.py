@@ -58,7 +58,7 @@ MAX_NAME = 64
 FIRST_BATCH = 16
 """Commands of the first batch; the next are larger while their replies are small."""
 UNREAD_S = 5.0
-"""Seconds in which an agent must read something of so much."""
+"""Seconds in which an agent with more than `MAX_UNREAD` must read something."""
 LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
@@ -419,10 +419,7 @@ class Connection(asyncio.Protocol):
         self.gateway.commands += 1
         name: Any = words[0]
         if isinstance(words, TooManyWords):
-            details = {
-                "command": words[0][:64].decode("latin-1").upper(),
-                "max": str(MAX_ARGUMENTS),
-            }
+            details = {"command": _name_of(words[0][:MAX_NAME]), "max": str(MAX_ARGUMENTS)}
             raise ArgsTooManyError(details)
         if not own.is_one_word(name):
             raise ResponseError("unknown command")
@@ -488,8 +485,6 @@ class Connection(asyncio.Protocol):
                 for channel in words[1:] or (None,):
                     encode([words[0].lower().encode(), channel, 0], self.protocol, out, self._push)
                 return b"".join(out)
-            if len(words) == 1:
-                raise own.wrong_count(words[0])
             self.listener = self.agent.take()
         active = self.listener._dialogue.subscriptions.active
         joined = words[0].replace("UNSUB", "SUB")

@@ -30,7 +30,7 @@ LARGE_BYTES = 1 << 20
 SILENT_S = 30.0
 """A server that owes a reply and sends nothing for so long is lost."""
 MAX_OWN = 512
-"""Connections to one server that each serve one agent: for WATCH, subscriptions and WAIT."""
+"""Connections to one server for one agent each: WATCH, subscriptions, WAIT, large requests."""
 MAX_OF_IDENTITY = MAX_OWN // 2
 """Those of them that agents of one identity may have, so that they leave some to others."""
 _DEMOTED = (b"-READONLY", b"-MASTERDOWN")
@@ -329,7 +329,7 @@ class PipeConnection:
     a connection to the server, not even a blocking command, which is polled.
 
     Attributes:
-        upstream: The servers. `agents` makes subclasses that know them.
+        upstream: The servers. `agent` makes subclasses that know them.
         pipe: The pipe in use; None if there is none yet.
         agent: The holder of its token.
         server: On a cluster, the node of redis-py's client.
