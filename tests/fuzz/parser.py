@@ -42,7 +42,7 @@ def requests_in(parts: Sequence[bytes], is_trusted: bool) -> tuple[list[Any] | N
     parser.is_trusted = is_trusted
     try:
         for part in parts:
-            found += [(words, getattr(words, "total", 0)) for words in parser.feed(part)]
+            found += parser.feed(part)
     except ProtocolError:
         return None, 0
     return found, parser.size

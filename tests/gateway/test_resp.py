@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,14 +14,17 @@ from fuzz.parser import SEEDS, check, pieces, replies_in, requests_in
 from keyleash.gateway.resp import (
     LOGIN_BYTES,
     LOGIN_WORDS,
+    MAX_NAME,
     MAX_REQUEST_BYTES,
     MAX_WORDS,
     Frames,
     ProtocolError,
     Requests,
     Status,
+    TooManyWords,
     encode,
     error_line,
+    name_of,
     parse,
     split,
 )
@@ -48,7 +52,7 @@ def test_commands_are_read_as_they_were_written_wherever_they_are_cut(
 ) -> None:
     """Any bytes may be in a word, and a packet may end anywhere."""
     data = b"".join(request(tuple(words)) for words in commands)
-    assert requests_in(pieces(data, cuts), True) == ([(words, 0) for words in commands], 0)
+    assert requests_in(pieces(data, cuts), True) == ([_read(words) for words in commands], 0)
 
 
 @given(st.lists(st.sampled_from((*b"*$:+-0129\r\n aG", 255)), max_size=60).map(bytes))
@@ -102,7 +106,7 @@ def test_broken_request_is_a_protocol_error(data: bytes) -> None:
 
 def test_empty_array_is_no_command() -> None:
     """As on a server; the next command is read."""
-    assert requests_in([b"*0\r\n*0\r\n*1\r\n$4\r\nPING\r\n"], False) == ([([b"PING"], 0)], 0)
+    assert requests_in([b"*0\r\n*0\r\n*1\r\n$4\r\nPING\r\n"], False) == ([("PING",)], 0)
 
 
 def test_request_before_login_is_bounded() -> None:
@@ -110,18 +114,18 @@ def test_request_before_login_is_bounded() -> None:
     most = [b"x"] * LOGIN_WORDS
     large = [b"SET", b"x" * (LOGIN_BYTES - 100)]
     accepted = request(tuple(most)) + request(tuple(large)) * 3
-    assert requests_in([accepted], False) == ([(most, 0), *[(large, 0)] * 3], 0)
+    assert requests_in([accepted], False) == ([_read(most), *[_read(large)] * 3], 0)
     for words in ((*most, b"x"), (b"SET", b"x" * LOGIN_BYTES), (b"x" * 9000, b"x" * 9000)):
         assert requests_in([request(words)], False) == (None, 0)
-        assert requests_in([request(words)], True) == ([([*words], 0)], 0)
+        assert requests_in([request(words)], True) == ([_read(words)], 0)
 
 
-def test_words_beyond_what_a_guard_takes_are_counted_and_not_stored() -> None:
+def test_words_beyond_what_a_guard_takes_are_not_stored() -> None:
     """The name is read, for the denial."""
     count = MAX_ARGUMENTS + 1
     data = request((b"DEL", *[b"key"] * (count - 1)))
     for cuts in ([], [7, 5000]):
-        assert requests_in(pieces(data, cuts), True) == ([([b"DEL"], count)], 0)
+        assert requests_in(pieces(data, cuts), True) == ([TooManyWords([b"DEL"])], 0)
 
 
 @pytest.mark.parametrize("header", [b"*%d\r\n" % MAX_WORDS, b"*1\r\n$%d\r\n" % (64 << 20)])
@@ -161,15 +165,22 @@ def test_error_reply_keeps_its_line(line: bytes) -> None:
 @thorough(200)
 def test_batch_is_split_into_the_replies_of_its_commands(runs: list[tuple[Any, int]]) -> None:
     """A run of commands has one reply that all have in common, or an array of them."""
-    expected = [_encoded(value) for value, times in runs for _ in range(times)]
-    items = []
+    expected, items = list[tuple[bytes, int]](), list[bytes]()
     for value, times in runs:
         reply = _encoded(value)
         is_array = times > 1 and reply[:1] == b"*"
         items.append(b"*%d\r\n" % times + reply * times if is_array else reply)
+        expected += [(reply, 1)] * times if is_array else [(reply, times)]
     frame = b"*%d\r\n" % len(items) + b"".join(items)
     shape = [times for _, times in runs]
-    assert split(frame, [("X",)] * len(expected), shape) == expected
+    assert split(frame, shape) == expected
+    with pytest.raises(ValueError, match="zip"):
+        split(frame, [*shape, 1])
+
+
+def _read(words: Sequence[bytes]) -> tuple[str | bytes, ...]:
+    """Return a command as it is read."""
+    return name_of(words[0][:MAX_NAME]), *words[1:]
 
 
 def _encoded(value: Any) -> bytes:

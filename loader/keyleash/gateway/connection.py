@@ -31,6 +31,7 @@ from keyleash.errors import ArgsTooManyError, KeyleashError, LeashError
 from keyleash.gateway import own
 from keyleash.gateway.agent import Agent, source
 from keyleash.gateway.resp import (
+    MAX_NAME,
     MAX_REQUEST_BYTES,
     WITHIN_MULTI,
     ProtocolError,
@@ -40,6 +41,7 @@ from keyleash.gateway.resp import (
     encode,
     encoded,
     error_line,
+    name_of,
     parse,
     passed,
     split,
@@ -53,8 +55,6 @@ MAX_UNSENT = 1 << 20
 """Bytes of replies that wait; then no further command runs until the agent has read them."""
 MAX_UNREAD = 8 << 20
 """Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
-MAX_NAME = 64
-"""Bytes of a command's name, which is cached. All commands have shorter names."""
 FIRST_BATCH = 16
 """Commands of the first batch; the next are larger while their replies are small."""
 UNREAD_S = 5.0
@@ -142,7 +142,7 @@ class Connection(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Go on."""
-        if self._is_reading_paused and not self._ends:
+        if not self._ends:
             self._is_reading_paused = False
             self.transport.resume_reading()
 
@@ -164,11 +164,7 @@ class Connection(asyncio.Protocol):
         except ProtocolError as error:
             self.refuse(b"ERR Protocol error: " + str(error).encode())
             return
-        for words in commands:
-            if isinstance(words, TooManyWords):
-                self._queue.append(words)
-            else:
-                self._queue.append((_name_of(words[0][:MAX_NAME]), *words[1:]))
+        self._queue += commands
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
         is_large = self._requests.size > LARGE_BYTES
         if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
@@ -224,37 +220,44 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Start with the next commands, unless there are none or the agent does not read."""
-        if self.gateway.is_draining and self.held is None and not (self._call or self._task):
+        is_free = not (self._call or self._task)
+        if self.gateway.is_draining and self.held is None and is_free:
             self.end()
-        if not (self._call or self._task) and self._requests.size <= LARGE_BYTES:
+        if self.gateway.large and is_free and self._requests.size <= LARGE_BYTES:
             self.gateway.give_large(self)
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
             words = self._queue[0]
-            if not self._is_plain(words):
+            if not (_is_plain(words[0]) and self._takes_plain):
                 self._queue.popleft()
                 self._start(partial(self._run_special, words), [words])
             else:
                 commands = self._plain_commands()
                 if not self._send_at_once(commands):
                     self._start(partial(self._run_plain, commands), commands)
-        if not (self._queue or self.gateway.waits_for_large(self)):
+        if self._is_reading_paused and not (self._queue or self.gateway.waits_for_large(self)):
             # Also where a part of the next request has arrived, as the rest is still to come.
             self.resume_reading()
 
-    def _is_plain(self, words: Words | TooManyWords) -> bool:
-        name: Any = words[0]
+    @property
+    def _takes_plain(self) -> bool:
+        """Return whether plain commands have nothing to do with what else is under way."""
         return (
             self.agent is not None
             and self.held is None
-            and type(words) is tuple
-            and _is_plain_name(name)
             and (self.listener is None or self.protocol == 3)
         )
 
     def _plain_commands(self) -> list[Words]:
         """Take the next plain commands off the queue."""
-        queue, commands = self._queue, [self._queue.popleft()]
-        while queue and len(commands) < self._largest_batch and self._is_plain(queue[0]):
+        queue = self._queue
+        if len(queue) == 1:
+            return [queue.popleft()]
+        if len(queue) <= self._largest_batch and all(map(_is_plain, {words[0] for words in queue})):
+            commands = [*queue]
+            queue.clear()
+            return commands
+        commands = [queue.popleft()]
+        while queue and len(commands) < self._largest_batch and _is_plain(queue[0][0]):
             commands.append(queue.popleft())
         return commands
 
@@ -268,12 +271,9 @@ class Connection(asyncio.Protocol):
         connection = agent.take_for(commands) if self._waiting_bytes < LARGE_BYTES else None
         if connection is None:
             return False
-        dialogue = connection._dialogue
-        if len(commands) == 1:
-            call = dialogue.lone_call(commands)
-        else:
-            call = dialogue.lone_batch(commands, BatchMode.EACH)
-        if call is None:
+        mode = BatchMode.EACH if len(commands) > 1 else None
+        call = connection._dialogue.lone_call(commands, mode)
+        if call is None or sum(map(len, commands)) > MAX_ARGUMENTS:
             agent.give_back(connection)
             return False
         call.correlation = self.correlation
@@ -318,16 +318,18 @@ class Connection(asyncio.Protocol):
     def _passed(self, call: Call, connection: Any, frame: bytes) -> bytes:
         if call.mode is None:
             return passed(call.commands[0], frame, self.protocol)
-        out = []
-        for words, item in zip(call.commands, split(frame, call.commands, call.shape), strict=True):
+        out, at, count = list[bytes](), 0, len(call.commands)
+        for item, times in split(frame, call.shape or [1] * count):
             if item[0] == 45:
-                error = connection._dialogue.caller._item(words, parse(item))
-                out.append(b"-%b\r\n" % error_line(error))
+                for words in call.commands[at : at + times]:
+                    error = connection._dialogue.caller._item(words, parse(item))
+                    out.append(b"-%b\r\n" % error_line(error))
             else:
-                out.append(passed(words, item, self.protocol))
+                out.append(passed(call.commands[at], item, self.protocol) * times)
+            at += times
         size = len(frame)
         if size > MAX_UNSENT:
-            self._largest_batch = max(1, len(call.commands) * MAX_UNSENT // size)
+            self._largest_batch = max(1, count * MAX_UNSENT // size)
         elif size < MAX_UNSENT // 4:
             self._largest_batch = min(MAX_CHUNK_COMMANDS, 2 * self._largest_batch)
         return b"".join(out)
@@ -419,10 +421,12 @@ class Connection(asyncio.Protocol):
         self.gateway.commands += 1
         name: Any = words[0]
         if isinstance(words, TooManyWords):
-            details = {"command": _name_of(words[0][:MAX_NAME]), "max": str(MAX_ARGUMENTS)}
+            details = {"command": name_of(words[0][:MAX_NAME]), "max": str(MAX_ARGUMENTS)}
             raise ArgsTooManyError(details)
         if not own.is_one_word(name):
             raise ResponseError("unknown command")
+        if self.agent is None and name not in own.BEFORE_LOGIN:
+            raise ResponseError("Authentication required.", status_code="NOAUTH")
         handler: Any = None
         if name == "PING" and self.listener is not None and self.protocol == 2:
             handler = own.ping
@@ -431,8 +435,6 @@ class Connection(asyncio.Protocol):
         if handler is not None:
             reply: bytes = await handler(self, words)
             return reply
-        if self.agent is None:
-            raise own.unauthenticated()
         if role_of(name) is Role.SUBSCRIPTION and (self.held is None or self.held.queued is None):
             return await self._subscribe(words)
         if self.listener is not None and self.protocol == 2:
@@ -450,10 +452,9 @@ class Connection(asyncio.Protocol):
 
     async def run_held(self, words: Words) -> bytes:
         """Run a command on a guarded connection that is held while a transaction lasts."""
-        if self.agent is None:
-            raise own.unauthenticated()
         if self.held is None:
-            self.held = self.agent.hold()
+            agent: Any = self.agent
+            self.held = agent.hold()
         held, queued = self.held, self.held.queued
         if queued is not None and words[0] not in ("EXEC", "DISCARD"):
             self._queued_bytes += sum(map(len, words))
@@ -584,15 +585,11 @@ class Connection(asyncio.Protocol):
 
 
 @lru_cache(maxsize=1024)
-def _name_of(word: bytes) -> str:
-    return word.upper().decode("latin-1")
-
-
-@lru_cache(maxsize=1024)
-def _is_plain_name(name: str) -> bool:
+def _is_plain(name: Any) -> bool:
+    """Return whether commands are plain by their name, which is bytes if they are too long."""
     # redis-py allows arguments in a name, and servers do not. SCAN is one of several nodes.
     is_special = name in own.COMMANDS or role_of(name) is not None or name == "SCAN"
-    return not is_special and own.is_one_word(name)
+    return type(name) is str and not is_special and own.is_one_word(name)
 
 
 def _is_of_transaction(words: Words) -> bool:

@@ -22,11 +22,6 @@ ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
 """Sub-commands of CLIENT that change nothing here."""
 
 
-def unauthenticated() -> ResponseError:
-    """Return the error of commands before AUTH."""
-    return ResponseError("Authentication required.", status_code="NOAUTH")
-
-
 def wrong_count(name: str) -> ResponseError:
     """Return the error of a wrong number of arguments."""
     return ResponseError(f"wrong number of arguments for '{name.lower()}' command")
@@ -128,8 +123,6 @@ async def hello(connection: Any, words: Words) -> bytes:
 async def client(connection: Any, words: Words) -> bytes:
     """CLIENT: what is about the connection alone; the guard denies the rest."""
     sub = upper(words[1]) if len(words) > 1 else ""
-    if connection.agent is None:
-        raise unauthenticated()
     if sub == "SETNAME" and len(words) == 3:
         connection.set_name(words[2])
         return OK
@@ -161,8 +154,6 @@ async def ping(connection: Any, words: Words) -> bytes:
 
 async def select(connection: Any, words: Words) -> bytes:
     """SELECT of the database that tokens are for."""
-    if connection.agent is None:
-        raise unauthenticated()
     database = connection.gateway.upstream.database
     if len(words) != 2 or words[1] != str(database).encode():
         raise ResponseError(f"tokens are for database {database}, and no other can be selected")
@@ -171,8 +162,6 @@ async def select(connection: Any, words: Words) -> bytes:
 
 async def command(connection: Any, words: Words) -> bytes:
     """COMMAND COUNT, LIST, DOCS and INFO of the commands that a guard may run."""
-    if connection.agent is None:
-        raise unauthenticated()
     table = connection.agent.session.table
     specs = {spec.name: spec for spec in table if spec.refused is None}
     sub, names = (upper(words[1]), [upper(word) for word in words[2:]]) if words[1:] else ("", [])
@@ -195,8 +184,6 @@ def _described(spec: Any) -> Any:
 
 async def info(connection: Any, words: Words) -> bytes:
     """INFO: the version, and lines that libraries wait for."""
-    if connection.agent is None:
-        raise unauthenticated()
     known = {**connection.gateway.upstream.hello, "mode": "standalone", "role": "master"}
     flat = [
         item
@@ -208,8 +195,6 @@ async def info(connection: Any, words: Words) -> bytes:
 
 async def with_id(connection: Any, words: Words) -> bytes:
     """KEYLEASH ONCE id command …: give the command, or EXEC, an idempotency id."""
-    if connection.agent is None:
-        raise unauthenticated()
     if len(words) < 4 or upper(words[1]) != ONCE.upper():
         raise ResponseError("write KEYLEASH ONCE <id> <command> [arguments]")
     name = upper(words[3])
@@ -253,3 +238,4 @@ ALWAYS = frozenset({"KEYLEASH", "QUIT", "RESET"})
 """Those that are answered within MULTI, too."""
 LOGIN = frozenset({"AUTH", "HELLO"})
 """Those that are not answered while keys are watched: the watch is that of the token before."""
+BEFORE_LOGIN = LOGIN | {"QUIT", "RESET"}

@@ -7,6 +7,7 @@ takes a second to give it back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from redis.exceptions import ClusterDownError, ExecAbortError, NoScriptError
@@ -28,8 +29,11 @@ LOGIN_BYTES, LOGIN_WORDS = 16 << 10, 10
 """The most that a connection may send before it is authenticated."""
 
 SMALL_BYTES = 1 << 16
+"""Packets below it are mostly read at once."""
+MAX_NAME = 1023
+"""Bytes of a command's name, which is cached. All commands have shorter names."""
 _COUNTS = {b"*%d" % count: count for count in range(1, LOGIN_WORDS + 1)}
-_LENGTHS = {length: b"$%d" % length for length in range(1024)}
+_LENGTHS = {length: b"$%d" % length for length in range(MAX_NAME + 1)}
 
 SETS = frozenset({"SMEMBERS", "SDIFF", "SINTER", "SPOP", "SUNION"})
 """Commands whose reply is a set in RESP3."""
@@ -58,13 +62,13 @@ class Status(bytes):
 
 
 class TooManyWords(list[bytes]):
-    """The name of a command with more words than a guard takes.
+    """The name of a command with more words than a guard takes."""
 
-    Attributes:
-        total: Their number.
-    """
 
-    total = 0
+@lru_cache(maxsize=1024)
+def name_of(word: bytes) -> str:
+    """Return the name of a command as the client library has it."""
+    return word.upper().decode("latin-1")
 
 
 class Requests:
@@ -86,13 +90,13 @@ class Requests:
         """The bytes of the request that is not complete."""
         return self._read + len(self._buffer)
 
-    def feed(self, data: bytes) -> list[list[bytes]]:  # noqa: PLR0912, PLR0915 - one loop, for speed
-        """Return the requests that *data* completes.
+    def feed(self, data: bytes) -> list[Words | TooManyWords]:  # noqa: PLR0912, PLR0915 - for speed
+        """Return the requests that *data* completes, with their names as `name_of` returns them.
 
         Raises:
             ProtocolError: it breaks the protocol, or a bound.
         """
-        commands: list[list[bytes]] = []
+        commands: list[Words | TooManyWords] = []
         buffer: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
@@ -120,10 +124,7 @@ class Requests:
                 if size > (MAX_WORDS if self.is_trusted else LOGIN_WORDS):
                     raise ProtocolError("too many words in a request")
                 at, left, read = line + 2, size, 0
-                words = []
-                if size > MAX_ARGUMENTS:
-                    words = TooManyWords()
-                    words.total = size
+                words = TooManyWords() if size > MAX_ARGUMENTS else []
                 continue
             stop = line + 2 + size
             if read + size > most_bytes:
@@ -138,7 +139,10 @@ class Requests:
             at = stop + 2
             left -= 1
             if not left:
-                commands.append(words)
+                if isinstance(words, TooManyWords):
+                    commands.append(words)
+                else:
+                    commands.append((name_of(words[0][:MAX_NAME]), *words[1:]))
                 read = 0
         self._left, self._words, self._read = left, words, read
         if buffer is data:
@@ -148,16 +152,26 @@ class Requests:
         return commands
 
 
-def _split_small(data: bytes, commands: list[list[bytes]]) -> bytes:
-    """Add the first small requests to *commands*, at a third of the time; return the rest."""
+def _split_small(data: bytes, commands: list[Words | TooManyWords]) -> bytes:
+    """Add the first small requests to *commands*, at a quarter of the time; return the rest."""
     lines = data.split(b"\r\n")
     at, last = 0, len(lines) - 1
-    while (words := _COUNTS.get(lines[at])) is not None and (end := at + 1 + 2 * words) <= last:
-        command = lines[at + 2 : end : 2]
-        # Else a word has a line break, or is long.
-        if lines[at + 1 : end : 2] != [_LENGTHS.get(len(word)) for word in command]:
+    while (count := _COUNTS.get(lines[at])) is not None:
+        step = 2 * count + 1
+        end = at + step
+        # Those of a pipeline mostly have the same number of words, and are read together.
+        while end + step <= last and lines[end] == lines[at]:
+            end += step
+        if end > last:
             break
-        commands.append(command)
+        block = lines[at:end]
+        del block[::step]
+        words = block[1::2]
+        if [*map(_LENGTHS.get, map(len, words))] != block[::2]:
+            # A word has a line break, or is long.
+            break
+        columns = [words[place::count] for place in range(1, count)]
+        commands += zip(map(name_of, words[::count]), *columns, strict=True)
         at = end
     return b"\r\n".join(lines[at:])
 
@@ -331,19 +345,22 @@ def passed(words: Words, frame: bytes, protocol: int) -> bytes:
     return encoded(words, as_resp3(words, value) if protocol == 3 else value, protocol)
 
 
-def split(frame: bytes, commands: Sequence[Words], shape: Sequence[int]) -> list[bytes]:
-    """Return the frames of the replies to the commands of a batch.
+def split(frame: bytes, shape: Sequence[int]) -> list[tuple[bytes, int]]:
+    """Return the frames of the replies to a batch, and the number of commands that each is for.
 
     Args:
-        shape: The number of commands of each reply, see `store.wire.replies_of`; empty for one.
+        shape: The number of commands of each item, see `store.wire.replies_of`.
+
+    Raises:
+        ValueError: the reply has another shape.
     """
-    items = _items(frame)
-    if not shape:
-        return items
-    frames: list[bytes] = []
-    for item, times in zip(items, shape, strict=True):
-        frames += _items(item) if times > 1 and item[0] == 42 else [item] * times
-    return frames
+    replies: list[tuple[bytes, int]] = []
+    for item, times in zip(_items(frame), shape, strict=True):
+        if times > 1 and item[0] == 42:
+            replies += zip(_items(item), [1] * times, strict=True)
+        else:
+            replies.append((item, times))
+    return replies
 
 
 def _items(frame: bytes) -> list[bytes]:

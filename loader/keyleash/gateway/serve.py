@@ -51,6 +51,7 @@ class Gateway:
 
     Attributes:
         connections: Those of agents that are open.
+        large: Those with a large request, and since when.
         is_draining: Whether it accepts no more, and ends connections as they become idle.
         commands, calls, logins, cuts: What it has done, as metrics report it.
     """
@@ -68,7 +69,7 @@ class Gateway:
         self._users: Counter[str] = Counter()
         self._logging_in = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._servers: list[asyncio.AbstractServer] = []
-        self._large: dict[Connection, float] = {}
+        self.large: dict[Connection, float] = {}
         self._waiting: dict[Connection, None] = {}
         self._path: Path | None = None
         self._inode = (0, 0)
@@ -161,10 +162,10 @@ class Gateway:
 
     def take_large(self, connection: Connection) -> bool:
         """Return whether a large request may arrive now; otherwise reading goes on later."""
-        if connection in self._large:
+        if connection in self.large:
             return True
         if self._has_room(connection):
-            self._large[connection] = asyncio.get_running_loop().time()
+            self.large[connection] = asyncio.get_running_loop().time()
             return True
         self._waiting[connection] = None
         return False
@@ -175,17 +176,17 @@ class Gateway:
 
     def _has_room(self, connection: Connection) -> bool:
         """Return whether a large request may arrive; one identity has half of the room."""
-        own = sum(_identity(other) == _identity(connection) for other in self._large)
-        return len(self._large) < MAX_LARGE and own < MAX_LARGE // 2
+        own = sum(_identity(other) == _identity(connection) for other in self.large)
+        return len(self.large) < MAX_LARGE and own < MAX_LARGE // 2
 
     def give_large(self, connection: Connection) -> None:
         """Note that a large request has ended, if there was one; let the next arrive."""
-        if connection in self._large:
-            del self._large[connection]
+        if connection in self.large:
+            del self.large[connection]
             following = next(filter(self._has_room, self._waiting), None)
             if following is not None:
                 del self._waiting[following]
-                self._large[following] = asyncio.get_running_loop().time()
+                self.large[following] = asyncio.get_running_loop().time()
                 following.resume_reading()
 
     async def sweep(self) -> None:
@@ -198,7 +199,7 @@ class Gateway:
                 connection.check(now)
             for pipe in self.upstream.pipes:
                 pipe.close_if_silent()
-            for connection, since in [*self._large.items()]:
+            for connection, since in [*self.large.items()]:
                 if now - since > LARGE_S:
                     connection.cut("slow")
             size = sum(connection.waiting_bytes for connection in self.connections)

@@ -27,6 +27,8 @@ Sink: TypeAlias = Callable[[bytes | None], None]
 
 LARGE_BYTES = 1 << 20
 """The size from which a request has a connection of its own."""
+PACKET_CALLS = 4
+"""Calls of agents that leave in one packet."""
 SILENT_S = 30.0
 """A server that owes a reply and sends nothing for so long is lost."""
 MAX_OWN = 512
@@ -79,14 +81,18 @@ class Pipe(asyncio.Protocol):
             self._heard_at = self._loop.time()
             self._write(packet)
             return
-        # Others are served meanwhile: what they send in this iteration leaves in one packet.
+        # Others are served meanwhile: what agents send in this iteration leaves in few packets, of
+        # which the server takes the first while the last are made.
         if not self._packet:
             self._loop.call_soon(self._flush)
         self._packet.append(packet)
+        if len(self._packet) == PACKET_CALLS:
+            self._flush()
 
     def _flush(self) -> None:
-        packet, self._packet = b"".join(self._packet), []
-        self._write(packet)
+        if self._packet:
+            packet, self._packet = b"".join(self._packet), []
+            self._write(packet)
 
     def _write(self, packet: bytes) -> None:
         if not self._transport.is_closing():
