@@ -116,7 +116,7 @@ class Dialogue:
             or (guard.renew and self.caller.looks_after_token())
         ):
             return None
-        if any(role_of(words[0]) is not None for words in commands):
+        if any(map(role_of, {words[0] for words in commands})):
             return None
         call = Call(commands, mode)
         call.is_lone = True

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -171,9 +172,9 @@ def runs_call(
             items += words
         else:
             items += (f"{size}*{end - at}", name, str(len(keys) + 1))
-            keys += [command[1] for command in commands[at:end]]
-            if size > 2:
-                items += [word for command in commands[at:end] for word in command[2:]]
+            _, own, *others = zip(*commands[at:end], strict=True)
+            keys += own
+            items += chain.from_iterable(zip(*others, strict=True))
         shape.append(end - at)
         at = end
     return ("EVALSHA", digest, str(len(keys)), *keys, token, correlation, mode.value, *items), shape
