@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
+import signal
 import socket
+import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,15 +18,17 @@ from pathlib import Path
 import pytest
 
 from gateway.conftest import BROAD
-from keyleash.gateway import connection, serve
+from keyleash.gateway import connection, serve, upstream
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import new_token
 from support.collisions import colliding_words
+from support.fronts import certificate
 from support.gateway_processes import SpawnedGateway, spawned_gateway
-from support.gateways import Raw, ServedGateway, request
+from support.gateways import Raw, ServedGateway, gateway_to, request
 from support.leash import Leash
 from support.replication import wait_until
+from support.servers import RealServer
 
 Connect = Callable[..., Raw]
 MIB = 1 << 20
@@ -42,6 +48,16 @@ def process(one_leash: Leash, tmp_path: Path) -> Iterator[SpawnedGateway]:
     """A gateway in a process of its own."""
     with spawned_gateway(one_leash.server.url, tmp_path) as gateway:
         yield gateway
+
+
+@contextlib.contextmanager
+def stopped(server: RealServer) -> Iterator[None]:
+    """Let a server stand."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 # Login.
@@ -373,6 +389,126 @@ def test_large_requests_of_one_identity_leave_room_for_another(
         slow.socket.sendall(request(("SET", "k:a", bytes(20 * MIB)))[: 2 * MIB])
     agent = connect(one_gateway.port, tokens[1])
     assert agent.call("SET", "k:b", bytes(3 * MIB)) == b"+OK\r\n"
+
+
+def test_a_reader_that_stands_behind_tls_is_cut(
+    one_leash: Leash, tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its transport does not say how much it holds."""
+    monkeypatch.setattr(connection, "STALL_S", 1.0)
+    one_leash.admin.set("k:big", bytes(40 * MIB))
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    tls = serve.tls_context(*map(str, certificate(tmp_path)))
+    with gateway_to(one_leash.server.url, tls=tls) as served:
+        plain = socket.create_connection(("127.0.0.1", served.port), timeout=20)
+        with context.wrap_socket(plain) as agent:
+            token = one_leash.issue("one").token
+            agent.sendall(request(("AUTH", token)) + request(("GET", "k:big")))
+            wait_until(lambda: served.gateway.cuts["stalled"] == 1)
+
+
+def test_an_agent_that_leaves_while_it_subscribes_leaves_nothing(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Its check ends in the iteration of the event loop in which it is gone."""
+    token, gateway = one_leash.issue("one").token, one_gateway.gateway
+    connect(one_gateway.port, token).call("SUBSCRIBE", "c:0")
+    for _ in range(5):
+        agent = connect(one_gateway.port, token)
+        with stopped(one_leash.server):
+            agent.send(("SUBSCRIBE", "c:1"))
+            wait_until(lambda: any(item._task for item in gateway.connections))
+            busy = threading.Thread(target=one_gateway.call, args=(time.sleep, 0.3))
+            busy.start()
+            time.sleep(0.1)
+            agent.close()
+            time.sleep(0.1)
+        busy.join()
+    wait_until(lambda: one_leash.admin.pubsub_numsub("c:1")[0][1] == 0)
+    wait_until(lambda: sum(pipe.listener is not None for pipe in gateway.upstream.pipes) == 1)
+
+
+def test_large_requests_have_their_places_until_they_are_answered(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, eager: None
+) -> None:
+    """While the server stands, no more arrive; then all of them do."""
+    token = one_leash.issue("one").token
+    agents = [connect(one_gateway.port, token) for _ in range(5)]
+    with stopped(one_leash.server):
+        senders = [
+            threading.Thread(target=agent.send, args=(("SET", "k:a", bytes(8 * MIB)),))
+            for agent in agents
+        ]
+        for sender in senders:
+            sender.start()
+        time.sleep(0.7)
+        connections = one_gateway.gateway.connections
+        taken = [item._waiting_bytes > 4 * MIB for item in connections]
+    assert sum(taken) == serve.MAX_LARGE // 2
+    assert [agent.reply() for agent in agents] == [b"+OK\r\n"] * 5
+
+
+def test_what_waits_in_memory_is_cut_of_the_identity_that_has_most(
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    eager: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Within MULTI, in front of a blocking command or beside a large request of another."""
+    monkeypatch.setattr(serve, "MAX_WAITING", 6 * MIB)
+    one_leash.load(one=BROAD, two=BROAD)
+    many, single = (one_leash.issue(name).token for name in ("one", "two"))
+    large = connect(one_gateway.port, single)
+    large.socket.sendall(request(("SET", "k:b", bytes(4 * MIB)))[: 3 * MIB])
+    for _ in range(4):
+        agent = connect(one_gateway.port, many)
+        agent.send(("MULTI",), ("SET", "k:a", bytes(MIB - 100)))
+        agent.send(("BLPOP", "k:q", "0"), *[("ECHO", bytes(100))] * 100)
+    wait_until(lambda: one_gateway.gateway.cuts["memory"] >= 1)
+    large.socket.sendall(request(("SET", "k:b", bytes(4 * MIB)))[3 * MIB :])
+    assert large.reply() == b"+OK\r\n"
+
+
+def test_a_stranger_that_reads_nothing_is_cut(
+    one_gateway: ServedGateway, connect: Connect, eager: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last error waits before it, and is not waited for."""
+    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
+    monkeypatch.setattr(connection, "UNREAD_S", 0.5)
+    stranger = connect(one_gateway.port)
+    stranger.socket.settimeout(0.2)
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while True:
+            stranger.send(*[("PING",)] * 1_000)
+    wait_until(lambda: not one_gateway.gateway.connections)
+
+
+def test_what_needs_a_connection_of_its_own_is_not_sent_without_one(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply is LOADING, after which clients try again."""
+    monkeypatch.setattr(upstream, "MAX_OF_IDENTITY", 1)
+    token = one_leash.issue("one").token
+    assert connect(one_gateway.port, token).call("WATCH", "k:a") == b"+OK\r\n"
+    agent = connect(one_gateway.port, token)
+    for words in (("SET", "k:b", bytes(3 * MIB)), ("SUBSCRIBE", "c:1"), ("WATCH", "k:a")):
+        assert agent.call(*words).startswith(b"-LOADING "), words
+    assert not one_leash.admin.exists("k:b")
+
+
+def test_a_burst_of_strangers_is_bounded(
+    one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each newcomer beyond the bound ends another."""
+    monkeypatch.setattr(serve, "MAX_UNAUTHENTICATED", 20)
+    busy = threading.Thread(target=one_gateway.call, args=(time.sleep, 0.5))
+    busy.start()
+    for _ in range(60):
+        connect(one_gateway.port)
+    busy.join()
+    wait_until(lambda: len(one_gateway.gateway.connections) == 20)
 
 
 # Memory, of a process.

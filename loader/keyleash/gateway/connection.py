@@ -8,11 +8,14 @@ transactions, scripts, blocking commands, subscriptions, and whatever has to be 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import sys
+import termios
 import traceback
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,6 +56,8 @@ MAX_QUEUED, MAX_QUEUED_BYTES = 1024, 1 << 20
 """Commands that wait, and their size; then the connection is not read from until they ran."""
 MAX_UNSENT = 1 << 20
 """Bytes of replies that wait; then no further command runs until the agent has read them."""
+PIECE = 1 << 16
+"""Bytes that the transport gets at once: that of TLS hides how many of them it still has."""
 MAX_UNREAD = 8 << 20
 """Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
 FIRST_BATCH = 16
@@ -97,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._confirming: tuple[int, asyncio.Future[None]] | None = None
         self._requests = Requests()
         self._queue: deque[Any] = deque()
+        self._backlog = bytearray()
         self._call: tuple[Call, Any] | None = None
         self._task: asyncio.Task[None] | None = None
         self._largest_batch = FIRST_BATCH
@@ -121,6 +127,7 @@ class Connection(asyncio.Protocol):
         """End what it has under way."""
         self._ends = True
         self._queue.clear()
+        self._backlog.clear()
         for task in (self._task, self._listening):
             if task is not None:
                 # After its first step: until then it would give nothing back.
@@ -144,11 +151,13 @@ class Connection(asyncio.Protocol):
         """Go on."""
         if not self._ends:
             self._is_reading_paused = False
+            self._moved_at = self._loop.time()
             self.transport.resume_reading()
 
     def resume_writing(self) -> None:
         """Go on."""
         self._is_paused = False
+        self._flush()
         self._next()
 
     def data_received(self, data: bytes) -> None:
@@ -174,12 +183,14 @@ class Connection(asyncio.Protocol):
 
     def check(self, now: float) -> None:
         """Cut the connection if it stands still where it must not."""
-        self._unsent = self.transport.get_write_buffer_size()
-        read = self._written - self._unsent
+        self._unsent = self.transport.get_write_buffer_size() + len(self._backlog)
+        read = self._written - self._unsent - (self._in_kernel() if self._unsent else 0)
         if read > self._read or not self._unsent:
             self._read, self._read_at = read, now
         if self.agent is None:
-            if now - self._moved_at > LOGIN_S:
+            if now - self._moved_at > LOGIN_S + UNREAD_S:
+                self.cut("unread")
+            elif now - self._moved_at > LOGIN_S:
                 self.refuse(b"ERR the connection was not authenticated in time")
         elif self._unsent > MAX_UNREAD and now - self._read_at > UNREAD_S:
             self.cut("unread")
@@ -188,11 +199,18 @@ class Connection(asyncio.Protocol):
         ):
             self.cut("stalled")
 
+    def _in_kernel(self) -> int:
+        """Return the bytes that the agent's side has not confirmed."""
+        with suppress(OSError, ValueError):
+            number = self.transport.get_extra_info("socket").fileno()
+            return int.from_bytes(fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return 0
+
     def refuse(self, line: bytes) -> None:
         """Send an error, and close the connection."""
         if not self._ends:
             self.gateway.cuts["refused"] += 1
-            self.transport.write(b"-%b\r\n" % line)
+            self.write(b"-%b\r\n" % line)
             self.end()
 
     def cut(self, why: str) -> None:
@@ -204,7 +222,7 @@ class Connection(asyncio.Protocol):
     def end(self) -> None:
         """Close the connection when all that was written is sent."""
         self._ends = True
-        self.transport.close()
+        self._flush()
 
     @property
     def is_idle(self) -> bool:
@@ -213,18 +231,16 @@ class Connection(asyncio.Protocol):
 
     @property
     def waiting_bytes(self) -> int:
-        """The size of a request that has not arrived whole, and of replies that are not read."""
-        return self._requests.size + self._unsent
+        """The size of requests that wait or have not arrived whole, and of replies that wait."""
+        arrived = self._waiting_bytes if self._queue else self._requests.size
+        return arrived + self._queued_bytes + self._unsent
 
     # Commands.
 
     def _next(self) -> None:
         """Start with the next commands, unless there are none or the agent does not read."""
-        is_free = not (self._call or self._task)
-        if self.gateway.is_draining and self.held is None and is_free:
+        if self.gateway.is_draining and self.held is None and not (self._call or self._task):
             self.end()
-        if self.gateway.large and is_free and self._requests.size <= LARGE_BYTES:
-            self.gateway.give_large(self)
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
             words = self._queue[0]
             if not (_is_plain(words[0]) and self._takes_plain):
@@ -234,6 +250,9 @@ class Connection(asyncio.Protocol):
                 commands = self._plain_commands()
                 if not self._send_at_once(commands):
                     self._start(partial(self._run_plain, commands), commands)
+        is_answered = not (self._call or self._task or self._queue)
+        if self.gateway.large and is_answered and self._requests.size <= LARGE_BYTES:
+            self.gateway.give_large(self)
         if self._is_reading_paused and not (self._queue or self.gateway.waits_for_large(self)):
             # Also where a part of the next request has arrived, as the rest is still to come.
             self.resume_reading()
@@ -487,22 +506,29 @@ class Connection(asyncio.Protocol):
                     encode([words[0].lower().encode(), channel, 0], self.protocol, out, self._push)
                 return b"".join(out)
             self.listener = self.agent.take()
-        active = self.listener._dialogue.subscriptions.active
+        listener = self.listener
+        active = listener._dialogue.subscriptions.active
         joined = words[0].replace("UNSUB", "SUB")
         # Without channels there is one for each of them, and one if there are none.
         due = len(words) - 1 or max(1, sum(name == joined for name, _ in active))
         confirmed = self._loop.create_future()
         self._confirming = due, confirmed
         try:
-            await self.listener.send_command(*words)
+            await listener.send_command(*words)
         except BaseException:
-            if active:
+            if self.listener is not listener:
+                listener.abandon()
+            elif active:
                 self._confirming = None
             else:
                 self._unlisten()
             raise
+        if self.listener is not listener:
+            # The agent has left meanwhile.
+            listener.abandon()
+            return b""
         if self._listening is None:
-            self._listening = self._loop.create_task(self._pass_messages(self.listener))
+            self._listening = self._loop.create_task(self._pass_messages(listener))
         # Replies to later commands come after the confirmations.
         await confirmed
         return b""
@@ -529,7 +555,7 @@ class Connection(asyncio.Protocol):
                 out: list[bytes] = []
                 encode(message, self.protocol, out, self._push)
                 self.write(b"".join(out))
-                if self.transport.get_write_buffer_size() > MAX_UNREAD:
+                if self.transport.get_write_buffer_size() + len(self._backlog) > MAX_UNREAD:
                     self.cut("unread")
                     return
                 if message[0].endswith(b"subscribe") and self._confirming is not None:
@@ -554,7 +580,20 @@ class Connection(asyncio.Protocol):
         """Send a reply."""
         if out and not self.transport.is_closing():
             self._written += len(out)
-            self.transport.write(out)
+            if self._backlog or self._is_paused or len(out) > PIECE:
+                self._backlog += out
+                self._flush()
+            else:
+                self.transport.write(out)
+
+    def _flush(self) -> None:
+        """Give the transport what it takes; close it after the last, if the connection ends."""
+        while self._backlog and not self._is_paused:
+            piece = self._backlog[:PIECE]
+            del self._backlog[:PIECE]
+            self.transport.write(piece)
+        if self._ends and not self._backlog:
+            self.transport.close()
 
     def authenticated(self, agent: Agent, protocol: int) -> None:
         """Act for an agent from now on."""

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import ssl
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count
@@ -37,7 +37,7 @@ DENIED_LOGIN_S = 0.5
 """The pause after a denied login, so that a flood of them takes nothing from others."""
 SWEEP_S = 1.0
 DRAIN_S = 10.0
-HANDSHAKE_S = 3.0
+HANDSHAKE_S, SHUTDOWN_S = 3.0, 5.0
 MAX_ADMIN_BYTES = 4096
 ADMIN_S = 5.0
 BACKLOG = 1024
@@ -97,6 +97,7 @@ class Gateway:
         options: dict[str, Any] = {"ssl": tls, "backlog": BACKLOG, "reuse_port": share_port}
         if tls is not None:
             options["ssl_handshake_timeout"] = HANDSHAKE_S
+            options["ssl_shutdown_timeout"] = SHUTDOWN_S
         try:
             server = await loop.create_server(self._accept, host, port, **options)
             self._servers.append(server)
@@ -148,7 +149,10 @@ class Gateway:
         self._strangers[connection] = None
         if len(self._strangers) > MAX_UNAUTHENTICATED:
             # An agent needs its connection for some milliseconds until it has a token.
-            next(iter(self._strangers)).cut("unauthenticated")
+            oldest = next(iter(self._strangers))
+            # At once: of a burst, each newcomer cuts another one.
+            del self._strangers[oldest]
+            oldest.cut("unauthenticated")
         if len(self.connections) > MAX_CONNECTIONS:
             connection.refuse(b"ERR max number of clients reached")
 
@@ -176,14 +180,18 @@ class Gateway:
 
     def _has_room(self, connection: Connection) -> bool:
         """Return whether a large request may arrive; one identity has half of the room."""
-        own = sum(_identity(other) == _identity(connection) for other in self.large)
-        return len(self.large) < MAX_LARGE and own < MAX_LARGE // 2
+        return len(self.large) < MAX_LARGE and self._places_of(connection) < MAX_LARGE // 2
+
+    def _places_of(self, connection: Connection) -> int:
+        """Return the number of large requests of its identity."""
+        return sum(_identity(other) == _identity(connection) for other in self.large)
 
     def give_large(self, connection: Connection) -> None:
         """Note that a large request has ended, if there was one; let the next arrive."""
         if connection in self.large:
             del self.large[connection]
-            following = next(filter(self._has_room, self._waiting), None)
+            waiting = filter(self._has_room, self._waiting)
+            following = min(waiting, key=self._places_of, default=None)
             if following is not None:
                 del self._waiting[following]
                 self.large[following] = asyncio.get_running_loop().time()
@@ -202,12 +210,22 @@ class Gateway:
             for connection, since in [*self.large.items()]:
                 if now - since > LARGE_S:
                     connection.cut("slow")
-            size = sum(connection.waiting_bytes for connection in self.connections)
-            while size > MAX_WAITING:
-                largest = max(self.connections, key=lambda connection: connection.waiting_bytes)
-                size -= largest.waiting_bytes
-                self.connections.discard(largest)
-                largest.cut("memory")
+            self._bound_memory()
+
+    def _bound_memory(self) -> None:
+        """Cut the largest connections of the identity that has most in memory, while all have too
+        much: others do not pay for it.
+        """
+        sizes, of_identity = Counter[str](), defaultdict[str, list[Connection]](list)
+        for connection in sorted(self.connections, key=lambda connection: connection.waiting_bytes):
+            sizes[_identity(connection)] += connection.waiting_bytes
+            of_identity[_identity(connection)].append(connection)
+        while sizes.total() > MAX_WAITING:
+            identity = max(sizes, key=sizes.__getitem__)
+            largest = of_identity[identity].pop()
+            sizes[identity] -= largest.waiting_bytes
+            self.connections.discard(largest)
+            largest.cut("memory")
 
     async def drain(self) -> None:
         """Accept no more connections; end each when its replies are delivered, all after 10 s."""

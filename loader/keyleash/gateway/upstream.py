@@ -15,6 +15,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import str_if_bytes
 
 from keyleash.client._redis_py import pack, quiet_options, taken_over
@@ -43,6 +44,10 @@ _PINS = frozenset({b"WATCH", b"MULTI", *_LISTENS})
 """Commands after which the connection has a state, so that it serves one agent."""
 _WAIT = b"*3\r\n$4\r\nWAIT\r\n"
 """The head of WAIT, which blocks its connection."""
+
+
+class NotSentError(RedisConnectionError):
+    """There is no connection, so nothing was sent: callers look for the exact types of others."""
 
 
 class Pipe(asyncio.Protocol):
@@ -178,19 +183,22 @@ class Node:
         """Return a connection for one agent of an identity.
 
         Raises:
-            RedisConnectionError: As `pipe`; or there are too many, in all or of the identity.
+            NotSentError: As `pipe`; or there are too many, in all or of the identity.
         """
         self._own = {pipe: user for pipe, user in self._own.items() if pipe.is_open}
         free = next((pipe for pipe, user in self._own.items() if not user), None)
         is_full = free is None and len(self._own) >= MAX_OWN
         if is_full or [*self._own.values()].count(identity) >= MAX_OF_IDENTITY:
-            raise RedisConnectionError("all connections to the server are in use")
+            raise NotSentError("all connections to the server are in use")
         pipe = free or Pipe()
         # Before it is connected: others ask for one meanwhile.
         self._own[pipe] = identity
         if free is None:
             try:
                 await self._connect(pipe)
+            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                pipe.is_open = False
+                raise NotSentError(str(error)) from None
             except BaseException:
                 pipe.is_open = False
                 raise
