@@ -588,7 +588,7 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         """Give the transport what it takes; close it after the last, if the connection ends."""
-        while self._backlog and not self._is_paused:
+        while self._backlog and not (self._is_paused or self.transport.is_closing()):
             piece = self._backlog[:PIECE]
             del self._backlog[:PIECE]
             self.transport.write(piece)
