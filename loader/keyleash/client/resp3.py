@@ -17,7 +17,7 @@ from keyleash.client.command_words import upper
 from keyleash.client.retries import mark_run
 from keyleash.store.wire import WRONG, Argument
 
-Shape = Callable[[Any, list[str]], Any]
+Shape = Callable[[Any, Any], Any]
 
 
 class Text(bytes):
@@ -28,8 +28,21 @@ class Double(bytes):
     """A double, with the digits of the server."""
 
 
-def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
+class _Arguments(list[str]):
+    """The arguments of a command in upper case.
+
+    Attributes:
+        name: Returns a name of a map that is not part of the reply in RESP2.
+    """
+
+    name: Callable[[str], Any] = staticmethod(str.encode)
+
+
+def as_resp3(words: Sequence[Argument], reply: Any, *, is_text: bool = False) -> Any:
     """Return the *reply* to a command in the shape that it has in RESP3.
+
+    Args:
+        is_text: Whether strings are decoded.
 
     Raises:
         ResponseError: it has another form than Redis and Valkey give it.
@@ -37,9 +50,11 @@ def as_resp3(words: Sequence[Argument], reply: Any) -> Any:
     shape, carried = shape_of(words[0])
     if shape is None or reply is None or isinstance(reply, Exception):
         return reply
-    arguments = [upper(word) for word in words[1:]]
+    arguments = _Arguments([*carried, *map(upper, words[1:])])
+    if is_text:
+        arguments.name = str
     try:
-        return shape(reply, [*carried, *arguments])
+        return shape(reply, arguments)
     except WRONG as error:
         what = f"the reply to {upper(words[0]).split()[0]} cannot be given the form of RESP3"
         raise mark_run(ResponseError(f"{what}; the command has run")) from error
@@ -137,6 +152,96 @@ def _flag(reply: Any, _arguments: Any = None) -> Any:
     return bool(reply) if isinstance(reply, int) else reply
 
 
+def _flags(reply: list[Any], _arguments: Any = None) -> Any:
+    return [item > 0 if isinstance(item, int) else item for item in reply]
+
+
+def _scalar(reply: Any, _arguments: Any = None) -> Any:
+    return _double(reply)
+
+
+def _doubles(reply: list[Any], _arguments: Any = None) -> Any:
+    return [*map(_double, reply)]
+
+
+def _samples(reply: list[Any], _arguments: Any = None) -> Any:
+    return [[time, *map(_double, values)] for time, *values in reply]
+
+
+def _facts(reply: list[Any], arguments: _Arguments, parent: str = "") -> Any:
+    return {name: _fact(upper(name), item, arguments, parent) for name, item in _pairs(reply)}
+
+
+def _fact(name: str, value: Any, arguments: _Arguments, parent: str) -> Any:
+    """Return a value of FT.INFO, TS.INFO or TOPK.INFO; *parent* is the map that has it."""
+    if name in ("CURSOR_STATS", "DIALECT_STATS", "GC_STATS", "INDEX ERRORS", "INDEX_DEFINITION"):
+        return _facts(value, arguments, name)
+    if name in ("CHUNKS", "FIELD STATISTICS"):
+        return [_facts(item, arguments) for item in value]
+    if name == "ATTRIBUTES":
+        return [_attribute(item, arguments) for item in value]
+    if name in ("LABELS", "RULES"):
+        return {item: rest[0] if name == "LABELS" else rest for item, *rest in value}
+    is_double = name in _DOUBLES or name.endswith(("_MB", "_AVG")) or parent == "GC_STATS"
+    return _double(value) if is_double else value
+
+
+def _attribute(words: list[Any], arguments: _Arguments) -> Any:
+    attribute, flags, rest = {}, [], iter(words)
+    for word in rest:
+        if word.isupper() and upper(word) not in ("M", "PHONETIC", "SEPARATOR", "WEIGHT"):
+            flags.append(word)
+        else:
+            attribute[word] = _double(next(rest)) if upper(word) == "WEIGHT" else next(rest)
+    return {**attribute, arguments.name("flags"): flags}
+
+
+def _search(reply: list[Any], arguments: _Arguments) -> Any:
+    options, at = dict[str, Sequence[str]](), 2
+    while at < len(arguments):
+        count = _VALUES.get(arguments[at], 0)
+        count = 1 + int(arguments[at + 1]) if count is None else count
+        options[arguments[at]] = arguments[at + 1 : at + 1 + count]
+        at += 1 + count
+    parts = ["id", *(part for option, part in _PARTS.items() if option in options)]
+    has_content = "NOCONTENT" not in options and options.get("RETURN") != ["0"]
+    return _found(reply, [*parts, "extra_attributes"] if has_content else parts, arguments)
+
+
+def _found(reply: list[Any], parts: list[str], arguments: _Arguments) -> Any:
+    """Shape what was found; replies in RESP2 have no warnings."""
+    name = arguments.name
+    rows = zip(*[iter(reply[1:])] * len(parts), strict=True)
+    results = [
+        {name(part): _part(part, value) for part, value in zip(parts, row, strict=True)}
+        | {name("values"): []}
+        for row in rows
+    ]
+    values: tuple[Any, ...] = [], reply[0], name("STRING"), results, []
+    return dict(zip(map(name, _RESULT), values, strict=True))
+
+
+def _part(part: str, value: Any) -> Any:
+    if part == "score":
+        return [_double(value[0]), *value[1:]] if isinstance(value, list) else _double(value)
+    return _map(value) if part == "extra_attributes" and value is not None else value
+
+
+_RESULT = ("attributes", "total_results", "format", "results", "warning")
+_PARTS = {"WITHSCORES": "score", "WITHPAYLOADS": "payload", "WITHSORTKEYS": "sortkey"}
+_VALUES: dict[str, int | None] = {
+    **dict.fromkeys(("DIALECT", "EXPANDER", "FORMAT", "FRAGS", "LANGUAGE", "LEN", "PAYLOAD"), 1),
+    **dict.fromkeys(("SCORER", "SEPARATOR", "SLOP", "SORTBY", "TIMEOUT"), 1),
+    **{"FILTER": 3, "GEOFILTER": 5, "LIMIT": 2, "TAGS": 2},
+    **dict.fromkeys(("FIELDS", "INFIELDS", "INKEYS", "PARAMS", "RETURN")),
+}
+"""The numbers of values of options of FT.SEARCH; None if the first value says how many follow."""
+_DOUBLES = frozenset(
+    ("BYTESPERSAMPLE", "DECAY", "DEFAULT_SCORE", "IGNOREMAXVALDIFF", "PERCENT_INDEXED",
+     "TOTAL_INDEXING_TIME")
+)  # fmt: skip
+
+
 def _vsim(reply: list[Any], arguments: list[str]) -> Any:
     arguments = arguments[_behind_vector(arguments) :]
     if {"WITHSCORES", "WITHATTRIBS"} <= {*arguments}:
@@ -153,11 +258,24 @@ _SHAPES: dict[str, Shape] = {
     "CLIENT": lambda reply, words: _map(reply) if words[0] == "TRACKINGINFO" else reply,
     "HGETALL": _map,
     "JSON.TYPE": lambda reply, _: [reply],
-    **dict.fromkeys(("JSON.NUMINCRBY", "JSON.NUMMULTBY"), _numbers),
+    **dict.fromkeys(("JSON.NUMINCRBY", "JSON.NUMMULTBY", "JSON.NUMPOWBY"), _numbers),
+    **dict.fromkeys(("BF.ADD", "BF.EXISTS", "CF.ADD", "CF.ADDNX", "CF.DEL", "CF.EXISTS"), _flag),
+    **dict.fromkeys(("BF.INSERT", "BF.MADD", "BF.MEXISTS"), _flags),
+    **dict.fromkeys(("CF.INSERT", "CF.MEXISTS", "TOPK.QUERY"), _flags),
+    "BF.INFO": lambda reply, arguments: reply if len(arguments) > 1 else _map(reply),
+    **dict.fromkeys(("CF.INFO", "CMS.INFO", "TDIGEST.INFO"), _map),
+    **dict.fromkeys(("FT.INFO", "TOPK.INFO", "TS.INFO"), _facts),
+    "FT.SEARCH": _search,
+    "FT.AGGREGATE": lambda reply, arguments: _found(reply, ["extra_attributes"], arguments),
+    **dict.fromkeys(("TDIGEST.MAX", "TDIGEST.MIN", "TDIGEST.TRIMMED_MEAN"), _scalar),
+    **dict.fromkeys(("TDIGEST.BYRANK", "TDIGEST.BYREVRANK", "TDIGEST.CDF"), _doubles),
+    **dict.fromkeys(("TDIGEST.QUANTILE", "TS.GET"), _doubles),
+    **dict.fromkeys(("TS.RANGE", "TS.REVRANGE"), _samples),
     "VEMB": lambda reply, arguments: (
         [*reply[:2], *map(_double, reply[2:])] if "RAW" in arguments[2:] else [*map(_double, reply)]
     ),
     "VINFO": _map,
+    **dict.fromkeys(("VADD", "VREM", "VISMEMBER", "VSETATTR"), _flag),
     "VLINKS": _with(
         "WITHSCORES",
         2,
@@ -166,16 +284,13 @@ _SHAPES: dict[str, Shape] = {
         ],
     ),
     "VSIM": _vsim,
-    **dict.fromkeys(("VADD", "VREM", "VISMEMBER", "VSETATTR"), _flag),
+    **dict.fromkeys(("ZADD", "ZSCORE", "ZINCRBY"), _scalar),
+    "ZMSCORE": _doubles,
     "XREAD": lambda reply, _: dict(reply),
     "XREADGROUP": lambda reply, _: dict(reply),
     "XINFO": _xinfo,
     "LCS": _with("IDX", 2, _map),
     "HRANDFIELD": _with("WITHVALUES", 2, lambda reply, _: [list(pair) for pair in _pairs(reply)]),
-    "ZADD": lambda reply, _: _double(reply),
-    "ZSCORE": lambda reply, _: _double(reply),
-    "ZINCRBY": lambda reply, _: _double(reply),
-    "ZMSCORE": lambda reply, _: [_double(item) for item in reply],
     **dict.fromkeys(
         ("ZRANK", "ZREVRANK"), _with("WITHSCORE", 2, lambda reply, _: [reply[0], _double(reply[1])])
     ),
