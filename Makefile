@@ -189,10 +189,12 @@ $(VENV)/.lowest: $(VENV)/.dev
 $(VENV)/.compat: $(VENV)/.dev
 	$(call over-dev,compat,--no-build-isolation --editable '.[compat]')
 
-# One of them names an older redis-py, with which it was made; it is installed without it.
+# Two of them name an older redis-py, or RedisVL, with which they were made; they are installed
+# without it.
 $(VENV)/.compat-agents: $(VENV)/.compat
 	$(VENV)/compat/bin/python -m pip install $(PIP) --no-build-isolation --editable '.[compat-agents]'
-	$(VENV)/compat/bin/python -m pip install $(PIP) --no-deps 'llama-index-storage-kvstore-redis>=0.6,<1'
+	$(VENV)/compat/bin/python -m pip install $(PIP) --no-deps 'llama-index-storage-kvstore-redis>=0.6,<1' \
+		'llama-index-vector-stores-redis>=0.9,<1'
 	@touch $@
 
 # It needs none of keyleash.

@@ -4,11 +4,13 @@ Each file is about one library, or about some that share their Redis code: its L
 the page. A test gets the names that the recipe of the page defines, from the fixture `recipe`, and
 runs with the policy of the page. Each is about one feature, which its docstring names. What does
 not work has a strict `xfail` whose reason is for readers. A test with `every_scheme` runs by TCP,
-TLS and a Unix socket.
+TLS and a Unix socket; one with `every_way` with a client of keyleash, with a guarded pool, and
+through the gateway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -27,8 +29,10 @@ import keyleash
 from compat.page import Library, page
 from compat.redis_py.suite import FOLDER
 from support.fronts import Front
+from support.gateways import gateway_to
 from support.leash import Leash, with_files
 from support.servers import RealServer
+from support.stack import stack_server
 
 END = "the end of what is noted"
 ALLOWED = (
@@ -40,6 +44,25 @@ ALLOWED = (
 
 every_scheme = pytest.mark.parametrize("guarded", ["redis", "rediss", "unix"], indirect=True)
 """Runs a test with a URL of each scheme."""
+every_way = pytest.mark.parametrize("guarded", ["client", "pool", "gateway"], indirect=True)
+"""Runs a test whose recipe has `from_url` of `keyleash.Redis` and `keyleash.asyncio.Redis`."""
+
+
+def ways(way: str, port: int) -> Any:
+    """Return what recipes take for `keyleash`: clients over pools, or to a gateway."""
+
+    def made(client: Any, pool: Any) -> Any:
+        def from_url(url: str, token: str, **options: Any) -> Any:
+            if way == "pool":
+                return client(connection_pool=pool(url, token, **options))
+            return client.from_url(f"redis://agent-runner:{token}@127.0.0.1:{port}", **options)
+
+        return SimpleNamespace(from_url=from_url)
+
+    of_asyncio = made(redis.asyncio.Redis, keyleash.asyncio.pool)
+    return SimpleNamespace(
+        Redis=made(redis.Redis, keyleash.pool), asyncio=SimpleNamespace(Redis=of_asyncio)
+    )
 
 
 @dataclass
@@ -50,12 +73,14 @@ class Guarded:
         leash: The operator's side.
         library: The row of the page.
         url: The server.
+        keyleash: The package, or its replacement for a way.
         token: Of the policy's identity, `agent-runner`.
     """
 
     leash: Leash
     library: Library
     url: str
+    keyleash: Any = keyleash
     token: str = ""
 
     def __post_init__(self) -> None:
@@ -70,7 +95,7 @@ class Guarded:
     def run(self, code: str) -> Any:
         """Run code as the page prints it; return the names that it defines."""
         names: dict[str, Any] = {
-            "keyleash": keyleash,
+            "keyleash": self.keyleash,
             "redis": redis,
             "url": self.url,
             "token": self.token,
@@ -126,24 +151,43 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("certificates")
 
 
+@pytest.fixture(scope="session")
+def stack_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """The server with the modules of Redis Stack."""
+    with stack_server(tmp_path_factory.mktemp("stack")) as server:
+        yield server
+
+
+@pytest.fixture
+def stack(stack_process: RealServer) -> Iterator[RealServer]:
+    """The same, clean."""
+    stack_process.clean()
+    yield stack_process
+    stack_process.close_clients()
+
+
 @pytest.fixture
 def guarded(
-    embedded: RealServer, certificates: Path, tmp_path: Path, request: pytest.FixtureRequest
+    certificates: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Guarded]:
     """A server where nothing of a library may get past its guard."""
     library: Library = request.module.LIBRARY
+    server = request.getfixturevalue("stack" if library.has_modules else "embedded")
     scheme = getattr(request, "param", "redis")
-    url, front = f"{embedded.url}/0", None
+    url, front = f"{server.url}/0", None
     if scheme == "rediss":
-        front = Front(embedded.port, certificates)
+        front = Front(server.port, certificates)
         file = certificates / "certificate.pem"
         url = f"rediss://localhost:{front.port}/0?ssl_cert_reqs=required&ssl_ca_certs={file}"
     elif scheme == "unix":
-        front = Front(embedded.port, tmp_path / "socket")
+        front = Front(server.port, tmp_path / "socket")
         url = library.unix.format(tmp_path / "socket")
-    guarded = Guarded(Leash(embedded), library, url)
-    wire = Wire(embedded.client(socket_timeout=None))
-    yield guarded
+    guarded = Guarded(Leash(server), library, url)
+    wire = Wire(server.client(socket_timeout=None))
+    with gateway_to(url) if scheme == "gateway" else contextlib.nullcontext() as gateway:
+        if scheme in ("pool", "gateway"):
+            guarded.keyleash = ways(scheme, gateway.port if gateway else 0)
+        yield guarded
     assert wire.unguarded(guarded.leash.admin) == []
     if front is not None:
         front.stop()
