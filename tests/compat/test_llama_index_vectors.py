@@ -22,7 +22,7 @@ from redisvl.schema import IndexSchema
 
 schema = IndexSchema.from_dict(
     {
-        "index": {"name": "docs", "prefix": "docs"},
+        "index": {"name": "docs", "prefix": "docs:"},
         "fields": [
             {"name": "id", "type": "tag"},
             {"name": "doc_id", "type": "tag"},
@@ -42,9 +42,8 @@ identities:
   agent-runner:
     kind: machine
     grants:
-      # Its index has the prefix `docs`, without the `:` of its keys: let no other key begin so.
-      # `delete` on the index is for `delete_index()`.
-      - {allow: [read, write, delete], keys: ["docs*"], indexes: [docs]}
+      # `delete` on the index is for `delete_index()` and `overwrite=True`.
+      - {allow: [read, write, delete], keys: ["docs:*"], indexes: [docs]}
 """,
     note="It names RedisVL before 0.5, and with it redis-py before 7, but works with newer ones:"
     " install it with `pip install --no-deps`, after `llama-index-core` and `redisvl`."

@@ -32,7 +32,7 @@ from redisvl.index import AsyncSearchIndex, SearchIndex
 from redisvl.utils.vectorize import CustomVectorizer
 
 schema = {
-    "index": {"name": "docs", "prefix": "docs", "storage_type": "hash"},
+    "index": {"name": "docs", "prefix": "docs:", "storage_type": "hash"},
     "fields": [
         {"name": "user", "type": "tag"},
         {"name": "text", "type": "text"},
@@ -48,7 +48,7 @@ client = keyleash.Redis.from_url(url, token=token)
 index = SearchIndex.from_dict(schema, redis_client=client)
 vectorizer = CustomVectorizer(embed=lambda text, **_: [float(len(text)), 1.0, 2.0, 3.0])
 cache = SemanticCache("llm", vectorizer=vectorizer, redis_client=client, ttl=3600)
-history = MessageHistory("history", session_tag="user-1", redis_client=client)
+history = MessageHistory("chat", prefix="chat:", session_tag="user-1", redis_client=client)
 embeddings = EmbeddingsCache(name="embeddings", redis_client=client)
 
 aclient = keyleash.asyncio.Redis.from_url(url, token=token)
@@ -60,16 +60,16 @@ identities:
   agent-runner:
     kind: machine
     grants:
-      # RedisVL makes an index on the prefix `docs`, without the `:` of its keys, so the pattern is
-      # `docs*`: let no other key begin so. `delete` on the index is for `create(overwrite=True)`
-      # and `delete()`.
-      - {allow: [read, write, delete], keys: ["docs*"], indexes: [docs]}
-      # `scan` is for `clear()` of caches.
+      # `delete` on the index is for `create(overwrite=True)` and `delete()`.
+      - {allow: [read, write, delete], keys: ["docs:*"], indexes: [docs]}
+      - {allow: [read, write, delete], keys: ["chat:*"], indexes: [chat]}
+      # The index of the cache `llm` has the prefix `llm`, without `:`, so the pattern is `llm*`: let
+      # no other key begin so. `scan` is for `clear()`.
       - {allow: [read, write, delete, scan], keys: ["llm*"], indexes: [llm]}
-      - {allow: [read, write, delete], keys: ["history*"], indexes: [history]}
       - {allow: [read, write, delete, scan], keys: ["embeddings:*"]}
 """,
     has_modules=True,
+    note="Write `:` at the end of prefixes: the keys stay the same, and the index has no others.",
 )
 
 
@@ -119,7 +119,7 @@ def test_indexes_are_listed(guarded: Any, recipe: Any) -> None:
         "FT.CREATE", "other", "PREFIX", 1, "o:", "SCHEMA", "a", "TAG"
     )
 
-    assert sorted(recipe.index.listall()) == ["docs", "history", "llm"]
+    assert sorted(recipe.index.listall()) == ["chat", "docs", "llm"]
 
 
 @every_way
