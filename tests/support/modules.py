@@ -39,6 +39,17 @@ def stack_modules() -> list[Path]:
 
 
 @contextlib.contextmanager
+def stack_of(folder: Path) -> Iterator[RealServer]:
+    """Start a server with the modules of Redis Stack; skip the test where that is not possible."""
+    label = next((name for name in find_server_binaries() if name.startswith("redis-8.0")), None)
+    modules = stack_modules()
+    if label is None:
+        pytest.skip("the modules of Redis Stack need redis-server 8.0")
+    with server_with_module(label, folder, *modules) as server:
+        yield server
+
+
+@contextlib.contextmanager
 def server_with_module(label: str, folder: Path, *modules: Path) -> Iterator[RealServer]:
     """Start the server *label* with modules loaded; *folder* gets its start script."""
     started = folder / "server"

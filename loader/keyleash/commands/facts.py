@@ -13,13 +13,14 @@ from keyleash.commands.spec import (
     KeyRange,
     KeySearch,
     Needs,
+    NumberedKeys,
     OperationClass,
     OptionKey,
     Subscribes,
     Variant,
     Waits,
 )
-from keyleash.errors.sentences import NO_SERVER_HAS, NOT_NAMED
+from keyleash.errors.sentences import NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
@@ -83,13 +84,11 @@ REFUSED_CONTAINERS: Mapping[str, str] = {
 UNCHECKED = "keyleash does not check this command of a module yet"
 _UNCHECKED = re.compile(
     # Searches, indexes and time series by label reach keys that a call does not name; functions
-    # of a module any key. The rules of time series copy what is written later.
+    # of a module any key.
     r"_?FT\.|SEARCH\.|TIMESERIES\.|RG\.|TF(CALL|CALLASYNC|FUNCTION)\b"
-    r"|TS\.(CREATERULE|DELETERULE|MGET|MREV?RANGE|QUERYINDEX)$"
-    # Their modules declare the first of several keys.
-    r"|JSON\.MGET$|(CMS|TDIGEST)\.MERGE$"
-    # Payloads that are stored unchanged, and a change that is declared as a read.
-    r"|.*\.(LOAD|LOADCHUNK|DEBUG)\b|CF\.COMPACT$"
+    r"|TS\.(MGET|M(REV)?RANGE|QUERYINDEX)$"
+    # A change that is declared as a read, a power that takes all digits, and the unknown.
+    r"|CF\.COMPACT$|JSON\.NUMPOWBY$|.*\.(LOAD|DEBUG)\b"
 )
 
 
@@ -102,7 +101,9 @@ def why_unknown(name: str) -> str:
     """Return the reason why a command that no table has is denied."""
     if is_unchecked(name):
         return UNCHECKED
-    return NOT_NAMED if "." in name else f"{NO_SERVER_HAS} it"
+    module, dot, _ = name.partition(".")
+    is_reviewed = any(known.startswith(f"{module}.") for known in MODULE_KEYS)
+    return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"
 
 
 MAX_PATHS, MAX_LISTED = 512, 8
@@ -167,11 +168,57 @@ Those of other modules may touch more. A search index reads keys that its querie
 the server invents the key specs of most modules.
 """
 
-NAMED_ONLY = frozenset({"RESTORE"})
+NAMED_ONLY = frozenset({"RESTORE", "BF.LOADCHUNK", "CF.LOADCHUNK"})
 """Commands that a grant gives only if its `only` names them.
 
-RESTORE stores its payload unchanged. A server that does not validate payloads aborts when any
+They store their payload unchanged. A server that does not validate payloads aborts when any
 client reads a corrupt one.
+"""
+
+
+def _first_key(names: str, *needs: OperationClass) -> dict[str, tuple[KeySearch, ...]]:
+    module, *rest = names.split()
+    return dict.fromkeys((f"{module}.{name}" for name in rest), (KeyRange(1, 1, 1, needs),))
+
+
+_MERGES: tuple[KeySearch, ...] = (KeyRange(1, 1, 1, (WRITE,)), NumberedKeys(2, 3, 1, (READ,)))
+
+MODULE_KEYS: Mapping[str, tuple[KeySearch, ...]] = {
+    # A filter in a path reveals content, so lengths count as content too.
+    **_first_key("JSON GET TYPE STRLEN ARRLEN ARRINDEX OBJKEYS OBJLEN RESP", READ),
+    "JSON.MGET": (KeyRange(1, -2, 1, (READ,)),),
+    **_first_key("JSON SET MERGE ARRAPPEND ARRINSERT STRAPPEND", WRITE),
+    "JSON.MSET": (KeyRange(1, -1, 3, (WRITE,)),),
+    **_first_key("JSON NUMINCRBY NUMMULTBY TOGGLE", READ, WRITE),
+    **_first_key("JSON DEL FORGET ARRTRIM CLEAR", DELETE),
+    **_first_key("JSON ARRPOP", READ, DELETE),
+    **_first_key("BF EXISTS MEXISTS CARD INFO SCANDUMP", READ),
+    **_first_key("BF ADD MADD INSERT RESERVE LOADCHUNK", WRITE),
+    **_first_key("CF EXISTS MEXISTS COUNT INFO SCANDUMP", READ),
+    **_first_key("CF ADD ADDNX INSERT INSERTNX RESERVE LOADCHUNK", WRITE),
+    **_first_key("CF DEL", DELETE),
+    **_first_key("CMS QUERY INFO", READ),
+    **_first_key("CMS INITBYDIM INITBYPROB", WRITE),
+    **_first_key("CMS INCRBY", READ, WRITE),
+    **_first_key("TOPK QUERY COUNT LIST INFO", READ),
+    **_first_key("TOPK RESERVE", WRITE),
+    # They return the items that they drop.
+    **_first_key("TOPK ADD INCRBY", READ, WRITE),
+    **_first_key("TDIGEST MIN MAX QUANTILE CDF TRIMMED_MEAN RANK REVRANK BYRANK BYREVRANK", READ),
+    **_first_key("TDIGEST INFO", READ),
+    **_first_key("TDIGEST CREATE ADD", WRITE),
+    **_first_key("TDIGEST RESET", DELETE),
+    **dict.fromkeys(("CMS.MERGE", "TDIGEST.MERGE"), _MERGES),
+    **_first_key("TS GET INFO RANGE REVRANGE", READ),
+    **_first_key("TS CREATE ALTER ADD INCRBY DECRBY", WRITE),
+    "TS.MADD": (KeyRange(1, -1, 3, (WRITE,)),),
+    **_first_key("TS DEL", DELETE),
+    # A rule copies what is written to the first key later.
+    **dict.fromkeys(("TS.CREATERULE", "TS.DELETERULE"), (KeyRange(1, 2, 1, (READ, WRITE)),)),
+}
+"""The keys of commands of modules that were reviewed, which need no name in `only`.
+
+The server invents the key specs of most modules, and some declare the first of several keys.
 """
 
 VARIANTS: Mapping[str, Variant] = {

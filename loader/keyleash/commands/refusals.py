@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keyleash.commands.facts import (
     CONTAINER,
+    NAMED_ONLY,
     NEEDS_ALL_KEYS,
     PATHS,
     PATTERNS,
@@ -67,7 +68,7 @@ def why_refused(table: CommandTable, command: str) -> str:
     if argument and spec.name != command:
         return why_argument(spec, argument)
     if spec.named_only:
-        return sentences.NOT_NAMED
+        return sentences.NOT_NAMED if spec.name in NAMED_ONLY else sentences.NOT_CHECKED
     return sentences.NO_CHANNELS if spec.counts else sentences.LEFT_OUT
 
 

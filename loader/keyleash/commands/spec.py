@@ -29,6 +29,8 @@ class OperationClass(StrEnum):
 
 CHANNEL_CLASSES = frozenset({OperationClass.PUBLISH, OperationClass.SUBSCRIBE})
 """The classes of channels; all others are classes of keys."""
+CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
+"""The classes whose commands change keys."""
 
 
 class Subscribes(StrEnum):

@@ -16,6 +16,7 @@ from keyleash.commands.facts import (
     CONTAINER,
     COUNTS_SUBSCRIBERS,
     KEYLESS_PASSES,
+    MODULE_KEYS,
     NAMED_ONLY,
     NO_KEY,
     NO_SUBCOMMAND,
@@ -39,7 +40,9 @@ from keyleash.commands.facts import (
     is_unchecked,
     path_step_of,
 )
+from keyleash.commands.keys import key_places
 from keyleash.commands.spec import (
+    CHANGING,
     CommandSpec,
     CommandTable,
     KeyRange,
@@ -90,6 +93,8 @@ Rows = Mapping[str, CommandRow]
 # The keys of a flag in neither set, from a later server, are not understood.
 _CLASSLESS_FLAGS = frozenset({"RO", "RW", "OW", "RM"})
 _DOUBTFUL_FLAGS = frozenset({"incomplete", "variable_flags"})
+# Compares the keys that a server declares for a command with the reviewed ones.
+_ANY_CALL = [b"9"] * 12
 
 
 def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
@@ -112,7 +117,18 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
     if refused is None and has_keys:
         key_specs = [item for item in row["key_specs"] if "not_key" not in item["flags"]]
         keys = STORES.get(name) or searches_of(name, key_specs)
-        refused = check_key_specs(name, key_specs) or check_searches(keys, fewest_arguments(row))
+        if name in MODULE_KEYS:
+            reviewed, declared = (
+                {*key_places(replace(spec, keys=some), _ANY_CALL)}
+                for some in (MODULE_KEYS[name], keys)
+            )
+            keys, refused = MODULE_KEYS[name], None if declared <= reviewed else SERVERS_DIFFER
+            if any(not CHANGING.isdisjoint(search.needs) for search in keys):
+                # Modules flag some changes as reads.
+                spec = replace(spec, flags=tuple(item for item in spec.flags if item != "readonly"))
+        else:
+            refused = check_key_specs(name, key_specs)
+            refused = refused or check_searches(keys, fewest_arguments(row))
     if refused is not None:
         return replace(spec, refused=refused)
     return replace(
@@ -127,7 +143,7 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         counts=name == COUNTS_SUBSCRIBERS,
         scans=name in SCANS,
         waits=WAITS.get(name),
-        named_only=name in NAMED_ONLY or ("module" in row["flags"] and name not in VECTOR_SETS),
+        named_only=name in NAMED_ONLY or (is_of_module(name, row) and name not in MODULE_KEYS),
         work=WORK.get(name),
         lengthens=LENGTHENS.get(name),
     )
@@ -302,13 +318,29 @@ def _place(index: int, count: int) -> int:
 
 
 TABLE_PATH = Path(__file__).with_name("table.json")
+MODULES_PATH = Path(__file__).with_name("modules.json")
 
 
 @cache
 def load_table() -> CommandTable:
-    """Return the table that ships with keyleash, read once per process."""
-    raw = json.loads(TABLE_PATH.read_text(encoding="utf-8"))
+    """Return the table of servers without modules that ships with keyleash."""
+    return _read(TABLE_PATH)
+
+
+@cache
+def known_table() -> CommandTable:
+    """Return `load_table` extended by the commands of the modules that keyleash knows."""
+    return load_table().extended(_read(MODULES_PATH).commands)
+
+
+def _read(path: Path) -> CommandTable:
+    raw = json.loads(path.read_text(encoding="utf-8"))
     return table_of(raw["servers"], raw["commands"])
+
+
+def is_of_module(name: str, row: CommandRow) -> bool:
+    """Return whether a command is of a loaded module; Redis 8 has vector sets built in."""
+    return "module" in row["flags"] and name not in VECTOR_SETS
 
 
 def table_of(servers: Sequence[str], rows: Rows) -> CommandTable:

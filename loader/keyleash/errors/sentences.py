@@ -49,6 +49,7 @@ class ReplyCode(StrEnum):
 
 NO_SERVER_HAS = "no server that keyleash knows has"
 NOT_NAMED = "no grant names it in `only`"
+NOT_CHECKED = "keyleash does not check commands of this module"
 UNAPPROVED = "no grant approves the script"
 IN_A_BATCH = "it is not possible in a batch or transaction"
 MALFORMED = "the call of the script is malformed"
@@ -62,6 +63,7 @@ NO_CHANNELS = "no grant with channels allows it"
 _PHRASES = {
     "NO_SERVER_HAS": NO_SERVER_HAS,
     "NOT_NAMED": NOT_NAMED,
+    "NOT_CHECKED": NOT_CHECKED,
     "UNAPPROVED": UNAPPROVED,
     "IN_A_BATCH": IN_A_BATCH,
     "MALFORMED": MALFORMED,
@@ -138,6 +140,10 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   if reason=$NOT_NAMED
   agent: use another command: $SEE
   operator: name it in `only` of a grant, $OWN
+  if reason=$NOT_CHECKED
+  agent: use another command: $SEE
+  operator: name it in `only` of a grant, $OWN and the command touches only the keys that its module
+      declares
   if reason=no grant
   agent: use another command: $SEE
   operator: see `only`, `except` and `channels` of the grants, $OWN

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import UNCHECKED, is_unchecked
+from keyleash.commands.spec import CHANGING
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Deny, Grant, Identity, TtlRule, ValueRules
@@ -117,10 +118,6 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     )
     row = table.get(name)
     return subs if row is None else [*subs, row]
-
-
-CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
-"""The classes whose commands change keys."""
 
 
 def read_grants(

@@ -211,6 +211,9 @@ class Gains:
     calls: tuple[Gain, ...] = ()
     openings: tuple[Opening, ...] = ()
 
+    def __add__(self, other: Gains) -> Gains:
+        return Gains(self.calls + other.calls, self.openings + other.openings)
+
     def by_grant(self, access: Access, place: int) -> bool:
         """Return whether a grant of the gaining identity contributes."""
         grant = access.grants[place]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby, islice
 
-from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
+from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
 from keyleash.commands.facts import NAMED_ONLY, is_unchecked, why_unknown
 from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
@@ -82,7 +82,7 @@ def _why_failing(call: str) -> str | None:
     if call == RESP3:
         return "guards run scripts under RESP2"
     name = "SCAN" if call == "KEYS" else call
-    specs = [spec for spec in load_table() if spec.name.partition(" ")[0] == name]
+    specs = [spec for spec in known_table() if spec.name.partition(" ")[0] == name]
     if any(spec.refused is None for spec in specs):
         return None
     if not specs:
