@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 from client.twin import answer
 from keyleash.client.resp3 import as_resp3
 from support.servers import RealServer
-from support.stack import stack_server
 
 SEED = r"""
 FT.CREATE ix PREFIX 1 d: SCHEMA t TEXT SORTABLE t2 TEXT WEIGHT 2.5 PHONETIC dm:en NOSTEM g TAG
@@ -146,18 +144,12 @@ def words_of(text: str) -> list[list[bytes]]:
     ]
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
-    with stack_server(tmp_path_factory.mktemp("stack")) as server:
-        yield server
-
-
 @pytest.mark.parametrize("decoded", [False, True], ids=["bytes", "text"])
 def test_replies_of_modules_are_shaped_as_servers_shape_them(
-    stack: RealServer, decoded: bool
+    stack_server: RealServer, decoded: bool
 ) -> None:
     """Each call is made in both protocols, on the same data; also a NaN is equal here."""
-    replies = [replies_in(stack, protocol, decoded) for protocol in (2, 3)]
+    replies = [replies_in(stack_server, protocol, decoded) for protocol in (2, 3)]
 
     differing = {}
     for words, in_resp2, in_resp3 in zip(words_of(CALLS), *replies, strict=True):
@@ -169,9 +161,9 @@ def test_replies_of_modules_are_shaped_as_servers_shape_them(
     assert differing == {}
 
 
-def replies_in(stack: RealServer, protocol: int, decoded: bool) -> list[Any]:
+def replies_in(server: RealServer, protocol: int, decoded: bool) -> list[Any]:
     """Return the reply to each call, or its error, on data that is made again."""
-    client = stack.client(
+    client = server.client(
         protocol=protocol, decode_responses=decoded, encoding_errors="surrogateescape"
     )
     client.response_callbacks.clear()

@@ -32,7 +32,6 @@ from support.fronts import Front
 from support.gateways import gateway_to
 from support.leash import Leash, with_files
 from support.servers import RealServer
-from support.stack import stack_server
 
 END = "the end of what is noted"
 ALLOWED = (
@@ -127,7 +126,8 @@ class Wire(threading.Thread):
         for line in self._monitor.listen():
             if END in line["command"]:
                 return
-            if line["client_type"] != "lua":
+            # What a module does for a command has no client.
+            if line["client_type"] not in ("lua", "unknown"):
                 address = f"{line['client_address']}:{line['client_port']}"
                 self.commands.append((address, line["command"]))
 
@@ -151,28 +151,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("certificates")
 
 
-@pytest.fixture(scope="session")
-def stack_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
-    """The server with the modules of Redis Stack."""
-    with stack_server(tmp_path_factory.mktemp("stack")) as server:
-        yield server
-
-
-@pytest.fixture
-def stack(stack_process: RealServer) -> Iterator[RealServer]:
-    """The same, clean."""
-    stack_process.clean()
-    yield stack_process
-    stack_process.close_clients()
-
-
 @pytest.fixture
 def guarded(
     certificates: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Guarded]:
     """A server where nothing of a library may get past its guard."""
     library: Library = request.module.LIBRARY
-    server = request.getfixturevalue("stack" if library.has_modules else "embedded")
+    name = "stack_server" if library.has_modules else "embedded"
+    server: RealServer = request.getfixturevalue(name)
     scheme = getattr(request, "param", "redis")
     url, front = f"{server.url}/0", None
     if scheme == "rediss":

@@ -98,7 +98,7 @@ def reason_of_denial(denial: Denial) -> Reason | None:
     if denial.reason:
         details[_REASON_IS.get(ReplyCode(denial.code), "reason")] = denial.reason
     if key:
-        details |= {"key": key, "channel": key}
+        details |= {"key": key, "channel": key, "index": key}
     if denial.code == ReplyCode.COMMAND_REFUSED:
         known = with_reason(known_table(), details)
         details = {name: text for name, text in known.items() if text != LEFT_OUT}

@@ -20,7 +20,7 @@ from keyleash.commands.spec import (
     Variant,
     Waits,
 )
-from keyleash.errors.sentences import NO_SERVER_HAS, NOT_CHECKED
+from keyleash.errors.sentences import NO_INDEXES, NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
@@ -81,6 +81,27 @@ REFUSED_CONTAINERS: Mapping[str, str] = {
 }
 """Commands refused with all their sub-commands."""
 
+INDEXES: Mapping[str, OperationClass] = {
+    **dict.fromkeys(("FT.SEARCH", "FT.AGGREGATE", "FT.INFO", "FT._LIST"), READ),
+    **dict.fromkeys(("FT.CREATE", "FT.ALTER"), WRITE),
+    "FT.DROPINDEX": DELETE,
+}
+"""The commands of search indexes, and the class that each needs on its index.
+
+Servers declare the index as a key, or no key; its documents are keys that no call names.
+"""
+
+LISTS_INDEXES = "FT._LIST"
+"""The command that lists the names of all indexes; any other names its index first."""
+
+OF_SEVERAL_NODES = "searches of several nodes cannot run in a guard"
+OF_ALL_DATABASES = "indexes have keys of all databases, so only database 0 has searches"
+REFUSED_OPTIONS: Mapping[str, str] = {
+    "TEMPORARY": "documents are deleted when such an index expires",
+    "FT.DROPINDEX": "an index was dropped earlier in the batch",
+}
+"""The reasons why some words are denied in commands of indexes."""
+
 UNCHECKED = "keyleash does not check this command of a module yet"
 _UNCHECKED = re.compile(
     # Searches, indexes and time series by label reach keys that a call does not name; functions
@@ -94,13 +115,15 @@ _UNCHECKED = re.compile(
 
 def is_unchecked(name: str) -> bool:
     """Return whether a command reaches more than the keys that its module declares."""
-    return _UNCHECKED.match(name) is not None
+    return name not in INDEXES and _UNCHECKED.match(name) is not None
 
 
 def why_unknown(name: str) -> str:
     """Return the reason why a command that no table has is denied."""
     if is_unchecked(name):
         return UNCHECKED
+    if name in INDEXES:
+        return NO_INDEXES
     module, dot, _ = name.partition(".")
     is_reviewed = any(known.startswith(f"{module}.") for known in MODULE_KEYS)
     return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"

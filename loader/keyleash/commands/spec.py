@@ -245,6 +245,7 @@ class CommandSpec:
             it: the client then sends it, since a script cannot.
         counts: Whether it counts the subscribers of its channels, which follow to the end.
         scans: Whether it lists keys by a glob.
+        index: The class that a call needs on its search index, the first argument, if it has one.
         waits: The condition on which it returns, if it blocks; a guard replies at once and
             clients poll.
         named_only: Whether a grant gives it only if `only` names it: a command of a module, or
@@ -270,6 +271,7 @@ class CommandSpec:
     subscribes: Subscribes | None = None
     counts: bool = False
     scans: bool = False
+    index: OperationClass | None = None
     waits: Waits | None = None
     named_only: bool = False
     work: Work | None = None
@@ -284,6 +286,8 @@ class CommandSpec:
         }
         if self.channel_class is not None:
             needed.add(self.channel_class)
+        if self.index is not None:
+            needed.add(self.index)
         if self.scans:
             needed.add(OperationClass.SCAN)
         object.__setattr__(self, "needs", tuple(cls for cls in OperationClass if cls in needed))

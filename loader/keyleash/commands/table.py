@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,6 +15,7 @@ from keyleash.commands.facts import (
     CLASS_OF_FLAG,
     CONTAINER,
     COUNTS_SUBSCRIBERS,
+    INDEXES,
     KEYLESS_PASSES,
     MODULE_KEYS,
     NAMED_ONLY,
@@ -104,16 +105,21 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         name: The command in upper case, a sub-command after its container.
         is_container: Whether the command has sub-commands.
     """
+    flags, index = row["flags"], INDEXES.get(name)
+    if index is not None:
+        # The module declares some changes as reads.
+        changing = {"readonly"} if index is OperationClass.READ else {"write"}
+        flags = sorted({*flags} - {"readonly", "write"} | changing)
     spec = CommandSpec(
         name=name,
         arity=row["arity"],
-        flags=tuple(row["flags"]),
+        flags=tuple(flags),
         categories=tuple(row["categories"]),
         servers=tuple(row["servers"]),
     )
     keys: tuple[KeySearch, ...] = ()
     refused = check_command(name, row, is_container=is_container)
-    has_keys = not (name in KEYLESS_PASSES or name in CHANNELS or name in SCANS)
+    has_keys = not (index or name in KEYLESS_PASSES or name in CHANNELS or name in SCANS)
     if refused is None and has_keys:
         key_specs = [item for item in row["key_specs"] if "not_key" not in item["flags"]]
         keys = STORES.get(name) or searches_of(name, key_specs)
@@ -142,8 +148,10 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         subscribes=SUBSCRIPTIONS.get(name),
         counts=name == COUNTS_SUBSCRIBERS,
         scans=name in SCANS,
+        index=index,
         waits=WAITS.get(name),
-        named_only=name in NAMED_ONLY or (is_of_module(name, row) and name not in MODULE_KEYS),
+        named_only=name in NAMED_ONLY
+        or (is_of_module(name, row) and not index and name not in MODULE_KEYS),
         work=WORK.get(name),
         lengthens=LENGTHENS.get(name),
     )
@@ -315,6 +323,14 @@ def _follows(key_range: KeyRange, other: KeyRange) -> bool:
 
 def _place(index: int, count: int) -> int:
     return index if index >= 0 else count + index
+
+
+@lru_cache(maxsize=4)
+def without_indexes(table: CommandTable, reason: str) -> CommandTable:
+    """Return the table of a server whose guards refuse all commands of indexes."""
+    specs = [spec for spec in table if spec.index is not None]
+    refused = {spec.name: replace(spec, refused=reason, index=None) for spec in specs}
+    return table.extended(refused) if refused else table
 
 
 TABLE_PATH = Path(__file__).with_name("table.json")

@@ -8,7 +8,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from keyleash.commands.facts import MAX_LISTED, MAX_PATHS, MAY_REPLICATE, PATHS
+from keyleash.commands.facts import LISTS_INDEXES, MAX_LISTED, MAX_PATHS, MAY_REPLICATE, PATHS
 from keyleash.compiler.delegation import delegation_values
 from keyleash.compiler.ir import Check, Guard, LimitPlan, Requirement
 from keyleash.compiler.leases import cap_plans, lease_values, shard_values
@@ -180,6 +180,8 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
     return {
         "batch": form.batch,
         "sandbox": form.sandbox,
+        # Whether all commands are checked before the first one runs.
+        "checks_ahead": form.batch,
         "name_at": NAME_AT if is_single else None,
         "waiting": is_single and any(rule.waits for rule in guard.rules),
         # The keys of a script that have their images already come first.
@@ -198,6 +200,7 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
 def _command_values(guard: Guard) -> dict[str, object]:
     """Return the template variables about commands, their rules, and approved scripts."""
     specs = [usage.spec for usage in guard.usages if usage.missing is None]
+    indexes = [rule.index for rule in guard.rules if rule.index is not None]
     return {
         "places": Text("nil" + ", nil" * 15),
         "subscribing": _between_commas(spec.name for spec in specs if spec.subscribes),
@@ -206,6 +209,8 @@ def _command_values(guard: Guard) -> dict[str, object]:
         "members": {name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
         "declared": _declared(guard),
         "often_ruled": frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
+        "has_indexes": any(rule.index for rule in guard.rules),
+        "index_listed": next((i.names for i in indexes if i.command == LISTS_INDEXES), ()),
         "scan_check": next((rule.check for rule in guard.rules if rule.scan), None),
         "one_check": len(guard.checks) == 1,
         "checks_differ": any(rule.rest != rule.check for rule in guard.rules),

@@ -30,11 +30,13 @@ class Usage:
         spec: The command's row.
         grants: Indexes of the grants whose only/except lists allow the command.
         missing: The first class that none of these grants gives; None if all are given.
+        admitting: Indexes of the grants whose keys an index may have, for a command of indexes.
     """
 
     spec: CommandSpec
     grants: tuple[int, ...]
     missing: OperationClass | None
+    admitting: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,25 @@ class ScanPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """The search indexes that a command may use.
+
+    Attributes:
+        command: Its name.
+        class_: The class that it needs on them.
+        names: The granted indexes.
+        opens: The readable patterns that end with `*`: one finds each prefix of the index.
+        deleted: The same of patterns with `delete`, for documents that a call deletes.
+    """
+
+    command: str
+    class_: OperationClass
+    names: tuple[Matcher, ...]
+    opens: tuple[Matcher, ...]
+    deleted: tuple[Matcher, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """A rule for commands: the places of keys, their checks, the counters.
 
@@ -134,6 +155,7 @@ class Rule:
         subscribes: The kind of subscription that it makes: then it is only checked and recorded.
         open_channels: The granted channels that end with `*`, for a pattern.
         scan: The allowed globs; None if the command does not scan.
+        index: The allowed indexes; None if the command has none.
         waits: The condition on which it returns, if it blocks.
         weigh: The calls whose work is estimated: `always`, or if the arguments do not show that a
             `count`, a `range` (`ranked`: if no option follows) or the number of `words` is small;
@@ -172,6 +194,7 @@ class Rule:
     subscribes: Subscribes | None = None
     open_channels: tuple[Matcher, ...] = ()
     scan: ScanPlan | None = None
+    index: IndexPlan | None = None
     waits: Waits | None = None
     weigh: str = ""
     weigh_at: int = 0
@@ -193,7 +216,7 @@ class Rule:
             and not self.governs
             and not (self.keys or self.wide_integers or self.refused_if)
             and not self.path_step
-            and not (self.channel or self.subscribes or self.scan or self.waits)
+            and not (self.channel or self.subscribes or self.scan or self.index or self.waits)
         )
 
 
@@ -418,6 +441,7 @@ class Guard:
     value_bounds: tuple[ByteBound, ...] = ()
     value_plans: tuple[ValuePlan, ...] = ()
     patterns: tuple[PatternPlan, ...] = ()
+    index_excluded: tuple[Exclusion, ...] = ()
 
     @property
     def takes_runs(self) -> bool:

@@ -203,7 +203,7 @@ def context_of_server(
     policy = parse_policy(active.document, file=ACTIVE, commands=None)
     identity = _require_identity(policy, name, "the active policy")
     try:
-        table = read_table(store.client)
+        table = read_table(store.client, is_cluster=store.cluster is not None)
     except UnreadableCommandsError:
         # The guards too were then compiled for the shipped table.
         table = load_table()

@@ -120,6 +120,10 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     return subs if row is None else [*subs, row]
 
 
+INDEX_CLASSES = frozenset({OperationClass.READ, *CHANGING})
+"""The classes that apply to search indexes."""
+
+
 def read_grants(
     node: YamlNode, names: CommandNames, scripts: ScriptReader, problems: Problems
 ) -> tuple[Grant, ...]:
@@ -179,6 +183,7 @@ def _read_grant(
         except_=() if except_ is None else names.read(except_),
         # No limit counts by the captures of a channel pattern.
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
+        indexes=read_patterns("indexes", entry.get("indexes"), problems, captures_count=False),
         image_bytes=read_image_bytes(entry.get("before_images"), problems),
         values=_read_values(entry.get("values"), problems),
         scripts=scripts.grant(entry.get("scripts")),
@@ -237,8 +242,9 @@ def _check_has_lists(
     # A list that was reported and left out is not missing.
     if entry.partial:
         return
+    of_indexes = INDEX_CLASSES if entry.get("indexes") else ()
     for field, needing in (
-        ("keys", [cls for cls in allow if cls not in CHANNEL_CLASSES]),
+        ("keys", [cls for cls in allow if cls not in {*CHANNEL_CLASSES, *of_indexes}]),
         ("channels", [cls for cls in allow if cls in CHANNEL_CLASSES]),
     ):
         if needing and entry.get(field) is None:
@@ -248,7 +254,7 @@ def _check_has_lists(
                 entry.label,
                 f"add one, such as `{GRANT.line(field)}`",
             )
-    if not (allow or entry.get("keys") or entry.get("channels")):
+    if not (allow or entry.get("keys") or entry.get("channels") or entry.get("indexes")):
         problems.add(
             "missing-field",
             "a grant has neither `keys` nor `channels`",
@@ -280,6 +286,12 @@ def _check_needs_fields(
             "channels",
             CHANNEL_CLASSES.isdisjoint(allowed),
             "allows neither `publish` nor `subscribe`",
+            "add one of them to `allow`",
+        ),
+        (
+            "indexes",
+            INDEX_CLASSES.isdisjoint(allowed),
+            "allows none of `read`, `write` and `delete`",
             "add one of them to `allow`",
         ),
         (

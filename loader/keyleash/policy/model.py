@@ -197,6 +197,7 @@ class Grant:
             sub-commands, or ACL categories with their `@` in lower case.
         except_: Commands that the grant does not apply to.
         channels: Empty if the grant allows no class of channels.
+        indexes: Search indexes that `read`, `write` and `delete` apply to.
         image_bytes: `AuditRules.image_bytes` for the grant's keys; None for the identity's.
         values: The rules for values under the grant's keys.
         scripts: The approved scripts.
@@ -207,12 +208,19 @@ class Grant:
     only: tuple[str, ...] | None = None
     except_: tuple[str, ...] = ()
     channels: tuple[Pattern, ...] = ()
+    indexes: tuple[Pattern, ...] = ()
     image_bytes: int | None = None
     values: ValueRules = ValueRules()
     scripts: tuple[Script, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def applies_to(self, spec: CommandSpec) -> bool:
+        """Return whether the grant admits a command, and has what it needs besides keys."""
+        if spec.index is not None and not self.indexes:
+            return False
+        return self.admits(spec)
+
+    def admits(self, spec: CommandSpec) -> bool:
         """Return whether `only` and `except` include a command, and it has channels to count."""
         if spec.counts and CHANNEL_CLASSES.isdisjoint(self.allow):
             return False

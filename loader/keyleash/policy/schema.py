@@ -271,6 +271,12 @@ GRANT = Section(
             "Channels that `publish` and `subscribe` apply to.",
             minItems=1,
         ),
+        "indexes": _may(
+            ListOf("a list of index patterns", entry=_TEXT),
+            '["memory:{agent}"]',
+            "Search indexes that `read`, `write` and `delete` apply to.",
+            minItems=1,
+        ),
         "only": _may(
             _COMMANDS, '[GET, "@hash"]', "The only commands that the grant applies to.", minItems=1
         ),

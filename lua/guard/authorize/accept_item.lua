@@ -7,7 +7,11 @@
 --      passed_writes, readers, restores, runs, spent, stop, unheard, works
 if restore then
   restores = restores or {}
+--% if index_listed
+  restores[n] = restore
+--% else
   restores[n] = true
+--% endif
 end
 if command ~= argv[name_at] then
   names = names or {}

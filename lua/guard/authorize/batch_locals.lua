@@ -56,6 +56,10 @@ local readers = {}
 --% elif counts_bytes
 local readers
 --% endif
+--% if checks_ahead and has_indexes
+-- The prefixes of indexes that commands so far make, by name, and whether one has dropped an index.
+local made, dropped = {}, false
+--% endif
 local count, passed_over, n, stop = 0, 0, 0, 3
 --% if not sandbox
 -- The number of words, if runs are written out; how many commands are in a run that begins at a

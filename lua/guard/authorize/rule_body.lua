@@ -81,6 +81,9 @@ restore = true
 --% if rule.channel
 --% include "authorize/check_channel.lua"
 --% endif
+--% if rule.index
+--% include "authorize/check_index.lua"
+--% endif
 --% if rule.weigh == "always"
 weighs = true
 --% elif rule.weigh == "count"

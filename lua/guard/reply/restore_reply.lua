@@ -40,6 +40,10 @@ if type(reply) == 'table' then
           call('XADD', {{ names.audit }}, '*', 'of', event, 'error', text)
         end
 --% endif
+--% if index_listed
+      elseif restore == 'indexes' then
+--% include "reply/filter_indexes.lua"
+--% endif
 --% if scan_check is not none
       else
 --% include "reply/filter_scan.lua"

@@ -13,6 +13,7 @@ from keyleash.compiler.ir import (
     Check,
     Governing,
     Guard,
+    IndexPlan,
     Matcher,
     Requirement,
     Rule,
@@ -25,7 +26,7 @@ from keyleash.compiler.passes.translate_patterns import anything_under, captured
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
 from keyleash.policy.model import AnySuffix, Grant, Literal
-from keyleash.policy.patterns import beginning
+from keyleash.policy.patterns import beginning, is_open
 
 _SCAN = OperationClass.SCAN
 _WITH_WIDTHS = frozenset({"BITFIELD", "BITFIELD_RO"})
@@ -41,6 +42,7 @@ class _Grant:
     Attributes:
         open_channels: As in `Rule`.
         wholes, beginnings: As in `ScanPlan`.
+        opens: The keys that end with `*`, if some grant has indexes.
     """
 
     allow: tuple[OperationClass, ...]
@@ -49,6 +51,8 @@ class _Grant:
     open_channels: tuple[Matcher, ...]
     wholes: tuple[Matcher, ...]
     beginnings: tuple[Matcher, ...]
+    indexes: tuple[Matcher, ...]
+    opens: tuple[Matcher, ...]
 
 
 class _Kind(NamedTuple):
@@ -106,6 +110,10 @@ def _grant(
                 captured=captured(item) if bound and item.captures else None,
             )
             for item in prefixed
+        ),
+        indexes=placeholders.of(matcher(item, bound=bound) for item in grant.indexes),
+        opens=placeholders.of(
+            item for key, item in zip(grant.keys, matchers, strict=True) if is_open(key)
         ),
     )
 
@@ -199,6 +207,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         if spec.subscribes is Subscribes.PATTERN
         else (),
         scan=_scan(effective) if spec.scans else None,
+        index=_index(grants, usage) if spec.index else None,
         waits=spec.waits,
         governs=kind.values.governs(spec),
         **_sizing(spec),
@@ -255,6 +264,22 @@ def _scan(effective: Sequence[_Grant]) -> ScanPlan:
     return ScanPlan(
         wholes=_distinct(item.wholes for item in effective),
         beginnings=_distinct(item.beginnings for item in effective),
+    )
+
+
+def _index(grants: Sequence[_Grant], usage: Usage) -> IndexPlan:
+    name, cls = usage.spec.name, usage.spec.index
+    assert cls is not None  # noqa: S101 - the caller asked
+    admitting = [grants[i] for i in usage.admitting]
+    deletes = name == "FT.DROPINDEX"
+    return IndexPlan(
+        command=name,
+        class_=cls,
+        names=_distinct(grants[i].indexes for i in usage.grants if cls in grants[i].allow),
+        opens=_distinct(item.opens for item in admitting if OperationClass.READ in item.allow),
+        deleted=_distinct(
+            item.opens for item in admitting if deletes and OperationClass.DELETE in item.allow
+        ),
     )
 
 
@@ -324,12 +349,19 @@ class _Placeholders:
 
     def real_rule(self, rule: Rule) -> Rule:
         """Return the rule with real channels and globs; most rules have none and are shared."""
-        if not rule.channels and rule.scan is None:
+        if not rule.channels and rule.scan is None and rule.index is None:
             return rule
+        index = rule.index and replace(
+            rule.index,
+            names=self.real(rule.index.names),
+            opens=self.real(rule.index.opens),
+            deleted=self.real(rule.index.deleted),
+        )
         scan = rule.scan and ScanPlan(self.real(rule.scan.wholes), self.real(rule.scan.beginnings))
         return replace(
             rule,
             channels=self.real(rule.channels),
             open_channels=self.real(rule.open_channels),
             scan=scan,
+            index=index,
         )

@@ -99,7 +99,7 @@ def prepare_policy(
     shipped = load_table()
     if table is None:
         try:
-            table = read_table(store.client)
+            table = read_table(store.client, is_cluster=store.cluster is not None)
         except UnreadableCommandsError as error:
             unread = (_unread(error, file, shipped),)
     evicting = check_eviction(store.client, file, allowed=allow_eviction)

@@ -22,6 +22,7 @@ from keyleash.policy.model import (
     Policy,
     ValueRules,
 )
+from keyleash.policy.patterns import is_open
 from keyleash.policy.problems import listing, quote, some
 
 
@@ -104,6 +105,8 @@ def covered_grant(identity: Identity) -> Iterator[Finding]:
     for number, grant in reversed([*enumerate(identity.grants)]):
         if grant.image_bytes is not None or grant.values != ValueRules() or grant.scripts:
             # Its bounds hold on its keys whichever grant allows a call; scripts are the identity's.
+            continue
+        if grant.indexes:
             continue
 
         @cache
@@ -214,6 +217,21 @@ def idle_deny(identity: Identity) -> Iterator[Finding]:
                     pattern.span,
                     "correct its spelling, or remove it: what no grant allows is denied anyway",
                 )
+
+
+def index_prefix_open(identity: Identity) -> Iterator[Finding]:
+    """Find readable patterns of an identity with indexes whose `*` starts within a segment."""
+    reading = [grant for grant in identity.grants if OperationClass.READ in grant.allow]
+    has_indexes = any(grant.indexes for grant in identity.grants)
+    for pattern in (key for grant in reading if has_indexes for key in grant.keys):
+        start = segments_of(pattern.parts)[0][-1].before
+        if is_open(pattern) and start:
+            yield Finding(
+                f"an index may have all keys of {quote(pattern.source)}, also of longer names",
+                pattern.span,
+                f"make the index with a prefix that ends with `:`, and grant"
+                f" `{pattern.source[:-1]}:*`; or accept it if a library writes no `:`",
+            )
 
 
 def _granted_keys(identity: Identity) -> KeySet:

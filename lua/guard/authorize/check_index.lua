@@ -1,0 +1,77 @@
+-- check_index: deny a search index that is not granted, or whose documents may be keys that are not.
+-- in:  name_at, stop, argv, command, bindings, mask, narrow, record, made, dropped
+-- out: amount, code, detail, dropped, key, made, matched, reason, restore, value
+--
+-- Each prefix of the index must lie within a readable pattern that ends with `*`, and no denied key
+-- may begin with it. Others may change an index between calls, so its prefixes are read in each.
+--% with class = rule.index.class_, bit = {"read": 1, "write": 2, "delete": 4}[rule.index.class_]
+--% if bound_tokens
+if bindings and mask % {{ 2 * bit }} < {{ bit }} then
+  code, detail, value, amount = 'CLASS_NOT_GRANTED', 'class', {{ class }}, ' by=token'
+end
+--% endif
+--% endwith
+--% if rule.index.command == "FT._LIST"
+restore = 'indexes'
+--% else
+if name_at < stop and not code then
+  local matched, prefixes, documents
+  key, prefixes, documents = argv[name_at + 1], {}, 0
+--% with indexes = rule.index.names
+--% include "authorize/match_index.lua"
+--% endwith
+  if not code then
+--% if rule.index.command == "FT.CREATE"
+--% include "authorize/read_create.lua"
+--% else
+--% include "authorize/read_index.lua"
+--% endif
+--% if checks_ahead
+--% if rule.index.command == "FT.CREATE"
+    made[key] = made[key] or {}
+    for i = 1, #prefixes do table.insert(made[key], prefixes[i]) end
+--% else
+    for i = 1, made[key] and #made[key] or 0 do table.insert(prefixes, made[key][i]) end
+    -- The name may be the alias of another index, too.
+    if dropped then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' FT.DROPINDEX' end
+--% endif
+--% if rule.index.command == "FT.DROPINDEX"
+    dropped = true
+--% endif
+--% endif
+  end
+  local index = key
+  for i = 1, code and 0 or #prefixes do
+    key, matched = prefixes[i], false
+--% with matchers = rule.index.opens
+--% include "authorize/match_any.lua"
+--% endwith
+--% if rule.index.command == "FT.DROPINDEX"
+    -- With DD the documents go too.
+    if matched and name_at + 1 < stop then
+      matched = false
+--% with matchers = rule.index.deleted
+--% include "authorize/match_any.lua"
+--% endwith
+    end
+--% endif
+    if not matched then code, detail, value = 'KEY_NOT_GRANTED', 'key', key .. '*' end
+--% if index_excluded
+    local function meets(beginning)
+      local least = math.min(#beginning, #key)
+      return string.sub(beginning, 1, least) == string.sub(key, 1, least)
+    end
+--% for item in index_excluded
+    if not code and meets({{ item.beginning }}) then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', {{ item.source }} end
+--% endfor
+--% endif
+--% if bound_tokens
+    if bindings and not code then
+--% include "authorize/check_bound_prefix.lua"
+    end
+--% endif
+    if code then key = value break end
+    key = index
+  end
+end
+--% endif

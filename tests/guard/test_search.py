@@ -1,0 +1,302 @@
+"""Search indexes: a grant names them, and their documents are keys that the caller may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis.exceptions import ResponseError
+
+import keyleash
+from keyleash.operator.load.activate import load_policy
+from support.leash import Leash, grant, policy
+from support.stack import stack_server
+
+SCHEMA = ("SCHEMA", "t", "TEXT", "n", "NUMERIC")
+POLICY: dict[str, Any] = {
+    "ann": {
+        "grants": [
+            grant("read", "write", keys="memory:ann:*", indexes=["memory:ann", "memory:ann:*"]),
+            grant("read", keys="kb:*", indexes=["kb*"]),
+            grant("read", keys="meta:*", only=["STRLEN"]),
+        ],
+        "deny": [{"keys": ["kb:secret:*"]}],
+    },
+    "bob": {
+        "grants": [
+            grant("read", "write", "delete", keys="memory:{agent}:*", indexes=["memory:{agent}"])
+        ],
+        "token": {"bound": True},
+        "delegate": {"depth": 1},
+    },
+    "keeper": {"grants": [grant("read", "delete", keys="kb:*", indexes=["kb*"])]},
+    "cleaner": {
+        "grants": [
+            grant("read", keys="kb:*", indexes=["kb*"]),
+            {"allow": ["delete"], "indexes": ["kb*"]},
+        ]
+    },
+    "plain": {"grants": [grant("read", "write", "delete", "scan", keys="*")]},
+    "everything": {"grants": [grant("read", "write", keys="*", indexes=["*"])]},
+}
+
+
+class Resp2Leash(Leash):
+    """Agents see replies as guards give them."""
+
+    def client(self, token: str, **options: Any) -> keyleash.Redis:
+        return super().client(token, protocol=2, **options)
+
+
+@pytest.fixture(scope="module")
+def server_leash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leash]:
+    with stack_server(tmp_path_factory.mktemp("stack")) as server:
+        yield Resp2Leash(server)
+
+
+@pytest.fixture
+def leash(server_leash: Leash) -> Leash:
+    server_leash.admin.flushall()
+    for name in server_leash.admin.execute_command("FT._LIST"):
+        server_leash.admin.execute_command("FT.DROPINDEX", name)
+    server_leash.load(**POLICY)
+    for key in ("kb:pub:1", "kb:secret:1", "hr:1", "memory:ann:1", "memory:7:1", "memory:8:1"):
+        server_leash.admin.hset(key, mapping={"t": "hello", "n": 1})
+    return server_leash
+
+
+def create(leash: Leash, name: str, *prefixes: str) -> None:
+    """Make an index as the operator, and wait until it has its documents."""
+    words = ("FT.CREATE", name, "PREFIX", len(prefixes), *prefixes, *SCHEMA)
+    leash.admin.execute_command(*words)
+    while leash.admin.ft(name).info()["indexing"]:
+        pass
+
+
+def denied(call: Callable[..., Any], *words: Any) -> dict[str, str]:
+    """Return the code and details of a denial."""
+    with pytest.raises(keyleash.LeashError) as caught:
+        call(*words)
+    details = caught.value.details
+    return {"code": str(caught.value.code), **{k: v for k, v in details.items() if k != "reason"}}
+
+
+def test_search_within_readable_keys_is_allowed(leash: Leash) -> None:
+    """Reads need the index and all its prefixes."""
+    create(leash, "kb", "kb:pub:")
+    agent = leash.agent("ann").execute_command
+
+    assert agent("FT.SEARCH", "kb", "*") == [1, b"kb:pub:1", [b"t", b"hello", b"n", b"1"]]
+    assert agent("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t") == [1, [b"t", b"hello"]]
+    assert b"kb" in agent("FT.INFO", "kb")
+
+
+def test_grant_without_indexes_gives_no_search(leash: Leash) -> None:
+    """No policy that was written before widens."""
+    agent = leash.agent("plain").execute_command
+
+    for words in (("FT.SEARCH", "kb", "*"), ("FT._LIST",), ("FT.CREATE", "kb", *SCHEMA)):
+        with pytest.raises(keyleash.CommandRefusedError, match="no grant with `indexes`"):
+            agent(*words)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "code", "key"),
+    [
+        (["hr:"], "KEY_NOT_GRANTED", "hr:*"),
+        (["kb:pub:", "hr:"], "KEY_NOT_GRANTED", "hr:*"),
+        (["kb"], "KEY_NOT_GRANTED", "kb*"),
+        ([""], "KEY_NOT_GRANTED", "*"),
+        (["meta:"], "KEY_NOT_GRANTED", "meta:*"),
+        (["kb:"], "KEY_DENIED", "kb:*"),
+        (["kb:secret:7"], "KEY_DENIED", "kb:secret:7*"),
+    ],
+)
+def test_index_with_other_keys_is_denied(
+    leash: Leash, prefixes: list[str], code: str, key: str
+) -> None:
+    """Each prefix lies within a read grant of the command, and touches no deny rule."""
+    create(leash, "kb", *prefixes)
+
+    for command in ("FT.SEARCH", "FT.AGGREGATE"):
+        agent = leash.agent("ann").execute_command
+        assert denied(agent, command, "kb", "*") == {"code": code, "key": key}
+    assert denied(agent, "FT.INFO", "kb") == {"code": code, "key": key}
+
+
+def test_index_of_all_keys_is_denied_to_everyone(leash: Leash) -> None:
+    """It holds keyleash's own keys."""
+    create(leash, "all", "")
+    agent = leash.agent("everything").execute_command
+
+    assert denied(agent, "FT.SEARCH", "all", "*") == {"code": "KEY_DENIED", "key": "*"}
+    assert denied(agent, "FT.CREATE", "x", *SCHEMA) == {"code": "KEY_DENIED", "key": "*"}
+    assert agent("FT.CREATE", "x", "PREFIX", 1, "leg", *SCHEMA) == b"OK"
+
+
+def test_index_that_changes_between_calls_is_read_in_each(leash: Leash) -> None:
+    """Another caller may drop an index, or point an alias elsewhere."""
+    create(leash, "kb", "kb:pub:")
+    create(leash, "hr", "hr:")
+    agent, admin = leash.agent("ann").execute_command, leash.admin.execute_command
+    admin("FT.ALIASADD", "kb:alias", "kb")
+    assert agent("FT.SEARCH", "kb:alias", "*")[0] == 1
+
+    admin("FT.ALIASUPDATE", "kb:alias", "hr")
+    admin("FT.DROPINDEX", "kb")
+    create(leash, "kb", "hr:")
+    for name in ("kb", "kb:alias"):
+        assert denied(agent, "FT.SEARCH", name, "*") == {"code": "KEY_NOT_GRANTED", "key": "hr:*"}
+
+
+@pytest.mark.parametrize("name", ["hr", "memory:bob", "kb\0", "k", ""])
+def test_index_that_is_not_granted_is_denied(leash: Leash, name: str) -> None:
+    """It has a code of its own."""
+    agent = leash.agent("ann").execute_command
+
+    assert denied(agent, "FT.SEARCH", name, "*") == {"code": "INDEX_NOT_GRANTED", "index": name}
+    assert denied(agent, "FT.CREATE", name, *SCHEMA)["code"] == "INDEX_NOT_GRANTED"
+
+
+def test_missing_index_gets_the_error_of_the_command(leash: Leash) -> None:
+    """Libraries compare its text."""
+    agent = leash.agent("ann").execute_command
+
+    with pytest.raises(ResponseError, match="kb: no such index"):
+        agent("FT.SEARCH", "kb", "*")
+    with pytest.raises(ResponseError, match="Unknown index name"):
+        agent("FT.INFO", "kb")
+    with pytest.raises(ResponseError, match="wrong number of arguments"):
+        agent("FT.SEARCH")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["PREFIX", 1, "memory:ann:"], None),
+        (["ON", "HASH", "prefix", 2, "memory:ann:", "memory:ann:x", "NOHL", "STOPWORDS", 0], None),
+        (["PREFIX", 1, "memory:ann:", "PREFIX", 1, "hr:"], "KEY_NOT_GRANTED"),
+        (["PREFIX", 1, "hr:", "PREFIX", 1, "memory:ann:"], "KEY_NOT_GRANTED"),
+        (["PREFIX", 1, "memory:ann:", "PREFIX", 0], "KEY_NOT_GRANTED"),
+        (["PREFIX", 2, "memory:ann:", "SCHEMA"], "KEY_NOT_GRANTED"),
+        (["PREFIX", 0], "KEY_NOT_GRANTED"),
+        ([], "KEY_NOT_GRANTED"),
+        (["PREFIX", 1, "memory:bob:"], "KEY_NOT_GRANTED"),
+        (["STOPWORDS", 3, "PREFIX", 1, "memory:ann:"], "KEY_NOT_GRANTED"),
+        (["PREFIX", "1e0", "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", -1, "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", 9, "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", 1, "memory:ann:\0"], "COMMAND_REFUSED"),
+        (["PREFIX", 1, "memory:ann:", "TEMPORARY", 1], "COMMAND_REFUSED"),
+        (["Temporary", 1, "PREFIX", 1, "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", 1, "memory:ann:", "ASYNC"], "COMMAND_REFUSED"),
+    ],
+)
+def test_create_is_parsed_option_by_option(
+    leash: Leash, options: list[Any], code: str | None
+) -> None:
+    """The prefixes are those of all PREFIX together; an option that is not known is denied."""
+    agent, words = leash.agent("ann").execute_command, ("FT.CREATE", "memory:ann", *options)
+
+    if code is None:
+        assert agent(*words, *SCHEMA) == b"OK"
+    else:
+        assert denied(agent, *words, *SCHEMA)["code"] == code
+        assert leash.admin.execute_command("FT._LIST") == []
+
+
+def test_alter_and_drop_need_their_class_on_the_index(leash: Leash) -> None:
+    """`write` alters, `delete` drops."""
+    create(leash, "kb", "kb:pub:")
+    agent = leash.agent("ann").execute_command
+    keeper = leash.agent("keeper").execute_command
+
+    assert denied(agent, "FT.ALTER", "kb", "SCHEMA", "ADD", "x", "TAG")["code"] == (
+        "INDEX_NOT_GRANTED"
+    )
+    assert denied(agent, "FT.DROPINDEX", "kb")["class"] == "delete"
+    assert denied(keeper, "FT.ALTER", "kb", "SCHEMA", "ADD", "x", "TAG")["class"] == "write"
+    assert keeper("FT.DROPINDEX", "kb") == b"OK"
+
+
+def test_drop_with_documents_needs_delete_on_them(leash: Leash) -> None:
+    """DD deletes the keys of the index."""
+    create(leash, "kb", "kb:pub:")
+    cleaner, keeper = leash.agent("cleaner"), leash.agent("keeper")
+
+    for word in ("DD", "dd"):
+        assert denied(cleaner.execute_command, "FT.DROPINDEX", "kb", word) == {
+            "code": "KEY_NOT_GRANTED", "key": "kb:pub:*",
+        }  # fmt: skip
+    assert keeper.execute_command("FT.DROPINDEX", "kb", "DD") == b"OK"
+    assert not leash.admin.exists("kb:pub:1")
+    create(leash, "kb", "kb:pub:")
+    assert cleaner.execute_command("FT.DROPINDEX", "kb") == b"OK"
+
+
+def test_list_shows_granted_indexes(leash: Leash) -> None:
+    """The names of others tell who has which index."""
+    for name in ("kb", "kb:2", "hr", "memory:7"):
+        create(leash, name, "x:")
+    bound = leash.client(leash.issue("bob", bind={"agent": "7"}).token)
+
+    listed = leash.agent("ann").execute_command("FT._LIST")
+    assert sorted(listed) == [b"kb", b"kb:2"]
+    assert bound.execute_command("FT._LIST") == [b"memory:7"]
+
+
+def test_bound_token_narrows_indexes_and_prefixes(leash: Leash) -> None:
+    """Its bindings hold for the name and the prefixes, its keys for the prefixes."""
+    create(leash, "memory:7", "memory:7:")
+    create(leash, "memory:8", "memory:7:")
+    search = ("FT.SEARCH", "memory:7", "*", "NOCONTENT")
+
+    def call(**restrictions: Any) -> Callable[..., Any]:
+        return leash.client(leash.issue("bob", **restrictions).token).execute_command
+
+    assert call()(*search) == call(bind={"agent": "7"})(*search) == [1, b"memory:7:1"]
+    assert denied(call(bind={"agent": "8"}), *search) == {
+        "code": "INDEX_NOT_GRANTED", "index": "memory:7", "by": "token",
+    }  # fmt: skip
+    assert denied(call(bind={"agent": "8"}), "FT.SEARCH", "memory:8", "*") == {
+        "code": "KEY_NOT_GRANTED", "key": "memory:7:*", "by": "token",
+    }  # fmt: skip
+    assert denied(call(bind={"agent": "7"}, keys=["memory:7:1"]), *search)["by"] == "token"
+    assert call(bind={"agent": "7"}, keys=["memory:7:*"])(*search)[0] == 1
+    assert denied(call(bind={"agent": "7"}, allow=["write"]), *search)["class"] == "read"
+    child = leash.client(leash.issue("bob").token).delegate(bind={"agent": "8"}).token
+    assert denied(leash.client(child).execute_command, *search)["by"] == "token"
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool) -> None:
+    """All commands are checked before the first one runs."""
+    create(leash, "kb", "kb:pub:")
+    create(leash, "other", "hr:")
+    leash.admin.execute_command("FT.ALIASADD", "kb", "other")
+
+    made: Any = leash.agent("ann").pipeline(transaction)
+    made.execute_command("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
+    made.execute_command("FT.SEARCH", "memory:ann", "*", "NOCONTENT", "TIMEOUT", 5)
+    made.execute_command("FT.SEARCH", "kb", "*", "NOCONTENT")
+    replies = made.execute()
+    assert [replies[0], replies[2]] == [b"OK", [1, b"kb:pub:1"]]
+
+    # Then `kb` is the alias of an index that the caller may not read.
+    dropped: Any = leash.agent("keeper").pipeline(transaction)
+    dropped.execute_command("FT.DROPINDEX", "kb")
+    dropped.execute_command("FT.SEARCH", "kb", "*")
+    with pytest.raises(keyleash.CommandRefusedError, match="dropped earlier in the batch"):
+        dropped.execute()
+
+
+def test_database_without_searches_refuses_them(leash: Leash) -> None:
+    """An index returns the keys of database 0 in every database."""
+    other = Leash(leash.server)
+    other.admin = leash.server.client(db=1)
+    load_policy(other.store, policy(ann=POLICY["ann"]))
+
+    agent = leash.server.guarded(other.issue("ann").token, db=1)
+    with pytest.raises(keyleash.CommandRefusedError, match="beyond database 0 none can"):
+        agent.execute_command("FT.SEARCH", "kb", "*")
