@@ -38,8 +38,8 @@ identities:
   agent-runner:
     kind: machine
     grants:
-      # Of the collection `memories`: mem0 makes its index anew at each start. The second index is
-      # for its extra `nlp`.
+      # Of the collection `memories`: mem0 drops its index at each start and makes it again. The
+      # second index is for its extra `nlp`.
       - allow: [read, write, delete]
         keys: ["mem0:memories*"]
         indexes: [memories, memories_entities]

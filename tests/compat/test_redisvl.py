@@ -63,8 +63,8 @@ identities:
       # `delete` on the index is for `create(overwrite=True)` and `delete()`.
       - {allow: [read, write, delete], keys: ["docs:*"], indexes: [docs]}
       - {allow: [read, write, delete], keys: ["chat:*"], indexes: [chat]}
-      # The index of the cache `llm` has the prefix `llm`, so the pattern is `llm*`: no other key may
-      # begin so. `scan` is for `clear()`.
+      # The index of the cache `llm` has the prefix `llm`, so the pattern is `llm*`: no other key
+      # may begin so. `scan` is for `clear()`.
       - {allow: [read, write, delete, scan], keys: ["llm*"], indexes: [llm]}
       - {allow: [read, write, delete, scan], keys: ["embeddings:*"]}
 """,

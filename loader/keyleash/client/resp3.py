@@ -67,7 +67,10 @@ def shape_of(name: str | bytes) -> tuple[Shape | None, list[str]]:
     return _SHAPES.get(first), carried
 
 
-def _double(value: Any) -> Any:
+def _double(value: Any, _arguments: Any = None) -> Any:
+    """Return a double; of a list all its strings as doubles."""
+    if isinstance(value, list):
+        return [*map(_double, value)]
     if isinstance(value, Text):
         return Double(value)
     return float(value) if isinstance(value, bytes | str) else value
@@ -122,7 +125,7 @@ def _popped(reply: list[Any], arguments: list[str]) -> Any:
     # With a count it is a list of pairs, also of one.
     if len(arguments) > 1 or len(reply) > 2:
         return _scores(reply)
-    return [*reply[:1], *map(_double, reply[1:])]
+    return [*reply[:1], *_double(reply[1:])]
 
 
 def _xinfo(reply: Any, arguments: list[str]) -> Any:
@@ -140,7 +143,7 @@ def _xinfo(reply: Any, arguments: list[str]) -> Any:
 
 
 def _coordinates(reply: list[Any], _arguments: Any = None) -> Any:
-    return [[*item[:-1], [*map(_double, item[-1])]] for item in reply]
+    return [[*item[:-1], _double(item[-1])] for item in reply]
 
 
 def _numbers(reply: bytes | str, _arguments: Any = None) -> list[Any]:
@@ -149,23 +152,9 @@ def _numbers(reply: bytes | str, _arguments: Any = None) -> list[Any]:
 
 
 def _flag(reply: Any, _arguments: Any = None) -> Any:
-    return bool(reply) if isinstance(reply, int) else reply
-
-
-def _flags(reply: list[Any], _arguments: Any = None) -> Any:
-    return [item > 0 if isinstance(item, int) else item for item in reply]
-
-
-def _scalar(reply: Any, _arguments: Any = None) -> Any:
-    return _double(reply)
-
-
-def _doubles(reply: list[Any], _arguments: Any = None) -> Any:
-    return [*map(_double, reply)]
-
-
-def _samples(reply: list[Any], _arguments: Any = None) -> Any:
-    return [[time, *map(_double, values)] for time, *values in reply]
+    if isinstance(reply, list):
+        return [*map(_flag, reply)]
+    return reply > 0 if isinstance(reply, int) else reply
 
 
 def _facts(reply: list[Any], arguments: _Arguments, parent: str = "") -> Any:
@@ -258,24 +247,22 @@ _SHAPES: dict[str, Shape] = {
     "CLIENT": lambda reply, words: _map(reply) if words[0] == "TRACKINGINFO" else reply,
     "HGETALL": _map,
     "JSON.TYPE": lambda reply, _: [reply],
-    **dict.fromkeys(("JSON.NUMINCRBY", "JSON.NUMMULTBY", "JSON.NUMPOWBY"), _numbers),
+    **dict.fromkeys(("JSON.NUMINCRBY", "JSON.NUMMULTBY"), _numbers),
     **dict.fromkeys(("BF.ADD", "BF.EXISTS", "CF.ADD", "CF.ADDNX", "CF.DEL", "CF.EXISTS"), _flag),
-    **dict.fromkeys(("BF.INSERT", "BF.MADD", "BF.MEXISTS"), _flags),
-    **dict.fromkeys(("CF.INSERT", "CF.MEXISTS", "TOPK.QUERY"), _flags),
+    **dict.fromkeys(("BF.INSERT", "BF.MADD", "BF.MEXISTS", "CF.INSERT", "CF.MEXISTS"), _flag),
+    **dict.fromkeys(("TOPK.QUERY", "VADD", "VREM", "VISMEMBER", "VSETATTR"), _flag),
+    **dict.fromkeys(("CF.INFO", "CMS.INFO", "FT.INFO"), _facts),
+    **dict.fromkeys(("TDIGEST.INFO", "TOPK.INFO", "TS.INFO"), _facts),
     "BF.INFO": lambda reply, arguments: reply if len(arguments) > 1 else _map(reply),
-    **dict.fromkeys(("CF.INFO", "CMS.INFO", "TDIGEST.INFO"), _map),
-    **dict.fromkeys(("FT.INFO", "TOPK.INFO", "TS.INFO"), _facts),
     "FT.SEARCH": _search,
     "FT.AGGREGATE": lambda reply, arguments: _found(reply, ["extra_attributes"], arguments),
-    **dict.fromkeys(("TDIGEST.MAX", "TDIGEST.MIN", "TDIGEST.TRIMMED_MEAN"), _scalar),
-    **dict.fromkeys(("TDIGEST.BYRANK", "TDIGEST.BYREVRANK", "TDIGEST.CDF"), _doubles),
-    **dict.fromkeys(("TDIGEST.QUANTILE", "TS.GET"), _doubles),
-    **dict.fromkeys(("TS.RANGE", "TS.REVRANGE"), _samples),
+    **dict.fromkeys(("TDIGEST.BYRANK", "TDIGEST.BYREVRANK", "TDIGEST.CDF"), _double),
+    **dict.fromkeys(("TDIGEST.MAX", "TDIGEST.MIN", "TDIGEST.QUANTILE"), _double),
+    **dict.fromkeys(("TDIGEST.TRIMMED_MEAN", "TS.GET", "TS.RANGE", "TS.REVRANGE"), _double),
     "VEMB": lambda reply, arguments: (
-        [*reply[:2], *map(_double, reply[2:])] if "RAW" in arguments[2:] else [*map(_double, reply)]
+        [*reply[:2], *_double(reply[2:])] if "RAW" in arguments[2:] else _double(reply)
     ),
     "VINFO": _map,
-    **dict.fromkeys(("VADD", "VREM", "VISMEMBER", "VSETATTR"), _flag),
     "VLINKS": _with(
         "WITHSCORES",
         2,
@@ -284,8 +271,7 @@ _SHAPES: dict[str, Shape] = {
         ],
     ),
     "VSIM": _vsim,
-    **dict.fromkeys(("ZADD", "ZSCORE", "ZINCRBY"), _scalar),
-    "ZMSCORE": _doubles,
+    **dict.fromkeys(("GEOPOS", "ZADD", "ZSCORE", "ZINCRBY", "ZMSCORE"), _double),
     "XREAD": lambda reply, _: dict(reply),
     "XREADGROUP": lambda reply, _: dict(reply),
     "XINFO": _xinfo,
@@ -311,5 +297,4 @@ _SHAPES: dict[str, Shape] = {
         ("GEORADIUSBYMEMBER", "GEORADIUSBYMEMBER_RO"), _with("WITHCOORD", 4, _coordinates)
     ),
     "GEOSEARCH": _with("WITHCOORD", _behind_center, _coordinates),
-    "GEOPOS": lambda reply, _: [item and [_double(number) for number in item] for item in reply],
 }
