@@ -38,25 +38,32 @@ def stack_modules() -> list[Path]:
     ]
 
 
+def stack_label() -> str:
+    """Return the server that loads the modules of Redis Stack; skip the test without it."""
+    label = next((name for name in find_server_binaries() if name.startswith("redis-8.0")), None)
+    return label or pytest.skip("the modules of Redis Stack need redis-server 8.0")
+
+
 @contextlib.contextmanager
 def stack_of(folder: Path) -> Iterator[RealServer]:
     """Start a server with the modules of Redis Stack; skip the test where that is not possible."""
-    label = next((name for name in find_server_binaries() if name.startswith("redis-8.0")), None)
-    modules = stack_modules()
-    if label is None:
-        pytest.skip("the modules of Redis Stack need redis-server 8.0")
-    with server_with_module(label, folder, *modules) as server:
+    with server_with_module(stack_label(), folder, *stack_modules()) as server:
         yield server
+
+
+def start_script(label: str, folder: Path, *modules: Path) -> Path:
+    """Write a script into *folder* that starts the server *label* with modules."""
+    started = folder / "server"
+    loads = "".join(f' --loadmodule "{module}"' for module in modules)
+    started.write_text(f'#!/bin/sh\nexec "{find_server_binaries()[label]}" "$@"{loads}\n')
+    started.chmod(0o755)
+    return started
 
 
 @contextlib.contextmanager
 def server_with_module(label: str, folder: Path, *modules: Path) -> Iterator[RealServer]:
     """Start the server *label* with modules loaded; *folder* gets its start script."""
-    started = folder / "server"
-    loads = "".join(f' --loadmodule "{module}"' for module in modules)
-    started.write_text(f'#!/bin/sh\nexec "{find_server_binaries()[label]}" "$@"{loads}\n')
-    started.chmod(0o755)
-    with EmbeddedServer(binary=started) as process:
+    with EmbeddedServer(binary=start_script(label, folder, *modules)) as process:
         server = RealServer(label, process)
         try:
             yield server
