@@ -186,6 +186,8 @@ def recipe(guarded: Guarded) -> Any:
 
 
 LIBRARIES: dict[str, Library] = {}
+SKIPPED: set[str] = set()
+"""Libraries with a test that was skipped: the page would lack what it shows."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -204,6 +206,8 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     report = outcome.get_result()
     library: Library | None = getattr(item.module, "LIBRARY", None)
     reason = getattr(report, "wasxfail", "").removeprefix("[NOTRUN] ")
+    if library is not None and report.skipped and not reason:
+        SKIPPED.add(library.name)
     if library is None or (report.when != "call" and not reason):
         return
     LIBRARIES[library.name] = library
@@ -212,9 +216,12 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     library.features[feature] = reason
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the page, if all is as expected."""
     target = os.environ.get("KEYLEASH_COMPAT_PAGE")
-    if target and exitstatus == 0:
+    if target and SKIPPED:
+        session.exitstatus = 1
+        print(f"\nthe page is not written: skipped tests of {', '.join(sorted(SKIPPED))}")
+    elif target and exitstatus == 0:
         summary = json.loads((FOLDER / "summary.json").read_text())
         Path(target).write_text(page(LIBRARIES.values(), summary))
