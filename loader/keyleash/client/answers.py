@@ -38,16 +38,12 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
 
 
 def command_reply(table: CommandTable, names: Sequence[Any]) -> list[Any]:
-    """Return the reply to COMMAND INFO: commands that a policy can grant.
-
-    They have neither flags nor key positions.
-    """
-    specs = [table.get(upper(name)) for name in names]
+    """Return the reply to COMMAND INFO: commands that a policy can grant, without details."""
     return [
-        None
-        if spec is None or spec.refused is not None
-        else [spec.name.lower(), -1, [], 0, 0, 0, [], [], [], []]
-        for spec in specs
+        [spec.name.lower(), -1, [], 0, 0, 0, [], [], [], []]
+        if spec is not None and spec.refused is None
+        else None
+        for spec in map(table.get, map(upper, names))
     ]
 
 

@@ -29,11 +29,7 @@ class Double(bytes):
 
 
 class _Arguments(list[str]):
-    """The arguments of a command in upper case.
-
-    Attributes:
-        name: Returns a name of a map that is not part of the reply in RESP2.
-    """
+    """Arguments in upper case; `name` makes a name of a map that a reply in RESP2 lacks."""
 
     name: Callable[[str], Any] = staticmethod(str.encode)
 
@@ -171,8 +167,7 @@ def _fact(name: str, value: Any, arguments: _Arguments, parent: str) -> Any:
         return [_attribute(item, arguments) for item in value]
     if name in ("LABELS", "RULES"):
         return {item: rest[0] if name == "LABELS" else rest for item, *rest in value}
-    is_double = name in _DOUBLES or name.endswith(("_MB", "_AVG")) or parent == "GC_STATS"
-    return _double(value) if is_double else value
+    return _double(value) if name.endswith(_DOUBLES) or parent == "GC_STATS" else value
 
 
 def _attribute(words: list[Any], arguments: _Arguments) -> Any:
@@ -186,15 +181,15 @@ def _attribute(words: list[Any], arguments: _Arguments) -> Any:
 
 
 def _search(reply: list[Any], arguments: _Arguments) -> Any:
-    options, at = dict[str, Sequence[str]](), 2
+    options, at = dict[str, int](), 2
     while at < len(arguments):
         count = _VALUES.get(arguments[at], 0)
-        count = 1 + int(arguments[at + 1]) if count is None else count
-        options[arguments[at]] = arguments[at + 1 : at + 1 + count]
-        at += 1 + count
+        options[arguments[at]] = 1 + int(arguments[at + 1]) if count is None else count
+        at += 1 + options[arguments[at]]
     parts = ["id", *(part for option, part in _PARTS.items() if option in options)]
-    has_content = "NOCONTENT" not in options and options.get("RETURN") != ["0"]
-    return _found(reply, [*parts, "extra_attributes"] if has_content else parts, arguments)
+    if "NOCONTENT" not in options and options.get("RETURN") != 1:
+        parts.append("extra_attributes")
+    return _found(reply, parts, arguments)
 
 
 def _found(reply: list[Any], parts: list[str], arguments: _Arguments) -> Any:
@@ -225,10 +220,8 @@ _VALUES: dict[str, int | None] = {
     **dict.fromkeys(("FIELDS", "INFIELDS", "INKEYS", "PARAMS", "RETURN")),
 }
 """The numbers of values of options of FT.SEARCH; None if the first value says how many follow."""
-_DOUBLES = frozenset(
-    ("BYTESPERSAMPLE", "DECAY", "DEFAULT_SCORE", "IGNOREMAXVALDIFF", "PERCENT_INDEXED",
-     "TOTAL_INDEXING_TIME")
-)  # fmt: skip
+_DOUBLES = ("BYTESPERSAMPLE", "DECAY", "MAXVALDIFF", "_AVG", "_INDEXED", "_MB", "_SCORE", "_TIME")
+"""How names of doubles in FT.INFO, TS.INFO and TOPK.INFO end."""
 
 
 def _vsim(reply: list[Any], arguments: list[str]) -> Any:
