@@ -38,15 +38,13 @@ identities:
   agent-runner:
     kind: machine
     grants:
-      # Of the collection `memories`: mem0 drops its index at each start and makes it again. The
-      # second index is for its extra `nlp`.
-      - allow: [read, write, delete]
-        keys: ["mem0:memories*"]
-        indexes: [memories, memories_entities]
+      # Of the collection `memories`: mem0 drops its index at each start and makes it again.
+      - {allow: [read, write, delete], keys: ["mem0:memories*"], indexes: [memories]}
 """,
     note="Its extra `vector-stores` names redis-py before 6 as its dependency, but it works with"
     " newer ones: install `mem0ai` and `redisvl`. Through the gateway it takes the URL, and only"
-    " `set_client` is needed. Set `MEM0_TELEMETRY=False`, or it makes an index `mem0migrations`.",
+    " `set_client` is needed. Set `MEM0_TELEMETRY=False`, or it makes an index `mem0migrations`. With"
+    " the extra `nlp` it also makes `memories_entities`.",
     has_modules=True,
 )
 TIME = "2026-01-01T00:00:00+00:00"
