@@ -43,8 +43,8 @@ identities:
 """,
     note="Its extra `vector-stores` names redis-py before 6 as its dependency, but it works with"
     " newer ones: install `mem0ai` and `redisvl`. Through the gateway it takes the URL, and only"
-    " `set_client` is needed. Set `MEM0_TELEMETRY=False`, or it makes an index `mem0migrations`. With"
-    " the extra `nlp` it also makes `memories_entities`.",
+    " `set_client` is needed. Set `MEM0_TELEMETRY=False`, or it makes an index `mem0migrations`."
+    " With the extra `nlp` it also makes `memories_entities`.",
     has_modules=True,
 )
 TIME = "2026-01-01T00:00:00+00:00"
