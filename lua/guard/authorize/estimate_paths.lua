@@ -4,7 +4,7 @@
 --      usage
 -- out: asked
 local step = command == 'JSON.GET' and 1 or command == 'JSON.MSET' and 3 or stop
-local at, units, bytes, is_refused, is_spaced = command == 'JSON.MGET' and stop or place, 0, 0, false, false
+local at, total, bytes, is_refused, is_spaced = command == 'JSON.MGET' and stop or place, 0, 0, false, false
 for i = 1, stop do
   local path = arg(at)
   if step == 1 and find(' INDENT NEWLINE SPACE ', ' ' .. word(at) .. ' ', 1, true) then
@@ -34,17 +34,17 @@ for i = 1, stop do
       is_refused = is_refused or descents > 0 and find(argv[value], '[%[{]')
     end
     is_refused = is_refused or is_spread and size > {{ spread_bytes }}
-    units, each = units + size * {{ json_work }}, each * (1 + size / 16)
+    total, each = total + size * {{ json_work }}, each * (1 + size / 16)
   end
   for key = step == 3 and i or 1, each > 0 and not is_refused and (step == 3 and i or #names) or 0 do
     local held = names[key] and usage(names[key], 0) * {{ bytes_per_element }} or 0
     asked, bytes = asked + {{ question_work }}, bytes + held
     -- What is deleted from an array moves all that follows.
-    units = units + held * each * (is_spread and (command == 'JSON.DEL' or command == 'JSON.FORGET') and 1 + held / 16384 or 1)
-    if asked + units > left then break end
+    total = total + held * each * (is_spread and (command == 'JSON.DEL' or command == 'JSON.FORGET') and 1 + held / 16384 or 1)
+    if asked + total > left then break end
   end
   at = at + step
-  if at > stop or is_refused or asked + units > left then break end
+  if at > stop or is_refused or asked + total > left then break end
 end
 if is_refused then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. {{ paths }} end
-do return max(units * (is_spaced and {{ path_steps }} or 1), bytes / 32 * strung * {{ string_units }}), asked end
+do return max(total * (is_spaced and {{ path_steps }} or 1), bytes / 32 * strung * {{ string_units }}), asked end
