@@ -20,6 +20,7 @@ from keyleash.commands.spec import (
     Variant,
     Waits,
 )
+from keyleash.commands.work import PATH_BYTES, PATH_LISTS, PATH_STEPS, SPACING_BYTES, SPREAD_BYTES
 from keyleash.errors.sentences import NO_INDEXES, NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
@@ -108,14 +109,15 @@ _UNCHECKED = re.compile(
     # of a module any key.
     r"_?FT\.|SEARCH\.|TIMESERIES\.|RG\.|TF(CALL|CALLASYNC|FUNCTION)\b"
     r"|TS\.(MGET|M(REV)?RANGE|QUERYINDEX)$"
-    # A change that is declared as a read, a power that takes all digits, and the unknown.
-    r"|CF\.COMPACT$|JSON\.NUMPOWBY$|.*\.(LOAD|DEBUG)\b"
+    # A change that is declared as a read, and what is for developers of modules.
+    r"|CF\.COMPACT$|.*\.(LOAD|DEBUG)\b"
 )
 
 
 def is_unchecked(name: str) -> bool:
-    """Return whether a command reaches more than the keys that its module declares."""
-    return name not in INDEXES and _UNCHECKED.match(name) is not None
+    """Return whether a command may reach more than its keys, or has paths that are not bounded."""
+    has_paths = name.startswith("JSON.") and name not in MODULE_KEYS
+    return name not in INDEXES and (has_paths or _UNCHECKED.match(name) is not None)
 
 
 def why_unknown(name: str) -> str:
@@ -129,24 +131,14 @@ def why_unknown(name: str) -> str:
     return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"
 
 
-MAX_PATHS, MAX_LISTED = 512, 8
 PATHS = "PATHS"
 """What a denial names if the JSON paths of a call may select too much."""
 
 TOO_MANY_PATHS = (
-    "its paths may select too much: keyleash allows one `..` or `?` in all paths of a call,"
-    f" {MAX_LISTED} commas and {MAX_PATHS} bytes"
+    f"its paths may select too much: keyleash allows in each one `..` or `?`, {PATH_LISTS} commas,"
+    f" {PATH_STEPS} steps and {PATH_BYTES} bytes, new values of {SPREAD_BYTES} bytes where it may"
+    f" select several, without arrays and objects after `..`, and an INDENT of {SPACING_BYTES}"
 )
-
-
-def path_step_of(name: str) -> int:
-    """Return the distance from one JSON path of a command, of which place 2 has one, to the next.
-
-    0 for a command without paths; of most others it is longer than a call.
-    """
-    step = {"JSON.GET": 1, "JSON.MSET": 3}.get(name, 10_000)
-    return step if name.startswith("JSON.") else 0
-
 
 REFUSED_IF: Mapping[str, tuple[str, ...]] = {"COPY": ("DB",)}
 """Commands refused if they carry one of these option words."""

@@ -174,6 +174,7 @@ class Bound(StrEnum):
     REPEATS = "h"  # the number of arguments, and the elements that repeated ones name
     BYTES = "y"  # the length of an argument
     PATTERNS = "t"  # none, and the keys that patterns name count too
+    PATHS = "j"  # JSON paths, and the bytes of new values
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,9 @@ class Work:
         bound: The arguments that bound the number of elements.
         place: The place of these arguments.
         default: The number of elements without that option; for `WORDS`, `REPEATS` and
-            `KEY_COUNT` the number up to which the work is not estimated.
+            `KEY_COUNT` the number up to which the work is not estimated. For `PATHS`, the number of
+            arguments up to which there is one path; `weight` is then for a byte of what a path
+            selects that selects one value, and `Join.PRODUCT` says that it writes new values.
     """
 
     weight: float
@@ -238,7 +241,6 @@ class CommandSpec:
             `refused`, or for an allowed command without keys.
         variant: The needs of some calls; None for most commands.
         refused_if: Option words with which a guard refuses the call (COPY … DB).
-        path_step: The distance between JSON paths, from place 2 on; 0 if it has none.
         patterns: Option words before a pattern of keys that elements complete (SORT … BY w_*).
         channel: Place of the channel or of the pattern of channels; None for all others.
         subscribes: The kind of subscription that it makes, if any. A guard only checks and records
@@ -265,7 +267,6 @@ class CommandSpec:
     keys: tuple[KeySearch, ...] = ()
     variant: Variant | None = None
     refused_if: tuple[str, ...] = ()
-    path_step: int = 0
     patterns: tuple[str, ...] = ()
     channel: int | None = None
     subscribes: Subscribes | None = None

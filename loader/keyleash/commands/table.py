@@ -39,7 +39,6 @@ from keyleash.commands.facts import (
     VECTOR_SETS,
     WAITS,
     is_unchecked,
-    path_step_of,
 )
 from keyleash.commands.keys import key_places
 from keyleash.commands.spec import (
@@ -142,7 +141,6 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         keys=keys,
         variant=VARIANTS.get(name),
         refused_if=REFUSED_IF.get(name, ()),
-        path_step=path_step_of(name),
         patterns=PATTERNS.get(name, ()),
         channel=CHANNELS.get(name),
         subscribes=SUBSCRIPTIONS.get(name),

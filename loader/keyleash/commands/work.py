@@ -107,6 +107,29 @@ SIZE_BY_TYPE: Mapping[str, str] = {
 """The command that returns the size of a key, by the reply of TYPE, for `ANY_SIZE`."""
 
 
+PATH_BYTES, PATH_STEPS, PATH_LISTS, SPACING_BYTES = 512, 32, 8, 8
+"""Most bytes, steps and commas of a JSON path, and bytes of a text that indents JSON.
+
+A deep value stops a server that reads it, so a path has few steps.
+"""
+
+SPREAD_BYTES = 1024
+"""Most bytes of the new values where a JSON path may select several."""
+
+PLAIN_DOCUMENT_BYTES = 32 * 1024
+"""Memory of a JSON document up to which reading a part of it is no work."""
+
+DOCUMENT_SHRINKS = 16
+"""Memory of a JSON document for a byte of its before-image, up to which one is made."""
+
+BRANCH_WORK, DESCENT_WORK, PATH_LOOKUPS = 0.08, 1.5, 5
+"""Work of a byte of a document for a JSON path that may select several values, for one with `..`,
+which may return each value as often as it is deep, and how often a change does the same."""
+
+JSON_WORK = 0.12
+"""Work of a byte of JSON that a call writes."""
+
+
 def _each(names: str, work: Work) -> dict[str, Work]:
     return dict.fromkeys(names.split(), work)
 
@@ -181,6 +204,21 @@ WORK: Mapping[str, Work] = {
     "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
+    # JSON.
+    **_each("JSON.GET JSON.MGET", Work(0.025, None, last=0, bound=Bound.PATHS, place=2, default=2)),
+    **_each("JSON.ARRINDEX JSON.ARRPOP", Work(0.025, None, bound=Bound.PATHS, place=2, default=5)),
+    "JSON.OBJKEYS": Work(0.03, None, 1, bound=Bound.PATHS, place=2),
+    "JSON.RESP": Work(0.3, None, 1, bound=Bound.PATHS, place=2),
+    **_each(
+        "JSON.TYPE JSON.STRLEN JSON.ARRLEN JSON.OBJLEN JSON.NUMINCRBY JSON.NUMMULTBY JSON.TOGGLE"
+        " JSON.DEL JSON.FORGET JSON.ARRTRIM JSON.CLEAR",
+        Work(0, None, bound=Bound.PATHS, place=2, default=4),
+    ),
+    **_each(
+        "JSON.SET JSON.MERGE JSON.ARRAPPEND JSON.ARRINSERT JSON.STRAPPEND",
+        Work(0, None, join=Join.PRODUCT, bound=Bound.PATHS, place=2, default=4),
+    ),
+    "JSON.MSET": Work(0, None, join=Join.PRODUCT, last=0, bound=Bound.PATHS, place=2, default=3),
     # Vector sets.
     "VSIM": Work(10, "VCARD", 1, bound=Bound.OPTION, default=10),
     "VADD": Work(0.04, None, bound=Bound.REDUCE, place=2),

@@ -148,7 +148,6 @@ class Rule:
             (`commands.spec.Variant`).
         refused_if: Option words with which the command is denied.
         options_start: The first place that may have one.
-        path_step: The distance between JSON paths, from place 2 on; 0 if it has none.
         channel: The place of the channel; 0 if it has none.
         counts: Whether all further arguments are channels, whose subscribers it counts.
         channels: The granted channels.
@@ -158,8 +157,8 @@ class Rule:
         index: The allowed indexes; None if the command has none.
         waits: The condition on which it returns, if it blocks.
         weigh: The calls whose work is estimated: `always`, or if the arguments do not show that a
-            `count`, a `range` (`ranked`: if no option follows) or the number of `words` is small;
-            empty for none.
+            `count`, a `range` (`ranked`: if no option follows) or the number of `words` is small,
+            or that of `paths` (with `content`, what one selects); empty for none.
         weigh_at: The place of the number that is tested.
         weigh_over: The number of words up to which nothing is estimated.
         lengthens: The calls whose new length of a string is checked: `always`, or if the
@@ -187,7 +186,6 @@ class Rule:
     variant_option: str | None = None
     refused_if: tuple[str, ...] = ()
     options_start: int = 0
-    path_step: int = 0
     channel: int = 0
     counts: bool = False
     channels: tuple[Matcher, ...] = ()
@@ -215,7 +213,6 @@ class Rule:
             and self.lengthens in ("", "argument")
             and not self.governs
             and not (self.keys or self.wide_integers or self.refused_if)
-            and not self.path_step
             and not (self.channel or self.subscribes or self.scan or self.index or self.waits)
         )
 

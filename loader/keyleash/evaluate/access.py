@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.facts import MAX_LISTED, MAX_PATHS, PATHS
 from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
 from keyleash.commands.refusals import why_argument, why_refused
 from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
@@ -226,20 +225,9 @@ def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | No
     if too_wide is not None:
         return Aspect.INTEGER, too_wide
     option = refused_option(spec, argv) or unknown_option(spec, argv)
-    if selects_too_much(spec, argv):
-        option = PATHS.encode()
     if spec.subscribes and len(argv) > 2:
         option = argv[2]
     return None if option is None else (Aspect.OPTION, option)
-
-
-def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
-    """Return whether what the JSON paths of a call select may multiply."""
-    if not spec.path_step:
-        return False
-    paths = b" ".join(path for path in argv[2 :: spec.path_step] if len(path) > 1)
-    branches = sum(map(paths.count, (b"..", b"?", b"=~")))
-    return len(paths) > MAX_PATHS or paths.count(b",") > MAX_LISTED or branches > 1
 
 
 def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:

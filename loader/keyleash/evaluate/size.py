@@ -11,13 +11,31 @@ import re
 from collections.abc import Iterator
 
 from keyleash.commands import CommandSpec
+from keyleash.commands.facts import PATHS, TOO_MANY_PATHS
 from keyleash.commands.keys import is_option
-from keyleash.commands.spec import Lengthening
-from keyleash.commands.work import DEFAULT_VALUE_BYTES, EXTENDED_BYTE_WORK, PLAIN_BYTES
+from keyleash.commands.spec import Bound, Join, Lengthening
+from keyleash.commands.work import (
+    DEFAULT_VALUE_BYTES,
+    EXTENDED_BYTE_WORK,
+    PATH_BYTES,
+    PATH_LISTS,
+    PATH_STEPS,
+    PLAIN_BYTES,
+    SPACING_BYTES,
+    SPREAD_BYTES,
+)
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.state import Sizes
-from keyleash.evaluate.trace import ALLOWED, Decision, SizeStep, Trace, refused
+from keyleash.evaluate.trace import (
+    ALLOWED,
+    ArgumentStep,
+    Aspect,
+    Decision,
+    SizeStep,
+    Trace,
+    refused,
+)
 from keyleash.policy import Grant, Identity
 
 _LARGEST = 10**15
@@ -29,7 +47,11 @@ _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 def judge_size(
     identity: Identity, spec: CommandSpec, argv: Argv, keys: Argv, sizes: Sizes | None, trace: Trace
 ) -> Decision:
-    """Deny a call that makes a string too long, or that is too much work."""
+    """Deny a call that makes a string too long, selects too much, or is too much work."""
+    if selects_too_much(spec, argv):
+        why, code, value = TOO_MANY_PATHS, ReplyCode.COMMAND_REFUSED, PATHS.encode()
+        trace.append(ArgumentStep(Aspect.OPTION, value, why=why, code=code))
+        return refused(code, command=spec.name.encode() + b" " + value)
     work = 0.0
     for key, length in _lengths(spec, argv, keys, sizes):
         grant = bounding_grant(identity, key)
@@ -48,6 +70,38 @@ def judge_size(
     trace.append(SizeStep("work", work, identity.work, code=ReplyCode.WORK_TOO_LARGE))
     shown = _shown(work)
     return refused(ReplyCode.WORK_TOO_LARGE, command=spec.name, work=shown, limit=identity.work)
+
+
+def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
+    """Return whether what the JSON paths of a call select may multiply, or grow deep."""
+    if spec.work is None or spec.work.bound is not Bound.PATHS:
+        return False
+    step = {"JSON.GET": 1, "JSON.MSET": 3}.get(spec.name, len(argv))
+    at = len(argv) - 1 if spec.name == "JSON.MGET" else spec.work.place
+    while at < len(argv):
+        path, values = argv[at], argv[at + 1 : at + max(2, step - 1)]
+        if step == 1 and any(is_option(path, word) for word in ("INDENT", "NEWLINE", "SPACE")):
+            if len(b"".join(argv[at + 1 : at + 2])) > SPACING_BYTES:
+                return True
+            at, path = at + 1, b""
+        descents, filters = path.count(b".."), path.count(b"?")
+        size = sum(map(len, values)) if spec.work.join is Join.PRODUCT else 0
+        is_deep = descents and size and any({*b"[{"} & {*value} for value in values)
+        is_spread = descents or {*b"*?:,"} & {*path}
+        if (
+            len(path) > PATH_BYTES
+            or descents + filters > 1
+            or path.count(b",") > PATH_LISTS
+            or path.count(b".") + path.count(b"[") > PATH_STEPS
+            or b"=~" in path
+            or b"\0" in path
+            or (filters and b"$" in path[1:])
+            or (is_spread and size > SPREAD_BYTES)
+            or is_deep
+        ):
+            return True
+        at += step
+    return False
 
 
 def bounding_grant(identity: Identity, key: bytes) -> Grant | None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import permutations, product
 
 from keyleash.commands import CommandSpec, OperationClass
-from keyleash.commands.facts import SUBSCRIPTIONS, UNFLAGGED_NEEDS
+from keyleash.commands.facts import MODULE_KEYS, SUBSCRIPTIONS, UNFLAGGED_NEEDS
 from keyleash.commands.spec import Bound, Waits
 from keyleash.commands.work import ANY_SIZE, READS, SIZE_BY_TYPE, WORK
 from keyleash.commands.writes import READ_FORMS, Writes, written_by
@@ -85,7 +86,9 @@ READ_SIZES: Mapping[str, tuple[str, ...]] = {
 }
 """Commands with which it reads the sizes of keys, by the command of the agent."""
 
-MEASURES = frozenset(name for name, work in WORK.items() if work.size is not None)
+MEASURES = frozenset(
+    name for name, work in WORK.items() if work.size is not None or work.bound is Bound.PATHS
+)
 """Commands before which it may read the memory usage of keys."""
 
 COUNTS: Mapping[str, tuple[str, ...]] = {
@@ -264,6 +267,10 @@ def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
     needs.update(spec.variant.needs if spec.variant else ())
     if not needs:
         return _any_reach(grants)
+    if spec.name in MODULE_KEYS:
+        # Servers want both permissions on the keys of modules.
+        pattern_lists = [patterns_for(grants, {cls}) for cls in needs]
+        return Reach(read=reduce(_both, pattern_lists), write=reduce(_both, pattern_lists))
     reach = Reach(
         read=patterns_for(grants, {READ}) if READ in needs else None,
         write=patterns_for(grants, WRITING & needs) if WRITING & needs else None,

@@ -184,6 +184,14 @@ ACL_BYPASSES = (
         "XREADGROUP", ("COUNT", "1", "GROUP", "STREAMS", "c", "STREAMS", "other", ">"),
         ("other",), "with a group named STREAMS it can read any stream",
     ),
+    *(
+        AclBypass(name, call, ("key", "other"), "servers check its first key alone")
+        for name, call in {
+            "JSON.MGET": ("key", "other", "$"),
+            **dict.fromkeys(("CMS.MERGE", "TDIGEST.MERGE"), ("key", "1", "other")),
+            **dict.fromkeys(("TS.CREATERULE", "TS.DELETERULE"), ("key", "other")),
+        }.items()
+    ),
 )  # fmt: skip
 
 

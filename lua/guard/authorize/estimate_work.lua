@@ -214,6 +214,10 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == {{ Bound.PATTERNS }} then
 --% include "authorize/estimate_sort.lua"
 --% endif
+--% if Bound.PATHS in bounds
+  elseif bound == {{ Bound.PATHS }} then
+--% include "authorize/estimate_paths.lua"
+--% endif
 --% if Bound.BYTES in bounds
   elseif bound == {{ Bound.BYTES }} then
     n = #(arg(place))

@@ -198,7 +198,6 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,
-        path_step=spec.path_step,
         channel=spec.channel or 0,
         counts=spec.counts,
         channels=_distinct(item.channels for item in speaking),
@@ -224,6 +223,8 @@ def _sizing(spec: CommandSpec) -> dict[str, Any]:
     weigh, place, over = "" if spec.work is None else "always", 0, 0
     if spec.work is not None and spec.work.bound is Bound.REPEATS:
         weigh, over = "words", spec.work.default
+    elif spec.work is not None and spec.work.bound is Bound.PATHS and not spec.work.strings:
+        weigh, over = "content" if spec.work.weight else "paths", spec.work.default
     elif spec.work is not None and is_often:
         match spec.work.bound:
             case Bound.COUNT:
