@@ -41,6 +41,7 @@ CODES = (
     ReplyCode.KEY_NOT_GRANTED,
     ReplyCode.KEY_DENIED,
     ReplyCode.CHANNEL_NOT_GRANTED,
+    ReplyCode.INDEX_NOT_GRANTED,
     ReplyCode.ARGS_TOO_MANY,
     ReplyCode.RATE_LIMITED,
     ReplyCode.BUDGET_EXHAUSTED,
