@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
 from keyleash.operator.load.activate import load_policy
+from support.fences import FencedLeash
 from support.leash import Leash, grant, policy
 from support.stack import stack_server
 
@@ -293,3 +294,27 @@ def test_database_without_searches_refuses_them(leash: Leash) -> None:
     agent = leash.server.guarded(other.issue("ann").token, db=1)
     with pytest.raises(keyleash.CommandRefusedError, match="beyond database 0 none can"):
         agent.execute_command("FT.SEARCH", "kb", "*")
+
+
+def test_fenced_user_searches_its_indexes_alone(leash: Leash) -> None:
+    """Search 2.10 wants the name as a key; later versions, which were not run, the prefixes."""
+    fenced = FencedLeash(leash.server)
+    for name, prefix in (("kb", "kb:pub:"), ("kb2", "hr:"), ("other", "kb:pub:")):
+        create(leash, name, prefix)
+    fenced.fence()
+    agent = fenced.agent("ann").execute_command
+    assert agent("FT.SEARCH", "kb", "*", "NOCONTENT") == [1, b"kb:pub:1"]
+    assert denied(agent, "FT.SEARCH", "kb2", "*")["code"] == "KEY_NOT_GRANTED"
+
+    direct = leash.server.client(**fenced.credentials("ann"))
+    for call in (
+        ("FT.SEARCH", "other", "*"),
+        ("FT.CREATE", "memory:ann", "PREFIX", 1, "hr:", *SCHEMA),
+        ("FT.DROPINDEX", "kb", "DD"),
+        ("FT._LIST",),
+    ):
+        with pytest.raises(NoPermissionError):
+            direct.execute_command(*call)
+    rules = str(leash.admin.acl_getuser("ann")["selectors"])
+    assert "~kb*" in rules
+    assert "%R~kb:*" in rules
