@@ -1,4 +1,4 @@
-"""Random policies and histories of search indexes: guards decide as the model, and hide the rest."""
+"""Random policies and histories of search indexes: guards decide as the model and hide the rest."""
 
 from __future__ import annotations
 

@@ -374,7 +374,7 @@ def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
         yield FenceNote(
             "index",
             f"the index `{pattern.source}`",
-            "before Search 8, a direct search reads all its documents: servers check the name alone",
+            "before Search 8, servers check its name alone, and a direct search reads all of it",
         )
     grants = plan.identity.grants
     readable = patterns_for(grants, {OperationClass.READ})

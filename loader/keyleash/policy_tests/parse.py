@@ -83,6 +83,7 @@ DETAILS = {
     "command": "command: DEL",
     "key": 'key: "agents:jobs:42:lock"',
     "channel": 'channel: "agents:events"',
+    "index": "index: memory",
     "limit": "limit: rate.writes",
     "by": "by: token",
     "arguments": "arguments: 7001",
