@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
+from keyleash.operator.decisions import can_i
 from keyleash.operator.load.activate import load_policy
+from support.fences import FencedLeash
 from support.leash import Leash, grant, policy
 from support.stack import stack_server
 
@@ -291,6 +293,112 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         dropped.execute()
 
 
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("FT.SEARCH", "kb", "*", "WITHCURSOR"), "does not check the reads of a cursor"),
+        (("FT.SEARCH", "kb", "*", "NOPE"), "does not know `NOPE`"),
+        (("FT.SEARCH", "kb", "x" * 4097), "at most 4096 bytes"),
+        (("FT.SEARCH", "kb", "a* " * 33), "at most 32 terms"),
+        (("FT.SEARCH", "kb", "%a%|" * 33), "at most 32 terms"),
+        (("FT.SEARCH", "kb", "w'a?' " * 33, "DIALECT", 2), "at most 32 terms"),
+        (("FT.SEARCH", "kb", "*=>[KNN 1001 @v $b]", "PARAMS", 2, "b", "x"), "1000 neighbours"),
+        (("FT.SEARCH", "kb", "*=>[knn $k @v $b]", "PARAMS", 4, "k", "1e9", "b", "x"), "1000 neigh"),
+        (("FT.SEARCH", "kb", "*", "INKEYS", 101, *"k" * 101), "at most 100 keys"),
+        (("FT.AGGREGATE", "kb", "*", *["APPLY", "1", "AS", "a"] * 9), "at most 8 steps"),
+        (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),
+        (("FT.AGGREGATE", "kb", "*", "APPLY", "1" * 1025), "at most 8 steps"),
+        (("FT.SEARCH", "kb", "*", "LIMIT", 0), "does not know `LIMIT`"),
+    ],
+    ids=lambda item: str(item)[:30],
+)
+def test_search_that_may_take_too_much_is_denied(
+    leash: Leash, words: tuple[Any, ...], reason: str
+) -> None:
+    """The time limit of the module does not stop these."""
+    create(leash, "kb", "kb:pub:")
+    with pytest.raises(keyleash.CommandRefusedError, match=reason):
+        leash.agent("ann").execute_command(*words)
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        ["v", "VECTOR", "FLAT", 8, "TYPE", "FLOAT32", "DIM", 64, "BLOCK_SIZE", 10000],
+        ["v", "VECTOR", "FLAT", 6, "TYPE", "FLOAT32", "DIM", 9000],
+        [*["v", "VECTOR", "FLAT", 4, "dim", 4097], *["w", "VECTOR", "FLAT", 4, "DIM", 4097]],
+        ["v", "VECTOR", "HNSW", 6, "DIM", 64, "M", 2000],
+    ],
+    ids=str,
+)
+def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[Any]) -> None:
+    """The first document of an index with blocks of 10,000 took 1.3 GB."""
+    agent = leash.agent("ann").execute_command
+    with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
+        agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", "SCHEMA", *vectors)
+    assert agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA) == b"OK"
+    with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
+        agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", *vectors)
+
+
+def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:
+    """It cannot be lengthened, nor be hidden behind a count of words."""
+    leash.load(ann={**POLICY["ann"], "limits": {"search": "7ms"}})
+    create(leash, "kb", "kb:pub:")
+    client = leash.agent("ann")
+    pipe: Any = client.pipeline(transaction=False)
+    with leash.server.client().monitor() as monitor:
+        for words in (
+            ["FT.SEARCH", "kb", "*", "RETURN", 3, "t", "AS", "x"],
+            ["FT.SEARCH", "kb", "*", "TIMEOUT", 0],
+            ["FT.AGGREGATE", "kb", "*", "TIMEOUT", 9000, "LOAD", 1, "@t"],
+            ["FT.SEARCH", "kb", "*", "timeout", "3"],
+        ):
+            client.execute_command(*words)
+            pipe.execute_command(*words)
+        pipe.execute()
+        leash.admin.echo("end")
+        sent = []
+        for entry in monitor.listen():
+            if entry["command"] == "ECHO end":
+                break
+            if entry["client_type"] == "lua" and entry["command"].startswith(("FT.S", "FT.A")):
+                sent.append(entry["command"])
+    assert sent[:4] == sent[4:] == [
+        "FT.SEARCH kb * TIMEOUT 7 RETURN 3 t AS x",
+        "FT.SEARCH kb * TIMEOUT 7 TIMEOUT 7",
+        "FT.AGGREGATE kb * TIMEOUT 7 TIMEOUT 7 LOAD 1 @t",
+        "FT.SEARCH kb * TIMEOUT 7 timeout 3",
+    ]  # fmt: skip
+
+
+def test_documents_of_a_search_are_work(leash: Leash) -> None:
+    """Those that match are counted if the limit alone would be too much, as LangGraph sends it."""
+    with leash.admin.pipeline(transaction=False) as pipe:
+        for i in range(6000):
+            pipe.hset(f"kb:pub:{i}", mapping={"t": f"w{i % 600}", "n": i})
+        pipe.execute()
+    create(leash, "kb", "kb:pub:")
+    agent = leash.agent("ann").execute_command
+
+    assert agent("FT.SEARCH", "kb", "w7", "LIMIT", 0, 10000, "NOCONTENT")[0] == 10
+    assert len(agent("FT.SEARCH", "kb", "w7", "LIMIT", 0, 10000)) == 21
+    assert len(agent("FT.SEARCH", "kb", "*", "LIMIT", 0, 10000, "NOCONTENT")) > 5000
+    for words in (
+        ["FT.SEARCH", "kb", "*", "LIMIT", 0, 10000],
+        ["FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t"],
+    ):
+        assert denied(agent, *words)["code"] == "WORK_TOO_LARGE"
+        assert not can_i(leash.store, "ann", *map(str, words))
+    assert len(agent("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t", "LIMIT", 0, 100)) == 101
+    pipe: Any = leash.agent("ann").pipeline(transaction=False)
+    for _ in range(20):
+        pipe.execute_command("FT.SEARCH", "kb", "*", "LIMIT", 0, 1000)
+    replies: Any = pipe.execute(raise_on_error=False)
+    assert isinstance(replies[0], list)
+    assert isinstance(replies[-1], keyleash.WorkTooLargeError)
+
+
 def test_database_without_searches_refuses_them(leash: Leash) -> None:
     """An index returns the keys of database 0 in every database."""
     other = Leash(leash.server)
@@ -300,3 +408,27 @@ def test_database_without_searches_refuses_them(leash: Leash) -> None:
     agent = leash.server.guarded(other.issue("ann").token, db=1)
     with pytest.raises(keyleash.CommandRefusedError, match="beyond database 0 none can"):
         agent.execute_command("FT.SEARCH", "kb", "*")
+
+
+def test_fenced_user_searches_its_indexes_alone(leash: Leash) -> None:
+    """Search 2.10 wants the name as a key; later versions, which were not run, the prefixes."""
+    fenced = FencedLeash(leash.server)
+    for name, prefix in (("kb", "kb:pub:"), ("kb2", "hr:"), ("other", "kb:pub:")):
+        create(leash, name, prefix)
+    fenced.fence()
+    agent = fenced.agent("ann", protocol=2).execute_command
+    assert agent("FT.SEARCH", "kb", "*", "NOCONTENT") == [1, b"kb:pub:1"]
+    assert denied(agent, "FT.SEARCH", "kb2", "*")["code"] == "KEY_NOT_GRANTED"
+
+    direct = leash.server.client(**fenced.credentials("ann"))
+    for call in (
+        ("FT.SEARCH", "other", "*"),
+        ("FT.CREATE", "memory:ann", "PREFIX", 1, "hr:", *SCHEMA),
+        ("FT.DROPINDEX", "kb", "DD"),
+        ("FT._LIST",),
+    ):
+        with pytest.raises(NoPermissionError):
+            direct.execute_command(*call)
+    rules = str(leash.admin.acl_getuser("ann")["selectors"])
+    assert "~kb*" in rules
+    assert "%R~kb:*" in rules

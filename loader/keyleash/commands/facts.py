@@ -20,7 +20,21 @@ from keyleash.commands.spec import (
     Variant,
     Waits,
 )
-from keyleash.commands.work import PATH_BYTES, PATH_LISTS, PATH_STEPS, SPACING_BYTES, SPREAD_BYTES
+from keyleash.commands.work import (
+    MAX_EXPANDED_TERMS,
+    MAX_EXPRESSION_BYTES,
+    MAX_INKEYS,
+    MAX_NEIGHBOURS,
+    MAX_QUERY_BYTES,
+    MAX_SEARCH_STEPS,
+    MOST_DIMENSIONS,
+    MOST_OF_VECTORS,
+    PATH_BYTES,
+    PATH_LISTS,
+    PATH_STEPS,
+    SPACING_BYTES,
+    SPREAD_BYTES,
+)
 from keyleash.errors.sentences import NO_INDEXES, NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
@@ -92,6 +106,24 @@ INDEXES: Mapping[str, OperationClass] = {
 Servers declare the index as a key, or no key; its documents are keys that no call names.
 """
 
+INDEX_OPTIONS: Mapping[str, str] = {
+    "FT.CREATE": " ON=1 PREFIX=n STOPWORDS=n LANGUAGE=1 LANGUAGE_FIELD=1 SCORE=1 SCORE_FIELD=1"
+    " PAYLOAD_FIELD=1 FILTER=1 INDEXALL=1 MAXTEXTFIELDS=0 NOOFFSETS=0 NOHL=0 NOFIELDS=0 NOFREQS=0"
+    " SKIPINITIALSCAN=0 ",
+    "FT.SEARCH": " NOCONTENT=0 VERBATIM=0 NOSTOPWORDS=0 WITHSCORES=0 WITHPAYLOADS=0 WITHSORTKEYS=0"
+    " FILTER=3 GEOFILTER=5 INKEYS=n INFIELDS=n RETURN=n SUMMARIZE=0 HIGHLIGHT=0 FIELDS=n FRAGS=1"
+    " LEN=1 SEPARATOR=1 TAGS=2 SLOP=1 TIMEOUT=1 INORDER=0 LANGUAGE=1 EXPANDER=1 SCORER=1 PAYLOAD=1"
+    " EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 WITHOUTCOUNT=0 LIMIT=2 PARAMS=n DIALECT=1 ",
+    "FT.AGGREGATE": " VERBATIM=0 INORDER=0 SLOP=1 ADDSCORES=0 SCORER=1 LOAD=* TIMEOUT=1 GROUPBY=n"
+    " REDUCE=r AS=1 SORTBY=n MAX=1 WITHCOUNT=0 WITHOUTCOUNT=0 APPLY=1 LIMIT=2 FILTER=1 PARAMS=n"
+    " DIALECT=1 ",
+}
+"""The options that commands of indexes may have, with the number of words after each.
+
+`n` is a count and as many words, `r` a word and the same, `*` the same or a `*`. A word that the
+server takes for an option only after another one is an error elsewhere.
+"""
+
 LISTS_INDEXES = "FT._LIST"
 """The command that lists the names of all indexes; any other names its index first."""
 
@@ -100,6 +132,18 @@ OF_ALL_DATABASES = "indexes have keys of all databases, so only database 0 has s
 REFUSED_OPTIONS: Mapping[str, str] = {
     "TEMPORARY": "documents are deleted when such an index expires",
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
+    "WITHCURSOR": "a guard does not check the reads of a cursor",
+    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes",
+    "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix",
+    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours",
+    "INKEYS": f"a search has at most {MAX_INKEYS} keys",
+    "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"
+    f" to {MAX_EXPRESSION_BYTES} bytes, with one `format`",
+    **dict.fromkeys(
+        ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),
+        f"an index has at most {MOST_DIMENSIONS} dimensions, and other numbers of vectors up to"
+        f" {MOST_OF_VECTORS}",
+    ),
 }
 """The reasons why some words are denied in commands of indexes."""
 

@@ -26,6 +26,16 @@ COMPARED_STRINGS = 256
 PLAIN_STRING_BYTES, COMPARED_BYTES = 144, 40
 """Memory of a string that does not count; further bytes that are as much work as one string."""
 
+SEARCH_WORK, DOCUMENT_WORK, HIT_WORK = 2_000, 60, 6
+"""Work of a call of an index, of a document that it returns or deletes, and of a key alone."""
+
+MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000, 100
+MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES = 8, 1024
+"""Bounds on what the time limit of a search does not stop."""
+
+MOST_DIMENSIONS, MOST_OF_VECTORS = 8192, 1024
+"""Bounds on the vectors of an index, whose first document takes memory for a thousand."""
+
 MANY_ARGUMENTS = 2_000
 """Arguments of a call from which a guard collects garbage: less than a twentieth of its time."""
 

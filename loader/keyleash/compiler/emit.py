@@ -182,6 +182,8 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
         "sandbox": form.sandbox,
         # Whether all commands are checked before the first one runs.
         "checks_ahead": form.batch,
+        "batch_work": not is_single,
+        "search_ms": guard.identity.search_ms,
         "name_at": NAME_AT if is_single else None,
         "waiting": is_single and any(rule.waits for rule in guard.rules),
         # The keys of a script that have their images already come first.

@@ -114,6 +114,7 @@ class IndexPlan:
     Attributes:
         command: Its name.
         class_: The class that it needs on them.
+        options: The options that it may have, as `facts.INDEX_OPTIONS` lists them.
         names: The granted indexes.
         opens: The readable patterns that end with `*`: one finds each prefix of the index.
         deleted: The same of patterns with `delete`, for documents that a call deletes.
@@ -121,6 +122,7 @@ class IndexPlan:
 
     command: str
     class_: OperationClass
+    options: str
     names: tuple[Matcher, ...]
     opens: tuple[Matcher, ...]
     deleted: tuple[Matcher, ...] = ()

@@ -36,7 +36,8 @@ from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.restrictions import Restrictions
 
 Argv = Sequence[bytes]
-_CONTROL = CONTROL_PREFIX.encode()
+CONTROL = CONTROL_PREFIX.encode()
+"""The beginning of keyleash's own keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,10 +344,12 @@ def judge_patterns(
     return ALLOWED
 
 
-def grants_of_keys_from(grants: Sequence[Grant], start: bytes) -> Iterator[Match[Grant]]:
-    """Yield the readable patterns that match every key that begins with *start*."""
+def grants_of_keys_from(
+    grants: Sequence[Grant], start: bytes, cls: OperationClass = OperationClass.READ
+) -> Iterator[Match[Grant]]:
+    """Yield the patterns with a class that match every key that begins with *start*."""
     for grant in grants:
-        for pattern in grant.keys if OperationClass.READ in grant.allow else ():
+        for pattern in grant.keys if cls in grant.allow else ():
             if is_open(pattern) and matches(pattern, start):
                 yield Match(grant, pattern)
 
@@ -355,7 +358,7 @@ def _excluded(identity: Identity) -> Iterator[Pattern]:
     """Yield the denied patterns that some granted pattern with an open end meets."""
     opens = [item for grant in identity.grants for item in grant.keys if is_open(item)]
     denied = [item for deny in identity.deny for item in deny.keys]
-    for item in (keys_under(_CONTROL), *denied):
+    for item in (keys_under(CONTROL), *denied):
         if any(overlaps(granted, item) for granted in opens):
             yield item
 
@@ -369,6 +372,6 @@ def _may_meet(denied: Pattern, before: bytes, after: bytes) -> bool:
 
 def is_control_key(identity: Identity, key: bytes) -> bool:
     """Return whether a key is one of keyleash's own, if a grant can reach such keys."""
-    return key.startswith(_CONTROL) and any(
-        may_start_with(pattern, _CONTROL) for grant in identity.grants for pattern in grant.keys
+    return key.startswith(CONTROL) and any(
+        may_start_with(pattern, CONTROL) for grant in identity.grants for pattern in grant.keys
     )

@@ -21,6 +21,7 @@ from keyleash.compiler.ir import Governing, Guard
 from keyleash.fence.acl import Selector, channel_rules, key_rules
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import Grant, Pattern
+from keyleash.policy.patterns import is_open
 
 READ = OperationClass.READ
 WRITING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
@@ -133,6 +134,9 @@ READ_VALUES: Mapping[Writes, tuple[str, ...]] = {
 SIZE_OF_VALUE = tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
 """Commands with which it reads the size of a key under rules for values."""
 
+READ_INDEX = "FT.INFO"
+"""The command with which it reads the prefixes of an index."""
+
 UNSUBSCRIBE: Mapping[str, str] = {
     name: name.replace("SUBSCRIBE", "UNSUBSCRIBE") for name in SUBSCRIPTIONS
 }
@@ -148,7 +152,7 @@ HELPERS = frozenset(
         *MEASURE_VALUES.values(),
         *READ_VALUES.values(),
         SIZE_OF_VALUE,
-        ("PTTL", "PEXPIRE"),
+        ("PTTL", "PEXPIRE", READ_INDEX),
         UNSUBSCRIBE.values(),
     )
 )
@@ -217,8 +221,9 @@ def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSp
     """Yield each command that uses keys or channels, and the grants that allow it."""
     for usage in guard.usages:
         spec = usage.spec
-        grants = [guard.identity.grants[i] for i in usage.grants]
-        if spec.name in left_out or spec.scans or not (spec.keys or spec.channel is not None):
+        grants = [guard.identity.grants[i] for i in usage.admitting or usage.grants]
+        is_named = spec.channel is not None or spec.index is not None
+        if spec.name in left_out or spec.scans or not (spec.keys or is_named):
             continue
         given = {cls for grant in grants for cls in grant.allow}
         # A variant of the command may need less: BITFIELD … GET.
@@ -229,6 +234,8 @@ def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSp
 
 def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[str, Reach]]:
     """Yield the commands that a guard or a client runs in addition to a command."""
+    if spec.index is not None:
+        yield READ_INDEX, _reach(spec, grants)
     if spec.subscribes:
         yield UNSUBSCRIBE[spec.name], _reach(spec, grants)
     readable = Reach(read=patterns_for(grants, {READ}))
@@ -263,6 +270,12 @@ def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
     if spec.channel is not None:
         giving = [grant for grant in grants if spec.channel_class in grant.allow]
         return Reach(channels=_distinct(channel for grant in giving for channel in grant.channels))
+    if spec.index is not None:
+        # Search before 8 checks the name as a key that is written, later ones the prefixes.
+        giving = [grant for grant in grants if spec.index in grant.allow]
+        names = _distinct(index for grant in giving for index in grant.indexes)
+        opens = filter(is_open, patterns_for(grants, {READ}))
+        return Reach(read=_distinct((*names, *opens)), write=names)
     needs = {cls for search in spec.keys for cls in search.needs}
     needs.update(spec.variant.needs if spec.variant else ())
     if not needs:

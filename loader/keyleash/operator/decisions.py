@@ -478,4 +478,5 @@ def grant_json(grant: Grant) -> dict[str, Any]:
         **json_object(grant, "allow", "only", "except_"),
         "keys": [pattern.source for pattern in grant.keys],
         "channels": [pattern.source for pattern in grant.channels],
+        "indexes": [pattern.source for pattern in grant.indexes],
     }

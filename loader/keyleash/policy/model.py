@@ -523,6 +523,7 @@ class Identity:
     Attributes:
         work: Most units of work (`commands.work`) of a call or batch.
         strings: Most strings that a call or batch reads.
+        search_ms: The time limit of one search.
         accepted: Accepted lint findings; they do not affect access.
     """
 
@@ -555,6 +556,14 @@ class Identity:
         example="10000",
         help="Most strings that one call or batch reads; their hashes may all be equal.",
         bounds=(100, 1_000_000_000),
+        widens=True,
+    )
+    search_ms: int = setting(
+        20,
+        SettingKind.WAIT,
+        "search",
+        example="20ms",
+        help="Time after which a search returns what it has found.",
         widens=True,
     )
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)

@@ -1,6 +1,7 @@
 -- check_index: deny a search index that is not granted, or whose documents may be keys that are not.
--- in:  name_at, stop, argv, command, bindings, mask, narrow, record, made, dropped
--- out: amount, code, detail, dropped, key, made, matched, reason, restore, value
+-- in:  name_at, stop, argv, command, bindings, mask, narrow, record, made, dropped, spent
+-- out: amount, code, detail, documents, dropped, instead, key, made, matched, reason, restore, value,
+--      work
 --
 -- Each prefix of the index must lie within a readable pattern that ends with `*`, and no denied key
 -- may begin with it. Others may change an index between calls, so its prefixes are read in each.
@@ -15,17 +16,27 @@ end
 restore = 'indexes'
 --% else
 if name_at < stop and not code then
-  local matched, prefixes, documents
-  key, prefixes, documents = argv[name_at + 1], {}, 0
+  local matched, prefixes, options, documents, cost = false, {}, {}, 0, 0
+  key = argv[name_at + 1]
 --% with indexes = rule.index.names
 --% include "authorize/match_index.lua"
 --% endwith
   if not code then
+--% if rule.index.options
+--% include "authorize/read_options.lua"
+--% endif
+--% if rule.index.command == "FT.CREATE" or rule.index.command == "FT.ALTER"
+    if not code then
+--% include "authorize/check_vectors.lua"
+    end
+--% endif
+    if not code then
 --% if rule.index.command == "FT.CREATE"
 --% include "authorize/read_create.lua"
 --% else
 --% include "authorize/read_index.lua"
 --% endif
+    end
 --% if checks_ahead
 --% if rule.index.command == "FT.CREATE"
     made[key] = made[key] or {}
@@ -72,6 +83,22 @@ if name_at < stop and not code then
 --% endif
     if code then key = value break end
     key = index
+  end
+  if not code then
+--% if batch_work
+    local left = {{ work_limit }} - spent
+--% else
+    local left = {{ work_limit }}
+--% endif
+--% if rule.index.command == "FT.SEARCH" or rule.index.command == "FT.AGGREGATE"
+--% include "authorize/bound_search.lua"
+--% elif rule.index.command == "FT.DROPINDEX"
+    if name_at + 1 < stop then cost = documents * {{ document_work }} end
+--% endif
+    work = {{ search_work }} + cost
+    if not code and not (work <= left) then
+      code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, string.format(' work=%.0f limit=%.0f', math.ceil(math.min({{ work_limit }} - left + work, 1e15)), {{ work_limit }})
+    end
   end
 end
 --% endif

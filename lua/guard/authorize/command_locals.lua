@@ -35,6 +35,10 @@ local expiring
 --% endif
 --% endif
 --% endif
+--% if has_indexes
+-- The words of a search that run in place of its own.
+local instead
+--% endif
 --% if waiting
 local waits, group_at, claim_at
 --% endif

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.facts import INDEX_OPTIONS
 from keyleash.commands.spec import Bound, Needs, OptionKey, Subscribes
 from keyleash.compiler.ir import (
     Check,
@@ -276,6 +277,7 @@ def _index(grants: Sequence[_Grant], usage: Usage) -> IndexPlan:
     return IndexPlan(
         command=name,
         class_=cls,
+        options=INDEX_OPTIONS.get(name, ""),
         names=_distinct(grants[i].indexes for i in usage.grants if cls in grants[i].allow),
         opens=_distinct(item.opens for item in admitting if OperationClass.READ in item.allow),
         deleted=_distinct(

@@ -17,7 +17,7 @@ from keyleash.results import Result
 
 _MATCHES: tuple[Callable[[Grant], object], ...] = (
     lambda grant: grant,
-    lambda grant: (frozenset(grant.keys), frozenset(grant.channels)),
+    lambda grant: tuple(map(frozenset, (grant.keys, grant.channels, grant.indexes))),
     lambda grant: (grant.allow, frozenset(grant.only or ()), frozenset(grant.except_)),
 )
 """Properties by which grants of two policies are paired, the surest first."""

@@ -22,7 +22,6 @@ from keyleash.policy.model import (
     Policy,
     ValueRules,
 )
-from keyleash.policy.patterns import is_open
 from keyleash.policy.problems import listing, quote, some
 
 
@@ -225,7 +224,7 @@ def index_prefix_open(identity: Identity) -> Iterator[Finding]:
     has_indexes = any(grant.indexes for grant in identity.grants)
     for pattern in (key for grant in reading if has_indexes for key in grant.keys):
         start = segments_of(pattern.parts)[0][-1].before
-        if is_open(pattern) and start:
+        if start and pattern.parts[-1] == AnySuffix():
             yield Finding(
                 f"an index may have all keys of {quote(pattern.source)}, also of longer names",
                 pattern.span,
