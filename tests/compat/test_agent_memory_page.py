@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -22,21 +25,31 @@ LIBRARIES = (
 
 @pytest.mark.parametrize("number", range(len(LIBRARIES)), ids=LIBRARIES)
 def test_program_of_the_page_prints_what_the_page_shows(
-    number: int, stack_server: RealServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, stack_server: RealServer, tmp_path: Path
 ) -> None:
-    """With the policy above it; where a program takes a URL, through a gateway."""
+    """With the policy above it; where a program takes a URL, through a gateway.
+
+    In a process of its own: libraries keep what other tests gave them.
+    """
     if not [*distributions(name=LIBRARIES[number])]:
         pytest.skip("`make .venv/.compat-agents` installs it")
     cli = Cli(stack_server.url)
     page = HowTo("agent-memory", cli, tmp_path)
     page.load(number)
     token = "" if number == len(LIBRARIES) - 1 else cli.token("agent-runner")
-    monkeypatch.setenv("KEYLEASH_URL", stack_server.url)
-    monkeypatch.setenv("KEYLEASH_TOKEN", token)
-    monkeypatch.setenv("MEM0_DIR", str(tmp_path))
+    program, shown = (
+        re.findall(rf"^```{kind}\n(.*?)^```$", page.text, re.M | re.S)[number]
+        for kind in ("python", "text")
+    )
 
     with gateway_to(stack_server.url) as gateway:
-        monkeypatch.setenv("REDIS_URL", f"redis://agent-runner:{token}@127.0.0.1:{gateway.port}")
-        lines = page.run(number)
+        ran = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+            env={
+                **os.environ, "KEYLEASH_URL": stack_server.url, "KEYLEASH_TOKEN": token,
+                "REDIS_URL": f"redis://agent-runner:{token}@127.0.0.1:{gateway.port}",
+                "MEM0_DIR": str(tmp_path),
+            },
+        )  # fmt: skip
 
-    assert lines == re.findall(r"^```text\n(.*?)^```$", page.text, re.M | re.S)[number].splitlines()
+    assert ran.stdout == shown, ran.stderr

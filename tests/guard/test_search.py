@@ -391,10 +391,10 @@ def test_documents_of_a_search_are_work(leash: Leash) -> None:
         assert denied(agent, *words)["code"] == "WORK_TOO_LARGE"
         assert not can_i(leash.store, "ann", *map(str, words))
     assert len(agent("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t", "LIMIT", 0, 100)) == 101
-    pipe: Any = leash.agent("ann").pipeline(transaction=False)
+    searches: Any = leash.agent("ann").pipeline(transaction=False)
     for _ in range(20):
-        pipe.execute_command("FT.SEARCH", "kb", "*", "LIMIT", 0, 1000)
-    replies: Any = pipe.execute(raise_on_error=False)
+        searches.execute_command("FT.SEARCH", "kb", "*", "LIMIT", 0, 1000)
+    replies: Any = searches.execute(raise_on_error=False)
     assert isinstance(replies[0], list)
     assert isinstance(replies[-1], keyleash.WorkTooLargeError)
 
