@@ -30,8 +30,9 @@ or `connection_class`: most libraries take a denial for a lost server, or stop. 
 """
 
 MODULES = """\
-For servers with the modules of Redis Stack; see [agent memory](../how-to/agent-memory.md). Also
-tested [through the gateway](gateway.md), where `redis.Redis.from_url(url)` is the client.
+For servers with the modules of Redis Stack; see [agent memory](../how-to/agent-memory.md). Tested by
+TCP with these clients, with redis-py's clients over `keyleash.pool`, and with
+`redis.Redis.from_url(url)` [through the gateway](gateway.md).
 """
 
 
