@@ -195,12 +195,9 @@ def _search(reply: list[Any], arguments: _Arguments) -> Any:
 def _found(reply: list[Any], parts: list[str], arguments: _Arguments) -> Any:
     """Shape what was found; replies in RESP2 have no warnings."""
     name = arguments.name
+    names = [name(part) for part in (*parts, "values")]
     rows = zip(*[iter(reply[1:])] * len(parts), strict=True)
-    results = [
-        {name(part): _part(part, value) for part, value in zip(parts, row, strict=True)}
-        | {name("values"): []}
-        for row in rows
-    ]
+    results = [dict(zip(names, (*map(_part, parts, row), []), strict=True)) for row in rows]
     values: tuple[Any, ...] = [], reply[0], name("STRING"), results, []
     return dict(zip(map(name, _RESULT), values, strict=True))
 
