@@ -116,9 +116,6 @@ A deep value stops a server that reads it, so a path has few steps.
 SPREAD_BYTES = 1024
 """Most bytes of the new values where a JSON path may select several."""
 
-PLAIN_DOCUMENT_BYTES = 32 * 1024
-"""Memory of a JSON document up to which reading a part of it is no work."""
-
 DOCUMENT_SHRINKS = 16
 """Memory of a JSON document for a byte of its before-image, up to which one is made."""
 
@@ -205,8 +202,12 @@ WORK: Mapping[str, Work] = {
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
     # JSON.
-    **_each("JSON.GET JSON.MGET", Work(0.025, None, last=0, bound=Bound.PATHS, place=2, default=2)),
-    **_each("JSON.ARRINDEX JSON.ARRPOP", Work(0.025, None, bound=Bound.PATHS, place=2, default=5)),
+    **_each(
+        "JSON.GET JSON.MGET", Work(STRING_WORK, None, last=0, bound=Bound.PATHS, place=2, default=2)
+    ),
+    **_each(
+        "JSON.ARRINDEX JSON.ARRPOP", Work(STRING_WORK, None, bound=Bound.PATHS, place=2, default=5)
+    ),
     "JSON.OBJKEYS": Work(0.03, None, 1, bound=Bound.PATHS, place=2),
     "JSON.RESP": Work(0.3, None, 1, bound=Bound.PATHS, place=2),
     **_each(
