@@ -201,6 +201,9 @@ WORK: Mapping[str, Work] = {
     "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
+    # Time series and sketches.
+    **_each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
+    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES)),
     # JSON.
     **_each(
         "JSON.GET JSON.MGET", Work(STRING_WORK, None, last=0, bound=Bound.PATHS, place=2, default=2)
@@ -253,5 +256,24 @@ LENGTHENS: Mapping[str, Lengthens] = {
     "BITFIELD": Lengthens(Lengthening.FIELDS, 2),
     "BITOP": Lengthens(Lengthening.LONGEST, 3),
     "COPY": Lengthens(Lengthening.COPY, 1),
+    **dict.fromkeys(
+        ("BF.RESERVE", "CF.RESERVE", "CMS.INITBYDIM", "CMS.INITBYPROB", "TOPK.RESERVE"),
+        Lengthens(Lengthening.SKETCH, 2),
+    ),
+    "TDIGEST.CREATE": Lengthens(Lengthening.SKETCH, 3),
 }
-"""The commands that may lengthen a string."""
+"""The commands that may lengthen a string, or make a sketch."""
+
+SKETCHES: Mapping[str, str] = {
+    "BF.RESERVE": "bn",
+    "CF.RESERVE": "n",
+    "CMS.INITBYDIM": "nd",
+    "CMS.INITBYPROB": "ep",
+    "TOPK.RESERVE": "knd",
+    "TDIGEST.CREATE": "d",
+}
+"""How the numbers of a call make the size of a sketch: a letter for each, and 8 bytes times all.
+
+`n` is a number; `d` a depth, of which each call visits all; `k` a number of which each element of a
+call visits all; `e` an error, `p` and `b` probabilities.
+"""

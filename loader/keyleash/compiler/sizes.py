@@ -14,6 +14,7 @@ from keyleash.commands.work import (
     READS,
     RETURNS,
     SIZE_BY_TYPE,
+    SKETCHES,
     UNNOTED_BYTES,
     WORK,
 )
@@ -86,6 +87,9 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         # A batch is allowed less without reading sizes.
         "spare": 64 if batch else 8,
         "lengthening": lengthening,
+        "sketches": "".join(
+            f" {spec.name}={SKETCHES[spec.name]}" for spec in specs if spec.name in SKETCHES
+        ),
         "lengths": guard.value_bounds,
         # Later commands may add to what earlier ones leave under any name.
         "adding_bytes": batch and not sandbox and bool(guard.value_bounds and lengthening),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from keyleash.commands import CommandSpec
 from keyleash.commands.facts import PATHS, TOO_MANY_PATHS
@@ -21,6 +21,7 @@ from keyleash.commands.work import (
     PATH_LISTS,
     PATH_STEPS,
     PLAIN_BYTES,
+    SKETCHES,
     SPACING_BYTES,
     SPREAD_BYTES,
 )
@@ -41,6 +42,15 @@ from keyleash.policy import Grant, Identity
 _LARGEST = 10**15
 """The largest number that a denial names."""
 
+_FLOAT = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FORMS: Mapping[str, Callable[[float], float]] = {
+    "n": lambda number: number,
+    "d": lambda number: number + number * number / 8,
+    "k": lambda number: 1 + (number / 1000) ** 6,
+    "e": lambda number: 2 / number,
+    "p": lambda number: 1 - math.log(number) * 1.5,
+    "b": lambda number: 1 - math.log(number) * 0.125,
+}
 _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 
 
@@ -127,7 +137,7 @@ def _shown(number: float) -> int:
 
 def _fills(spec: CommandSpec) -> bool:
     """Return whether the server fills strings up to a length that the call names."""
-    filling = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS)
+    filling = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS, Lengthening.SKETCH)
     return spec.lengthens is not None and spec.lengthens.how in filling
 
 
@@ -160,6 +170,20 @@ def _lengths(
             yield keys[0], max(map(length, keys[1:]), default=0)
         case Lengthening.COPY:
             yield keys[-1], length(keys[0])
+        case Lengthening.SKETCH:
+            yield keys[0], _sketch_bytes(SKETCHES[spec.name], argv[at:])
+
+
+def _sketch_bytes(forms: str, words: Argv) -> float:
+    """Return the bytes of a sketch with numbers of these forms, at most."""
+    total = 8.0
+    for form, word in zip(forms, words, strict=False):
+        if _FLOAT.fullmatch(word):
+            try:
+                total *= _FORMS[form](float(word))
+            except (ValueError, ArithmeticError):
+                return math.inf
+    return total if total >= 0 else math.inf
 
 
 def _number(word: bytes) -> int:
