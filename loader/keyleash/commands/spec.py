@@ -174,6 +174,7 @@ class Bound(StrEnum):
     REPEATS = "h"  # the number of arguments, and the elements that repeated ones name
     BYTES = "y"  # the length of an argument
     PATTERNS = "t"  # none, and the keys that patterns name count too
+    SKETCH = "b"  # numbers that make a size, by the letters in `work.SKETCHES`
     SAMPLES = "m"  # COUNT and the samples of a time series, or the bytes of merged sketches
     PATHS = "j"  # JSON paths, and the bytes of new values
 
@@ -218,7 +219,6 @@ class Lengthening(StrEnum):
     FIELDS = "f"  # the operations of BITFIELD
     LONGEST = "l"  # the longest of its keys
     COPY = "c"  # its first key
-    SKETCH = "k"  # numbers, by the letters in `work.SKETCHES`
 
 
 @dataclass(frozen=True, slots=True)

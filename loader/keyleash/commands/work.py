@@ -131,6 +131,21 @@ def _each(names: str, work: Work) -> dict[str, Work]:
     return dict.fromkeys(names.split(), work)
 
 
+SKETCHES: Mapping[str, str] = {
+    "BF.RESERVE": "bn",
+    "CF.RESERVE": "n",
+    "CMS.INITBYDIM": "nd",
+    "CMS.INITBYPROB": "ep",
+    "TOPK.RESERVE": "dnd",
+    "TDIGEST.CREATE": "-d",
+}
+"""How the numbers of a call make the size of a sketch: a letter for each, and 8 bytes times all.
+
+`n` is a number, and `d` one of which each element of a later call visits all; `e` is an error, `p`
+and `b` are probabilities.
+"""
+
+
 WORK: Mapping[str, Work] = {
     # Whole values.
     "HGETALL": Work(7, "HLEN", 2),
@@ -201,7 +216,8 @@ WORK: Mapping[str, Work] = {
     "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
-    # Time series and sketches.
+    # Sketches and time series. One call makes 64 MB at most within the default bound.
+    **dict.fromkeys(SKETCHES, Work(1 / 256, None, bound=Bound.SKETCH, place=2)),
     **_each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
     **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES)),
     # JSON.
@@ -256,24 +272,5 @@ LENGTHENS: Mapping[str, Lengthens] = {
     "BITFIELD": Lengthens(Lengthening.FIELDS, 2),
     "BITOP": Lengthens(Lengthening.LONGEST, 3),
     "COPY": Lengthens(Lengthening.COPY, 1),
-    **dict.fromkeys(
-        ("BF.RESERVE", "CF.RESERVE", "CMS.INITBYDIM", "CMS.INITBYPROB", "TOPK.RESERVE"),
-        Lengthens(Lengthening.SKETCH, 2),
-    ),
-    "TDIGEST.CREATE": Lengthens(Lengthening.SKETCH, 3),
 }
-"""The commands that may lengthen a string, or make a sketch."""
-
-SKETCHES: Mapping[str, str] = {
-    "BF.RESERVE": "bn",
-    "CF.RESERVE": "n",
-    "CMS.INITBYDIM": "nd",
-    "CMS.INITBYPROB": "ep",
-    "TOPK.RESERVE": "knd",
-    "TDIGEST.CREATE": "d",
-}
-"""How the numbers of a call make the size of a sketch: a letter for each, and 8 bytes times all.
-
-`n` is a number; `d` a depth, of which each call visits all; `k` a number of which each element of a
-call visits all; `e` an error, `p` and `b` probabilities.
-"""
+"""The commands that may lengthen a string."""

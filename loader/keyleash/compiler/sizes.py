@@ -7,14 +7,12 @@ from functools import cache
 from types import SimpleNamespace
 
 from keyleash.commands import CommandSpec
-from keyleash.commands.facts import PATHS
 from keyleash.commands.spec import Bound, Size, Work
 from keyleash.commands.work import (
     DEFAULT_VALUE_BYTES,
     READS,
     RETURNS,
     SIZE_BY_TYPE,
-    SKETCHES,
     UNNOTED_BYTES,
     WORK,
 )
@@ -87,9 +85,6 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         # A batch is allowed less without reading sizes.
         "spare": 64 if batch else 8,
         "lengthening": lengthening,
-        "sketches": "".join(
-            f" {spec.name}={SKETCHES[spec.name]}" for spec in specs if spec.name in SKETCHES
-        ),
         "lengths": guard.value_bounds,
         # Later commands may add to what earlier ones leave under any name.
         "adding_bytes": batch and not sandbox and bool(guard.value_bounds and lengthening),
@@ -157,7 +152,6 @@ def estimate_script() -> str:
         "estimate.lua",
         plans=plans_of(WORK),
         bounds=frozenset(Bound),
-        paths=PATHS,
         patterns=(),
         batch=False,
         string_units=Text("units"),

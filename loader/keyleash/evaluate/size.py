@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 from keyleash.commands import CommandSpec
 from keyleash.commands.facts import PATHS, TOO_MANY_PATHS
@@ -21,7 +21,6 @@ from keyleash.commands.work import (
     PATH_LISTS,
     PATH_STEPS,
     PLAIN_BYTES,
-    SKETCHES,
     SPACING_BYTES,
     SPREAD_BYTES,
 )
@@ -42,15 +41,12 @@ from keyleash.policy import Grant, Identity
 _LARGEST = 10**15
 """The largest number that a denial names."""
 
-_FLOAT = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_FORMS: Mapping[str, Callable[[float], float]] = {
-    "n": lambda number: number,
-    "d": lambda number: number + number * number / 8,
-    "k": lambda number: 1 + (number / 1000) ** 6,
-    "e": lambda number: 2 / number,
-    "p": lambda number: 1 - math.log(number) * 1.5,
-    "b": lambda number: 1 - math.log(number) * 0.125,
-}
+_MOST_OF_PATHS = (
+    *((rb"(?s).", PATH_BYTES), (rb"\.\.|\?", 1), (rb",", PATH_LISTS), (rb"[.\[]", PATH_STEPS)),
+    *((rb"=~", 0), (rb"\0", 0), (rb"(?s)\A.+\$.*\?|\?.*\$", 0)),
+)
+"""The parts of a JSON path, and how many of each it may have."""
+
 _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 
 
@@ -89,26 +85,17 @@ def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
     step = {"JSON.GET": 1, "JSON.MSET": 3}.get(spec.name, len(argv))
     at = len(argv) - 1 if spec.name == "JSON.MGET" else spec.work.place
     while at < len(argv):
-        path, values = argv[at], argv[at + 1 : at + max(2, step - 1)]
+        path, value = argv[at], b""
         if step == 1 and any(is_option(path, word) for word in ("INDENT", "NEWLINE", "SPACE")):
             if len(b"".join(argv[at + 1 : at + 2])) > SPACING_BYTES:
                 return True
             at, path = at + 1, b""
-        descents, filters = path.count(b".."), path.count(b"?")
-        size = sum(map(len, values)) if spec.work.join is Join.PRODUCT else 0
-        is_deep = descents and size and any({*b"[{"} & {*value} for value in values)
-        is_spread = descents or {*b"*?:,"} & {*path}
-        if (
-            len(path) > PATH_BYTES
-            or descents + filters > 1
-            or path.count(b",") > PATH_LISTS
-            or path.count(b".") + path.count(b"[") > PATH_STEPS
-            or b"=~" in path
-            or b"\0" in path
-            or (filters and b"$" in path[1:])
-            or (is_spread and size > SPREAD_BYTES)
-            or is_deep
-        ):
+        if spec.work.join is Join.PRODUCT:
+            value = b"".join(argv[at + 1 : at + max(2, step - 1)])
+        is_deep = b".." in path and re.search(rb"[\[{]", value)
+        is_spread = re.search(rb"\.\.|[*?:,]", path) and len(value) > SPREAD_BYTES
+        counts = ((len(re.findall(part, path)), most) for part, most in _MOST_OF_PATHS)
+        if is_deep or is_spread or any(count > most for count, most in counts):
             return True
         at += step
     return False
@@ -137,7 +124,7 @@ def _shown(number: float) -> int:
 
 def _fills(spec: CommandSpec) -> bool:
     """Return whether the server fills strings up to a length that the call names."""
-    filling = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS, Lengthening.SKETCH)
+    filling = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS)
     return spec.lengthens is not None and spec.lengthens.how in filling
 
 
@@ -170,20 +157,6 @@ def _lengths(
             yield keys[0], max(map(length, keys[1:]), default=0)
         case Lengthening.COPY:
             yield keys[-1], length(keys[0])
-        case Lengthening.SKETCH:
-            yield keys[0], _sketch_bytes(SKETCHES[spec.name], argv[at:])
-
-
-def _sketch_bytes(forms: str, words: Argv) -> float:
-    """Return the bytes of a sketch with numbers of these forms, at most."""
-    total = 8.0
-    for form, word in zip(forms, words, strict=False):
-        if _FLOAT.fullmatch(word):
-            try:
-                total *= _FORMS[form](float(word))
-            except (ValueError, ArithmeticError):
-                return math.inf
-    return total if total >= 0 else math.inf
 
 
 def _number(word: bytes) -> int:

@@ -72,20 +72,6 @@ else
   bytes = tonumber(argv[place] or '') or 0
   if how == {{ Lengthening.RANGE }} then
     bytes = bytes + #(argv[place + 1] or '')
---% if sketches
-  elseif how == {{ Lengthening.SKETCH }} then
-    bytes = 8
-    for form in string.gmatch(string.match({{ sketches }}, ' ' .. command .. '=(%l+)'), '%l') do
-      local number = place <= stop and find(argv[place], '^[%d.eE+-]+$') and tonumber(argv[place])
-      if number then
-        bytes = bytes * (form == 'n' and number or form == 'd' and number + number * number / 8 or form == 'k' and 1 + (number / 1000) ^ 6
-          or form == 'e' and 2 / number or 1 - math.log(number) * (form == 'p' and 1.5 or 0.125))
-      end
-      place = place + 1
-    end
-    -- NaN is within no bound.
-    if not (bytes >= 0) then bytes = math.huge end
---% endif
   elseif how == {{ Lengthening.BIT }} then
     bytes = math.floor(bytes / 8) + 1
   else

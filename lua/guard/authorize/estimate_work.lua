@@ -214,6 +214,18 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == {{ Bound.PATTERNS }} then
 --% include "authorize/estimate_sort.lua"
 --% endif
+--% if Bound.SKETCH in bounds
+  elseif bound == {{ Bound.SKETCH }} then
+    n = 8
+    for form in string.gmatch(string.match({{ sketches }}, command .. '=(%S+)'), '.') do
+      local given = number(place)
+      place = place + 1
+      n = n * (not given and 1 or form == 'n' and given or form == 'd' and given + given * given / 16 or form == 'e' and 2 / given
+        or 1 - math.log(given) * (form == 'p' and 1.5 or 0.125))
+    end
+    -- NaN and negative numbers are within no bound.
+    if not (n > 0) then n = huge end
+--% endif
 --% if Bound.SAMPLES in bounds
   elseif bound == {{ Bound.SAMPLES }} then
     if last == '0' then
