@@ -131,7 +131,6 @@ TS.RANGE ts - +
 TS.RANGE ts - + AGGREGATION avg 2
 TS.REVRANGE ts - + COUNT 1
 TS.INFO ts
-TS.INFO ts DEBUG
 """
 
 

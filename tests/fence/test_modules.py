@@ -25,6 +25,8 @@ def test_json_of_a_fenced_agent_stays_within_its_grants(stack_server: RealServer
     assert agent.execute_command("JSON.SET", "mem:1", "$", '{"a":1}')
     assert agent.execute_command("JSON.DEL", "mem:1", "$.*") == 1
     assert agent.execute_command("BF.ADD", "mem:b", "a") == 1
+    leash.admin.execute_command("TS.CREATE", "kb:s")
+    assert agent.execute_command("TS.RANGE", "kb:s", "-", "+") == []
     with pytest.raises(keyleash.ClassNotGrantedError):
         agent.execute_command("JSON.GET", "mem:1")
     with pytest.raises(keyleash.ClassNotGrantedError):

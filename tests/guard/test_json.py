@@ -41,7 +41,7 @@ def leash(stack_server: RealServer) -> Leash:
     [
         ("read", "JSON.GET doc:1 $.a"),
         ("read", "JSON.MGET doc:1 doc:2 $.a"),
-        # The length of what a filter finds tells whether a guess was right.
+        # The length of what a filter finds shows whether a guess was right.
         ("read", "JSON.ARRLEN doc:1 $[?(@.secret>5)]"),
         ("read", "JSON.RESP doc:1"),
         ("write", "JSON.SET doc:1 $.a 1"),

@@ -161,10 +161,9 @@ def _fact(name: str, value: Any, arguments: _Arguments, parent: str) -> Any:
     """Return a value of FT.INFO, TS.INFO or TOPK.INFO; *parent* is the map that has it."""
     if name in ("CURSOR_STATS", "DIALECT_STATS", "GC_STATS", "INDEX ERRORS", "INDEX_DEFINITION"):
         return _facts(value, arguments, name)
-    if name in ("CHUNKS", "FIELD STATISTICS"):
-        return [_facts(item, arguments) for item in value]
-    if name == "ATTRIBUTES":
-        return [_attribute(item, arguments) for item in value]
+    if name in ("ATTRIBUTES", "FIELD STATISTICS"):
+        shape = _attribute if name == "ATTRIBUTES" else _facts
+        return [shape(item, arguments) for item in value]
     if name in ("LABELS", "RULES"):
         return {item: rest[0] if name == "LABELS" else rest for item, *rest in value}
     return _double(value) if name.endswith(_DOUBLES) or parent == "GC_STATS" else value
@@ -217,7 +216,7 @@ _VALUES: dict[str, int | None] = {
     **dict.fromkeys(("FIELDS", "INFIELDS", "INKEYS", "PARAMS", "RETURN")),
 }
 """The numbers of values of options of FT.SEARCH; None if the first value says how many follow."""
-_DOUBLES = ("BYTESPERSAMPLE", "DECAY", "MAXVALDIFF", "_AVG", "_INDEXED", "_MB", "_SCORE", "_TIME")
+_DOUBLES = ("DECAY", "MAXVALDIFF", "_AVG", "_INDEXED", "_MB", "_SCORE", "_TIME")
 """How names of doubles in FT.INFO, TS.INFO and TOPK.INFO end."""
 
 

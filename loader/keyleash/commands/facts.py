@@ -184,7 +184,18 @@ TOO_MANY_PATHS = (
     f" select several, without arrays and objects after `..`, and an INDENT of {SPACING_BYTES}"
 )
 
-REFUSED_IF: Mapping[str, tuple[str, ...]] = {"COPY": ("DB",)}
+REFUSED_IF: Mapping[str, tuple[str, ...]] = {
+    "COPY": ("DB",),
+    # A sketch that grows many times over, or whose elements take long; a chunk for each series.
+    "BF.RESERVE": ("EXPANSION",),
+    "BF.INSERT": ("CAPACITY", "ERROR", "EXPANSION"),
+    "CF.RESERVE": ("EXPANSION", "MAXITERATIONS"),
+    **dict.fromkeys(("CF.INSERT", "CF.INSERTNX"), ("CAPACITY",)),
+    **dict.fromkeys(("TS.CREATE", "TS.ALTER", "TS.ADD", "TS.INCRBY", "TS.DECRBY"), ("CHUNK_SIZE",)),
+    # A reply for each interval between two samples, and for each chunk.
+    **dict.fromkeys(("TS.RANGE", "TS.REVRANGE"), ("EMPTY",)),
+    "TS.INFO": ("DEBUG",),
+}
 """Commands refused if they carry one of these option words."""
 
 PATTERNS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("SORT", "SORT_RO"), ("BY", "GET"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from keyleash.commands.facts import (
     CONTAINER,
     INDEXES,
+    MODULE_KEYS,
     NAMED_ONLY,
     NEEDS_ALL_KEYS,
     PATHS,
@@ -86,6 +87,8 @@ def why_argument(spec: CommandSpec, argument: str) -> str:
         return "a guard checks one channel at a time"
     if argument in spec.patterns:
         return NEEDS_ALL_KEYS
+    if argument in spec.refused_if and spec.name in MODULE_KEYS:
+        return f"with {argument} one call may take too much memory or time"
     if argument in spec.refused_if:
         return f"with {argument} it reaches keys beyond those that it names"
     return why_option(argument)

@@ -174,6 +174,8 @@ class Bound(StrEnum):
     REPEATS = "h"  # the number of arguments, and the elements that repeated ones name
     BYTES = "y"  # the length of an argument
     PATTERNS = "t"  # none, and the keys that patterns name count too
+    SKETCH = "b"  # numbers that make a size, by the letters in `work.SKETCHES`
+    SAMPLES = "m"  # COUNT and the samples of a time series, or the bytes of merged sketches
     PATHS = "j"  # JSON paths, and the bytes of new values
 
 

@@ -126,9 +126,6 @@ A deep value stops a server that reads it, so a path has few steps.
 SPREAD_BYTES = 1024
 """Most bytes of the new values where a JSON path may select several."""
 
-PLAIN_DOCUMENT_BYTES = 32 * 1024
-"""Memory of a JSON document up to which reading a part of it is no work."""
-
 DOCUMENT_SHRINKS = 16
 """Memory of a JSON document for a byte of its before-image, up to which one is made."""
 
@@ -142,6 +139,21 @@ JSON_WORK = 0.12
 
 def _each(names: str, work: Work) -> dict[str, Work]:
     return dict.fromkeys(names.split(), work)
+
+
+SKETCHES: Mapping[str, str] = {
+    "BF.RESERVE": "bn",
+    "CF.RESERVE": "n",
+    "CMS.INITBYDIM": "nd",
+    "CMS.INITBYPROB": "ep",
+    "TOPK.RESERVE": "dnd",
+    "TDIGEST.CREATE": "-d",
+}
+"""How the numbers of a call make the size of a sketch: a letter for each, and 8 bytes times all.
+
+`n` is a number, and `d` one of which each element of a later call visits all; `e` is an error, `p`
+and `b` are probabilities.
+"""
 
 
 WORK: Mapping[str, Work] = {
@@ -214,9 +226,17 @@ WORK: Mapping[str, Work] = {
     "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
+    # Sketches and time series. One call makes 64 MB at most within the default bound.
+    **dict.fromkeys(SKETCHES, Work(1 / 256, None, bound=Bound.SKETCH, place=2)),
+    **_each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
+    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES)),
     # JSON.
-    **_each("JSON.GET JSON.MGET", Work(0.025, None, last=0, bound=Bound.PATHS, place=2, default=2)),
-    **_each("JSON.ARRINDEX JSON.ARRPOP", Work(0.025, None, bound=Bound.PATHS, place=2, default=5)),
+    **_each(
+        "JSON.GET JSON.MGET", Work(STRING_WORK, None, last=0, bound=Bound.PATHS, place=2, default=2)
+    ),
+    **_each(
+        "JSON.ARRINDEX JSON.ARRPOP", Work(STRING_WORK, None, bound=Bound.PATHS, place=2, default=5)
+    ),
     "JSON.OBJKEYS": Work(0.03, None, 1, bound=Bound.PATHS, place=2),
     "JSON.RESP": Work(0.3, None, 1, bound=Bound.PATHS, place=2),
     **_each(

@@ -8,7 +8,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from keyleash.commands.facts import LISTS_INDEXES, MAY_REPLICATE, PATHS
+from keyleash.commands.facts import LISTS_INDEXES, MAY_REPLICATE
 from keyleash.compiler.delegation import delegation_values
 from keyleash.compiler.ir import Check, Guard, LimitPlan, Requirement
 from keyleash.compiler.leases import cap_plans, lease_values, shard_values
@@ -51,7 +51,6 @@ _CONSTANTS = {
     "token_kinds_by_command": 8,
     "max_images": MAX_IMAGES,
     "listing": "KEYS",
-    "paths": PATHS,
     "max_event_bytes": MAX_EVENT_BYTES,
     "subject_ring_offset": 3 * DOUBLE,
     "keep_record_us": KEEP_AFTER_EXPIRY_MS * 1000,

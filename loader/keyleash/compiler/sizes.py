@@ -7,7 +7,6 @@ from functools import cache
 from types import SimpleNamespace
 
 from keyleash.commands import CommandSpec
-from keyleash.commands.facts import PATHS
 from keyleash.commands.spec import Bound, Size, Work
 from keyleash.commands.work import (
     DEFAULT_VALUE_BYTES,
@@ -158,7 +157,6 @@ def estimate_script() -> str:
         "estimate.lua",
         plans=plans_of(WORK),
         bounds=frozenset(Bound),
-        paths=PATHS,
         patterns=(),
         batch=False,
         string_units=Text("units"),

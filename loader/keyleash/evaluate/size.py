@@ -41,6 +41,12 @@ from keyleash.policy import Grant, Identity
 _LARGEST = 10**15
 """The largest number that a denial names."""
 
+_MOST_OF_PATHS = (
+    *((rb"(?s).", PATH_BYTES), (rb"\.\.|\?", 1), (rb",", PATH_LISTS), (rb"[.\[]", PATH_STEPS)),
+    *((rb"=~", 0), (rb"\0", 0), (rb"(?s)\A.+\$.*\?|\?.*\$", 0)),
+)
+"""The parts of a JSON path, and how many of each it may have."""
+
 _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 
 
@@ -79,26 +85,17 @@ def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
     step = {"JSON.GET": 1, "JSON.MSET": 3}.get(spec.name, len(argv))
     at = len(argv) - 1 if spec.name == "JSON.MGET" else spec.work.place
     while at < len(argv):
-        path, values = argv[at], argv[at + 1 : at + max(2, step - 1)]
+        path, value = argv[at], b""
         if step == 1 and any(is_option(path, word) for word in ("INDENT", "NEWLINE", "SPACE")):
             if len(b"".join(argv[at + 1 : at + 2])) > SPACING_BYTES:
                 return True
             at, path = at + 1, b""
-        descents, filters = path.count(b".."), path.count(b"?")
-        size = sum(map(len, values)) if spec.work.join is Join.PRODUCT else 0
-        is_deep = descents and size and any({*b"[{"} & {*value} for value in values)
-        is_spread = descents or {*b"*?:,"} & {*path}
-        if (
-            len(path) > PATH_BYTES
-            or descents + filters > 1
-            or path.count(b",") > PATH_LISTS
-            or path.count(b".") + path.count(b"[") > PATH_STEPS
-            or b"=~" in path
-            or b"\0" in path
-            or (filters and b"$" in path[1:])
-            or (is_spread and size > SPREAD_BYTES)
-            or is_deep
-        ):
+        if spec.work.join is Join.PRODUCT:
+            value = b"".join(argv[at + 1 : at + max(2, step - 1)])
+        is_deep = b".." in path and re.search(rb"[\[{]", value)
+        is_spread = re.search(rb"\.\.|[*?:,]", path) and len(value) > SPREAD_BYTES
+        counts = ((len(re.findall(part, path)), most) for part, most in _MOST_OF_PATHS)
+        if is_deep or is_spread or any(count > most for count, most in counts):
             return True
         at += step
     return False

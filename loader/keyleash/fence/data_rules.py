@@ -88,7 +88,9 @@ READ_SIZES: Mapping[str, tuple[str, ...]] = {
 """Commands with which it reads the sizes of keys, by the command of the agent."""
 
 MEASURES = frozenset(
-    name for name, work in WORK.items() if work.size is not None or work.bound is Bound.PATHS
+    name
+    for name, work in WORK.items()
+    if work.size is not None or work.bound in (Bound.PATHS, Bound.SAMPLES)
 )
 """Commands before which it may read the memory usage of keys."""
 
@@ -105,6 +107,7 @@ INSPECT: Mapping[str, tuple[str, ...]] = {
     "XCLAIM": ("XRANGE",),
     **dict.fromkeys(("XRANGE", "XREVRANGE"), ("XRANGE", "XREVRANGE")),
     "XREAD": ("XRANGE",),
+    **dict.fromkeys(("TS.RANGE", "TS.REVRANGE"), ("TS.INFO",)),
     "XREADGROUP": ("XINFO STREAM", "XINFO GROUPS", "XRANGE"),
     **dict.fromkeys(
         ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
@@ -238,7 +241,8 @@ def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[st
         yield READ_INDEX, _reach(spec, grants)
     if spec.subscribes:
         yield UNSUBSCRIBE[spec.name], _reach(spec, grants)
-    readable = Reach(read=patterns_for(grants, {READ}))
+    of_module = spec.name in MODULE_KEYS
+    readable = _reach(spec, grants) if of_module else Reach(read=patterns_for(grants, {READ}))
     before = BEFORE_BLOCKING[spec.waits] if spec.waits else ()
     for helper in (*REREAD.get(spec.name, ()), *before, *INSPECT.get(spec.name, ())):
         # Any permission on a key includes whether it exists.

@@ -87,7 +87,7 @@ weighs = stop > name_at + {{ rule.weigh_over }} or #path > {{ path_steps }} or f
 --% if rule.weigh == "content"
 if not weighs then
   local bytes = redis.pcall('MEMORY', 'USAGE', argv[name_at + 1] or '') or 0
-  weighs = type(bytes) ~= 'number' or bytes > {{ plain_document_bytes }}
+  weighs = type(bytes) ~= 'number' or bytes * {{ string_work }} > {{ work_limit - asking_work - question_work }}
 end
 --% else
 weighs = weighs or #(argv[name_at + 3] or '') + #argv[stop] > {{ spread_bytes }}
