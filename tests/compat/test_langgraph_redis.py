@@ -12,7 +12,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 from compat.conftest import every_way
 from compat.page import Library
-from compat.test_langgraph import CONFIG, graph
+from compat.test_langgraph import graph
 
 LIBRARY = Library(
     "langgraph-checkpoint-redis",
@@ -49,7 +49,7 @@ identities:
 """,
     has_modules=True,
 )
-CONFIG["configurable"]["checkpoint_ns"] = ""
+CONFIG: Any = {"configurable": {"thread_id": "1", "checkpoint_ns": ""}}
 INDEX: Any = {
     "dims": 4,
     "embed": lambda texts: [[float(len(text)), 1.0, 2.0, 3.0] for text in texts],
