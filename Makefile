@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow cluster model servers lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check unit slow cluster model servers stack lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -50,9 +50,14 @@ cluster: $(VENV)/.dev
 model: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m '' tests/model
 
-# All tests on every redis-server and valkey-server on PATH; `make test` takes the first.
-servers: $(VENV)/.dev
+# All tests on every redis-server and valkey-server on PATH, and those of modules; `make test` takes
+# the first.
+servers: $(VENV)/.stack
 	KEYLEASH_SERVERS=all $(BIN)/pytest -n auto -m ''
+
+# Tests on redis-server 8.0 with the modules of Redis Stack: Linux, x86-64.
+stack: $(VENV)/.stack
+	$(BIN)/pytest -n auto -m stack
 
 # The client, with the lowest redis-py that pyproject.toml allows: about a minute; with all tests of
 # clients of clusters (lowest-cluster) two more.
@@ -173,6 +178,10 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install $(PIP) --editable '.[dev]'
 	@touch $(VENV)/.run $@
+
+$(VENV)/.stack: $(VENV)/.dev
+	$(BIN)/python -m pip install $(PIP) --editable '.[stack]'
+	@touch $@
 
 # An environment that has what $(VENV) has, but for what is installed over it.
 define over-dev

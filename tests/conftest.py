@@ -32,6 +32,12 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, len(os.sched_getaffinity(0)) * 3 // 2)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests on a server with modules, for `make stack`."""
+    if "stack_process" in getattr(item, "fixturenames", ()):
+        item.add_marker("stack")
+
+
 def pytest_collection_finish() -> None:
     """Exempt all modules and tests from garbage collection, which would visit them each time."""
     remember_compiled_guards()

