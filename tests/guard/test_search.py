@@ -9,6 +9,8 @@ import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
+from keyleash.audit.undo.key_plans import plan_undo
+from keyleash.errors import NothingToUndoError
 from keyleash.operator.decisions import can_i
 from keyleash.operator.load.activate import load_policy
 from support.fences import FencedLeash
@@ -224,10 +226,31 @@ def test_drop_with_documents_needs_delete_on_them(leash: Leash) -> None:
         assert denied(cleaner.execute_command, "FT.DROPINDEX", "kb", word) == {
             "code": "KEY_NOT_GRANTED", "key": "kb:pub:*",
         }  # fmt: skip
+    for transaction in (True, False):
+        pipe: Any = keeper.pipeline(transaction)
+        pipe.execute_command("FT.DROPINDEX", "kb", "DD").ping()
+        with pytest.raises(keyleash.CommandRefusedError, match="it is a call of its own"):
+            pipe.execute()
     assert keeper.execute_command("FT.DROPINDEX", "kb", "DD") == b"OK"
     assert not leash.admin.exists("kb:pub:1")
+    event = leash.events("keeper")[-1]
+    assert (event["FT.DROPINDEX"], event["documents"]) == ("kb", "1")
     create(leash, "kb", "kb:pub:")
     assert cleaner.execute_command("FT.DROPINDEX", "kb") == b"OK"
+
+
+def test_undo_ignores_indexes_and_reports_deleted_documents(leash: Leash) -> None:
+    """An index is no key, and its events have no before-images."""
+    agent = leash.agent("ann").execute_command
+    agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
+    agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", "x", "TAG")
+    with pytest.raises(NothingToUndoError):
+        plan_undo(leash.store, identity="ann")
+
+    create(leash, "kb", "kb:pub:")
+    leash.agent("keeper").execute_command("FT.DROPINDEX", "kb", "DD")
+    with pytest.raises(NothingToUndoError, match="documents that go with their index"):
+        plan_undo(leash.store, identity="keeper")
 
 
 def test_list_shows_granted_indexes(leash: Leash) -> None:

@@ -126,6 +126,7 @@ OF_ALL_DATABASES = "indexes have keys of all databases, so only database 0 has s
 REFUSED_OPTIONS: Mapping[str, str] = {
     "TEMPORARY": "documents are deleted when such an index expires",
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
+    "DD": "with DD it is a call of its own, whose event has the number of documents",
     "WITHCURSOR": "a guard does not check the reads of a cursor",
     "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes",
     "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix",

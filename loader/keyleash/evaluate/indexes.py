@@ -370,8 +370,8 @@ def _is_enclosed(query: bytes) -> bool:
     arrows = rest.count(b"=>") == len(re.findall(rb"=>\s*{", rest))
     if re.search(rb"[\\\"'\0]", rest) or not arrows or not rest.strip():
         return False
-    rest = re.sub(rb"\[\s*\(([\w+.-]+)\s", rb"[\1 ", rest)
-    rest = re.sub(rb"\s\(([\w+.-]+)\s*\]", rb" \1]", rest)
+    rest = re.sub(rb"\[\s*\(([0-9A-Za-z+.-]+)\s", rb"[\1 ", rest)
+    rest = re.sub(rb"\s\(([0-9A-Za-z+.-]+)\s*\]", rb" \1]", rest)
     for _ in range(64):
         for pair in (rb"\([^][(){}]*\)", rb"{[^][(){}]*}", rb"\[[^][(){}]*\]"):
             rest = re.sub(pair, b"x", rest)

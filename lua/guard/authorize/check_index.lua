@@ -1,6 +1,6 @@
 -- check_index: deny a search index that is not granted, or whose documents may be keys that are not.
 -- in:  name_at, stop, argv, command, bindings, mask, narrow, record, made, dropped, spent
--- out: amount, code, detail, documents, dropped, instead, key, made, matched, reason, restore, value,
+-- out: amount, code, detail, documents, doomed, dropped, instead, key, made, matched, reason, restore, value,
 --      work
 --
 -- Each prefix of the index must lie within a readable pattern that ends with `*`, if the policy forces no
@@ -106,7 +106,12 @@ if name_at < stop and not code then
 --% if rule.index.command == "FT.SEARCH" or rule.index.command == "FT.AGGREGATE"
 --% include "authorize/bound_search.lua"
 --% elif rule.index.command == "FT.DROPINDEX"
-    if name_at + 1 < stop then cost = documents * {{ document_work }} end
+    if name_at + 1 < stop then
+      cost, doomed = documents * {{ document_work }}, documents
+--% if batch_work
+      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' DD'
+--% endif
+    end
 --% endif
     work = {{ search_work }} + cost
     if not code and not (work <= left) then
