@@ -277,10 +277,9 @@ def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
 
 def _created(options: Sequence[Option] | bytes) -> Sequence[bytes]:
     """Return the prefixes of an FT.CREATE."""
-    known = () if isinstance(options, bytes) else options
-    prefixes = [prefix for name, words in known if name == "PREFIX" for prefix in words[1:]]
-    is_open = not prefixes or any(name == "PREFIX" and len(words) == 1 for name, words in known)
-    return [*prefixes, b""] if is_open else prefixes
+    named = [] if isinstance(options, bytes) else options
+    lists = [words[1:] or [b""] for name, words in named if name == "PREFIX"]
+    return [prefix for words in lists for prefix in words] or [b""]
 
 
 def _stored(info: Mapping[str, Any] | None) -> Sequence[bytes]:
