@@ -9,6 +9,8 @@ import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
+from keyleash.audit.undo.key_plans import plan_undo
+from keyleash.errors import NothingToUndoError
 from keyleash.operator.decisions import can_i
 from keyleash.operator.load.activate import load_policy
 from support.fences import FencedLeash
@@ -231,10 +233,31 @@ def test_drop_with_documents_needs_delete_on_them(leash: Leash) -> None:
         assert denied(cleaner.execute_command, "FT.DROPINDEX", "kb", word) == {
             "code": "KEY_NOT_GRANTED", "key": "kb:pub:*",
         }  # fmt: skip
+    for transaction in (True, False):
+        pipe: Any = keeper.pipeline(transaction)
+        pipe.execute_command("FT.DROPINDEX", "kb", "DD").ping()
+        with pytest.raises(keyleash.CommandRefusedError, match="it is a call of its own"):
+            pipe.execute()
     assert keeper.execute_command("FT.DROPINDEX", "kb", "DD") == b"OK"
     assert not leash.admin.exists("kb:pub:1")
+    event = leash.events("keeper")[-1]
+    assert (event["FT.DROPINDEX"], event["documents"]) == ("kb", "1")
     create(leash, "kb", "kb:pub:")
     assert cleaner.execute_command("FT.DROPINDEX", "kb") == b"OK"
+
+
+def test_undo_ignores_indexes_and_reports_deleted_documents(leash: Leash) -> None:
+    """An index is no key, and its events have no before-images."""
+    agent = leash.agent("ann").execute_command
+    agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
+    agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", "x", "TAG")
+    with pytest.raises(NothingToUndoError):
+        plan_undo(leash.store, identity="ann")
+
+    create(leash, "kb", "kb:pub:")
+    leash.agent("keeper").execute_command("FT.DROPINDEX", "kb", "DD")
+    with pytest.raises(NothingToUndoError, match="documents that go with their index"):
+        plan_undo(leash.store, identity="keeper")
 
 
 def test_list_shows_granted_indexes(leash: Leash) -> None:
@@ -391,12 +414,119 @@ def test_documents_of_a_search_are_work(leash: Leash) -> None:
         assert denied(agent, *words)["code"] == "WORK_TOO_LARGE"
         assert not can_i(leash.store, "ann", *map(str, words))
     assert len(agent("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t", "LIMIT", 0, 100)) == 101
-    searches: Any = leash.agent("ann").pipeline(transaction=False)
+    many: Any = leash.agent("ann").pipeline(transaction=False)
     for _ in range(20):
-        searches.execute_command("FT.SEARCH", "kb", "*", "LIMIT", 0, 1000)
-    replies: Any = searches.execute(raise_on_error=False)
+        many.execute_command("FT.SEARCH", "kb", "*", "LIMIT", 0, 1000)
+    replies = many.execute(raise_on_error=False)
     assert isinstance(replies[0], list)
     assert isinstance(replies[-1], keyleash.WorkTooLargeError)
+
+
+SHARED: dict[str, Any] = {
+    "grants": [
+        {
+            "allow": ["read"],
+            "indexes": [
+                {"name": "tags", "where": {"agent": "{agent}"}},
+                {"name": "numbers", "where": {"own": "{own}"}},
+                {"name": "both", "where": {"agent": "ann", "own": "1"}},
+            ],
+        }
+    ],
+    "deny": [{"keys": ["hr:*"]}],
+    "token": {"bound": True},
+}
+
+
+@pytest.fixture
+def shared(leash: Leash) -> Leash:
+    """Indexes of documents of two agents, `ann` with the number 1 and `bob` with 2."""
+    leash.load(one=SHARED)
+    fields = ("agent", "TAG", "own", "NUMERIC", "t", "TEXT", "plain", "TEXT")
+    for i in range(6):
+        own = {"agent": ["ann", "bob"][i % 2], "own": i % 2 + 1, "plain": ["ann", "bob"][i % 2]}
+        leash.admin.hset(f"all:{i}", mapping={**own, "t": "hello"})
+    for name in ("tags", "numbers", "both"):
+        leash.admin.execute_command("FT.CREATE", name, "PREFIX", 1, "all:", "SCHEMA", *fields)
+        while leash.admin.ft(name).info()["indexing"]:
+            pass
+    return leash
+
+
+ANN = [b"all:0", b"all:2", b"all:4"]
+
+
+def bound(leash: Leash, **bind: str) -> Callable[..., Any]:
+    return leash.client(leash.issue("one", bind=bind).token).execute_command
+
+
+def test_filter_of_the_policy_shows_the_documents_of_one_agent(shared: Leash) -> None:
+    """Grants need not cover the prefix; the values are those that the token is bound to."""
+    ann, first, free = bound(shared, agent="ann"), bound(shared, own="1"), bound(shared)
+
+    for query in ("*", "hello", "hello | -hello", "@t:(hello)", "-@agent:{bob}", "@own:[(0 (9]"):
+        for call, index in ((ann, "tags"), (first, "numbers"), (free, "both")):
+            count, *keys = call("FT.SEARCH", index, query, "NOCONTENT")
+            assert (count, sorted(keys)) == (3, ANN), (index, query)
+            count, *rows = call("FT.AGGREGATE", index, query, "LOAD", 1, "@plain", "LIMIT", 0, 9)
+            assert {row[row.index(b"plain") + 1] for row in rows} == {b"ann"}, (index, query)
+    assert ann("FT.SEARCH", "tags", "@agent:{bob}") == [0]
+    assert ann("FT.SEARCH", "tags", "@own:[2 2]", "LIMIT", 0, 0) == [0]
+    assert ann("FT.AGGREGATE", "tags", "*", "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n",
+               "LIMIT", 0, 9)[1] == [b"n", b"3"]  # fmt: skip
+
+
+def test_filter_without_a_fitting_value_denies(shared: Leash) -> None:
+    """A tag is equal in any case; a token without the binding has no value."""
+    refused = {"code": "INDEX_NOT_GRANTED", "index": "tags"}
+    assert denied(bound(shared), "FT.SEARCH", "tags", "*") == refused
+    assert denied(bound(shared, agent="Ann"), "FT.SEARCH", "tags", "*") == refused
+    assert denied(bound(shared, agent="a|b"), "FT.SEARCH", "tags", "*") == refused
+    assert denied(bound(shared, own="1e0"), "FT.SEARCH", "numbers", "*")["index"] == "numbers"
+    other = {**refused, "by": "token"}
+    assert denied(bound(shared, own="1"), "FT.SEARCH", "tags", "*") == other
+    shared.admin.execute_command("FT.DROPINDEX", "tags")
+    create(shared, "tags", "all:")
+    assert denied(bound(shared, agent="ann"), "FT.SEARCH", "tags", "*") == refused
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("hello) | (hello",), "brackets and quotes"),
+        (("(hello",), "brackets and quotes"),
+        (("[)(]",), "brackets and quotes"),
+        (('hello "',), "brackets and quotes"),
+        (("hello\\",), "brackets and quotes"),
+        (("hello => hello",), "brackets and quotes"),
+        (("*", "WITHSCORES"), "words of other documents"),
+        (("*", "EXPLAINSCORE"), "words of other documents"),
+    ],
+)
+def test_query_that_may_leave_its_filter_is_denied(
+    shared: Leash, words: tuple[str, ...], reason: str
+) -> None:
+    """It stands in parentheses beside the filter."""
+    with pytest.raises(keyleash.CommandRefusedError, match=reason):
+        bound(shared, agent="ann")("FT.SEARCH", "tags", *words)
+
+
+def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:
+    """Libraries look at FT.INFO; other agents have documents in the index."""
+    ann = bound(shared, agent="ann")
+
+    assert ann("FT.INFO", "tags")[::2] == [
+        b"index_name", b"index_options", b"index_definition", b"attributes",
+    ]  # fmt: skip
+    assert ann("FT._LIST") == [b"tags"]
+    assert denied(ann, "FT.AGGREGATE", "tags", "*")["work"] == str(10**15)
+    shared.admin.execute_command("FT.DROPINDEX", "tags")
+    create(shared, "tags", "hr:")
+    assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
+    for name in ("keyleash:", "k"):
+        shared.admin.execute_command("FT.DROPINDEX", "tags")
+        create(shared, "tags", name)
+        assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
 
 
 def test_database_without_searches_refuses_them(leash: Leash) -> None:

@@ -230,3 +230,54 @@ def test_searches_reveal_no_key_that_the_token_may_not_read(leash: Leash) -> Non
         assert codes[code, None] > 5
         assert codes[code, "token"] > 0
     assert codes["KEY_DENIED", None] > 5
+
+
+WORDS = [
+    *["PREFIX"] * 6, "prefix", "PREFIX\0", "1", "1", "2", "0", "01", "1e0", "+1", "-1", "3", "a:",
+    "a:x", "b", "hr:", "", "a:\0", "SCHEMA", "ON", "HASH", "JSON", "TEMPORARY", "STOPWORDS",
+    "FILTER", "@n>1", "LANGUAGE", "english", "LANGUAGE_FIELD", "SCORE", "0.5", "SCORE_FIELD",
+    "PAYLOAD_FIELD",
+    "NOHL", "NOFREQS", "MAXTEXTFIELDS", "NOOFFSETS", "NOFIELDS", "SKIPINITIALSCAN", "INDEXALL",
+    "ENABLE", "ASYNC", "TEXT",
+]  # fmt: skip
+
+
+def options(random: Random) -> list[str]:
+    """Return options of an FT.CREATE: some that fit together, then some edits."""
+    prefixes = random.choices(
+        ["a:", "a:x", "b", "hr:", "", "PREFIX", "SCHEMA"], k=random.choice([1, 1, 2])
+    )
+    rest = random.sample(["NOHL", "NOFREQS", "ON HASH", "STOPWORDS 0", "LANGUAGE english"], 2)
+    parts = [["PREFIX", str(len(prefixes)), *prefixes], *(item.split() for item in rest)]
+    if random.random() < 0.3:
+        parts.append(["PREFIX", "1", random.choice(["a:", "hr:", ""])])
+    random.shuffle(parts)
+    words = [word for part in parts for word in part]
+    for _ in range(random.choice([0, 0, 1, 2])):
+        at = random.randrange(len(words) + 1)
+        words[at : at + random.choice([0, 1])] = [random.choice(WORDS)] * random.choice([0, 1, 1])
+    return words
+
+
+def test_prefixes_that_a_guard_reads_are_those_of_the_index(leash: Leash) -> None:
+    """Whatever the arguments of FT.CREATE, an index that a guard lets be made has no other keys."""
+    body = {"grants": [{"allow": ["read", "write"], "keys": ["a:*", "b*"], "indexes": ["ix"]}]}
+    document = policy(one=body)
+    leash.load(document)
+    identity = parse_policy(document, file="p", commands=None).identities[0]
+    token, made, random = leash.issue("one").token, Counter[str](), Random(1)
+    for _ in range(500 * FACTOR):
+        argv = ["FT.CREATE", "ix", *options(random), *SCHEMA]
+        reply = leash.call("one", token, *argv)
+        words = [word.encode() for word in argv]
+        expected = decide(identity, leash.server.table, words, [], ModelState(), 0)
+        assert decision_of(reply) == expected, argv
+        made[str(reply if reply == b"OK" else expected.code)] += 1
+        if reply == b"OK":
+            info = leash.admin.execute_command("FT.INFO", "ix")
+            prefixes = info[b"index_definition"][b"prefixes"]
+            assert all(prefix.startswith((b"a:", b"b")) for prefix in prefixes), (argv, prefixes)
+            leash.admin.execute_command("FT.DROPINDEX", "ix")
+    print(made)
+    assert len(made) > 3
+    assert made["b'OK'"] > 50

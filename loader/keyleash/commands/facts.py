@@ -132,9 +132,15 @@ OF_ALL_DATABASES = "indexes have keys of all databases, so only database 0 has s
 REFUSED_OPTIONS: Mapping[str, str] = {
     "TEMPORARY": "documents are deleted when such an index expires",
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
+    "DD": "with DD it is a call of its own, whose event has the number of documents",
     "WITHCURSOR": "a guard does not check the reads of a cursor",
     "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes",
     "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix",
+    "BRACKETS": "with a filter of the policy, brackets and quotes of a query stand in pairs",
+    **dict.fromkeys(
+        ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES"),
+        "with a filter of the policy, scores would count words of other documents",
+    ),
     "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours",
     "INKEYS": f"a search has at most {MAX_INKEYS} keys",
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"

@@ -211,7 +211,7 @@ def _command_values(guard: Guard) -> dict[str, object]:
         "declared": _declared(guard),
         "often_ruled": frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
         "has_indexes": any(rule.index for rule in guard.rules),
-        "index_listed": next((i.names for i in indexes if i.command == LISTS_INDEXES), ()),
+        "index_listed": next((i.every_name for i in indexes if i.command == LISTS_INDEXES), ()),
         "scan_check": next((rule.check for rule in guard.rules if rule.scan), None),
         "one_check": len(guard.checks) == 1,
         "checks_differ": any(rule.rest != rule.check for rule in guard.rules),

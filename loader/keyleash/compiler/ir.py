@@ -44,12 +44,13 @@ class Captured:
     """The captures of a pattern, which the bindings of a token are compared with.
 
     Attributes:
-        segments: The name of each capture, and an anchored Lua pattern that captures its segment.
+        segments: The name of each capture, an anchored Lua pattern that captures its segment, and
+            whether it is a value of a filter, of which the text has no segment.
         start: The literal text before a final `*` or up to it, with each name between two bytes
             0xFF, which no pattern and no binding has.
     """
 
-    segments: tuple[tuple[str, bytes], ...]
+    segments: tuple[tuple[str, bytes, bool], ...]
     start: bytes
 
 
@@ -107,6 +108,17 @@ class ScanPlan:
     beginnings: tuple[Matcher, ...]
 
 
+class FilteredIndex(NamedTuple):
+    """A granted index, and the fields that its searches are filtered by.
+
+    Attributes:
+        where: Each field with its value, or with a Lua pattern that finds it in a token's record.
+    """
+
+    name: Matcher
+    where: tuple[tuple[str, str, str], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class IndexPlan:
     """The search indexes that a command may use.
@@ -116,16 +128,22 @@ class IndexPlan:
         class_: The class that it needs on them.
         options: The options that it may have, as `facts.INDEX_OPTIONS` lists them.
         names: The granted indexes.
-        opens: The readable patterns that end with `*`: one finds each prefix of the index.
-        deleted: The same of patterns with `delete`, for documents that a call deletes.
+        opens: The patterns that end with `*` and find each prefix of the index: those with `read`;
+            and those with `delete`, if the call has one more word.
+        filtered: The granted indexes with a filter.
     """
 
     command: str
     class_: OperationClass
     options: str
     names: tuple[Matcher, ...]
-    opens: tuple[Matcher, ...]
-    deleted: tuple[Matcher, ...] = ()
+    opens: tuple[tuple[Matcher, ...], ...]
+    filtered: tuple[FilteredIndex, ...] = ()
+
+    @property
+    def every_name(self) -> tuple[Matcher, ...]:
+        """Return the granted indexes with and without a filter."""
+        return (*self.names, *(item.name for item in self.filtered))
 
 
 @dataclass(frozen=True, slots=True)

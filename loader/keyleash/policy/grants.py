@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import UNCHECKED, is_unchecked
 from keyleash.commands.spec import CHANGING
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import Deny, Grant, Identity, TtlRule, ValueRules
+from keyleash.policy.model import Deny, Grant, Identity, Pattern, TtlRule, ValueRules
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
+from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema import GRANT, check_distinct, check_not_empty
 from keyleash.policy.scripts import ScriptReader
@@ -183,12 +186,38 @@ def _read_grant(
         except_=() if except_ is None else names.read(except_),
         # No limit counts by the captures of a channel pattern.
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
-        indexes=read_patterns("indexes", entry.get("indexes"), problems, captures_count=False),
+        indexes=_read_indexes(entry.get("indexes"), problems),
         image_bytes=read_image_bytes(entry.get("before_images"), problems),
         values=_read_values(entry.get("values"), problems),
         scripts=scripts.grant(entry.get("scripts")),
         span=entry.span,
     )
+
+
+_WHERE = re.compile(r"[A-Za-z_]\w*=(\{[a-z_][a-z0-9_]*\}|[\w.@-]+)", re.ASCII)
+
+
+def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, ...]:
+    if node is not None:
+        check_not_empty("indexes", node, problems)
+    indexes: list[Pattern] = []
+    for entry in node.entries if node else ():
+        name, where = entry.get("name") or entry, entry.get("where")
+        values = where.fields if where else {}
+        pairs = tuple((field, value.source) for field, value in values.items())
+        for field, value in values.items():
+            if not _WHERE.fullmatch(f"{field}={value.source}"):
+                problems.add(
+                    "bad-filter",
+                    f"{quote(f'{field}={value.source}')} cannot be a filter",
+                    value.span,
+                    "write a name, and letters, digits and `_.@-`, or the capture of a binding",
+                )
+        pattern = problems.attempt(partial(parse_pattern, name.source, name.span, "index"))
+        if pattern is not None:
+            text = f" where {', '.join(map('='.join, pairs))}" if pairs else ""
+            indexes.append(replace(pattern, source=pattern.source + text, where=pairs))
+    return tuple(indexes)
 
 
 def _read_values(node: YamlNode | None, problems: Problems) -> ValueRules:

@@ -46,17 +46,26 @@ class Pattern:
     """A pattern of keys or channels: `source` as written, `parts` with adjacent literals joined.
 
     Each `:`-separated segment has at most one capture, and the segment of the final `*` has
-    none, so matching takes time linear in the text.
+    none, so matching takes time linear in the text. Searches of an index return documents alone
+    whose fields have the values of `where`, of which `{name}` is the binding of the token.
     """
 
     source: str
     parts: tuple[PatternPart, ...]
     span: Span | None = field(default=None, compare=False, repr=False)
+    where: tuple[tuple[str, str], ...] = ()
 
     @property
     def captures(self) -> tuple[str, ...]:
         """Names of the captures, in order."""
-        return tuple(part.name for part in self.parts if isinstance(part, Capture))
+        names = (part.name for part in self.parts if isinstance(part, Capture))
+        values = (name for _, value in self.where if (name := capture_in(value)))
+        return (*dict.fromkeys((*names, *values)),) if self.where else tuple(names)
+
+
+def capture_in(value: str) -> str:
+    """Return the name of the capture that a value of a filter is; empty for a literal."""
+    return value[1:-1] if value.startswith("{") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -581,6 +590,11 @@ class Identity:
         A hundred more leave room for the words of the call and for the estimate itself.
         """
         return float(f"{self.work / (self.strings + 100):.4g}")
+
+    @property
+    def filters_indexes(self) -> bool:
+        """Return whether some search returns documents that no grant covers."""
+        return any(index.where for grant in self.grants for index in grant.indexes)
 
     @property
     def scripts(self) -> tuple[Script, ...]:

@@ -7,7 +7,7 @@
 --      passed_writes, readers, restores, runs, searches, spent, stop, unheard, works
 if restore then
   restores = restores or {}
---% if index_listed
+--% if has_indexes
   restores[n] = restore
 --% else
   restores[n] = true

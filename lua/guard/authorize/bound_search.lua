@@ -1,5 +1,5 @@
 -- bound_search: deny a search that may take too much, and write the call that runs in its place.
--- in:  argv, name_at, stop, command, options, documents, left
+-- in:  argv, name_at, stop, command, options, documents, left, filter, kinds
 -- out: code, cost, detail, documents, instead, value
 --
 -- Forced words stand right behind the query, where no count of the caller's words can take them.
@@ -13,6 +13,11 @@ elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") > {{ 
   broken = 'TERMS'
 end
 instead = { argv[name_at], argv[name_at + 1], query, 'TIMEOUT', {{ text(search_ms) }} }
+--% if rule.index.filtered
+if filter then
+--% include "authorize/force_filter.lua"
+end
+--% endif
 local shift = #instead - 2 - name_at
 for at = name_at + 3, stop do instead[at + shift] = argv[at] end
 local steps, formats, params, limit_at, unit = 0, 0, {}, nil, {{ document_work }}
@@ -21,6 +26,11 @@ unit = {{ hit_work }}
 --% endif
 for i = 1, #options do
   local word, at, width = unpack(options[i])
+--% if rule.index.filtered
+  -- Scores count the words of all documents.
+  if filter and (word == 'WITHSCORES' or word == 'EXPLAINSCORE' or word == 'ADDSCORES') then broken = word end
+  if filter and word == 'DIALECT' and not find(argv[at + 1], '^[234]$') then instead[at + 1 + shift] = '2' end
+--% endif
   if word == 'TIMEOUT' and not (number(at + 1) > 0 and number(at + 1) <= {{ search_ms }}) then
     instead[at + 1 + shift] = {{ text(search_ms) }}
   elseif word == 'LIMIT' then
@@ -47,7 +57,9 @@ for near in string.gmatch(query, '[kK][nN][nN]%s*([^%s%]@]*)') do
 end
 -- Without a query the arity is wrong, and that is the command's own error.
 if name_at + 1 >= stop then instead = nil end
-if broken then
+if code then
+  -- By force_filter.
+elseif broken then
   code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. broken
 else
   local first, rows = 0, 10

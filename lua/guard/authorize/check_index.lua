@@ -1,10 +1,11 @@
 -- check_index: deny a search index that is not granted, or whose documents may be keys that are not.
 -- in:  name_at, stop, argv, command, bindings, mask, narrow, record, made, dropped, spent
--- out: amount, code, detail, documents, dropped, instead, key, made, matched, reason, restore, value,
+-- out: amount, code, detail, documents, doomed, dropped, instead, key, made, matched, reason, restore, value,
 --      work
 --
--- Each prefix of the index must lie within a readable pattern that ends with `*`, and no denied key
--- may begin with it. Others may change an index between calls, so its prefixes are read in each.
+-- Each prefix of the index must lie within a readable pattern that ends with `*`, if the policy forces no
+-- filter, and no denied key may begin with it. Others may change an index between calls, so its
+-- prefixes are read in each.
 --% with class = rule.index.class_, bit = {"read": 1, "write": 2, "delete": 4}[rule.index.class_]
 --% if bound_tokens
 if bindings and mask % {{ 2 * bit }} < {{ bit }} then
@@ -16,27 +17,31 @@ end
 restore = 'indexes'
 --% else
 if name_at < stop and not code then
-  local matched, prefixes, options, documents, cost = false, {}, {}, 0, 0
+  local matched, prefixes, options, kinds, filter, documents, cost = false, {}, {}, {}, nil, 0, 0
   key = argv[name_at + 1]
---% with indexes = rule.index.names
+--% with indexes = rule.index.every_name
 --% include "authorize/match_index.lua"
 --% endwith
-  if not code then
+--% if rule.index.filtered
+--% include "authorize/find_filter.lua"
+--% if rule.index.command == "FT.INFO"
+  restore = filter and 'info'
+--% endif
+--% endif
 --% if rule.index.options
+  if not code then
 --% include "authorize/read_options.lua"
+  end
 --% endif
---% if rule.index.command == "FT.CREATE" or rule.index.command == "FT.ALTER"
-    if not code then
---% include "authorize/check_vectors.lua"
-    end
---% endif
-    if not code then
+  if not code then
 --% if rule.index.command == "FT.CREATE"
 --% include "authorize/read_create.lua"
 --% else
 --% include "authorize/read_index.lua"
 --% endif
-    end
+--% if rule.index.command == "FT.CREATE" or rule.index.command == "FT.ALTER"
+--% include "authorize/check_vectors.lua"
+--% endif
 --% if checks_ahead
 --% if rule.index.command == "FT.CREATE"
     made[key] = made[key] or {}
@@ -53,34 +58,42 @@ if name_at < stop and not code then
   end
   local index = key
   for i = 1, code and 0 or #prefixes do
-    key, matched = prefixes[i], false
---% with matchers = rule.index.opens
---% include "authorize/match_any.lua"
---% endwith
---% if rule.index.command == "FT.DROPINDEX"
-    -- With DD the documents go too.
-    if matched and name_at + 1 < stop then
+    key = prefixes[i]
+--% for opens in rule.index.opens
+    -- With DD the documents go too, and those need the second list.
+    if not (code or filter) and name_at + {{ loop.index }} <= stop then
       matched = false
---% with matchers = rule.index.deleted
+--% with matchers = opens
 --% include "authorize/match_any.lua"
 --% endwith
-    end
---% endif
-    if not matched then code, detail, value = 'KEY_NOT_GRANTED', 'key', key .. '*' end
---% if index_excluded
-    local function meets(beginning)
-      local least = math.min(#beginning, #key)
-      return string.sub(beginning, 1, least) == string.sub(key, 1, least)
-    end
---% for item in index_excluded
-    if not code and meets({{ item.beginning }}) then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', {{ item.source }} end
---% endfor
---% endif
+      if not matched then code, detail, value = 'KEY_NOT_GRANTED', 'key', key .. '*' end
 --% if bound_tokens
-    if bindings and not code then
---% include "authorize/check_bound_prefix.lua"
+      if bindings and bindings > 0 and not code then
+        local match = string.match
+        matched = false
+--% with matchers = opens | selectattr("captured") | list, binding = true
+--% include "authorize/match_any.lua"
+--% endwith
+        if not matched then code, detail, value, amount = 'KEY_NOT_GRANTED', 'key', key .. '*', ' by=token' end
+      end
+--% endif
+    end
+--% endfor
+--% if bound_tokens
+    if bindings and narrow > 0 and not code then
+--% with starts = true
+--% include "authorize/match_narrow.lua"
+--% endwith
+      if not matched then code, detail, value, amount = 'KEY_NOT_GRANTED', 'key', key .. '*', ' by=token' end
     end
 --% endif
+--% for item in index_excluded
+    if not code then
+      local beginning = {{ item.beginning }}
+      local least = math.min(#beginning, #key)
+      if string.sub(beginning, 1, least) == string.sub(key, 1, least) then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', {{ item.source }} end
+    end
+--% endfor
     if code then key = value break end
     key = index
   end
@@ -93,7 +106,12 @@ if name_at < stop and not code then
 --% if rule.index.command == "FT.SEARCH" or rule.index.command == "FT.AGGREGATE"
 --% include "authorize/bound_search.lua"
 --% elif rule.index.command == "FT.DROPINDEX"
-    if name_at + 1 < stop then cost = documents * {{ document_work }} end
+    if name_at + 1 < stop then
+      cost, doomed = documents * {{ document_work }}, documents
+--% if batch_work
+      code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' DD'
+--% endif
+    end
 --% endif
     work = {{ search_work }} + cost
     if not code and not (work <= left) then

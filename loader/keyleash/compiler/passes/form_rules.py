@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
@@ -12,6 +12,7 @@ from keyleash.commands.facts import INDEX_OPTIONS
 from keyleash.commands.spec import Bound, Needs, OptionKey, Subscribes
 from keyleash.compiler.ir import (
     Check,
+    FilteredIndex,
     Governing,
     Guard,
     IndexPlan,
@@ -26,7 +27,7 @@ from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, captured, matcher
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
-from keyleash.policy.model import AnySuffix, Grant, Literal
+from keyleash.policy.model import AnySuffix, Grant, Literal, Pattern, capture_in
 from keyleash.policy.patterns import beginning, is_open
 
 _SCAN = OperationClass.SCAN
@@ -53,6 +54,7 @@ class _Grant:
     wholes: tuple[Matcher, ...]
     beginnings: tuple[Matcher, ...]
     indexes: tuple[Matcher, ...]
+    filtered: tuple[FilteredIndex, ...]
     opens: tuple[Matcher, ...]
 
 
@@ -112,7 +114,14 @@ def _grant(
             )
             for item in prefixed
         ),
-        indexes=placeholders.of(matcher(item, bound=bound) for item in grant.indexes),
+        indexes=placeholders.of(
+            matcher(item, bound=bound) for item in grant.indexes if not item.where
+        ),
+        filtered=tuple(
+            FilteredIndex(placeholders.of([matcher(item, bound=bound)])[0], tuple(_where(item)))
+            for item in grant.indexes
+            if item.where
+        ),
         opens=placeholders.of(
             item for key, item in zip(grant.keys, matchers, strict=True) if is_open(key)
         ),
@@ -272,18 +281,27 @@ def _scan(effective: Sequence[_Grant]) -> ScanPlan:
 def _index(grants: Sequence[_Grant], usage: Usage) -> IndexPlan:
     name, cls = usage.spec.name, usage.spec.index
     assert cls is not None  # noqa: S101 - the caller asked
-    admitting = [grants[i] for i in usage.admitting]
-    deletes = name == "FT.DROPINDEX"
+    giving = [grants[i] for i in usage.grants if cls in grants[i].allow]
+    needs = (OperationClass.READ, *([cls] if cls is OperationClass.DELETE else ()))
     return IndexPlan(
         command=name,
         class_=cls,
         options=INDEX_OPTIONS.get(name, ""),
-        names=_distinct(grants[i].indexes for i in usage.grants if cls in grants[i].allow),
-        opens=_distinct(item.opens for item in admitting if OperationClass.READ in item.allow),
-        deleted=_distinct(
-            item.opens for item in admitting if deletes and OperationClass.DELETE in item.allow
+        names=_distinct(item.indexes for item in giving),
+        opens=tuple(
+            _distinct(grants[i].opens for i in usage.admitting if need in grants[i].allow)
+            for need in needs
+        ),
+        filtered=tuple(
+            filtered for item in giving for filtered in item.filtered if cls is OperationClass.READ
         ),
     )
+
+
+def _where(pattern: Pattern) -> Iterator[tuple[str, str, str]]:
+    for field, value in pattern.where:
+        name = capture_in(value)
+        yield field, value, f":{name}=([^:]*):" if name else ""
 
 
 def _distinct(several: Iterable[Iterable[Matcher]]) -> tuple[Matcher, ...]:
@@ -357,8 +375,10 @@ class _Placeholders:
         index = rule.index and replace(
             rule.index,
             names=self.real(rule.index.names),
-            opens=self.real(rule.index.opens),
-            deleted=self.real(rule.index.deleted),
+            opens=tuple(map(self.real, rule.index.opens)),
+            filtered=tuple(
+                FilteredIndex(self.real([item.name])[0], item.where) for item in rule.index.filtered
+            ),
         )
         scan = rule.scan and ScanPlan(self.real(rule.scan.wholes), self.real(rule.scan.beginnings))
         return replace(

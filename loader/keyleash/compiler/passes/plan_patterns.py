@@ -9,13 +9,16 @@ from keyleash.compiler.ir import Exclusion, Guard, Matcher, PatternPlan, Usage
 from keyleash.compiler.passes.protect_control_keys import control_patterns
 from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Pattern
-from keyleash.policy.patterns import beginning, ending, is_open
+from keyleash.policy.patterns import beginning, ending, is_open, keys_under
+from keyleash.store.keyspace import CONTROL_PREFIX
 
 
 def plan_patterns(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `patterns`: one plan for all commands with the same granted patterns."""
     if any(usage.spec.index for usage in guard.usages):
-        guard = replace(guard, index_excluded=tuple(map(_exclusion, _denied(guard))))
+        protected = [keys_under(CONTROL_PREFIX.encode())] if guard.identity.filters_indexes else []
+        denied = dict.fromkeys([*_denied(guard), *protected])
+        guard = replace(guard, index_excluded=tuple(map(_exclusion, denied)))
     names: dict[tuple[Matcher, ...], list[str]] = {}
     for usage in guard.usages:
         if usage.spec.patterns and usage.missing is None:
