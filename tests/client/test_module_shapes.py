@@ -134,9 +134,7 @@ TS.INFO ts
 """
 
 
-CHANGES = re.compile(
-    r"'(number_of_uses|total_indexing_time|Memory usage|memoryUsage)'[:,] b?'?[\d.e-]+"
-)
+CHANGES = re.compile(r"'(Memory usage|memoryUsage)'[:,] \d+")
 """What differs from one time to the next."""
 
 
@@ -151,7 +149,7 @@ def words_of(text: str) -> list[list[bytes]]:
 def test_replies_of_modules_are_shaped_as_servers_shape_them(
     stack_server: RealServer, decoded: bool
 ) -> None:
-    """Each call is made in both protocols, on the same data; also a NaN is equal here."""
+    """Each call is made in both protocols, on the same data."""
     in_resp2, in_resp3 = (
         replies_in(stack_server, stack_server.client(**options(decoded, protocol)))
         for protocol in (2, 3)
@@ -192,12 +190,26 @@ def options(decoded: bool, protocol: int) -> dict[str, Any]:
 
 
 def differing(replies: list[Any], others: list[Any]) -> dict[bytes, Any]:
-    calls = map(b" ".join, words_of(CALLS))
     return {
-        call: (reply, other)
-        for call, reply, other in zip(calls, replies, others, strict=True)
-        if CHANGES.sub("", repr(reply)) != CHANGES.sub("", repr(other))
+        b" ".join(words): (reply, other)
+        for words, reply, other in zip(words_of(CALLS), replies, others, strict=True)
+        if comparable(words, reply) != comparable(words, other)
     }
+
+
+def comparable(words: list[bytes], reply: Any) -> str:
+    """Return a reply as text, in which an error and a NaN are equal to others of the same text."""
+    if words[0] != b"FT.INFO":
+        return CHANGES.sub("", repr(reply))
+    # Statistics of an index change by themselves.
+    return repr(reply).partition("num_docs")[0] + repr(outline(reply))
+
+
+def outline(value: Any) -> Any:
+    """Return the names in a reply, and the types of its values."""
+    if isinstance(value, dict):
+        return {name: outline(item) for name, item in value.items()}
+    return [*map(outline, value)] if isinstance(value, list) else type(value)
 
 
 def replies_in(server: RealServer, client: Any) -> list[Any]:

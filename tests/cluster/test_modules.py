@@ -14,6 +14,7 @@ from keyleash.servers import EmbeddedCluster
 from support.gateways import gateway_to
 from support.modules import stack_label, stack_modules, start_script
 
+pytestmark = pytest.mark.stack
 POLICY = """
 version: 1
 identities:
