@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow cluster model servers lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check unit slow cluster model servers stack lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -50,9 +50,14 @@ cluster: $(VENV)/.dev
 model: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m '' tests/model
 
-# All tests on every redis-server and valkey-server on PATH; `make test` takes the first.
-servers: $(VENV)/.dev
+# All tests on every redis-server and valkey-server on PATH, and those of modules; `make test` takes
+# the first.
+servers: $(VENV)/.stack
 	KEYLEASH_SERVERS=all $(BIN)/pytest -n auto -m ''
+
+# Tests on redis-server 8.0 with the modules of Redis Stack: Linux, x86-64.
+stack: $(VENV)/.stack
+	$(BIN)/pytest -n auto -m stack
 
 # The client, with the lowest redis-py that pyproject.toml allows: about a minute; with all tests of
 # clients of clusters (lowest-cluster) two more.
@@ -74,7 +79,8 @@ ROUNDS ?= 1000
 proxy: $(VENV)/.dev
 	KEYLEASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/client/test_proxy.py tests/gateway/test_proxy.py
 
-# redis-py's own tests over guarded connections, and libraries built on it: about ten minutes.
+# redis-py's own tests over guarded connections, and libraries built on it: about ten minutes. Those
+# of agent memory need redis-server 8.0 on PATH, on Linux and x86-64.
 # Writes docs/reference/compatibility.md.
 COMPAT := PYTHONPATH=tests $(VENV)/compat/bin/python -m
 # What libraries leave open is no error of these tests.
@@ -173,6 +179,10 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install $(PIP) --editable '.[dev]'
 	@touch $(VENV)/.run $@
 
+$(VENV)/.stack: $(VENV)/.dev
+	$(BIN)/python -m pip install $(PIP) --editable '.[stack]'
+	@touch $@
+
 # An environment that has what $(VENV) has, but for what is installed over it.
 define over-dev
 	$(PYTHON) -m venv $(VENV)/$(1)
@@ -189,10 +199,12 @@ $(VENV)/.lowest: $(VENV)/.dev
 $(VENV)/.compat: $(VENV)/.dev
 	$(call over-dev,compat,--no-build-isolation --editable '.[compat]')
 
-# One of them names an older redis-py, with which it was made; it is installed without it.
+# Two of them name an older redis-py, or RedisVL, with which they were made; they are installed
+# without it.
 $(VENV)/.compat-agents: $(VENV)/.compat
 	$(VENV)/compat/bin/python -m pip install $(PIP) --no-build-isolation --editable '.[compat-agents]'
-	$(VENV)/compat/bin/python -m pip install $(PIP) --no-deps 'llama-index-storage-kvstore-redis>=0.6,<1'
+	$(VENV)/compat/bin/python -m pip install $(PIP) --no-deps 'llama-index-storage-kvstore-redis>=0.6,<1' \
+		'llama-index-vector-stores-redis>=0.9,<1'
 	@touch $@
 
 # It needs none of keyleash.

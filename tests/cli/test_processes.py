@@ -16,6 +16,7 @@ import redis
 
 from support.command_line import Cli
 from support.replication import PATIENCE_S
+from support.servers import RealServer
 from support.terminals import on_a_terminal, read_all, read_until
 
 URL = re.compile(r"redis://127\.0\.0\.1:\d+\n")
@@ -120,6 +121,18 @@ def test_serve_runs_a_cluster_until_a_signal(offline: Cli) -> None:
     for node in nodes:
         with pytest.raises(redis.ConnectionError):
             node.ping()
+
+
+def test_serve_runs_redis_with_modules(offline: Cli, stack_server: RealServer) -> None:
+    """The fixture skips the test where there are none."""
+    with offline.spawn(["serve", "--stack", "--port", "0"]) as serving:
+        assert serving.stdout is not None
+        client = redis.Redis.from_url(serving.stdout.readline().strip())
+        assert client.execute_command("JSON.SET", "doc", "$", "1")
+        serving.terminate()
+        serving.communicate(timeout=PATIENCE_S)
+
+    assert serving.returncode == 0
 
 
 @pytest.mark.parametrize(

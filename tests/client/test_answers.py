@@ -103,6 +103,22 @@ def test_client_commands_about_the_own_connection_are_answered(leash: Pooled) ->
             agent.client_list()
 
 
+def test_command_info_has_what_a_policy_can_grant(leash: Pooled) -> None:
+    """As redis-om asks for the commands of modules; the rest of COMMAND stays denied."""
+    leash.load(one=SCANNING)
+    agent = leash.agent("one", decode_responses=True)
+
+    assert {*agent.execute_command("command", "info", "get", "hgetall")} == {"get", "hgetall"}
+    agent.response_callbacks.clear()
+    assert [row and row[0] for row in agent.execute_command("COMMAND INFO", "SET", "x", "acl")] == [
+        "set",
+        None,
+        None,
+    ]
+    with pytest.raises(keyleash.CommandRefusedError):
+        agent.command_count()
+
+
 def test_denial_in_a_pipeline_is_the_reply_of_its_command_alone(leash: Pooled) -> None:
     """As arq sends INFO and DBSIZE when it starts; also KEYS of a pattern that is not granted."""
     leash.load(one=SCANNING)

@@ -18,13 +18,15 @@ from redis.retry import Retry
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
+from keyleash.commands.spec import CommandSpec, OperationClass
 from keyleash.errors.sentences import explain, reason_of
+from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import refusal
 from support.errors import OF_CLUSTERS
-from support.leash import NAMES, Leash, grant
+from support.leash import NAMES, Leash, grant, policy
 
 PUBLISHER = {"allow": ["publish"], "channels": ["c:*"]}
 READER = {"grants": [grant("read", keys="t:*")]}
@@ -70,6 +72,15 @@ def flushed(leash: Leash) -> None:
     client.get("t:a")
     leash.admin.flushall()
     client.get("t:a")
+
+
+def unindexed(leash: Leash) -> None:
+    """Search as on a server with the module: the guard denies before it asks that."""
+    spec = CommandSpec("FT.SEARCH", -3, ("readonly",), (), index=OperationClass.READ)
+    body = {"grants": [{"allow": ["read"], "indexes": ["a"]}]}
+    table = leash.server.table.extended({spec.name: spec})
+    load_policy(leash.store, policy(one=body), table=table, allow_removal=True)
+    leash.agent("one").execute_command("FT.SEARCH", "b", "*")
 
 
 def mismatched(leash: Leash) -> None:
@@ -139,6 +150,7 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
         lambda leash: fresh(leash, grants=[PUBLISHER]).publish("d:x", "hello"),
         {"channel"},
     ),
+    ReplyCode.INDEX_NOT_GRANTED: (unindexed, {"index"}),
     ReplyCode.KEYS_MISMATCH: (mismatched, set()),
     ReplyCode.ARGS_TOO_MANY: (lambda leash: fresh(leash).mget(["t:a"] * 7001), {"arguments"}),
     ReplyCode.WORK_TOO_LARGE: (

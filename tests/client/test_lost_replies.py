@@ -39,6 +39,7 @@ AFTER_IDS = [
     ReplyCode.COUNTER_CORRUPT,
     ReplyCode.DELEGATION_REFUSED,
     ReplyCode.IDEMPOTENCY_CONFLICT,
+    ReplyCode.INDEX_NOT_GRANTED,
     ReplyCode.KEYS_MISMATCH,
     ReplyCode.KEY_DENIED,
     ReplyCode.KEY_NOT_GRANTED,

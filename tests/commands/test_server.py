@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from keyleash.commands import load_table
-from keyleash.commands.facts import NAMED_ONLY, NO_KEY, UNPLACED
+from keyleash.commands import OperationClass, known_table, load_table
+from keyleash.commands.facts import NAMED_ONLY, NO_KEY, SERVERS_DIFFER, UNPLACED
 from keyleash.commands.table import CommandRow, table_of
 from keyleash.errors import UnreadableCommandsError
 from keyleash.store.live_table import read_table
@@ -116,4 +116,15 @@ def test_command_of_a_module_is_placed_and_given_by_name_only() -> None:
     assert (spec.refused, spec.walk, spec.named_only) == (None, (1, 1, 1), True)
     assert table.commands["DOC.CALLBACK"].refused == UNPLACED
     assert table.commands["DOC.QUERY"].refused == NO_KEY
-    assert {spec.name for spec in load_table() if spec.named_only} == NAMED_ONLY
+    assert {spec.name for spec in known_table() if spec.named_only} == NAMED_ONLY
+
+
+def test_reviewed_command_of_a_module_with_other_keys_than_known_is_refused() -> None:
+    """Another module may have taken its name, or a later version has more keys."""
+    table = table_of(
+        ["redis 9"], {"JSON.GET": module_row(first=2), "JSON.DEL": module_row(first=0)}
+    )
+
+    assert table.commands["JSON.GET"].refused == SERVERS_DIFFER
+    spec = table.commands["JSON.DEL"]
+    assert (spec.needs, spec.mutates) == ((OperationClass.DELETE,), True)

@@ -4,11 +4,13 @@ Each file is about one library, or about some that share their Redis code: its L
 the page. A test gets the names that the recipe of the page defines, from the fixture `recipe`, and
 runs with the policy of the page. Each is about one feature, which its docstring names. What does
 not work has a strict `xfail` whose reason is for readers. A test with `every_scheme` runs by TCP,
-TLS and a Unix socket.
+TLS and a Unix socket; one with `every_way` with a client of keyleash, with a guarded pool, and
+through the gateway.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -27,6 +29,7 @@ import keyleash
 from compat.page import Library, page
 from compat.redis_py.suite import FOLDER
 from support.fronts import Front
+from support.gateways import gateway_to
 from support.leash import Leash, with_files
 from support.servers import RealServer
 
@@ -40,6 +43,25 @@ ALLOWED = (
 
 every_scheme = pytest.mark.parametrize("guarded", ["redis", "rediss", "unix"], indirect=True)
 """Runs a test with a URL of each scheme."""
+every_way = pytest.mark.parametrize("guarded", ["client", "pool", "gateway"], indirect=True)
+"""Runs a test whose recipe has `from_url` of `keyleash.Redis` and `keyleash.asyncio.Redis`."""
+
+
+def ways(way: str, port: int) -> Any:
+    """Return what recipes take for `keyleash`: clients over pools, or to a gateway."""
+
+    def made(client: Any, pool: Any) -> Any:
+        def from_url(url: str, token: str, **options: Any) -> Any:
+            if way == "pool":
+                return client(connection_pool=pool(url, token, **options))
+            return client.from_url(f"redis://agent-runner:{token}@127.0.0.1:{port}", **options)
+
+        return SimpleNamespace(from_url=from_url)
+
+    of_asyncio = made(redis.asyncio.Redis, keyleash.asyncio.pool)
+    return SimpleNamespace(
+        Redis=made(redis.Redis, keyleash.pool), asyncio=SimpleNamespace(Redis=of_asyncio)
+    )
 
 
 @dataclass
@@ -50,12 +72,14 @@ class Guarded:
         leash: The operator's side.
         library: The row of the page.
         url: The server.
+        keyleash: The package, or its replacement for a way.
         token: Of the policy's identity, `agent-runner`.
     """
 
     leash: Leash
     library: Library
     url: str
+    keyleash: Any = keyleash
     token: str = ""
 
     def __post_init__(self) -> None:
@@ -70,7 +94,7 @@ class Guarded:
     def run(self, code: str) -> Any:
         """Run code as the page prints it; return the names that it defines."""
         names: dict[str, Any] = {
-            "keyleash": keyleash,
+            "keyleash": self.keyleash,
             "redis": redis,
             "url": self.url,
             "token": self.token,
@@ -102,7 +126,8 @@ class Wire(threading.Thread):
         for line in self._monitor.listen():
             if END in line["command"]:
                 return
-            if line["client_type"] != "lua":
+            # What a module does for a command has no client.
+            if line["client_type"] not in ("lua", "unknown"):
                 address = f"{line['client_address']}:{line['client_port']}"
                 self.commands.append((address, line["command"]))
 
@@ -128,22 +153,27 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def guarded(
-    embedded: RealServer, certificates: Path, tmp_path: Path, request: pytest.FixtureRequest
+    certificates: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Guarded]:
     """A server where nothing of a library may get past its guard."""
     library: Library = request.module.LIBRARY
+    name = "stack_server" if library.has_modules else "embedded"
+    server: RealServer = request.getfixturevalue(name)
     scheme = getattr(request, "param", "redis")
-    url, front = f"{embedded.url}/0", None
+    url, front = f"{server.url}/0", None
     if scheme == "rediss":
-        front = Front(embedded.port, certificates)
+        front = Front(server.port, certificates)
         file = certificates / "certificate.pem"
         url = f"rediss://localhost:{front.port}/0?ssl_cert_reqs=required&ssl_ca_certs={file}"
     elif scheme == "unix":
-        front = Front(embedded.port, tmp_path / "socket")
+        front = Front(server.port, tmp_path / "socket")
         url = library.unix.format(tmp_path / "socket")
-    guarded = Guarded(Leash(embedded), library, url)
-    wire = Wire(embedded.client(socket_timeout=None))
-    yield guarded
+    guarded = Guarded(Leash(server), library, url)
+    wire = Wire(server.client(socket_timeout=None))
+    with gateway_to(url) if scheme == "gateway" else contextlib.nullcontext() as gateway:
+        if scheme in ("pool", "gateway"):
+            guarded.keyleash = ways(scheme, gateway.port if gateway else 0)
+        yield guarded
     assert wire.unguarded(guarded.leash.admin) == []
     if front is not None:
         front.stop()
@@ -156,6 +186,8 @@ def recipe(guarded: Guarded) -> Any:
 
 
 LIBRARIES: dict[str, Library] = {}
+SKIPPED: set[str] = set()
+"""Libraries with a test that was skipped: the page would lack what it shows."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -174,6 +206,8 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     report = outcome.get_result()
     library: Library | None = getattr(item.module, "LIBRARY", None)
     reason = getattr(report, "wasxfail", "").removeprefix("[NOTRUN] ")
+    if library is not None and report.skipped and not reason:
+        SKIPPED.add(library.name)
     if library is None or (report.when != "call" and not reason):
         return
     LIBRARIES[library.name] = library
@@ -182,9 +216,12 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Iterator[None]:
     library.features[feature] = reason
 
 
-def pytest_sessionfinish(exitstatus: int) -> None:
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Write the page, if all is as expected."""
     target = os.environ.get("KEYLEASH_COMPAT_PAGE")
-    if target and exitstatus == 0:
+    if target and SKIPPED:
+        session.exitstatus = 1
+        print(f"\nthe page is not written: skipped tests of {', '.join(sorted(SKIPPED))}")
+    elif target and exitstatus == 0:
         summary = json.loads((FOLDER / "summary.json").read_text())
         Path(target).write_text(page(LIBRARIES.values(), summary))

@@ -29,6 +29,13 @@ or `connection_class`: most libraries take a denial for a lost server, or stop. 
 --denied`](../how-to/export-audit.md) shows what was denied.
 """
 
+MODULES = """\
+For servers with the modules of Redis Stack; see [agent memory](../how-to/agent-memory.md). Tested
+by TCP with these clients, with redis-py's clients over `keyleash.pool`, and with
+`redis.Redis.from_url(url)` [through the gateway](gateway.md), on redis-server 8.0.2 with search
+2.10; later versions of the modules were not run.
+"""
+
 
 @dataclass
 class Library:
@@ -40,6 +47,8 @@ class Library:
         policy: The least that it needs.
         scripts: The Lua texts that the policy approves by files.
         texts: Where these are.
+        has_modules: Whether it needs the modules of Redis Stack; it is then also tested through the
+            gateway.
         unix: The URL of a Unix socket, with `{}` for its path.
         note: What else to know.
         versions: The versions that were tested.
@@ -51,6 +60,7 @@ class Library:
     policy: str
     scripts: Sequence[str] = ()
     texts: str = ""
+    has_modules: bool = False
     unix: str = "unix://{}?db=0"
     note: str = ""
     versions: Sequence[str] = ()
@@ -122,6 +132,8 @@ def _anchor(library: Library) -> str:
 
 def _section(library: Library) -> str:
     lines = [f"## {library.name}", ""]
+    if library.has_modules:
+        lines += [*_wrapped(MODULES, ""), ""]
     if library.note:
         lines += [*_wrapped(library.note, ""), ""]
     lines += ["```python", library.recipe.strip(), "```", ""]

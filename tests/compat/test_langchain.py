@@ -40,7 +40,7 @@ identities:
       # The keys of `RedisCache` are digests, without a prefix.
       - {allow: [read, write], keys: ["{digest}"]}
 """,
-    note="Vector stores need the search module, whose commands are denied.",
+    note="Its vector stores went to [langchain-redis](#langchain-redis).",
 )
 
 

@@ -51,7 +51,8 @@ INTRODUCTION = """\
 
 Clients and libraries, unmodified, that ran through `keyleash gateway` with nothing but a URL:
 `redis://agent-runner:TOKEN@HOST:6380`. Each step of a run compares values, and one is a denial.
-Libraries of Python can also use [guarded connections](compatibility.md), without a gateway.
+Libraries of Python can also use [guarded connections](compatibility.md), without a gateway; those
+of [agent memory](../how-to/agent-memory.md) were tested in both ways there.
 
 In the code `url` is that URL. A client that sets its name with CLIENT SETNAME has that name as the
 correlation id of its calls; the others have `gw-` and the number of the connection.

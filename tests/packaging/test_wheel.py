@@ -82,7 +82,13 @@ def test_wheel_contains_all_lua_sources_tables_templates_and_examples(unpacked: 
 
     assert shipped == {path.relative_to(ROOT / "lua") for path in (ROOT / "lua").rglob("*.lua")}
     page = ("audit/report/page.html.jinja", "audit/report/page.css")
-    for name in ("commands/table.json", "examples/agents.yaml", "py.typed", *page):
+    for name in (
+        "commands/table.json",
+        "commands/modules.json",
+        "examples/agents.yaml",
+        "py.typed",
+        *page,
+    ):
         assert (unpacked / "keyleash" / name).is_file()
 
 

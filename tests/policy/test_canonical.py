@@ -116,6 +116,7 @@ CHANGES = {
             {"channels": (parse_pattern("a:b"),)},
             {"channels": (parse_pattern("a:*"),)},
             {"keys": (), "channels": GRANT.keys},
+            {"indexes": (parse_pattern("a:b"),)},
             {"image_bytes": 0},
             {"values": ValueRules(max_bytes=1024)},
             {"values": ValueRules(max_bytes=64 * 1024 * 1024)},
@@ -189,6 +190,7 @@ CHANGES = {
         )
     ],
     "work": [replace(IDENTITY, work=1_000), replace(IDENTITY, work=1_000_000)],
+    "search_ms": [replace(IDENTITY, search_ms=5), replace(IDENTITY, search_ms=500)],
     "strings": [replace(IDENTITY, strings=1_000), replace(IDENTITY, strings=1_000_000)],
 }
 

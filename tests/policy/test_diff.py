@@ -184,7 +184,7 @@ def test_every_field_of_an_identity_is_compared() -> None:
     """A new field of the model must be compared, or its changes are not reported."""
     compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
     compared |= {"delegate", "durability", "cluster", "on_denials", "idempotency", "work"}
-    compared |= {"strings"}
+    compared |= {"strings", "search_ms"}
     assert {field.name for field in fields(Identity) if field.compare} == compared
 
 

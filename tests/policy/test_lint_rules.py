@@ -504,6 +504,7 @@ def test_codes_are_stable() -> None:
         "idle-deny",
         "same-scope",
         "missing-delimiter",
+        "index-prefix-open",
         "unreachable-budget",
         "unreachable-life",
         "long-lease",

@@ -505,7 +505,8 @@ def test_command_of_an_allowed_call_is_listed_as_one_that_the_identity_may_call(
 MODULE_NAMES = ("DOC.GET", "DOC.NAME", "JSON.GET", "JSON.MSET", "@read", "@write", "GET", "MGET")
 KEYED_NAMES = (
     *(b"DOC.GET", b"DOC.NAME", b"DOC.COPY", b"DOC.CALLBACK", b"GET", b"SET"),
-    *(b"JSON.GET", b"JSON.GET", b"JSON.MSET", b"FT.SEARCH"),
+    *(b"JSON.GET", b"JSON.GET", b"JSON.MSET", b"JSON.MGET", b"JSON.SET", b"JSON.DEL"),
+    *(b"CMS.MERGE", b"TS.CREATERULE", b"FT.SEARCH"),
 )
 PATHS = (
     b"$",
@@ -515,6 +516,16 @@ PATHS = (
     b"$[?(@.a>1)]",
     b"=~",
     b"$.a" + b"b" * 200,
+    b"$" + b"b" * 600,
+    b"$[*]" + b".a" * 32,
+    b"$.a[?(@.b==$.c)]",
+    b"$.a\0",
+    b"[1]",
+    b'"' + b"1" * 1024 + b'"',
+    b"indent",
+    b"        ",
+    b"         ",
+    b"2",
     b"",
     b"...",
     b",,,",

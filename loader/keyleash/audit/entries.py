@@ -159,6 +159,7 @@ class AuditEvent(AuditEntry):
         lengths: Lengths of the arguments that are not keys; None if not recorded.
         args_sha1: SHA-1 of these arguments in hex; None if not recorded.
         args: These arguments; None if not recorded.
+        documents: The number of documents that it deletes with their index; None for other calls.
         changes: The changes of the keys that this command names.
         actor: For an undo, its operator; else empty.
         script: The name of the approved script that called it; else empty.
@@ -173,6 +174,7 @@ class AuditEvent(AuditEntry):
     lengths: tuple[int, ...] | None = None
     args_sha1: str | None = None
     args: tuple[bytes, ...] | None = None
+    documents: int | None = None
     changes: tuple[KeyChange, ...] = ()
     actor: str = ""
     script: str = ""
@@ -185,7 +187,7 @@ class AuditEvent(AuditEntry):
             images: Include before-images, as `audit show --json` does.
         """
         present = [name for name in ("item", "actor", "script") if getattr(self, name)]
-        arguments = ("lengths", "args_sha1", "args")
+        arguments = ("lengths", "args_sha1", "args", "documents")
         recorded = [name for name in arguments if getattr(self, name) is not None]
         result = {**AuditEntry.to_dict(self), **json_object(self, *present, "cost", *recorded)}
         if self.changes:
@@ -514,4 +516,5 @@ _ARGUMENTS: Mapping[bytes, Callable[[bytes], Any]] = {
     b"lengths": _lengths,
     b"args_sha1": word_of,
     b"args": _split,
+    b"documents": number_of,
 }

@@ -7,7 +7,7 @@ from typing import Any
 
 from keyleash.audit.entries import Denial
 from keyleash.audit.undo.key_values import PARTS, Value, elements_of
-from keyleash.commands import load_table
+from keyleash.commands import known_table
 from keyleash.commands.refusals import pattern_of, with_reason
 from keyleash.errors import DENIALS, ReplyCode
 from keyleash.errors.sentences import LEFT_OUT, Reason, reason_of
@@ -98,9 +98,9 @@ def reason_of_denial(denial: Denial) -> Reason | None:
     if denial.reason:
         details[_REASON_IS.get(ReplyCode(denial.code), "reason")] = denial.reason
     if key:
-        details |= {"key": key, "channel": key}
+        details |= {"key": key, "channel": key, "index": key}
     if denial.code == ReplyCode.COMMAND_REFUSED:
-        known = with_reason(load_table(), details)
+        known = with_reason(known_table(), details)
         details = {name: text for name, text in known.items() if text != LEFT_OUT}
     error = DENIALS[denial.code](details)
     error.identity = denial.identity

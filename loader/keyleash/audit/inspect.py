@@ -134,6 +134,8 @@ def _body(entry: Entry, values: Images | None) -> Iterator[Line]:
         return
     for argument in entry.args or ():
         yield "argument", printable(argument)
+    if entry.documents is not None:
+        yield "documents", f"{entry.documents} deleted"
     if entry.args_sha1 is not None:
         yield "arguments", f"SHA-1 {entry.args_sha1}"
     if entry.lengths is not None:

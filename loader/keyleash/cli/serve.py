@@ -15,6 +15,7 @@ from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_not
 from keyleash.errors import KeyleashError, OperationError, PortTakenError, UsageError
 from keyleash.operator.server import SERVE_ZONE, summarize_server
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
+from keyleash.servers.embedded import stack_server
 from keyleash.store.connect import connect
 from keyleash.text import counted
 
@@ -53,17 +54,27 @@ Not `maxmemory-clients`: the eviction of clients is faulty in the embedded relea
     type=click.IntRange(0, 1),
     help="With --cluster: the number of replicas of each primary.  [default: 1]",
 )
+@click.option(
+    "--stack",
+    is_flag=True,
+    help="Run the `redis-server` on PATH, 8 or later, with the modules of Redis Stack.",
+)
 @json_option
 @pass_settings
 def serve(
-    settings: Settings, port: int, data: str | None, primaries: int | None, replicas: int | None
+    settings: Settings,
+    port: int,
+    data: str | None,
+    primaries: int | None,
+    replicas: int | None,
+    stack: bool,
 ) -> None:
     """Run a local development server, or a cluster.
 
     Runs the embedded Valkey on 127.0.0.1 until Ctrl-C, without password: for development and
     demonstrations only.
     """
-    server = _server(port, data, primaries, replicas)
+    server = _server(port, data, primaries, replicas, stack=stack)
     try:
         with ended_by_signals(), server:
             _announce(settings, server)
@@ -83,19 +94,24 @@ def serve(
 
 
 def _server(
-    port: int, data: str | None, primaries: int | None, replicas: int | None
+    port: int, data: str | None, primaries: int | None, replicas: int | None, *, stack: bool
 ) -> EmbeddedServer | EmbeddedCluster:
+    binary, modules = stack_server() if stack else (None, {})
+    settings = {**SETTINGS, **modules}
+    if stack:
+        # Only Valkey knows it.
+        del settings["availability-zone"]
     if primaries is None:
         if replicas is not None:
             raise UsageError("`--replicas` needs `--cluster`")
         folder = Path(data) if data is not None else None
-        return EmbeddedServer(port or None, folder, settings=SETTINGS)
+        return EmbeddedServer(port or None, folder, binary=binary, settings=settings)
     if data is not None:
         raise UsageError("`--data` and `--cluster` exclude each other", help="use one")
     replicas = 1 if replicas is None else replicas
     if port + primaries * (1 + replicas) > 65536:
         raise UsageError("the ports of the nodes exceed 65535", help="choose a lower port")
-    return EmbeddedCluster(primaries, replicas, port=port or None, settings=SETTINGS)
+    return EmbeddedCluster(primaries, replicas, port=port or None, binary=binary, settings=settings)
 
 
 def _holder(url: str) -> str:

@@ -92,7 +92,8 @@ def _grant_line(grant: Grant) -> str:
     narrowed += f", except {', '.join(grant.except_)}" if grant.except_ else ""
     keys = [key.source for key in grant.keys]
     channels = [f"channel {channel.source}" for channel in grant.channels]
-    return f"{', '.join(grant.allow)}: {' '.join([*keys, *channels])}{narrowed}"
+    indexes = [f"index {index.source}" for index in grant.indexes]
+    return f"{', '.join(grant.allow)}: {' '.join([*keys, *channels, *indexes])}{narrowed}"
 
 
 def _limit_row(limit: Limit | None, item: RemainingLimit, now_ms: int) -> list[str]:

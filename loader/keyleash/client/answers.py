@@ -1,4 +1,4 @@
-"""The replies to KEYS and INFO, which libraries send and no guard runs."""
+"""The replies to KEYS, INFO and COMMAND INFO, which libraries send and no guard runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from keyleash.client.actions import Flow, Words
 from keyleash.client.command_words import as_command, upper
+from keyleash.commands import CommandTable
 from keyleash.errors import LeashError
 
 COUNT = 1000
@@ -34,6 +35,16 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
         keys |= dict.fromkeys(names)
         if int(cursor) == 0:
             return list(keys)
+
+
+def command_reply(table: CommandTable, names: Sequence[Any]) -> list[Any]:
+    """Return the reply to COMMAND INFO: commands that a policy can grant, without details."""
+    return [
+        [spec.name.lower(), -1, [], 0, 0, 0, [], [], [], []]
+        if spec is not None and spec.refused is None
+        else None
+        for spec in map(table.get, map(upper, names))
+    ]
 
 
 def info_reply(words: Words, hello: Sequence[Any]) -> bytes:

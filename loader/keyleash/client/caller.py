@@ -391,7 +391,7 @@ class Caller:
         if is_final(words[0]):
             return reply
         reply = self.session.final_response(words[0], reply)
-        return as_resp3(words, reply) if self._is_resp3 else reply
+        return as_resp3(words, reply, is_text=bool(self.encoder())) if self._is_resp3 else reply
 
     def _read_within_rates(self, call: Call, undecoded: bool) -> Flow:
         while True:

@@ -33,7 +33,7 @@ class Role(Enum):
     """EVAL, EVALSHA and SCRIPT."""
     CLIENT = auto()
     INFO = auto()
-    """INFO and DBSIZE."""
+    """INFO, DBSIZE and COMMAND INFO."""
     KEYS = auto()
     BLOCKING = auto()
     CLUSTER = auto()
@@ -47,7 +47,7 @@ _ROLES = {
     **dict.fromkeys(WAITS, Role.BLOCKING),
     "CLIENT": Role.CLIENT,
     "CLUSTER": Role.CLUSTER,
-    **dict.fromkeys(("INFO", "DBSIZE"), Role.INFO),
+    **dict.fromkeys(("INFO", "DBSIZE", "COMMAND"), Role.INFO),
     "KEYS": Role.KEYS,
 }
 

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client._redis_py import pack as encode
 from keyleash.client.actions import Flow, Unguarded, Words
-from keyleash.client.answers import info_reply, keys_reply
+from keyleash.client.answers import command_reply, info_reply, keys_reply
 from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
@@ -188,7 +188,7 @@ class Dialogue:
                 self.due.defer(self._run_unguarded(words))
             case Role.CLUSTER if self.session.is_topology(words):
                 self.due.defer(self._run_unguarded(words))
-            case Role.INFO:
+            case Role.INFO if words[0] != "COMMAND" or [*map(upper, words[1:2])] == ["INFO"]:
                 self.due.defer(self._reply_to_info(words))
             case Role.KEYS if len(words) == 2:
                 self.due.defer(keys_reply(words, self.caller.run))
@@ -216,6 +216,9 @@ class Dialogue:
         if words[0] == "DBSIZE":
             # As INFO it says nothing of others; workers of libraries only log it.
             return 0
+        if words[0] == "COMMAND":
+            yield from self.caller.guard()
+            return command_reply(self.session.table, words[2:])
         return info_reply(words, (yield Unguarded(("HELLO",))))
 
     def receive(self, undecoded: bool) -> Flow:

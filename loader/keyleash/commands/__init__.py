@@ -8,7 +8,7 @@ from keyleash.commands.spec import (
     KeyRange,
     OperationClass,
 )
-from keyleash.commands.table import load_table
+from keyleash.commands.table import known_table, load_table
 
 __all__ = [
     "CHANNEL_CLASSES",
@@ -18,5 +18,6 @@ __all__ = [
     "KeyUse",
     "OperationClass",
     "keys_of",
+    "known_table",
     "load_table",
 ]

@@ -13,13 +13,29 @@ from keyleash.commands.spec import (
     KeyRange,
     KeySearch,
     Needs,
+    NumberedKeys,
     OperationClass,
     OptionKey,
     Subscribes,
     Variant,
     Waits,
 )
-from keyleash.errors.sentences import NO_SERVER_HAS, NOT_NAMED
+from keyleash.commands.work import (
+    MAX_EXPANDED_TERMS,
+    MAX_EXPRESSION_BYTES,
+    MAX_INKEYS,
+    MAX_NEIGHBOURS,
+    MAX_QUERY_BYTES,
+    MAX_SEARCH_STEPS,
+    MOST_DIMENSIONS,
+    MOST_OF_VECTORS,
+    PATH_BYTES,
+    PATH_LISTS,
+    PATH_STEPS,
+    SPACING_BYTES,
+    SPREAD_BYTES,
+)
+from keyleash.errors.sentences import NO_INDEXES, NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
@@ -80,51 +96,112 @@ REFUSED_CONTAINERS: Mapping[str, str] = {
 }
 """Commands refused with all their sub-commands."""
 
+INDEXES: Mapping[str, OperationClass] = {
+    **dict.fromkeys(("FT.SEARCH", "FT.AGGREGATE", "FT.INFO", "FT._LIST"), READ),
+    **dict.fromkeys(("FT.CREATE", "FT.ALTER"), WRITE),
+    "FT.DROPINDEX": DELETE,
+}
+"""The commands of search indexes, and the class that each needs on its index.
+
+Servers declare the index as a key, or no key; its documents are keys that no call names.
+"""
+
+INDEX_OPTIONS: Mapping[str, str] = {
+    "FT.CREATE": " ON=1 PREFIX=n STOPWORDS=n LANGUAGE=1 LANGUAGE_FIELD=1 SCORE=1 SCORE_FIELD=1"
+    " PAYLOAD_FIELD=1 FILTER=1 INDEXALL=1 MAXTEXTFIELDS=0 NOOFFSETS=0 NOHL=0 NOFIELDS=0 NOFREQS=0"
+    " SKIPINITIALSCAN=0 ",
+    "FT.SEARCH": " NOCONTENT=0 VERBATIM=0 NOSTOPWORDS=0 WITHSCORES=0 WITHPAYLOADS=0 WITHSORTKEYS=0"
+    " FILTER=3 GEOFILTER=5 INKEYS=n INFIELDS=n RETURN=n SUMMARIZE=0 HIGHLIGHT=0 FIELDS=n FRAGS=1"
+    " LEN=1 SEPARATOR=1 TAGS=2 SLOP=1 TIMEOUT=1 INORDER=0 LANGUAGE=1 EXPANDER=1 SCORER=1 PAYLOAD=1"
+    " EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 WITHOUTCOUNT=0 LIMIT=2 PARAMS=n DIALECT=1 ",
+    "FT.AGGREGATE": " VERBATIM=0 INORDER=0 SLOP=1 ADDSCORES=0 SCORER=1 LOAD=* TIMEOUT=1 GROUPBY=n"
+    " REDUCE=r AS=1 SORTBY=n MAX=1 WITHCOUNT=0 WITHOUTCOUNT=0 APPLY=1 LIMIT=2 FILTER=1 PARAMS=n"
+    " DIALECT=1 ",
+}
+"""The options that commands of indexes may have, with the number of words after each.
+
+`n` is a count and as many words, `r` a word and the same, `*` the same or a `*`. A word that the
+server takes for an option only after another one is an error elsewhere.
+"""
+
+LISTS_INDEXES = "FT._LIST"
+"""The command that lists the names of all indexes; any other names its index first."""
+
+OF_SEVERAL_NODES = "searches of several nodes cannot run in a guard"
+OF_ALL_DATABASES = "indexes have keys of all databases, so only database 0 has searches"
+REFUSED_OPTIONS: Mapping[str, str] = {
+    "TEMPORARY": "documents are deleted when such an index expires",
+    "FT.DROPINDEX": "an index was dropped earlier in the batch",
+    "DD": "with DD it is a call of its own, whose event has the number of documents",
+    "WITHCURSOR": "a guard does not check the reads of a cursor",
+    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes",
+    "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix",
+    "BRACKETS": "with a filter of the policy, brackets and quotes of a query stand in pairs",
+    **dict.fromkeys(
+        ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES"),
+        "with a filter of the policy, scores would count words of other documents",
+    ),
+    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours",
+    "INKEYS": f"a search has at most {MAX_INKEYS} keys",
+    "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"
+    f" to {MAX_EXPRESSION_BYTES} bytes, with one `format`",
+    **dict.fromkeys(
+        ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),
+        f"an index has at most {MOST_DIMENSIONS} dimensions, and other numbers of vectors up to"
+        f" {MOST_OF_VECTORS}",
+    ),
+}
+"""The reasons why some words are denied in commands of indexes."""
+
 UNCHECKED = "keyleash does not check this command of a module yet"
 _UNCHECKED = re.compile(
     # Searches, indexes and time series by label reach keys that a call does not name; functions
-    # of a module any key. The rules of time series copy what is written later.
+    # of a module any key.
     r"_?FT\.|SEARCH\.|TIMESERIES\.|RG\.|TF(CALL|CALLASYNC|FUNCTION)\b"
-    r"|TS\.(CREATERULE|DELETERULE|MGET|MREV?RANGE|QUERYINDEX)$"
-    # Their modules declare the first of several keys.
-    r"|JSON\.MGET$|(CMS|TDIGEST)\.MERGE$"
-    # Payloads that are stored unchanged, and a change that is declared as a read.
-    r"|.*\.(LOAD|LOADCHUNK|DEBUG)\b|CF\.COMPACT$"
+    r"|TS\.(MGET|M(REV)?RANGE|QUERYINDEX)$"
+    # A change that is declared as a read, and what is for developers of modules.
+    r"|CF\.COMPACT$|.*\.(LOAD|DEBUG)\b"
 )
 
 
 def is_unchecked(name: str) -> bool:
-    """Return whether a command reaches more than the keys that its module declares."""
-    return _UNCHECKED.match(name) is not None
+    """Return whether a command may reach more than its keys, or has paths that are not bounded."""
+    has_paths = name.startswith("JSON.") and name not in MODULE_KEYS
+    return name not in INDEXES and (has_paths or _UNCHECKED.match(name) is not None)
 
 
 def why_unknown(name: str) -> str:
     """Return the reason why a command that no table has is denied."""
     if is_unchecked(name):
         return UNCHECKED
-    return NOT_NAMED if "." in name else f"{NO_SERVER_HAS} it"
+    if name in INDEXES:
+        return NO_INDEXES
+    module, dot, _ = name.partition(".")
+    is_reviewed = any(known.startswith(f"{module}.") for known in MODULE_KEYS)
+    return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"
 
 
-MAX_PATHS, MAX_LISTED = 512, 8
 PATHS = "PATHS"
 """What a denial names if the JSON paths of a call may select too much."""
 
 TOO_MANY_PATHS = (
-    "its paths may select too much: keyleash allows one `..` or `?` in all paths of a call,"
-    f" {MAX_LISTED} commas and {MAX_PATHS} bytes"
+    f"its paths may select too much: keyleash allows in each one `..` or `?`, {PATH_LISTS} commas,"
+    f" {PATH_STEPS} steps and {PATH_BYTES} bytes, new values of {SPREAD_BYTES} bytes where it may"
+    f" select several, without arrays and objects after `..`, and an INDENT of {SPACING_BYTES}"
 )
 
-
-def path_step_of(name: str) -> int:
-    """Return the distance from one JSON path of a command, of which place 2 has one, to the next.
-
-    0 for a command without paths; of most others it is longer than a call.
-    """
-    step = {"JSON.GET": 1, "JSON.MSET": 3}.get(name, 10_000)
-    return step if name.startswith("JSON.") else 0
-
-
-REFUSED_IF: Mapping[str, tuple[str, ...]] = {"COPY": ("DB",)}
+REFUSED_IF: Mapping[str, tuple[str, ...]] = {
+    "COPY": ("DB",),
+    # A sketch that grows many times over, or whose elements take long; a chunk for each series.
+    "BF.RESERVE": ("EXPANSION",),
+    "BF.INSERT": ("CAPACITY", "ERROR", "EXPANSION"),
+    "CF.RESERVE": ("EXPANSION", "MAXITERATIONS"),
+    **dict.fromkeys(("CF.INSERT", "CF.INSERTNX"), ("CAPACITY",)),
+    **dict.fromkeys(("TS.CREATE", "TS.ALTER", "TS.ADD", "TS.INCRBY", "TS.DECRBY"), ("CHUNK_SIZE",)),
+    # A reply for each interval between two samples, and for each chunk.
+    **dict.fromkeys(("TS.RANGE", "TS.REVRANGE"), ("EMPTY",)),
+    "TS.INFO": ("DEBUG",),
+}
 """Commands refused if they carry one of these option words."""
 
 PATTERNS: Mapping[str, tuple[str, ...]] = dict.fromkeys(("SORT", "SORT_RO"), ("BY", "GET"))
@@ -167,11 +244,57 @@ Those of other modules may touch more. A search index reads keys that its querie
 the server invents the key specs of most modules.
 """
 
-NAMED_ONLY = frozenset({"RESTORE"})
+NAMED_ONLY = frozenset({"RESTORE", "BF.LOADCHUNK", "CF.LOADCHUNK"})
 """Commands that a grant gives only if its `only` names them.
 
-RESTORE stores its payload unchanged. A server that does not validate payloads aborts when any
+They store their payload unchanged. A server that does not validate payloads aborts when any
 client reads a corrupt one.
+"""
+
+
+def _first_key(names: str, *needs: OperationClass) -> dict[str, tuple[KeySearch, ...]]:
+    module, *rest = names.split()
+    return dict.fromkeys((f"{module}.{name}" for name in rest), (KeyRange(1, 1, 1, needs),))
+
+
+_MERGES: tuple[KeySearch, ...] = (KeyRange(1, 1, 1, (WRITE,)), NumberedKeys(2, 3, 1, (READ,)))
+
+MODULE_KEYS: Mapping[str, tuple[KeySearch, ...]] = {
+    # A filter in a path reveals content, so lengths count as content too.
+    **_first_key("JSON GET TYPE STRLEN ARRLEN ARRINDEX OBJKEYS OBJLEN RESP", READ),
+    "JSON.MGET": (KeyRange(1, -2, 1, (READ,)),),
+    **_first_key("JSON SET MERGE ARRAPPEND ARRINSERT STRAPPEND", WRITE),
+    "JSON.MSET": (KeyRange(1, -1, 3, (WRITE,)),),
+    **_first_key("JSON NUMINCRBY NUMMULTBY TOGGLE", READ, WRITE),
+    **_first_key("JSON DEL FORGET ARRTRIM CLEAR", DELETE),
+    **_first_key("JSON ARRPOP", READ, DELETE),
+    **_first_key("BF EXISTS MEXISTS CARD INFO SCANDUMP", READ),
+    **_first_key("BF ADD MADD INSERT RESERVE LOADCHUNK", WRITE),
+    **_first_key("CF EXISTS MEXISTS COUNT INFO SCANDUMP", READ),
+    **_first_key("CF ADD ADDNX INSERT INSERTNX RESERVE LOADCHUNK", WRITE),
+    **_first_key("CF DEL", DELETE),
+    **_first_key("CMS QUERY INFO", READ),
+    **_first_key("CMS INITBYDIM INITBYPROB", WRITE),
+    **_first_key("CMS INCRBY", READ, WRITE),
+    **_first_key("TOPK QUERY COUNT LIST INFO", READ),
+    **_first_key("TOPK RESERVE", WRITE),
+    # They return the items that they drop.
+    **_first_key("TOPK ADD INCRBY", READ, WRITE),
+    **_first_key("TDIGEST MIN MAX QUANTILE CDF TRIMMED_MEAN RANK REVRANK BYRANK BYREVRANK", READ),
+    **_first_key("TDIGEST INFO", READ),
+    **_first_key("TDIGEST CREATE ADD", WRITE),
+    **_first_key("TDIGEST RESET", DELETE),
+    **dict.fromkeys(("CMS.MERGE", "TDIGEST.MERGE"), _MERGES),
+    **_first_key("TS GET INFO RANGE REVRANGE", READ),
+    **_first_key("TS CREATE ALTER ADD INCRBY DECRBY", WRITE),
+    "TS.MADD": (KeyRange(1, -1, 3, (WRITE,)),),
+    **_first_key("TS DEL", DELETE),
+    # A rule copies what is written to the first key later.
+    **dict.fromkeys(("TS.CREATERULE", "TS.DELETERULE"), (KeyRange(1, 2, 1, (READ, WRITE)),)),
+}
+"""The keys of commands of modules that were reviewed, which need no name in `only`.
+
+The server invents the key specs of most modules, and some declare the first of several keys.
 """
 
 VARIANTS: Mapping[str, Variant] = {

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 from keyleash.commands.facts import (
     CONTAINER,
+    INDEXES,
+    MODULE_KEYS,
+    NAMED_ONLY,
     NEEDS_ALL_KEYS,
     PATHS,
     PATTERNS,
+    REFUSED_OPTIONS,
     SCANS,
     SCRIPTS,
     TOO_MANY_PATHS,
@@ -55,7 +59,7 @@ def why_refused(table: CommandTable, command: str) -> str:
     name, _, argument = command.partition(" ")
     spec = table.get(command) or table.get(name)
     if spec is None:
-        return why_unknown(name)
+        return why_option(argument) if argument and name in INDEXES else why_unknown(name)
     if argument and name in table.containers and spec.name != command:
         return f"{sentences.NO_SERVER_HAS} that sub-command"
     if spec.refused == CONTAINER and " " not in command:
@@ -67,7 +71,9 @@ def why_refused(table: CommandTable, command: str) -> str:
     if argument and spec.name != command:
         return why_argument(spec, argument)
     if spec.named_only:
-        return sentences.NOT_NAMED
+        return sentences.NOT_NAMED if spec.name in NAMED_ONLY else sentences.NOT_CHECKED
+    if spec.index is not None:
+        return sentences.NO_INDEXES
     return sentences.NO_CHANNELS if spec.counts else sentences.LEFT_OUT
 
 
@@ -81,9 +87,16 @@ def why_argument(spec: CommandSpec, argument: str) -> str:
         return "a guard checks one channel at a time"
     if argument in spec.patterns:
         return NEEDS_ALL_KEYS
+    if argument in spec.refused_if and spec.name in MODULE_KEYS:
+        return f"with {argument} one call may take too much memory or time"
     if argument in spec.refused_if:
         return f"with {argument} it reaches keys beyond those that it names"
-    return f"a guard does not know `{argument}`"
+    return why_option(argument)
+
+
+def why_option(argument: str) -> str:
+    """Return why an option is denied."""
+    return REFUSED_OPTIONS.get(argument.upper(), f"a guard does not know `{argument}`")
 
 
 def script_problem(name: str, count: bytes | None, words: int) -> str | None:
@@ -106,7 +119,9 @@ def script_problem(name: str, count: bytes | None, words: int) -> str | None:
 
 
 def pattern_of(name: str, key: str) -> str:
-    """Return `SCAN` or `SORT` if a command denies *key* as a pattern; else an empty text."""
+    """Return `SCAN`, `SORT` or `FT` if a command denies *key* as a pattern; else an empty text."""
     if name in SCANS or name == "KEYS":
         return "SCAN"
+    if name in INDEXES:
+        return "FT"
     return "SORT" if name in PATTERNS and "*" in key else ""

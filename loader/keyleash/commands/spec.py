@@ -29,6 +29,8 @@ class OperationClass(StrEnum):
 
 CHANNEL_CLASSES = frozenset({OperationClass.PUBLISH, OperationClass.SUBSCRIBE})
 """The classes of channels; all others are classes of keys."""
+CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
+"""The classes whose commands change keys."""
 
 
 class Subscribes(StrEnum):
@@ -172,6 +174,9 @@ class Bound(StrEnum):
     REPEATS = "h"  # the number of arguments, and the elements that repeated ones name
     BYTES = "y"  # the length of an argument
     PATTERNS = "t"  # none, and the keys that patterns name count too
+    SKETCH = "b"  # numbers that make a size, by the letters in `work.SKETCHES`
+    SAMPLES = "m"  # COUNT and the samples of a time series, or the bytes of merged sketches
+    PATHS = "j"  # JSON paths, and the bytes of new values
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +192,9 @@ class Work:
         bound: The arguments that bound the number of elements.
         place: The place of these arguments.
         default: The number of elements without that option; for `WORDS`, `REPEATS` and
-            `KEY_COUNT` the number up to which the work is not estimated.
+            `KEY_COUNT` the number up to which the work is not estimated. For `PATHS`, the number of
+            arguments up to which there is one path; `weight` is then for a byte of what a path
+            selects that selects one value, and `Join.PRODUCT` says that it writes new values.
     """
 
     weight: float
@@ -236,13 +243,13 @@ class CommandSpec:
             `refused`, or for an allowed command without keys.
         variant: The needs of some calls; None for most commands.
         refused_if: Option words with which a guard refuses the call (COPY … DB).
-        path_step: The distance between JSON paths, from place 2 on; 0 if it has none.
         patterns: Option words before a pattern of keys that elements complete (SORT … BY w_*).
         channel: Place of the channel or of the pattern of channels; None for all others.
         subscribes: The kind of subscription that it makes, if any. A guard only checks and records
             it: the client then sends it, since a script cannot.
         counts: Whether it counts the subscribers of its channels, which follow to the end.
         scans: Whether it lists keys by a glob.
+        index: The class that a call needs on its search index, the first argument, if it has one.
         waits: The condition on which it returns, if it blocks; a guard replies at once and
             clients poll.
         named_only: Whether a grant gives it only if `only` names it: a command of a module, or
@@ -262,12 +269,12 @@ class CommandSpec:
     keys: tuple[KeySearch, ...] = ()
     variant: Variant | None = None
     refused_if: tuple[str, ...] = ()
-    path_step: int = 0
     patterns: tuple[str, ...] = ()
     channel: int | None = None
     subscribes: Subscribes | None = None
     counts: bool = False
     scans: bool = False
+    index: OperationClass | None = None
     waits: Waits | None = None
     named_only: bool = False
     work: Work | None = None
@@ -282,6 +289,8 @@ class CommandSpec:
         }
         if self.channel_class is not None:
             needed.add(self.channel_class)
+        if self.index is not None:
+            needed.add(self.index)
         if self.scans:
             needed.add(OperationClass.SCAN)
         object.__setattr__(self, "needs", tuple(cls for cls in OperationClass if cls in needed))

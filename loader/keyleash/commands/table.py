@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,7 +15,9 @@ from keyleash.commands.facts import (
     CLASS_OF_FLAG,
     CONTAINER,
     COUNTS_SUBSCRIBERS,
+    INDEXES,
     KEYLESS_PASSES,
+    MODULE_KEYS,
     NAMED_ONLY,
     NO_KEY,
     NO_SUBCOMMAND,
@@ -37,9 +39,10 @@ from keyleash.commands.facts import (
     VECTOR_SETS,
     WAITS,
     is_unchecked,
-    path_step_of,
 )
+from keyleash.commands.keys import key_places
 from keyleash.commands.spec import (
+    CHANGING,
     CommandSpec,
     CommandTable,
     KeyRange,
@@ -90,6 +93,8 @@ Rows = Mapping[str, CommandRow]
 # The keys of a flag in neither set, from a later server, are not understood.
 _CLASSLESS_FLAGS = frozenset({"RO", "RW", "OW", "RM"})
 _DOUBTFUL_FLAGS = frozenset({"incomplete", "variable_flags"})
+# Compares the keys that a server declares for a command with the reviewed ones.
+_ANY_CALL = [b"9"] * 12
 
 
 def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
@@ -99,20 +104,36 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         name: The command in upper case, a sub-command after its container.
         is_container: Whether the command has sub-commands.
     """
+    flags, index = row["flags"], INDEXES.get(name)
+    if index is not None:
+        # The module declares some changes as reads.
+        changing = {"readonly"} if index is OperationClass.READ else {"write"}
+        flags = sorted({*flags} - {"readonly", "write"} | changing)
     spec = CommandSpec(
         name=name,
         arity=row["arity"],
-        flags=tuple(row["flags"]),
+        flags=tuple(flags),
         categories=tuple(row["categories"]),
         servers=tuple(row["servers"]),
     )
     keys: tuple[KeySearch, ...] = ()
     refused = check_command(name, row, is_container=is_container)
-    has_keys = not (name in KEYLESS_PASSES or name in CHANNELS or name in SCANS)
+    has_keys = not (index or name in KEYLESS_PASSES or name in CHANNELS or name in SCANS)
     if refused is None and has_keys:
         key_specs = [item for item in row["key_specs"] if "not_key" not in item["flags"]]
         keys = STORES.get(name) or searches_of(name, key_specs)
-        refused = check_key_specs(name, key_specs) or check_searches(keys, fewest_arguments(row))
+        if name in MODULE_KEYS:
+            reviewed, declared = (
+                {*key_places(replace(spec, keys=some), _ANY_CALL)}
+                for some in (MODULE_KEYS[name], keys)
+            )
+            keys, refused = MODULE_KEYS[name], None if declared <= reviewed else SERVERS_DIFFER
+            if any(not CHANGING.isdisjoint(search.needs) for search in keys):
+                # Modules flag some changes as reads.
+                spec = replace(spec, flags=tuple(item for item in spec.flags if item != "readonly"))
+        else:
+            refused = check_key_specs(name, key_specs)
+            refused = refused or check_searches(keys, fewest_arguments(row))
     if refused is not None:
         return replace(spec, refused=refused)
     return replace(
@@ -120,14 +141,15 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         keys=keys,
         variant=VARIANTS.get(name),
         refused_if=REFUSED_IF.get(name, ()),
-        path_step=path_step_of(name),
         patterns=PATTERNS.get(name, ()),
         channel=CHANNELS.get(name),
         subscribes=SUBSCRIPTIONS.get(name),
         counts=name == COUNTS_SUBSCRIBERS,
         scans=name in SCANS,
+        index=index,
         waits=WAITS.get(name),
-        named_only=name in NAMED_ONLY or ("module" in row["flags"] and name not in VECTOR_SETS),
+        named_only=name in NAMED_ONLY
+        or (is_of_module(name, row) and not index and name not in MODULE_KEYS),
         work=WORK.get(name),
         lengthens=LENGTHENS.get(name),
     )
@@ -301,14 +323,38 @@ def _place(index: int, count: int) -> int:
     return index if index >= 0 else count + index
 
 
+@lru_cache(maxsize=4)
+def without_indexes(table: CommandTable, reason: str) -> CommandTable:
+    """Return the table of a server whose guards refuse all commands of indexes."""
+    specs = [spec for spec in table if spec.index is not None]
+    refused = {spec.name: replace(spec, refused=reason, index=None) for spec in specs}
+    return table.extended(refused) if refused else table
+
+
 TABLE_PATH = Path(__file__).with_name("table.json")
+MODULES_PATH = Path(__file__).with_name("modules.json")
 
 
 @cache
 def load_table() -> CommandTable:
-    """Return the table that ships with keyleash, read once per process."""
-    raw = json.loads(TABLE_PATH.read_text(encoding="utf-8"))
+    """Return the table of servers without modules that ships with keyleash."""
+    return _read(TABLE_PATH)
+
+
+@cache
+def known_table() -> CommandTable:
+    """Return `load_table` extended by the commands of the modules that keyleash knows."""
+    return load_table().extended(_read(MODULES_PATH).commands)
+
+
+def _read(path: Path) -> CommandTable:
+    raw = json.loads(path.read_text(encoding="utf-8"))
     return table_of(raw["servers"], raw["commands"])
+
+
+def is_of_module(name: str, row: CommandRow) -> bool:
+    """Return whether a command is of a loaded module; Redis 8 has vector sets built in."""
+    return "module" in row["flags"] and name not in VECTOR_SETS
 
 
 def table_of(servers: Sequence[str], rows: Rows) -> CommandTable:

@@ -26,6 +26,16 @@ COMPARED_STRINGS = 256
 PLAIN_STRING_BYTES, COMPARED_BYTES = 144, 40
 """Memory of a string that does not count; further bytes that are as much work as one string."""
 
+SEARCH_WORK, DOCUMENT_WORK, HIT_WORK = 2_000, 60, 6
+"""Work of a call of an index, of a document that it returns or deletes, and of a key alone."""
+
+MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000, 100
+MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES = 8, 1024
+"""Bounds on what the time limit of a search does not stop."""
+
+MOST_DIMENSIONS, MOST_OF_VECTORS = 8192, 1024
+"""Bounds on the vectors of an index, whose first document takes memory for a thousand."""
+
 MANY_ARGUMENTS = 2_000
 """Arguments of a call from which a guard collects garbage: less than a twentieth of its time."""
 
@@ -107,8 +117,43 @@ SIZE_BY_TYPE: Mapping[str, str] = {
 """The command that returns the size of a key, by the reply of TYPE, for `ANY_SIZE`."""
 
 
+PATH_BYTES, PATH_STEPS, PATH_LISTS, SPACING_BYTES = 512, 32, 8, 8
+"""Most bytes, steps and commas of a JSON path, and bytes of a text that indents JSON.
+
+A deep value stops a server that reads it, so a path has few steps.
+"""
+
+SPREAD_BYTES = 1024
+"""Most bytes of the new values where a JSON path may select several."""
+
+DOCUMENT_SHRINKS = 16
+"""Memory of a JSON document for a byte of its before-image, up to which one is made."""
+
+BRANCH_WORK, DESCENT_WORK, PATH_LOOKUPS = 0.08, 1.5, 5
+"""Work of a byte of a document for a JSON path that may select several values, for one with `..`,
+which may return each value as often as it is deep, and how often a change does the same."""
+
+JSON_WORK = 0.12
+"""Work of a byte of JSON that a call writes."""
+
+
 def _each(names: str, work: Work) -> dict[str, Work]:
     return dict.fromkeys(names.split(), work)
+
+
+SKETCHES: Mapping[str, str] = {
+    "BF.RESERVE": "bn",
+    "CF.RESERVE": "n",
+    "CMS.INITBYDIM": "nd",
+    "CMS.INITBYPROB": "ep",
+    "TOPK.RESERVE": "dnd",
+    "TDIGEST.CREATE": "-d",
+}
+"""How the numbers of a call make the size of a sketch: a letter for each, and 8 bytes times all.
+
+`n` is a number, and `d` one of which each element of a later call visits all; `e` is an error, `p`
+and `b` are probabilities.
+"""
 
 
 WORK: Mapping[str, Work] = {
@@ -181,6 +226,29 @@ WORK: Mapping[str, Work] = {
     "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
+    # Sketches and time series. One call makes 64 MB at most within the default bound.
+    **dict.fromkeys(SKETCHES, Work(1 / 256, None, bound=Bound.SKETCH, place=2)),
+    **_each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
+    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES)),
+    # JSON.
+    **_each(
+        "JSON.GET JSON.MGET", Work(STRING_WORK, None, last=0, bound=Bound.PATHS, place=2, default=2)
+    ),
+    **_each(
+        "JSON.ARRINDEX JSON.ARRPOP", Work(STRING_WORK, None, bound=Bound.PATHS, place=2, default=5)
+    ),
+    "JSON.OBJKEYS": Work(0.03, None, 1, bound=Bound.PATHS, place=2),
+    "JSON.RESP": Work(0.3, None, 1, bound=Bound.PATHS, place=2),
+    **_each(
+        "JSON.TYPE JSON.STRLEN JSON.ARRLEN JSON.OBJLEN JSON.NUMINCRBY JSON.NUMMULTBY JSON.TOGGLE"
+        " JSON.DEL JSON.FORGET JSON.ARRTRIM JSON.CLEAR",
+        Work(0, None, bound=Bound.PATHS, place=2, default=4),
+    ),
+    **_each(
+        "JSON.SET JSON.MERGE JSON.ARRAPPEND JSON.ARRINSERT JSON.STRAPPEND",
+        Work(0, None, join=Join.PRODUCT, bound=Bound.PATHS, place=2, default=4),
+    ),
+    "JSON.MSET": Work(0, None, join=Join.PRODUCT, last=0, bound=Bound.PATHS, place=2, default=3),
     # Vector sets.
     "VSIM": Work(10, "VCARD", 1, bound=Bound.OPTION, default=10),
     "VADD": Work(0.04, None, bound=Bound.REDUCE, place=2),

@@ -68,7 +68,10 @@ def _delegable(guard: Guard) -> dict[tuple[int, bytes], None]:
     for grant in guard.identity.grants:
         of_channels = sum(bits[cls] for cls in grant.allow if cls in CHANNEL_CLASSES)
         of_keys = sum(bits[cls] for cls in grant.allow) - of_channels
-        for classes, patterns in ((of_keys, grant.keys), (of_channels, grant.channels)):
+        for classes, patterns in (
+            (of_keys, (*grant.keys, *grant.indexes)),
+            (of_channels, grant.channels),
+        ):
             delegable |= {(classes, written(item)): None for item in patterns if classes}
     return delegable
 

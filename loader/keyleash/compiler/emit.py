@@ -8,7 +8,7 @@ from dataclasses import fields
 from types import SimpleNamespace
 from typing import NamedTuple
 
-from keyleash.commands.facts import MAX_LISTED, MAX_PATHS, MAY_REPLICATE, PATHS
+from keyleash.commands.facts import LISTS_INDEXES, MAY_REPLICATE
 from keyleash.compiler.delegation import delegation_values
 from keyleash.compiler.ir import Check, Guard, LimitPlan, Requirement
 from keyleash.compiler.leases import cap_plans, lease_values, shard_values
@@ -51,7 +51,6 @@ _CONSTANTS = {
     "token_kinds_by_command": 8,
     "max_images": MAX_IMAGES,
     "listing": "KEYS",
-    "path_bounds": (MAX_PATHS, MAX_LISTED, PATHS),
     "max_event_bytes": MAX_EVENT_BYTES,
     "subject_ring_offset": 3 * DOUBLE,
     "keep_record_us": KEEP_AFTER_EXPIRY_MS * 1000,
@@ -180,6 +179,10 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
     return {
         "batch": form.batch,
         "sandbox": form.sandbox,
+        # Whether all commands are checked before the first one runs.
+        "checks_ahead": form.batch,
+        "batch_work": not is_single,
+        "search_ms": guard.identity.search_ms,
         "name_at": NAME_AT if is_single else None,
         "waiting": is_single and any(rule.waits for rule in guard.rules),
         # The keys of a script that have their images already come first.
@@ -198,6 +201,7 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
 def _command_values(guard: Guard) -> dict[str, object]:
     """Return the template variables about commands, their rules, and approved scripts."""
     specs = [usage.spec for usage in guard.usages if usage.missing is None]
+    indexes = [rule.index for rule in guard.rules if rule.index is not None]
     return {
         "places": Text("nil" + ", nil" * 15),
         "subscribing": _between_commas(spec.name for spec in specs if spec.subscribes),
@@ -206,6 +210,8 @@ def _command_values(guard: Guard) -> dict[str, object]:
         "members": {name: " ".join(sorted(members)) for name, members in LIBRARIES.items()},
         "declared": _declared(guard),
         "often_ruled": frozenset(rule for branch in guard.dispatch for _, rule in branch.commands),
+        "has_indexes": any(rule.index for rule in guard.rules),
+        "index_listed": next((i.every_name for i in indexes if i.command == LISTS_INDEXES), ()),
         "scan_check": next((rule.check for rule in guard.rules if rule.scan), None),
         "one_check": len(guard.checks) == 1,
         "checks_differ": any(rule.rest != rule.check for rule in guard.rules),

@@ -30,11 +30,13 @@ class Usage:
         spec: The command's row.
         grants: Indexes of the grants whose only/except lists allow the command.
         missing: The first class that none of these grants gives; None if all are given.
+        admitting: Indexes of the grants whose keys an index may have, for a command of indexes.
     """
 
     spec: CommandSpec
     grants: tuple[int, ...]
     missing: OperationClass | None
+    admitting: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,13 @@ class Captured:
     """The captures of a pattern, which the bindings of a token are compared with.
 
     Attributes:
-        segments: The name of each capture, and an anchored Lua pattern that captures its segment.
+        segments: The name of each capture, an anchored Lua pattern that captures its segment, and
+            whether it is a value of a filter, of which the text has no segment.
         start: The literal text before a final `*` or up to it, with each name between two bytes
             0xFF, which no pattern and no binding has.
     """
 
-    segments: tuple[tuple[str, bytes], ...]
+    segments: tuple[tuple[str, bytes, bool], ...]
     start: bytes
 
 
@@ -105,6 +108,44 @@ class ScanPlan:
     beginnings: tuple[Matcher, ...]
 
 
+class FilteredIndex(NamedTuple):
+    """A granted index, and the fields that its searches are filtered by.
+
+    Attributes:
+        where: Each field with its value, or with a Lua pattern that finds it in a token's record.
+    """
+
+    name: Matcher
+    where: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlan:
+    """The search indexes that a command may use.
+
+    Attributes:
+        command: Its name.
+        class_: The class that it needs on them.
+        options: The options that it may have, as `facts.INDEX_OPTIONS` lists them.
+        names: The granted indexes.
+        opens: The patterns that end with `*` and find each prefix of the index: those with `read`;
+            and those with `delete`, if the call has one more word.
+        filtered: The granted indexes with a filter.
+    """
+
+    command: str
+    class_: OperationClass
+    options: str
+    names: tuple[Matcher, ...]
+    opens: tuple[tuple[Matcher, ...], ...]
+    filtered: tuple[FilteredIndex, ...] = ()
+
+    @property
+    def every_name(self) -> tuple[Matcher, ...]:
+        """Return the granted indexes with and without a filter."""
+        return (*self.names, *(item.name for item in self.filtered))
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A rule for commands: the places of keys, their checks, the counters.
@@ -127,17 +168,17 @@ class Rule:
             (`commands.spec.Variant`).
         refused_if: Option words with which the command is denied.
         options_start: The first place that may have one.
-        path_step: The distance between JSON paths, from place 2 on; 0 if it has none.
         channel: The place of the channel; 0 if it has none.
         counts: Whether all further arguments are channels, whose subscribers it counts.
         channels: The granted channels.
         subscribes: The kind of subscription that it makes: then it is only checked and recorded.
         open_channels: The granted channels that end with `*`, for a pattern.
         scan: The allowed globs; None if the command does not scan.
+        index: The allowed indexes; None if the command has none.
         waits: The condition on which it returns, if it blocks.
         weigh: The calls whose work is estimated: `always`, or if the arguments do not show that a
-            `count`, a `range` (`ranked`: if no option follows) or the number of `words` is small;
-            empty for none.
+            `count`, a `range` (`ranked`: if no option follows) or the number of `words` is small,
+            or that of `paths` (with `content`, what one selects); empty for none.
         weigh_at: The place of the number that is tested.
         weigh_over: The number of words up to which nothing is estimated.
         lengthens: The calls whose new length of a string is checked: `always`, or if the
@@ -165,13 +206,13 @@ class Rule:
     variant_option: str | None = None
     refused_if: tuple[str, ...] = ()
     options_start: int = 0
-    path_step: int = 0
     channel: int = 0
     counts: bool = False
     channels: tuple[Matcher, ...] = ()
     subscribes: Subscribes | None = None
     open_channels: tuple[Matcher, ...] = ()
     scan: ScanPlan | None = None
+    index: IndexPlan | None = None
     waits: Waits | None = None
     weigh: str = ""
     weigh_at: int = 0
@@ -192,8 +233,7 @@ class Rule:
             and self.lengthens in ("", "argument")
             and not self.governs
             and not (self.keys or self.wide_integers or self.refused_if)
-            and not self.path_step
-            and not (self.channel or self.subscribes or self.scan or self.waits)
+            and not (self.channel or self.subscribes or self.scan or self.index or self.waits)
         )
 
 
@@ -418,6 +458,7 @@ class Guard:
     value_bounds: tuple[ByteBound, ...] = ()
     value_plans: tuple[ValuePlan, ...] = ()
     patterns: tuple[PatternPlan, ...] = ()
+    index_excluded: tuple[Exclusion, ...] = ()
 
     @property
     def takes_runs(self) -> bool:

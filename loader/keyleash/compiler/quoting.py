@@ -131,12 +131,13 @@ def holds(captured: Captured, starts: bool = False) -> Text:
         starts: Whether `key` is compared with the text before the first capture without a binding.
     """
     if starts:
-        fits = [f"bind[{lua_literal(name)}]" for name, _ in captured.segments]
+        fits = [f"bind[{lua_literal(name)}]" for name, *_ in captured.segments]
     else:
         fits = [
             f"find(record, {lua_literal(f':{name}=')} .. (match(key, {lua_literal(pattern)})"
-            ' or ":") .. ":", bindings_at, true)'
-            for name, pattern in captured.segments
+            + (' and "" or ":"), ' if is_value else ' or ":") .. ":", ')
+            + "bindings_at, true)"
+            for name, pattern, is_value in captured.segments
         ]
     if len(fits) == 1:
         condition = f"bindings == 1 and {fits[0]}"

@@ -17,6 +17,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 
 from keyleash.commands import OperationClass, work
+from keyleash.commands.facts import PATHS
 from keyleash.commands.spec import Bound, Join, Lengthening, Size
 from keyleash.commands.writes import Expiry, Target, Writes
 from keyleash.compiler.ir import LimitPlan
@@ -152,7 +153,9 @@ def environment() -> Environment:
         records_of=records_of,
         runs_of=runs_of,
     )
-    env.globals.update(rule_digits=RULE_DIGITS)
+    env.globals.update(rule_digits=RULE_DIGITS, paths=PATHS)
+    sketches = "".join(f" {name}={forms}" for name, forms in work.SKETCHES.items())
+    env.globals.update(sketches=sketches)
     # The letters of plans, by which Lua reads what Python knows about a command.
     env.globals.update({kind.__name__: kind for kind in LETTERS})
     # The units of work; then bounds on numbers in keys that an agent may write.

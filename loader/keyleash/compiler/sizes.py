@@ -91,7 +91,12 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         **_values_of(
             guard,
             specs,
-            weighing=bool(plans or lengthening or (batch and guard.images)),
+            weighing=bool(
+                plans
+                or lengthening
+                or (batch and guard.images)
+                or any(spec.index for spec in specs)
+            ),
             remembering=batch and not sandbox,
         ),
         "least_bytes": least,

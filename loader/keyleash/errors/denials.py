@@ -23,6 +23,7 @@ __all__ = [
     "CounterCorruptError",
     "DelegationRefusedError",
     "IdempotencyConflictError",
+    "IndexNotGrantedError",
     "KeyDeniedError",
     "KeyNotGrantedError",
     "KeysMismatchError",
@@ -187,6 +188,12 @@ class ChannelNotGrantedError(LeashError):
     """No grant matches the channel (`details["channel"]`)."""
 
     code = ReplyCode.CHANNEL_NOT_GRANTED
+
+
+class IndexNotGrantedError(LeashError):
+    """No grant matches the search index (`details["index"]`)."""
+
+    code = ReplyCode.INDEX_NOT_GRANTED
 
 
 class KeysMismatchError(LeashError):

@@ -29,6 +29,7 @@ class ReplyCode(StrEnum):
     KEY_NOT_GRANTED = "KEY_NOT_GRANTED"
     KEY_DENIED = "KEY_DENIED"
     CHANNEL_NOT_GRANTED = "CHANNEL_NOT_GRANTED"
+    INDEX_NOT_GRANTED = "INDEX_NOT_GRANTED"
     KEYS_MISMATCH = "KEYS_MISMATCH"
     ARGS_TOO_MANY = "ARGS_TOO_MANY"
     NOT_ACTIVE = "NOT_ACTIVE"
@@ -49,6 +50,7 @@ class ReplyCode(StrEnum):
 
 NO_SERVER_HAS = "no server that keyleash knows has"
 NOT_NAMED = "no grant names it in `only`"
+NOT_CHECKED = "keyleash does not check commands of this module"
 UNAPPROVED = "no grant approves the script"
 IN_A_BATCH = "it is not possible in a batch or transaction"
 MALFORMED = "the call of the script is malformed"
@@ -57,11 +59,13 @@ NO_IDS = "the policy lets no call have an idempotency id"
 LEFT_OUT = "no grant allows it, or the server lacks it"
 NO_SUB_COMMAND = "no grant allows its sub-commands, or none is named"
 NO_CHANNELS = "no grant with channels allows it"
-"""Those with the help of `no grant`, with which all three begin."""
+NO_INDEXES = "no grant with `indexes` allows it; on clusters and beyond database 0 none can"
+"""Those with the help of `no grant`, with which all four begin."""
 
 _PHRASES = {
     "NO_SERVER_HAS": NO_SERVER_HAS,
     "NOT_NAMED": NOT_NAMED,
+    "NOT_CHECKED": NOT_CHECKED,
     "UNAPPROVED": UNAPPROVED,
     "IN_A_BATCH": IN_A_BATCH,
     "MALFORMED": MALFORMED,
@@ -138,9 +142,13 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   if reason=$NOT_NAMED
   agent: use another command: $SEE
   operator: name it in `only` of a grant, $OWN
+  if reason=$NOT_CHECKED
+  agent: use another command: $SEE
+  operator: name it in `only` of a grant, $OWN and the command touches only the keys that its module
+      declares
   if reason=no grant
   agent: use another command: $SEE
-  operator: see `only`, `except` and `channels` of the grants, $OWN
+  operator: see `only`, `except`, `channels` and `indexes` of the grants, $OWN
   if reason=$IN_A_BATCH
   agent: make the call before the transaction, or use SCAN in place of KEYS
   operator: $NO_RULE
@@ -162,6 +170,11 @@ KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
   agent: use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*` or `KEYS
       agents:queue:*`; $SEE
   operator: add a pattern that covers it to `keys` of a grant with `scan`, $OWN
+  if pattern_of=FT
+  sentence: no grant of the token covers all keys `{key}` of the search index
+  agent: use an index whose prefixes end within your keys, as `memory:42:` does; $SEE
+  operator: each prefix of an index must lie within `keys` of a read grant for the command: `sc*`
+      for the prefix `sc`, or make the index with the prefix `sc:`
   if pattern_of=SORT
   sentence: no grant of the token covers all keys of the SORT pattern `{key}`
   agent: use a pattern that a read grant covers, and that ends in `*`; $SEE
@@ -172,6 +185,9 @@ KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
 KEY_DENIED: the key `{key}` is denied by a `deny` rule
   agent: use another key: every token of the identity is denied this one
   operator: a `deny` rule of the identity decided, or it is a control key, which stays denied
+  if pattern_of=FT
+  sentence: a `deny` rule may match a key `{key}` of the search index
+  agent: use another index: every token of the identity is denied some of its keys
   if pattern_of=SORT
   sentence: a `deny` rule may match a key of the SORT pattern `{key}`
   agent: use another pattern: every token of the identity is denied some of its keys
@@ -179,6 +195,12 @@ KEY_DENIED: the key `{key}` is denied by a `deny` rule
 CHANNEL_NOT_GRANTED: no grant of the token covers the channel `{channel}`
   agent: use another channel: $SEE
   operator: add a pattern to `channels` of a grant, $OWN
+  if by=token
+  operator: the identity may, its token may not: issue a token with other restrictions
+
+INDEX_NOT_GRANTED: no grant of the token covers the search index `{index}`
+  agent: use another index: $SEE
+  operator: add a pattern to `indexes` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
 

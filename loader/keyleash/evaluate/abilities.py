@@ -36,7 +36,7 @@ def allowed_commands(identity: Identity, table: CommandTable) -> AllowedCommands
     by_grant = []
     for grant in identity.grants:
         # Most grants of a policy differ in their patterns alone.
-        rights = grant.allow, grant.only, grant.except_, bool(grant.keys)
+        rights = grant.allow, grant.only, grant.except_, bool(grant.keys), bool(grant.indexes)
         if rights not in by_rights:
             by_rights[rights] = tuple(spec.name for spec in specs if giving.allow(spec, (grant,)))
         by_grant.append(by_rights[rights])

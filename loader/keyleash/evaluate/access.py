@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.facts import MAX_LISTED, MAX_PATHS, PATHS
 from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
 from keyleash.commands.refusals import why_argument, why_refused
 from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
@@ -37,7 +36,8 @@ from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.restrictions import Restrictions
 
 Argv = Sequence[bytes]
-_CONTROL = CONTROL_PREFIX.encode()
+CONTROL = CONTROL_PREFIX.encode()
+"""The beginning of keyleash's own keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,20 +226,9 @@ def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | No
     if too_wide is not None:
         return Aspect.INTEGER, too_wide
     option = refused_option(spec, argv) or unknown_option(spec, argv)
-    if selects_too_much(spec, argv):
-        option = PATHS.encode()
     if spec.subscribes and len(argv) > 2:
         option = argv[2]
     return None if option is None else (Aspect.OPTION, option)
-
-
-def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
-    """Return whether what the JSON paths of a call select may multiply."""
-    if not spec.path_step:
-        return False
-    paths = b" ".join(path for path in argv[2 :: spec.path_step] if len(path) > 1)
-    branches = sum(map(paths.count, (b"..", b"?", b"=~")))
-    return len(paths) > MAX_PATHS or paths.count(b",") > MAX_LISTED or branches > 1
 
 
 def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
@@ -355,10 +344,12 @@ def judge_patterns(
     return ALLOWED
 
 
-def grants_of_keys_from(grants: Sequence[Grant], start: bytes) -> Iterator[Match[Grant]]:
-    """Yield the readable patterns that match every key that begins with *start*."""
+def grants_of_keys_from(
+    grants: Sequence[Grant], start: bytes, cls: OperationClass = OperationClass.READ
+) -> Iterator[Match[Grant]]:
+    """Yield the patterns with a class that match every key that begins with *start*."""
     for grant in grants:
-        for pattern in grant.keys if OperationClass.READ in grant.allow else ():
+        for pattern in grant.keys if cls in grant.allow else ():
             if is_open(pattern) and matches(pattern, start):
                 yield Match(grant, pattern)
 
@@ -367,7 +358,7 @@ def _excluded(identity: Identity) -> Iterator[Pattern]:
     """Yield the denied patterns that some granted pattern with an open end meets."""
     opens = [item for grant in identity.grants for item in grant.keys if is_open(item)]
     denied = [item for deny in identity.deny for item in deny.keys]
-    for item in (keys_under(_CONTROL), *denied):
+    for item in (keys_under(CONTROL), *denied):
         if any(overlaps(granted, item) for granted in opens):
             yield item
 
@@ -381,6 +372,6 @@ def _may_meet(denied: Pattern, before: bytes, after: bytes) -> bool:
 
 def is_control_key(identity: Identity, key: bytes) -> bool:
     """Return whether a key is one of keyleash's own, if a grant can reach such keys."""
-    return key.startswith(_CONTROL) and any(
-        may_start_with(pattern, _CONTROL) for grant in identity.grants for pattern in grant.keys
+    return key.startswith(CONTROL) and any(
+        may_start_with(pattern, CONTROL) for grant in identity.grants for pattern in grant.keys
     )

@@ -42,7 +42,7 @@ _DENIED_BY: Mapping[type[Step], str] = {
 }
 """The topics of steps that only a denied call has."""
 _UNITS = {"work": "units of work"}
-_PATTERNS = {Aspect.GLOB: "SCAN", Aspect.PATTERN: "SORT"}
+_PATTERNS = {Aspect.GLOB: "SCAN", Aspect.PATTERN: "SORT", Aspect.PREFIX: "FT"}
 RULES_SHOWN = 4
 """Maximum number of matching rules; `--json` lists all."""
 

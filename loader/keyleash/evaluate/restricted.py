@@ -40,7 +40,7 @@ def judge_restricted_key(
         return ALLOWED
     lacking = next((cls for cls in needs if cls not in restrictions.allow), None)
     if lacking is not None:
-        return _denied(
+        return refused_by_token(
             trace, ReplyCode.CLASS_NOT_GRANTED, class_=lacking, command=command, key=use.key
         )
     keys = restrictions.keys
@@ -49,7 +49,7 @@ def judge_restricted_key(
         giving = [grant for grant in grants if cls is None or cls in grant.allow]
         patterns = _keys(giving, restrictions)
         is_within = is_within and any(match(item, use.key) is not None for item in patterns)
-    return ALLOWED if is_within else _denied(trace, ReplyCode.KEY_NOT_GRANTED, key=use.key)
+    return ALLOWED if is_within else refused_by_token(trace, ReplyCode.KEY_NOT_GRANTED, key=use.key)
 
 
 def judge_restricted_arguments(
@@ -66,7 +66,7 @@ def judge_restricted_arguments(
     needed = spec.needs[0]
     giving = [grant for grant in grants if needed in grant.allow]
     if needed not in restrictions.allow:
-        return _denied(
+        return refused_by_token(
             trace, ReplyCode.CLASS_NOT_GRANTED, class_=needed, command=command, key=argument
         )
     if spec.scans:
@@ -78,7 +78,7 @@ def judge_restricted_arguments(
         )
         if is_within and _may_begin(giving, restrictions, start):
             return ALLOWED
-        return _denied(trace, ReplyCode.KEY_NOT_GRANTED, key=argument)
+        return refused_by_token(trace, ReplyCode.KEY_NOT_GRANTED, key=argument)
     is_pattern = spec.subscribes is Subscribes.PATTERN
     start = literal_start(argument) if is_pattern else argument
     for grant in giving:
@@ -88,7 +88,7 @@ def judge_restricted_arguments(
                 continue
             if start == argument or is_open(bound):
                 return ALLOWED
-    return _denied(trace, ReplyCode.CHANNEL_NOT_GRANTED, channel=argument)
+    return refused_by_token(trace, ReplyCode.CHANNEL_NOT_GRANTED, channel=argument)
 
 
 def judge_restricted_pattern(
@@ -110,7 +110,7 @@ def judge_restricted_pattern(
         is_open(item) and match(item, before) is not None for item in _keys(reading, restrictions)
     ):
         return ALLOWED
-    return _denied(trace, ReplyCode.KEY_NOT_GRANTED, key=pattern)
+    return refused_by_token(trace, ReplyCode.KEY_NOT_GRANTED, key=pattern)
 
 
 def _keys(grants: Sequence[Grant], restrictions: Restrictions) -> Iterator[Pattern]:
@@ -134,6 +134,7 @@ def literal_start(glob: bytes) -> bytes:
     return re.split(rb"[*?\[\\]", glob, maxsplit=1)[0]
 
 
-def _denied(trace: Trace, code: ReplyCode, **details: bytes | str) -> Decision:
+def refused_by_token(trace: Trace, code: ReplyCode, **details: bytes | str) -> Decision:
+    """Return a denial by the restrictions of the token, and note it."""
     trace.append(RestrictionStep(code=code))
     return refused(code, **details, by="token")

@@ -11,17 +11,41 @@ import re
 from collections.abc import Iterator
 
 from keyleash.commands import CommandSpec
+from keyleash.commands.facts import PATHS, TOO_MANY_PATHS
 from keyleash.commands.keys import is_option
-from keyleash.commands.spec import Lengthening
-from keyleash.commands.work import DEFAULT_VALUE_BYTES, EXTENDED_BYTE_WORK, PLAIN_BYTES
+from keyleash.commands.spec import Bound, Join, Lengthening
+from keyleash.commands.work import (
+    DEFAULT_VALUE_BYTES,
+    EXTENDED_BYTE_WORK,
+    PATH_BYTES,
+    PATH_LISTS,
+    PATH_STEPS,
+    PLAIN_BYTES,
+    SPACING_BYTES,
+    SPREAD_BYTES,
+)
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.state import Sizes
-from keyleash.evaluate.trace import ALLOWED, Decision, SizeStep, Trace, refused
+from keyleash.evaluate.trace import (
+    ALLOWED,
+    ArgumentStep,
+    Aspect,
+    Decision,
+    SizeStep,
+    Trace,
+    refused,
+)
 from keyleash.policy import Grant, Identity
 
 _LARGEST = 10**15
 """The largest number that a denial names."""
+
+_MOST_OF_PATHS = (
+    *((rb"(?s).", PATH_BYTES), (rb"\.\.|\?", 1), (rb",", PATH_LISTS), (rb"[.\[]", PATH_STEPS)),
+    *((rb"=~", 0), (rb"\0", 0), (rb"(?s)\A.+\$.*\?|\?.*\$", 0)),
+)
+"""The parts of a JSON path, and how many of each it may have."""
 
 _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 
@@ -29,7 +53,11 @@ _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 def judge_size(
     identity: Identity, spec: CommandSpec, argv: Argv, keys: Argv, sizes: Sizes | None, trace: Trace
 ) -> Decision:
-    """Deny a call that makes a string too long, or that is too much work."""
+    """Deny a call that makes a string too long, selects too much, or is too much work."""
+    if selects_too_much(spec, argv):
+        why, code, value = TOO_MANY_PATHS, ReplyCode.COMMAND_REFUSED, PATHS.encode()
+        trace.append(ArgumentStep(Aspect.OPTION, value, why=why, code=code))
+        return refused(code, command=spec.name.encode() + b" " + value)
     work = 0.0
     for key, length in _lengths(spec, argv, keys, sizes):
         grant = bounding_grant(identity, key)
@@ -48,6 +76,29 @@ def judge_size(
     trace.append(SizeStep("work", work, identity.work, code=ReplyCode.WORK_TOO_LARGE))
     shown = _shown(work)
     return refused(ReplyCode.WORK_TOO_LARGE, command=spec.name, work=shown, limit=identity.work)
+
+
+def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
+    """Return whether what the JSON paths of a call select may multiply, or grow deep."""
+    if spec.work is None or spec.work.bound is not Bound.PATHS:
+        return False
+    step = {"JSON.GET": 1, "JSON.MSET": 3}.get(spec.name, len(argv))
+    at = len(argv) - 1 if spec.name == "JSON.MGET" else spec.work.place
+    while at < len(argv):
+        path, value = argv[at], b""
+        if step == 1 and any(is_option(path, word) for word in ("INDENT", "NEWLINE", "SPACE")):
+            if len(b"".join(argv[at + 1 : at + 2])) > SPACING_BYTES:
+                return True
+            at, path = at + 1, b""
+        if spec.work.join is Join.PRODUCT:
+            value = b"".join(argv[at + 1 : at + max(2, step - 1)])
+        is_deep = b".." in path and re.search(rb"[\[{]", value)
+        is_spread = re.search(rb"\.\.|[*?:,]", path) and len(value) > SPREAD_BYTES
+        counts = ((len(re.findall(part, path)), most) for part, most in _MOST_OF_PATHS)
+        if is_deep or is_spread or any(count > most for count, most in counts):
+            return True
+        at += step
+    return False
 
 
 def bounding_grant(identity: Identity, key: bytes) -> Grant | None:

@@ -94,11 +94,15 @@ class Aspect(StrEnum):
     GLOB = "glob"
     PATTERN = "pattern"
     CHANNEL = "channel"
+    INDEX = "index"
+    PREFIX = "prefix"
 
 
 @dataclass(frozen=True, slots=True)
 class ArgumentStep(_Step):
-    """A non-key argument: a denied option, or a glob, pattern or channel that grants must match."""
+    """A non-key argument: a denied option, or a glob, pattern, channel or index that grants must
+    match; or all keys with a prefix that an index has.
+    """
 
     aspect: Aspect
     value: bytes

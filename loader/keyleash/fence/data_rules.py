@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import permutations, product
 
 from keyleash.commands import CommandSpec, OperationClass
-from keyleash.commands.facts import SUBSCRIPTIONS, UNFLAGGED_NEEDS
+from keyleash.commands.facts import MODULE_KEYS, SUBSCRIPTIONS, UNFLAGGED_NEEDS
 from keyleash.commands.spec import Bound, Waits
 from keyleash.commands.work import ANY_SIZE, READS, SIZE_BY_TYPE, WORK
 from keyleash.commands.writes import READ_FORMS, Writes, written_by
@@ -20,6 +21,7 @@ from keyleash.compiler.ir import Governing, Guard
 from keyleash.fence.acl import Selector, channel_rules, key_rules
 from keyleash.policy.keysets import covers
 from keyleash.policy.model import Grant, Pattern
+from keyleash.policy.patterns import is_open
 
 READ = OperationClass.READ
 WRITING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
@@ -85,7 +87,11 @@ READ_SIZES: Mapping[str, tuple[str, ...]] = {
 }
 """Commands with which it reads the sizes of keys, by the command of the agent."""
 
-MEASURES = frozenset(name for name, work in WORK.items() if work.size is not None)
+MEASURES = frozenset(
+    name
+    for name, work in WORK.items()
+    if work.size is not None or work.bound in (Bound.PATHS, Bound.SAMPLES)
+)
 """Commands before which it may read the memory usage of keys."""
 
 COUNTS: Mapping[str, tuple[str, ...]] = {
@@ -101,6 +107,7 @@ INSPECT: Mapping[str, tuple[str, ...]] = {
     "XCLAIM": ("XRANGE",),
     **dict.fromkeys(("XRANGE", "XREVRANGE"), ("XRANGE", "XREVRANGE")),
     "XREAD": ("XRANGE",),
+    **dict.fromkeys(("TS.RANGE", "TS.REVRANGE"), ("TS.INFO",)),
     "XREADGROUP": ("XINFO STREAM", "XINFO GROUPS", "XRANGE"),
     **dict.fromkeys(
         ("XPENDING", "XINFO CONSUMERS", "XINFO GROUPS"), ("XINFO STREAM", "XINFO GROUPS")
@@ -130,6 +137,9 @@ READ_VALUES: Mapping[Writes, tuple[str, ...]] = {
 SIZE_OF_VALUE = tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
 """Commands with which it reads the size of a key under rules for values."""
 
+READ_INDEX = "FT.INFO"
+"""The command with which it reads the prefixes of an index."""
+
 UNSUBSCRIBE: Mapping[str, str] = {
     name: name.replace("SUBSCRIBE", "UNSUBSCRIBE") for name in SUBSCRIPTIONS
 }
@@ -145,7 +155,7 @@ HELPERS = frozenset(
         *MEASURE_VALUES.values(),
         *READ_VALUES.values(),
         SIZE_OF_VALUE,
-        ("PTTL", "PEXPIRE"),
+        ("PTTL", "PEXPIRE", READ_INDEX),
         UNSUBSCRIBE.values(),
     )
 )
@@ -214,8 +224,9 @@ def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSp
     """Yield each command that uses keys or channels, and the grants that allow it."""
     for usage in guard.usages:
         spec = usage.spec
-        grants = [guard.identity.grants[i] for i in usage.grants]
-        if spec.name in left_out or spec.scans or not (spec.keys or spec.channel is not None):
+        grants = [guard.identity.grants[i] for i in usage.admitting or usage.grants]
+        is_named = spec.channel is not None or spec.index is not None
+        if spec.name in left_out or spec.scans or not (spec.keys or is_named):
             continue
         given = {cls for grant in grants for cls in grant.allow}
         # A variant of the command may need less: BITFIELD … GET.
@@ -226,9 +237,12 @@ def _usages(guard: Guard, left_out: Collection[str]) -> Iterator[tuple[CommandSp
 
 def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[str, Reach]]:
     """Yield the commands that a guard or a client runs in addition to a command."""
+    if spec.index is not None:
+        yield READ_INDEX, _reach(spec, grants)
     if spec.subscribes:
         yield UNSUBSCRIBE[spec.name], _reach(spec, grants)
-    readable = Reach(read=patterns_for(grants, {READ}))
+    of_module = spec.name in MODULE_KEYS
+    readable = _reach(spec, grants) if of_module else Reach(read=patterns_for(grants, {READ}))
     before = BEFORE_BLOCKING[spec.waits] if spec.waits else ()
     for helper in (*REREAD.get(spec.name, ()), *before, *INSPECT.get(spec.name, ())):
         # Any permission on a key includes whether it exists.
@@ -260,10 +274,20 @@ def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
     if spec.channel is not None:
         giving = [grant for grant in grants if spec.channel_class in grant.allow]
         return Reach(channels=_distinct(channel for grant in giving for channel in grant.channels))
+    if spec.index is not None:
+        # Search before 8 checks the name as a key that is written, later ones the prefixes.
+        giving = [grant for grant in grants if spec.index in grant.allow]
+        names = _distinct(index for grant in giving for index in grant.indexes)
+        opens = filter(is_open, patterns_for(grants, {READ}))
+        return Reach(read=_distinct((*names, *opens)), write=names)
     needs = {cls for search in spec.keys for cls in search.needs}
     needs.update(spec.variant.needs if spec.variant else ())
     if not needs:
         return _any_reach(grants)
+    if spec.name in MODULE_KEYS:
+        # Servers want both permissions on the keys of modules.
+        pattern_lists = [patterns_for(grants, {cls}) for cls in needs]
+        return Reach(read=reduce(_both, pattern_lists), write=reduce(_both, pattern_lists))
     reach = Reach(
         read=patterns_for(grants, {READ}) if READ in needs else None,
         write=patterns_for(grants, WRITING & needs) if WRITING & needs else None,

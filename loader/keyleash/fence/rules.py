@@ -153,6 +153,10 @@ def _under(prefix: str) -> str:
 LEFT_OUT: Mapping[str, str] = {
     "SCAN": "an ACL allows it to list every key of the server",
     "COPY": "an ACL allows it to write into another database",
+    # Before Search 8, servers check the name of an index alone.
+    "FT.CREATE": "an ACL allows it to index any key",
+    "FT.DROPINDEX": "an ACL allows it to delete the documents, too",
+    "FT._LIST": "an ACL allows it to list every index of the server",
 }
 """On every server."""
 
@@ -183,6 +187,14 @@ ACL_BYPASSES = (
     AclBypass(
         "XREADGROUP", ("COUNT", "1", "GROUP", "STREAMS", "c", "STREAMS", "other", ">"),
         ("other",), "with a group named STREAMS it can read any stream",
+    ),
+    *(
+        AclBypass(name, call, ("key", "other"), "servers check its first key alone")
+        for name, call in {
+            "JSON.MGET": ("key", "other", "$"),
+            **dict.fromkeys(("CMS.MERGE", "TDIGEST.MERGE"), ("key", "1", "other")),
+            **dict.fromkeys(("TS.CREATERULE", "TS.DELETERULE"), ("key", "other")),
+        }.items()
     ),
 )  # fmt: skip
 
@@ -366,6 +378,12 @@ def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
                     f"`{pattern.source}`",
                     "denied by the guard only: ACLs have no deny rules",
                 )
+    for pattern in (item for grant in plan.identity.grants for item in grant.indexes):
+        yield FenceNote(
+            "index",
+            f"the index `{pattern.source}`",
+            "before Search 8, servers check its name alone, and a direct search reads all of it",
+        )
     grants = plan.identity.grants
     readable = patterns_for(grants, {OperationClass.READ})
     for pattern in imaged_patterns(plan):

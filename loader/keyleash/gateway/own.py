@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
-from keyleash.client.answers import info_reply
+from keyleash.client.answers import command_reply, info_reply
 from keyleash.client.command_words import Role, role_of, upper
 from keyleash.client.once import check_id, once
 from keyleash.errors import KeyleashError, LeashError
@@ -163,23 +163,18 @@ async def select(connection: Any, words: Words) -> bytes:
 async def command(connection: Any, words: Words) -> bytes:
     """COMMAND COUNT, LIST, DOCS and INFO of the commands that a guard may run."""
     table = connection.agent.session.table
-    specs = {spec.name: spec for spec in table if spec.refused is None}
-    sub, names = (upper(words[1]), [upper(word) for word in words[2:]]) if words[1:] else ("", [])
+    names = [spec.name for spec in table if spec.refused is None]
+    sub, asked = (upper(words[1]), words[2:]) if words[1:] else ("", ())
     if sub == "COUNT":
-        return b":%d\r\n" % len(specs)
+        return b":%d\r\n" % len(names)
     if sub == "LIST":
-        return encoded(words, [name.lower() for name in specs], connection.protocol)
-    reply: Any = [_described(specs.get(name)) for name in names or specs]
+        return encoded(words, [name.lower() for name in names], connection.protocol)
+    reply: Any = command_reply(table, asked or names)
     if sub == "DOCS":
-        reply = {name.lower(): {} for name in names or specs if name in specs}
+        reply = {row[0]: {} for row in reply if row}
     elif sub not in ("", "INFO"):
         raise ResponseError(f"the gateway has no COMMAND {sub[:64]}")
     return encoded(words, reply, connection.protocol)
-
-
-def _described(spec: Any) -> Any:
-    """Return a command as COMMAND INFO does, without flags and positions, which guards find."""
-    return None if spec is None else [spec.name.lower(), -1, [], 0, 0, 0, [], [], [], []]
 
 
 async def info(connection: Any, words: Words) -> bytes:

@@ -35,7 +35,7 @@ MAX_NAME = 1023
 _COUNTS = {b"*%d" % count: count for count in range(1, LOGIN_WORDS + 1)}
 _LENGTHS = {length: b"$%d" % length for length in range(MAX_NAME + 1)}
 
-SETS = frozenset({"SMEMBERS", "SDIFF", "SINTER", "SPOP", "SUNION"})
+SETS = frozenset({"FT._LIST", "SMEMBERS", "SDIFF", "SINTER", "SPOP", "SUNION"})
 """Commands whose reply is a set in RESP3."""
 NULL_ARRAYS = frozenset(
     ("BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH", "BZMPOP", "BZPOPMAX", "BZPOPMIN", "EXEC",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from keyleash.commands import load_table
+from keyleash.commands import known_table, load_table
 from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsError
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.client_calls import REJECTED, client_call, decide_client_call
@@ -176,7 +176,7 @@ def context_of_document(document: str, name: str, file: str = "<policy>") -> Dec
         PolicyError: The document has problems.
         OperationError (unknown-identity): It has no identity *name*.
     """
-    table = load_table()
+    table = known_table()
     policy = parse_policy(document, file=file, commands=table)
     return DecisionContext(
         identity=_require_identity(policy, name, file),
@@ -203,7 +203,7 @@ def context_of_server(
     policy = parse_policy(active.document, file=ACTIVE, commands=None)
     identity = _require_identity(policy, name, "the active policy")
     try:
-        table = read_table(store.client)
+        table = read_table(store.client, is_cluster=store.cluster is not None)
     except UnreadableCommandsError:
         # The guards too were then compiled for the shipped table.
         table = load_table()
@@ -478,4 +478,5 @@ def grant_json(grant: Grant) -> dict[str, Any]:
         **json_object(grant, "allow", "only", "except_"),
         "keys": [pattern.source for pattern in grant.keys],
         "channels": [pattern.source for pattern in grant.channels],
+        "indexes": [pattern.source for pattern in grant.indexes],
     }

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import UNCHECKED, is_unchecked
+from keyleash.commands.spec import CHANGING
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import Deny, Grant, Identity, TtlRule, ValueRules
+from keyleash.policy.model import Deny, Grant, Identity, Pattern, TtlRule, ValueRules
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
+from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.schema import GRANT, check_distinct, check_not_empty
 from keyleash.policy.scripts import ScriptReader
@@ -119,8 +123,8 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     return subs if row is None else [*subs, row]
 
 
-CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
-"""The classes whose commands change keys."""
+INDEX_CLASSES = frozenset({OperationClass.READ, *CHANGING})
+"""The classes that apply to search indexes."""
 
 
 def read_grants(
@@ -182,11 +186,38 @@ def _read_grant(
         except_=() if except_ is None else names.read(except_),
         # No limit counts by the captures of a channel pattern.
         channels=read_patterns("channels", entry.get("channels"), problems, captures_count=False),
+        indexes=_read_indexes(entry.get("indexes"), problems),
         image_bytes=read_image_bytes(entry.get("before_images"), problems),
         values=_read_values(entry.get("values"), problems),
         scripts=scripts.grant(entry.get("scripts")),
         span=entry.span,
     )
+
+
+_WHERE = re.compile(r"[A-Za-z_]\w*=(\{[a-z_][a-z0-9_]*\}|[\w.@-]+)", re.ASCII)
+
+
+def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, ...]:
+    if node is not None:
+        check_not_empty("indexes", node, problems)
+    indexes: list[Pattern] = []
+    for entry in node.entries if node else ():
+        name, where = entry.get("name") or entry, entry.get("where")
+        values = where.fields if where else {}
+        pairs = tuple((field, value.source) for field, value in values.items())
+        for field, value in values.items():
+            if not _WHERE.fullmatch(f"{field}={value.source}"):
+                problems.add(
+                    "bad-filter",
+                    f"{quote(f'{field}={value.source}')} cannot be a filter",
+                    value.span,
+                    "write a name, and letters, digits and `_.@-`, or the capture of a binding",
+                )
+        pattern = problems.attempt(partial(parse_pattern, name.source, name.span, "index"))
+        if pattern is not None:
+            text = f" where {', '.join(map('='.join, pairs))}" if pairs else ""
+            indexes.append(replace(pattern, source=pattern.source + text, where=pairs))
+    return tuple(indexes)
 
 
 def _read_values(node: YamlNode | None, problems: Problems) -> ValueRules:
@@ -240,8 +271,9 @@ def _check_has_lists(
     # A list that was reported and left out is not missing.
     if entry.partial:
         return
+    of_indexes = INDEX_CLASSES if entry.get("indexes") else ()
     for field, needing in (
-        ("keys", [cls for cls in allow if cls not in CHANNEL_CLASSES]),
+        ("keys", [cls for cls in allow if cls not in {*CHANNEL_CLASSES, *of_indexes}]),
         ("channels", [cls for cls in allow if cls in CHANNEL_CLASSES]),
     ):
         if needing and entry.get(field) is None:
@@ -251,7 +283,7 @@ def _check_has_lists(
                 entry.label,
                 f"add one, such as `{GRANT.line(field)}`",
             )
-    if not (allow or entry.get("keys") or entry.get("channels")):
+    if not (allow or entry.get("keys") or entry.get("channels") or entry.get("indexes")):
         problems.add(
             "missing-field",
             "a grant has neither `keys` nor `channels`",
@@ -283,6 +315,12 @@ def _check_needs_fields(
             "channels",
             CHANNEL_CLASSES.isdisjoint(allowed),
             "allows neither `publish` nor `subscribe`",
+            "add one of them to `allow`",
+        ),
+        (
+            "indexes",
+            INDEX_CLASSES.isdisjoint(allowed),
+            "allows none of `read`, `write` and `delete`",
             "add one of them to `allow`",
         ),
         (

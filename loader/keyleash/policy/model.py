@@ -46,17 +46,26 @@ class Pattern:
     """A pattern of keys or channels: `source` as written, `parts` with adjacent literals joined.
 
     Each `:`-separated segment has at most one capture, and the segment of the final `*` has
-    none, so matching takes time linear in the text.
+    none, so matching takes time linear in the text. Searches of an index return documents alone
+    whose fields have the values of `where`, of which `{name}` is the binding of the token.
     """
 
     source: str
     parts: tuple[PatternPart, ...]
     span: Span | None = field(default=None, compare=False, repr=False)
+    where: tuple[tuple[str, str], ...] = ()
 
     @property
     def captures(self) -> tuple[str, ...]:
         """Names of the captures, in order."""
-        return tuple(part.name for part in self.parts if isinstance(part, Capture))
+        names = (part.name for part in self.parts if isinstance(part, Capture))
+        values = (name for _, value in self.where if (name := capture_in(value)))
+        return (*dict.fromkeys((*names, *values)),) if self.where else tuple(names)
+
+
+def capture_in(value: str) -> str:
+    """Return the name of the capture that a value of a filter is; empty for a literal."""
+    return value[1:-1] if value.startswith("{") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +206,7 @@ class Grant:
             sub-commands, or ACL categories with their `@` in lower case.
         except_: Commands that the grant does not apply to.
         channels: Empty if the grant allows no class of channels.
+        indexes: Search indexes that `read`, `write` and `delete` apply to.
         image_bytes: `AuditRules.image_bytes` for the grant's keys; None for the identity's.
         values: The rules for values under the grant's keys.
         scripts: The approved scripts.
@@ -207,12 +217,19 @@ class Grant:
     only: tuple[str, ...] | None = None
     except_: tuple[str, ...] = ()
     channels: tuple[Pattern, ...] = ()
+    indexes: tuple[Pattern, ...] = ()
     image_bytes: int | None = None
     values: ValueRules = ValueRules()
     scripts: tuple[Script, ...] = ()
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def applies_to(self, spec: CommandSpec) -> bool:
+        """Return whether the grant admits a command, and has what it needs besides keys."""
+        if spec.index is not None and not self.indexes:
+            return False
+        return self.admits(spec)
+
+    def admits(self, spec: CommandSpec) -> bool:
         """Return whether `only` and `except` include a command, and it has channels to count."""
         if spec.counts and CHANNEL_CLASSES.isdisjoint(self.allow):
             return False
@@ -515,6 +532,7 @@ class Identity:
     Attributes:
         work: Most units of work (`commands.work`) of a call or batch.
         strings: Most strings that a call or batch reads.
+        search_ms: The time limit of one search.
         accepted: Accepted lint findings; they do not affect access.
     """
 
@@ -549,6 +567,14 @@ class Identity:
         bounds=(100, 1_000_000_000),
         widens=True,
     )
+    search_ms: int = setting(
+        20,
+        SettingKind.WAIT,
+        "search",
+        example="20ms",
+        help="Time after which a search returns what it has found.",
+        widens=True,
+    )
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
 
@@ -564,6 +590,11 @@ class Identity:
         A hundred more leave room for the words of the call and for the estimate itself.
         """
         return float(f"{self.work / (self.strings + 100):.4g}")
+
+    @property
+    def filters_indexes(self) -> bool:
+        """Return whether some search returns documents that no grant covers."""
+        return any(index.where for grant in self.grants for index in grant.indexes)
 
     @property
     def scripts(self) -> tuple[Script, ...]:

@@ -250,6 +250,21 @@ _DEFAULTS = _section(
     limits=_may(_declared("Limits", model.Identity), "{work: 250000}", "Limits of a single call."),
 )
 
+_INDEX = Section(
+    "a pattern or a mapping",
+    (str,),
+    _TEXT.scalars,
+    name="Index",
+    fields={
+        "name": _need(_TEXT, "memory", "Pattern of names of indexes."),
+        "where": _need(
+            MapOf("a mapping from fields to values", entry=_TEXT, example='NAME: "{agent}"'),
+            '{agent: "{agent}"}',
+            "Fields of tags or numbers, and the only value of each that searches return.",
+            minProperties=1,
+        ),
+    },
+)
 # The operation classes decide which of `keys` and `channels` a grant needs.
 GRANT = Section(
     "a mapping",
@@ -269,6 +284,12 @@ GRANT = Section(
             ListOf("a list of channel patterns", entry=_TEXT),
             '["agents:events:*"]',
             "Channels that `publish` and `subscribe` apply to.",
+            minItems=1,
+        ),
+        "indexes": _may(
+            ListOf("a list of index patterns", entry=_INDEX),
+            '["memory:{agent}"]',
+            "Search indexes that `read`, `write` and `delete` apply to.",
             minItems=1,
         ),
         "only": _may(

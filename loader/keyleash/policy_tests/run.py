@@ -133,7 +133,7 @@ class Coverage:
 
 def _patterns(identity: Identity) -> Iterator[tuple[Grant | Deny, RulePattern]]:
     for number, grant in enumerate(identity.grants):
-        for pattern in (*grant.keys, *grant.channels):
+        for pattern in (*grant.keys, *grant.channels, *grant.indexes):
             yield grant, RulePattern(identity.name, "grant", number, pattern)
     for number, deny in enumerate(identity.deny):
         for pattern in deny.keys:

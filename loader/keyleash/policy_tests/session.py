@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from keyleash.commands import load_table
+from keyleash.commands import known_table
 from keyleash.policy.files import ReadText, read_text
 from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.parse import read_suites
@@ -27,7 +27,7 @@ def run_tests(
 ) -> TestReport:
     """Run test files; see `Policy.run_tests`."""
     with _guards(server, timeout_s) as (guards, label):
-        shipped = load_table()
+        shipped = known_table()
         table = shipped if guards is None else guards.table
         suites = read_suites(files, shipped.extended(table.commands), read)
         report = run_suites(suites, table, guards, progress or (lambda _done, _total: None))

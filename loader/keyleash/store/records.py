@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from keyleash.commands import CommandSpec, CommandTable, load_table
+from keyleash.commands import CommandSpec, CommandTable, known_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.results import Instant, Result
 from keyleash.store.keyspace import script_digest
@@ -42,6 +42,8 @@ class ActivePolicy(Result):
         actor: The operator who activated it.
         activated_ms: Server time of the activation, Unix milliseconds.
         before: Digest of the previous policy; empty if there was none.
+        modules: The commands of the server's modules that its guards allow; empty on most servers,
+            where records lack this field.
     """
 
     generation: int
@@ -50,6 +52,7 @@ class ActivePolicy(Result):
     actor: str
     activated_ms: int
     before: str = ""
+    modules: str = ""
 
     activated_at = Instant[datetime]()
 
@@ -127,8 +130,8 @@ class GuardRecord:
 
 DIGEST_FIELDS = ("digest", "batch_digest", "approved_digest")
 """The fields of a guard record that name scripts on every server."""
-RARE_FIELDS = {b"lease": b"", b"renew": b"0", b"takes_source": b"0"}
-"""The fields that most guard records lack, as if they had these values."""
+RARE_FIELDS = {b"lease": b"", b"renew": b"0", b"takes_source": b"0", b"modules": b""}
+"""The fields that most records lack, as if they had these values."""
 
 
 def read_active(store: Store) -> ActivePolicy | None:
@@ -248,7 +251,7 @@ def commands_to_learn(server: CommandTable) -> str:
     field holds the key searches of these commands: `{"NAME": [["range", first, last, step], …]}`,
     the fields of each search in the order of its class, without its needs. It is usually empty.
     """
-    shipped = load_table()
+    shipped = known_table()
     searches = {
         spec.name: [_packed(search) for search in spec.keys]
         for spec in server
@@ -260,7 +263,7 @@ def commands_to_learn(server: CommandTable) -> str:
 @lru_cache(maxsize=16)
 def learned_table(commands: str) -> CommandTable:
     """Return the shipped table extended by the field *commands* of a guard record."""
-    shipped = load_table()
+    shipped = known_table()
     if not commands:
         return shipped
     return shipped.extended(

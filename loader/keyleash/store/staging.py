@@ -82,7 +82,7 @@ class LoadStage:
                 self._store.keys.staged_policy(self.load),
                 self._store.keys.staged_stored_policy(self.load),
             ):
-                pipe.hset(name, mapping=asdict(policy))
+                pipe.hset(name, mapping=_fields(policy))
                 pipe.pexpire(name, STAGED_KEEP_MS)
             for names in batches(layouts):
                 pipe.hset(recorded, mapping={name: layouts[name].to_json() for name in names})
@@ -171,7 +171,7 @@ def _pieces(moves: Sequence[StateMove]) -> Iterator[Sequence[StateMove]]:
         yield piece
 
 
-def _fields(record: GuardRecord) -> dict[str, str | int]:
+def _fields(record: ActivePolicy | GuardRecord) -> dict[str, str | int]:
     """Return a record as Redis stores it: without truth values, and fields of few identities."""
     return {
         name: int(value) if isinstance(value, bool) else value

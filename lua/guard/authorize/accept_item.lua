@@ -2,17 +2,27 @@
 -- event.
 -- in:  n, restore, command, argv, name_at, work, reads, writes, deletes, recorded, masked, first,
 --      last, step, walked, args_field, args_value, subjects_N, counted_N, kept_N, times, taken,
---      from, run_end, keys, sequence, token_id, correlation, gone, byte_caps
+--      from, run_end, keys, sequence, token_id, correlation, gone, byte_caps, instead
 -- out: after, argv, count, entry, fields, n, names, passed, passed_deletes, passed_reads,
---      passed_writes, readers, restores, runs, spent, stop, unheard, works
+--      passed_writes, readers, restores, runs, searches, spent, stop, unheard, works
 if restore then
   restores = restores or {}
+--% if has_indexes
+  restores[n] = restore
+--% else
   restores[n] = true
+--% endif
 end
 if command ~= argv[name_at] then
   names = names or {}
   names[n] = command
 end
+--% if has_indexes
+if instead then
+  searches = searches or {}
+  searches[n] = instead
+end
+--% endif
 passed = passed + {{ taken }}
 --% if weighing
 spent = spent + work

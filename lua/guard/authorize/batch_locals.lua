@@ -56,6 +56,11 @@ local readers = {}
 --% elif counts_bytes
 local readers
 --% endif
+--% if has_indexes
+-- By the commands' numbers the words of searches; the prefixes of indexes that commands so far make, by
+-- name; and whether one has dropped an index.
+local searches, made, dropped = nil, {}, false
+--% endif
 local count, passed_over, n, stop = 0, 0, 0, 3
 --% if not sandbox
 -- The number of words, if runs are written out; how many commands are in a run that begins at a

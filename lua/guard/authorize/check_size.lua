@@ -37,7 +37,7 @@ call('ECHO', '');
 --% if not batch
 --% include "authorize/estimate_work.lua"
 --% endif
---% if patterns
+--% if patterns or Bound.PATHS in bounds
 --% if bound_tokens
     local more, asked, denial, named, why, by = weigh(command, argv, base, stop, names, left - work)
     amount = by

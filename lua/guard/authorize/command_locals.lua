@@ -35,6 +35,10 @@ local expiring
 --% endif
 --% endif
 --% endif
+--% if has_indexes
+-- The words of a search that run in place of its own, and how many documents FT.DROPINDEX deletes.
+local instead, doomed
+--% endif
 --% if waiting
 local waits, group_at, claim_at
 --% endif

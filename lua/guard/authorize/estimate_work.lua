@@ -214,6 +214,35 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == {{ Bound.PATTERNS }} then
 --% include "authorize/estimate_sort.lua"
 --% endif
+--% if Bound.SKETCH in bounds
+  elseif bound == {{ Bound.SKETCH }} then
+    n = 8
+    for form in string.gmatch(string.match({{ sketches }}, command .. '=(%S+)'), '.') do
+      local given = number(place)
+      place = place + 1
+      n = n * (not given and 1 or form == 'n' and given or form == 'd' and given + given * given / 16 or form == 'e' and 2 / given
+        or 1 - math.log(given) * (form == 'p' and 1.5 or 0.125))
+    end
+    -- NaN and negative numbers are within no bound.
+    if not (n > 0) then n = huge end
+--% endif
+--% if Bound.SAMPLES in bounds
+  elseif bound == {{ Bound.SAMPLES }} then
+    if last == '0' then
+      n = #names * (names[1] and usage(names[1], 0) or 0) * {{ bytes_per_element }}
+    else
+      local info = redis.pcall('TS.INFO', names[1])
+      -- Without a series, the error is the command's own.
+      local held = info[2] or (find(info.err, '^WRONGTYPE') or find(info.err, '^TSDB')) and 0 or huge
+      n = min(held, option('COUNT', place) or huge)
+      -- Filters and aggregations read all.
+      if stop > place then asked = asked + held / 20 end
+    end
+--% endif
+--% if Bound.PATHS in bounds
+  elseif bound == {{ Bound.PATHS }} then
+--% include "authorize/estimate_paths.lua"
+--% endif
 --% if Bound.BYTES in bounds
   elseif bound == {{ Bound.BYTES }} then
     n = #(arg(place))

@@ -59,27 +59,15 @@ for at = name_at + {{ rule.options_start }}, stop do
   end
 end
 --% endfor
---% if rule.path_step
--- What descents, filters and lists select multiplies: a short path may take all memory.
-local paths = {}
-for at = name_at + 2, stop, {{ rule.path_step }} do
-  if #argv[at] > 1 then paths[#paths + 1] = argv[at] end
-end
-paths = table.concat(paths, ' ')
-local function count(part)
-  local _, found = string.gsub(paths, part, '')
-  return found
-end
-if #paths > {{ path_bounds[0] }} or count(',') > {{ path_bounds[1] }} or count('%.%.') + count('%?') + count('=~') > 1 then
-  code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. {{ path_bounds[2] }}
-end
---% endif
 --% if rule.scan is not none
 restore = true
 --% include "authorize/check_scan.lua"
 --% endif
 --% if rule.channel
 --% include "authorize/check_channel.lua"
+--% endif
+--% if rule.index
+--% include "authorize/check_index.lua"
 --% endif
 --% if rule.weigh == "always"
 weighs = true
@@ -92,6 +80,18 @@ weighs = not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and fin
 --% elif rule.weigh == "ranked"
 -- Options may make scores of positions.
 weighs = stop > name_at + {{ rule.weigh_at + 1 }} or not (find(argv[name_at + {{ rule.weigh_at }}] or '', '^%d?%d$') and find(argv[name_at + {{ rule.weigh_at + 1 }}] or '', '^%d?%d$'))
+--% elif rule.weigh
+-- A short path of names alone selects one value.
+local path = argv[name_at + 2] or ''
+weighs = stop > name_at + {{ rule.weigh_over }} or #path > {{ path_steps }} or find(path, '[^%w_.$]') ~= nil or find(path, '..', 1, true) ~= nil
+--% if rule.weigh == "content"
+if not weighs then
+  local bytes = redis.pcall('MEMORY', 'USAGE', argv[name_at + 1] or '') or 0
+  weighs = type(bytes) ~= 'number' or bytes * {{ string_work }} > {{ work_limit - asking_work - question_work }}
+end
+--% else
+weighs = weighs or #(argv[name_at + 3] or '') + #argv[stop] > {{ spread_bytes }}
+--% endif
 --% endif
 --% if rule.id in repeating and rule.lengthens
 -- A step of 0 would never end.

@@ -1,6 +1,6 @@
 -- append_event: append the audit event of one command, before the command runs.
 -- in:  recorded, key, masked, count, keys, first, last, changes_first, walked, bound, sequence,
---      token_id, command, correlation, charged
+--      token_id, command, correlation, charged, doomed
 -- out: event, imaged, imaged_bound, is_hidden
 if recorded then
   local named, touched, is_masked = command, key or '', false
@@ -27,6 +27,11 @@ if recorded then
   is_hidden = is_masked
 --% endif
 --% filter expand("LOG_FIELDS", ["args_field", "args_value"] if audit.logs_arguments else [])
+--% if has_indexes
+  if doomed then
+    event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', {{ audit.correlation }}, named, touched, LOG_FIELDS, 'documents', doomed)
+  end
+--% endif
 --% if images
   if first == last then
     local name = changes_first and walked[first]
@@ -39,7 +44,11 @@ if recorded then
         event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', {{ audit.correlation }}, named, touched, LOG_FIELDS, 'before', name, 'expires', expires, image_field, image)
       end
     end
+--% if has_indexes
+  elseif not event then
+--% else
   else
+--% endif
     local entry = { 'XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'policy', charged, 'correlation', {{ audit.correlation }}, named, touched, LOG_FIELDS }
     imaged, imaged_bound = {}, {}
 --% include "record/list_changed_keys.lua"

@@ -14,6 +14,9 @@ do
     expires, image_field, image = 'absent', 'value', ''
   else
     image_field, image = 'image', call('MEMORY', 'USAGE', name)
+--% if Bound.PATHS in bounds
+    if kind == 'ReJSON-RL' then image = math.ceil(image / {{ document_shrinks }}) end
+--% endif
     if image > bound then
       expires = 'large'
     else

@@ -15,6 +15,9 @@ do
   else
     after = (function()
 --% include "record/digest_of_key.lua"
+--% if Bound.PATHS in bounds
+      if kind == 'ReJSON-RL' then return digest_of(name, bound * {{ document_shrinks }}) end
+--% endif
       return digest_of(name, bound)
     end)()
   end

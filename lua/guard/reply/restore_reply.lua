@@ -40,6 +40,18 @@ if type(reply) == 'table' then
           call('XADD', {{ names.audit }}, '*', 'of', event, 'error', text)
         end
 --% endif
+--% if has_indexes
+      elseif restore == 'info' then
+        -- No counts: other agents have documents in it.
+        local shown = {}
+        for i = 1, #reply, 2 do
+          local name = type(reply[i]) == 'table' and reply[i].ok or reply[i]
+          if find(' index_name index_options index_definition attributes ', ' ' .. name .. ' ', 1, true) then shown[#shown + 1], shown[#shown + 2] = name, reply[i + 1] end
+        end
+        reply = shown
+      elseif restore == 'indexes' then
+--% include "reply/filter_indexes.lua"
+--% endif
 --% if scan_check is not none
       else
 --% include "reply/filter_scan.lua"

@@ -34,6 +34,13 @@ if {{ counts_item }} then
 --% include "limit/check_replies.lua"
 end
 --% endif
+--% if has_indexes
+--% if not plans
+local held
+--% endif
+local search, began = searches and searches[i], os.clock()
+held = held or search
+--% endif
 if false then
 --% if (reply_limits or counts_bytes) and not sandbox
 elseif {{ counts_item }} and code and (unheard[i] or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
@@ -55,7 +62,13 @@ elseif not (ran + {{ most_taken }} <= {{ work_limit }}) and (unheard[i] or held 
   ran, took = math.min(ran + {{ most_taken }}, 1e15), 0
   reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }
 else
+--% if has_indexes
+  reply = run(unpack(search or argv, search and 1 or name_at, search and #search or stop))
+  -- No estimate has the time of a search.
+  if search then ran = ran + (os.clock() - began) * 1e7 end
+--% else
   reply = run(unpack(argv, name_at, stop))
+--% endif
 --% if values.rules.ttl
   if expiring and expiring[i] then
     local expiring = expiring[i]

@@ -14,7 +14,8 @@ from typing import Any
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, KeyChange
 from keyleash.audit.read import MASK
 from keyleash.audit.undo.key_values import Images, KeyState, RecordedImage
-from keyleash.commands import CommandSpec, OperationClass, load_table
+from keyleash.commands import CommandSpec, OperationClass, known_table
+from keyleash.commands.facts import INDEXES
 from keyleash.limits import Counter
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.streams import owner_name
@@ -151,7 +152,7 @@ def unmasked(keys: Iterable[bytes]) -> Callable[[bytes], bytes | None]:
 
 def changed_keys(event: AuditEvent) -> list[bytes]:
     """Return the keys that *event* may have changed, as they are recorded."""
-    spec = load_table().get(event.op)
+    spec = known_table().get(event.op)
     changes = {change.key for change in event.changes}
     # A command that failed changed nothing.
     return [
@@ -188,6 +189,8 @@ def _sha1(key: bytes) -> bytes:
 
 def _may_change(event: AuditEvent, spec: CommandSpec | None, place: int) -> bool:
     """Return whether the command may change its key number *place*, without a before-image."""
+    if event.op in INDEXES:
+        return False
     if spec is None:
         reads_only = event.cost.keys() <= {Counter.REQUESTS, Counter.READS}
         return event.identity == OPERATORS or not (event.cost and reads_only)

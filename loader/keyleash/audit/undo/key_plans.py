@@ -425,6 +425,8 @@ def plan_undo(
             raise NothingToUndoError(f"the key is masked, so its name is not recorded: `{shown}`")
         if trust.untrusted.total():
             raise nothing_trusted(trust.untrusted)
+        if any(event.documents for event in selected):
+            raise NothingToUndoError("documents that go with their index have no before-images")
         raise NothingToUndoError("the selected events changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:

@@ -19,7 +19,8 @@ from keyleash.audit.entries import AuditEvent
 from keyleash.audit.operator_actions import PolicyUse, in_sequence, read_activations
 from keyleash.audit.read import MASK, key_test
 from keyleash.audit.undo.history import CHANGES, changed_keys, unmasked
-from keyleash.commands import OperationClass, load_table
+from keyleash.commands import OperationClass, known_table
+from keyleash.commands.facts import INDEXES
 from keyleash.errors import KeyleashError, NothingToUndoError
 from keyleash.policy import Identity, parse_policy
 from keyleash.policy.patterns import beginning, match
@@ -177,8 +178,8 @@ class Trust:
 
 def _names_no_keys(event: AuditEvent) -> bool:
     """Return whether the command names channels, or the pattern of a SCAN, in place of keys."""
-    spec = load_table().get(event.op)
-    return spec is not None and (spec.channel is not None or not spec.keys)
+    spec = known_table().get(event.op)
+    return event.op in INDEXES or (spec is not None and (spec.channel is not None or not spec.keys))
 
 
 def nothing_trusted(untrusted: Mapping[str, int]) -> NothingToUndoError:

@@ -54,8 +54,8 @@ def _line(topic: str, text: str) -> str:
 
 
 def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Iterator[str]:
-    for topic, patterns in (("keys", grant.keys), ("channels", grant.channels)):
-        if patterns:
+    for topic in ("keys", "channels", "indexes"):
+        if patterns := getattr(grant, topic):
             yield f"{topic:<10}{' '.join(_sources(patterns))}"
     for topic, narrowed in (("only", grant.only or ()), ("except", grant.except_)):
         if narrowed:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.facts import INDEX_OPTIONS
 from keyleash.commands.spec import Bound, Needs, OptionKey, Subscribes
 from keyleash.compiler.ir import (
     Check,
+    FilteredIndex,
     Governing,
     Guard,
+    IndexPlan,
     Matcher,
     Requirement,
     Rule,
@@ -24,8 +27,8 @@ from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, captured, matcher
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
-from keyleash.policy.model import AnySuffix, Grant, Literal
-from keyleash.policy.patterns import beginning
+from keyleash.policy.model import AnySuffix, Grant, Literal, Pattern, capture_in
+from keyleash.policy.patterns import beginning, is_open
 
 _SCAN = OperationClass.SCAN
 _WITH_WIDTHS = frozenset({"BITFIELD", "BITFIELD_RO"})
@@ -41,6 +44,7 @@ class _Grant:
     Attributes:
         open_channels: As in `Rule`.
         wholes, beginnings: As in `ScanPlan`.
+        opens: The keys that end with `*`, if some grant has indexes.
     """
 
     allow: tuple[OperationClass, ...]
@@ -49,6 +53,9 @@ class _Grant:
     open_channels: tuple[Matcher, ...]
     wholes: tuple[Matcher, ...]
     beginnings: tuple[Matcher, ...]
+    indexes: tuple[Matcher, ...]
+    filtered: tuple[FilteredIndex, ...]
+    opens: tuple[Matcher, ...]
 
 
 class _Kind(NamedTuple):
@@ -106,6 +113,17 @@ def _grant(
                 captured=captured(item) if bound and item.captures else None,
             )
             for item in prefixed
+        ),
+        indexes=placeholders.of(
+            matcher(item, bound=bound) for item in grant.indexes if not item.where
+        ),
+        filtered=tuple(
+            FilteredIndex(placeholders.of([matcher(item, bound=bound)])[0], tuple(_where(item)))
+            for item in grant.indexes
+            if item.where
+        ),
+        opens=placeholders.of(
+            item for key, item in zip(grant.keys, matchers, strict=True) if is_open(key)
         ),
     )
 
@@ -190,7 +208,6 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         keys=spec.keys if spec.walk is None else (),
         refused_if=spec.refused_if,
         options_start=spec.options_start if spec.refused_if else 0,
-        path_step=spec.path_step,
         channel=spec.channel or 0,
         counts=spec.counts,
         channels=_distinct(item.channels for item in speaking),
@@ -199,6 +216,7 @@ def _rule(grants: Sequence[_Grant], usage: Usage, checks: _Checks, kind: _Kind) 
         if spec.subscribes is Subscribes.PATTERN
         else (),
         scan=_scan(effective) if spec.scans else None,
+        index=_index(grants, usage) if spec.index else None,
         waits=spec.waits,
         governs=kind.values.governs(spec),
         **_sizing(spec),
@@ -215,6 +233,8 @@ def _sizing(spec: CommandSpec) -> dict[str, Any]:
     weigh, place, over = "" if spec.work is None else "always", 0, 0
     if spec.work is not None and spec.work.bound is Bound.REPEATS:
         weigh, over = "words", spec.work.default
+    elif spec.work is not None and spec.work.bound is Bound.PATHS and not spec.work.strings:
+        weigh, over = "content" if spec.work.weight else "paths", spec.work.default
     elif spec.work is not None and is_often:
         match spec.work.bound:
             case Bound.COUNT:
@@ -256,6 +276,32 @@ def _scan(effective: Sequence[_Grant]) -> ScanPlan:
         wholes=_distinct(item.wholes for item in effective),
         beginnings=_distinct(item.beginnings for item in effective),
     )
+
+
+def _index(grants: Sequence[_Grant], usage: Usage) -> IndexPlan:
+    name, cls = usage.spec.name, usage.spec.index
+    assert cls is not None  # noqa: S101 - the caller asked
+    giving = [grants[i] for i in usage.grants if cls in grants[i].allow]
+    needs = (OperationClass.READ, *([cls] if cls is OperationClass.DELETE else ()))
+    return IndexPlan(
+        command=name,
+        class_=cls,
+        options=INDEX_OPTIONS.get(name, ""),
+        names=_distinct(item.indexes for item in giving),
+        opens=tuple(
+            _distinct(grants[i].opens for i in usage.admitting if need in grants[i].allow)
+            for need in needs
+        ),
+        filtered=tuple(
+            filtered for item in giving for filtered in item.filtered if cls is OperationClass.READ
+        ),
+    )
+
+
+def _where(pattern: Pattern) -> Iterator[tuple[str, str, str]]:
+    for field, value in pattern.where:
+        name = capture_in(value)
+        yield field, value, f":{name}=([^:]*):" if name else ""
 
 
 def _distinct(several: Iterable[Iterable[Matcher]]) -> tuple[Matcher, ...]:
@@ -324,12 +370,21 @@ class _Placeholders:
 
     def real_rule(self, rule: Rule) -> Rule:
         """Return the rule with real channels and globs; most rules have none and are shared."""
-        if not rule.channels and rule.scan is None:
+        if not rule.channels and rule.scan is None and rule.index is None:
             return rule
+        index = rule.index and replace(
+            rule.index,
+            names=self.real(rule.index.names),
+            opens=tuple(map(self.real, rule.index.opens)),
+            filtered=tuple(
+                FilteredIndex(self.real([item.name])[0], item.where) for item in rule.index.filtered
+            ),
+        )
         scan = rule.scan and ScanPlan(self.real(rule.scan.wholes), self.real(rule.scan.beginnings))
         return replace(
             rule,
             channels=self.real(rule.channels),
             open_channels=self.real(rule.open_channels),
             scan=scan,
+            index=index,
         )

@@ -8,11 +8,17 @@ from keyleash.commands import CommandTable, OperationClass
 from keyleash.compiler.ir import Exclusion, Guard, Matcher, PatternPlan, Usage
 from keyleash.compiler.passes.protect_control_keys import control_patterns
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.patterns import beginning, ending, is_open
+from keyleash.policy.model import Pattern
+from keyleash.policy.patterns import beginning, ending, is_open, keys_under
+from keyleash.store.keyspace import CONTROL_PREFIX
 
 
 def plan_patterns(guard: Guard, _table: CommandTable) -> Guard:
     """Fill `patterns`: one plan for all commands with the same granted patterns."""
+    if any(usage.spec.index for usage in guard.usages):
+        protected = [keys_under(CONTROL_PREFIX.encode())] if guard.identity.filters_indexes else []
+        denied = dict.fromkeys([*_denied(guard), *protected])
+        guard = replace(guard, index_excluded=tuple(map(_exclusion, denied)))
     names: dict[tuple[Matcher, ...], list[str]] = {}
     for usage in guard.usages:
         if usage.spec.patterns and usage.missing is None:
@@ -39,11 +45,15 @@ def _opens(guard: Guard, usage: Usage) -> tuple[Matcher, ...]:
 
 def _excluded(guard: Guard) -> tuple[Exclusion, ...]:
     """Return the denied patterns that some granted pattern with an open end meets."""
-    identity = guard.identity
-    granted = KeySet(key for grant in identity.grants for key in grant.keys if is_open(key))
-    denied = [*control_patterns(guard), *(key for deny in identity.deny for key in deny.keys)]
-    return tuple(
-        Exclusion(beginning(item), ending(item), item.source)
-        for item in denied
-        if granted.overlaps(item)
-    )
+    grants = guard.identity.grants
+    granted = KeySet(key for grant in grants for key in grant.keys if is_open(key))
+    return tuple(_exclusion(item) for item in _denied(guard) if granted.overlaps(item))
+
+
+def _denied(guard: Guard) -> list[Pattern]:
+    denied = [key for deny in guard.identity.deny for key in deny.keys]
+    return [*control_patterns(guard), *denied]
+
+
+def _exclusion(pattern: Pattern) -> Exclusion:
+    return Exclusion(beginning(pattern), ending(pattern), pattern.source)

@@ -9,9 +9,11 @@ from functools import lru_cache
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.compiler.ir import Guard, Usage
 from keyleash.policy.model import Grant
+from keyleash.policy.patterns import keys_under
 
 KEPT = 256
 """The number of cached sets of grants; most identities share a few."""
+_ANY = (keys_under(b""),)
 
 
 def select_commands(guard: Guard, table: CommandTable) -> Guard:
@@ -21,7 +23,8 @@ def select_commands(guard: Guard, table: CommandTable) -> Guard:
     gives stays in, so that the denial can name the class.
     """
     keyless = (
-        replace(grant, keys=(), channels=(), scripts=(), span=None)
+        # Only whether it has indexes counts.
+        replace(grant, keys=(), channels=(), indexes=grant.indexes and _ANY, scripts=(), span=None)
         for grant in guard.identity.grants
     )
     usages, only = _usages(table, tuple(keyless)), guard.commands
@@ -37,7 +40,11 @@ def _usages(table: CommandTable, grants: tuple[Grant, ...]) -> tuple[Usage, ...]
     for spec in sorted(table, key=lambda spec: spec.name):
         effective = tuple(i for i, item in enumerate(grants) if item.applies_to(spec))
         if spec.refused is None and (effective or not grants):
-            usages.append(usage_of(spec, effective, allowed))
+            usage = usage_of(spec, effective, allowed)
+            if spec.index is not None:
+                admitting = (i for i, item in enumerate(grants) if item.admits(spec))
+                usage = replace(usage, admitting=tuple(admitting))
+            usages.append(usage)
     return tuple(usages)
 
 

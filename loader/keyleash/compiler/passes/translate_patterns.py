@@ -53,7 +53,11 @@ def captured(pattern: Pattern) -> Captured:
         for part in pattern.parts
         if not isinstance(part, AnySuffix)
     )
-    return Captured(tuple((name, lua_pattern(pattern, name)) for name in pattern.captures), start)
+    in_name = {part.name for part in pattern.parts if isinstance(part, Capture)}
+    segments = (
+        (name, lua_pattern(pattern, name), name not in in_name) for name in pattern.captures
+    )
+    return Captured(tuple(segments), start)
 
 
 def anything_under(prefix: bytes) -> Matcher:

@@ -230,7 +230,9 @@ def _fill(stage: LoadStage, prepared: PreparedPolicy, found: LoadDiff, actor: st
     generation = found.active.generation if found.active else 0
     before = _policy_before(found.active, prepared.digest)
     document = with_texts(prepared.document, prepared.policy)
-    policy = ActivePolicy(generation + 1, prepared.digest, document, actor, 0, before)
+    policy = ActivePolicy(
+        generation + 1, prepared.digest, document, actor, 0, before, " ".join(prepared.modules)
+    )
     stage.put_policy(policy, layouts_after(found.layouts, found.changes))
     changed = [
         change.guard

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from keyleash.commands import CommandSpec, CommandTable, load_table
+from keyleash.commands import CommandSpec, CommandTable, known_table, load_table
+from keyleash.commands.facts import MODULE_KEYS, NAMED_ONLY
 from keyleash.compiler import CompiledGuard, Shards, compile_policy
 from keyleash.compiler.sizes import estimate_script
 from keyleash.errors import OperationError, PolicyError, Problem, Span, UnreadableCommandsError
@@ -56,6 +57,12 @@ class PreparedPolicy:
     warnings: tuple[Problem, ...]
     shards: Shards | None = field(default=None, repr=False)
 
+    @property
+    def modules(self) -> list[str]:
+        """The commands of the server's modules that need no name in `only`."""
+        reviewed = MODULE_KEYS.keys() - NAMED_ONLY
+        return sorted(spec.name for spec in self.table if spec.name in reviewed)
+
 
 def prepare_policy(
     store: Store,
@@ -92,12 +99,12 @@ def prepare_policy(
     shipped = load_table()
     if table is None:
         try:
-            table = read_table(store.client)
+            table = read_table(store.client, is_cluster=store.cluster is not None)
         except UnreadableCommandsError as error:
             unread = (_unread(error, file, shipped),)
     evicting = check_eviction(store.client, file, allowed=allow_eviction)
     # Command names of other servers are no mistakes.
-    known = shipped if table is None else shipped.extended(table.commands)
+    known = known_table() if table is None else known_table().extended(table.commands)
     policy = parse_policy(document, file=file, commands=known, server=table)
     for identity in policy.identities:
         for accepted in identity.accepted:

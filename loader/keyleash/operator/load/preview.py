@@ -334,7 +334,10 @@ def preview_load(store: Store, prepared: PreparedPolicy) -> Preview:
     """
     found = diff_with_server(store, prepared)
     before = Policy(()) if found.active is None else _active_policy(found.active, prepared)
-    diff = diff_policies(before or Policy(()), prepared.policy, prepared.table, (CONTROL_PREFIX,))
+    added = set(prepared.modules).difference(found.active.modules.split() if found.active else ())
+    diff = diff_policies(
+        before or Policy(()), prepared.policy, prepared.table, (CONTROL_PREFIX,), added
+    )
     unchanged = set(diff.unchanged)
     return Preview(
         active=found.active,

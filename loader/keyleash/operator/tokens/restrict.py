@@ -120,7 +120,7 @@ def _bindings(
     known = {
         name
         for grant in identity.grants
-        for pattern in (*grant.keys, *grant.channels)
+        for pattern in (*grant.keys, *grant.channels, *grant.indexes)
         for name in pattern.captures
     }
     for name, given in bind.items():
@@ -212,7 +212,7 @@ def _require_some(
         (cls, pattern)
         for grant in identity.grants
         for cls in grant.allow
-        for item in (grant.channels if cls in CHANNEL_CLASSES else grant.keys)
+        for item in (grant.channels if cls in CHANNEL_CLASSES else (*grant.keys, *grant.indexes))
         if (pattern := bound_pattern(item, bind)) is not None
     ]
     where = f" with the bindings of {listing(bind)}" if bind else ""

@@ -32,15 +32,17 @@ class Form:
 
     Attributes:
         needs: The needed classes of each kind of key: COPY has two kinds, MSET one.
-        channel: The class that the call needs on its channel, if it has one.
+        channel: The class that the call needs on its channel or index, if it has one.
         pattern: What the channel matches, if it is a pattern.
         scans: Whether the call lists keys by a glob.
+        named: The field of grants that has the channels or indexes.
     """
 
     needs: tuple[Needs, ...] = ()
     channel: OperationClass | None = None
     pattern: PatternOf | None = None
     scans: bool = False
+    named: str = "channels"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ def forms_of(spec: CommandSpec) -> tuple[Form, ...]:
     forms = [Form(plain, spec.channel_class, scans=spec.scans)]
     if spec.subscribes is Subscribes.PATTERN:
         forms = [Form(plain, spec.channel_class, kind) for kind in PatternOf]
+    if spec.index is not None:
+        forms = [Form(channel=spec.index, named="indexes")]
     forms += [Form((*plain, key.needs)) for key in spec.keys if isinstance(key, OptionKey)]
     if spec.variant is not None:
         forms.append(Form((spec.variant.needs,) * len(plain)))
@@ -103,4 +107,4 @@ def command_groups(
 
 
 def _applying(grants: Sequence[Grant], spec: CommandSpec) -> tuple[int, ...]:
-    return tuple(place for place, grant in enumerate(grants) if grant.applies_to(spec))
+    return tuple(place for place, grant in enumerate(grants) if grant.admits(spec))

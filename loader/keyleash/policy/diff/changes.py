@@ -29,6 +29,7 @@ class Part(StrEnum):
     ON_DENIALS = "on_denials"
     IDEMPOTENCY = "idempotency"
     LIMITS = "limits"
+    COMMANDS = "commands"
     ORDER = "order"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from keyleash.results import Result
 
 _MATCHES: tuple[Callable[[Grant], object], ...] = (
     lambda grant: grant,
-    lambda grant: (frozenset(grant.keys), frozenset(grant.channels)),
+    lambda grant: tuple(map(frozenset, (grant.keys, grant.channels, grant.indexes))),
     lambda grant: (grant.allow, frozenset(grant.only or ()), frozenset(grant.except_)),
 )
 """Properties by which grants of two policies are paired, the surest first."""
@@ -134,7 +134,11 @@ def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, in
 
 
 def diff_policies(
-    before: Policy, after: Policy, table: CommandTable, protected: Iterable[str] = ()
+    before: Policy,
+    after: Policy,
+    table: CommandTable,
+    protected: Iterable[str] = (),
+    added: Collection[str] = (),
 ) -> PolicyDiff:
     """
     Compare access, limits and rules of each identity.
@@ -144,6 +148,7 @@ def diff_policies(
         after: The new policy.
         table: The commands of the server.
         protected: Prefixes of keyleash's own keys.
+        added: The commands of *table* that the guards of *before* lack.
     """
     hidden = tuple(
         Pattern(f"{prefix}*", (Literal(prefix.encode()), AnySuffix()))
@@ -155,14 +160,24 @@ def diff_policies(
         (olds.get(name), new) for name, new in news.items()
     ]
     pairs += ((old, None) for name, old in olds.items() if name not in news)
-    differing = [pair for pair in pairs if not _mean_the_same(*pair)]
+    earlier, later = (
+        replace(table, commands={spec.name: spec for spec in table if (spec.name in added) is new})
+        if added
+        else table
+        for new in (False, True)
+    )
+    diffs = [
+        diff_identities(*pair, earlier, hidden, later if added else None)
+        for pair in pairs
+        if added or not _mean_the_same(*pair)
+    ]
+    changed = tuple(diff for diff in diffs if diff.changes)
+    names = {diff.name for diff in changed}
     return PolicyDiff(
         before=before,
         after=after,
-        identities=tuple(diff_identities(*pair, table, hidden) for pair in differing),
-        unchanged=tuple(
-            new.name for old, new in pairs if new is not None and _mean_the_same(old, new)
-        ),
+        identities=changed,
+        unchanged=tuple(name for name in news if name not in names),
     )
 
 
@@ -171,20 +186,28 @@ def diff_identities(
     after: Identity | None,
     table: CommandTable,
     protected: tuple[Pattern, ...] = (),
+    added: CommandTable | None = None,
 ) -> IdentityDiff:
-    """Compare one identity; None where it does not exist."""
+    """Compare one identity; None where it does not exist. Its guard lacked the commands *added*."""
     old, new = Access.of(before, protected), Access.of(after, protected)
     gains, losses = gains_of(new, old, table), gains_of(old, new, table)
-    changes = (
-        *grant_changes(old, new, gains, losses),
-        *deny_changes(old, new, gains, losses),
-        *_other_changes(before, after),
-    )
+    changes: tuple[PolicyChange, ...] = ()
+    if added and (more := gains_of(new, Access.of(None, protected), added)).calls:
+        gains += more
+        modules = sorted({f"{name.partition('.')[0]}.*" for x in more.calls for name in x.commands})
+        changes = (PolicyChange(Part.COMMANDS, after=", ".join(modules), widens=True),)
+    if not _mean_the_same(before, after):
+        changes += (
+            *grant_changes(old, new, gains, losses),
+            *deny_changes(old, new, gains, losses),
+            *_other_changes(before, after),
+        )
+        changes = changes or (PolicyChange(Part.ORDER, "", before, after),)
     return IdentityDiff(
         name=next(item.name for item in (after, before) if item is not None),
         before=before,
         after=after,
-        changes=changes or (PolicyChange(Part.ORDER, "", before, after),),
+        changes=changes,
         gains=gains.calls,
         losses=losses.calls,
     )

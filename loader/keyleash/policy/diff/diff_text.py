@@ -186,6 +186,8 @@ def _grant(grant: Grant) -> str:
         text += f" on {_quoted(grant.keys)}"
     if grant.channels:
         text += f"; channels {_quoted(grant.channels)}"
+    if grant.indexes:
+        text += f"; indexes {_quoted(grant.indexes)}"
     if grant.only is not None:
         text += f"; only {', '.join(grant.only)}"
     if grant.except_:

@@ -120,12 +120,12 @@ class Access:
         return Region(tuple(groups), self.protected + self.denied)
 
     def channels(self, about: Places, form: Form) -> Region:
-        """Return the channels on which the grants allow a form of call."""
+        """Return the channels or indexes on which the grants allow a form of call."""
         giving = self.gives(about, form.channel) if form.channel else ()
         granted = (
             channel
             for place in giving
-            for channel in self.grants[place].channels
+            for channel in getattr(self.grants[place], form.named)
             if form.pattern is None or _gives_pattern(channel, form.pattern)
         )
         return Region((tuple(dict.fromkeys(granted)),))
@@ -152,9 +152,9 @@ class Gain:
         commands: Names of the commands that have such a call.
         form: The form of these calls.
         keys: A key of each kind in one such call; None for a key that could not be found.
-        channel: The channel of that call, if it has one.
+        channel: The channel or the index of that call, if it has one.
         glob: The glob of that call, if it has one.
-        shown: A key that scanning then shows, if this is the gain.
+        shown: A key that a scan or an index then shows, if this is the gain.
     """
 
     commands: tuple[str, ...]
@@ -170,7 +170,8 @@ class Gain:
             {"needs": needs, "key": key}
             for needs, key in zip(self.form.needs, self.keys, strict=True)
         ]
-        optional = {"channel": self.channel, "glob": self.glob, "shown": self.shown}
+        name = self.form.named.removesuffix("s").removesuffix("e")
+        optional = {name: self.channel, "glob": self.glob, "shown": self.shown}
         return to_json(  # type: ignore[no-any-return]
             {
                 "commands": self.commands,
@@ -183,19 +184,19 @@ class Gain:
 @dataclass(frozen=True, slots=True)
 class Opening:
     """
-    Keys or channels that one identity may use and the other may not.
+    Keys, channels or indexes that one identity may use and the other may not.
 
     Attributes:
         givers: Indexes of the grants that allow them, each where its own patterns match.
-        inside: The keys or channels of the first identity; None if calls have neither.
-        outside: The keys or channels of the other.
-        by_channel: Whether these are channels.
+        inside: Those of the first identity; None if calls have none.
+        outside: Those of the other.
+        named: The field of grants that has them.
     """
 
     givers: Places
     inside: Region | None = None
     outside: Region | None = None
-    by_channel: bool = False
+    named: str = "keys"
 
     def is_through(self, patterns: Iterable[Pattern]) -> bool:
         """Return whether a key or channel that *patterns* match is gained."""
@@ -211,12 +212,14 @@ class Gains:
     calls: tuple[Gain, ...] = ()
     openings: tuple[Opening, ...] = ()
 
+    def __add__(self, other: Gains) -> Gains:
+        return Gains(self.calls + other.calls, self.openings + other.openings)
+
     def by_grant(self, access: Access, place: int) -> bool:
         """Return whether a grant of the gaining identity contributes."""
         grant = access.grants[place]
         return any(
-            place in opening.givers
-            and opening.is_through(grant.channels if opening.by_channel else grant.keys)
+            place in opening.givers and opening.is_through(getattr(grant, opening.named))
             for opening in self.openings
         )
 
@@ -225,7 +228,7 @@ class Gains:
         return any(
             opening.is_through((denied,))
             for opening in self.openings
-            if opening.inside is not None and not opening.by_channel
+            if opening.inside is not None and opening.named == "keys"
         )
 
 
@@ -269,8 +272,10 @@ class _Search:
                 if channel is not None and form.pattern is PatternOf.MANY:
                     channel += b"*"
                 giving = self.new.gives(self.about_new, form.channel)
-                opening = Opening(giving, inside, outside, by_channel=True)
+                opening = Opening(giving, inside, outside, form.named)
                 self._add(Gain(names, form, channel=channel), opening)
+            elif form.named == "indexes":
+                self._find_documents(form, names, _look(inside, NOWHERE))
         elif form.needs:
             exist, keys, openings = zip(*map(self._find_key, form.needs), strict=True)
             gained = [opening for opening in openings if opening is not None]
@@ -280,6 +285,16 @@ class _Search:
         elif not self.about_old:
             # Without key and channel, the grant of the command is sufficient.
             self._add(Gain(names, form), Opening(self.about_new))
+
+    def _find_documents(
+        self, form: Form, names: tuple[str, ...], allowed: tuple[bool, bytes | None]
+    ) -> None:
+        """Find keys that a known index may have."""
+        read, deleted = (OperationClass.READ,), (OperationClass.READ, OperationClass.DELETE)
+        for needs in (read, deleted) if form.channel is OperationClass.DELETE else (read,):
+            is_gained, key, opening = self._find_key(needs)
+            if allowed[0] and is_gained and opening is not None:
+                self._add(Gain(names, form, channel=allowed[1], shown=key), opening)
 
     def _add(self, gain: Gain, *openings: Opening) -> None:
         self.calls.append(gain)

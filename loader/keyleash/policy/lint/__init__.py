@@ -48,6 +48,7 @@ RULES: dict[str, PolicyRule] = {
     "idle-deny": _each(grant_rules.idle_deny),
     "same-scope": grant_rules.same_scope,
     "missing-delimiter": grant_rules.missing_delimiter,
+    "index-prefix-open": _each(grant_rules.index_prefix_open),
     "unreachable-budget": _each(limit_rules.unreachable_budget),
     "unreachable-life": _each(limit_rules.unreachable_life),
     "long-lease": _each(_on_clusters(cluster_rules.long_lease)),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby, islice
 
-from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
+from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
 from keyleash.commands.facts import NAMED_ONLY, is_unchecked, why_unknown
 from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
@@ -82,7 +82,7 @@ def _why_failing(call: str) -> str | None:
     if call == RESP3:
         return "guards run scripts under RESP2"
     name = "SCAN" if call == "KEYS" else call
-    specs = [spec for spec in load_table() if spec.name.partition(" ")[0] == name]
+    specs = [spec for spec in known_table() if spec.name.partition(" ")[0] == name]
     if any(spec.refused is None for spec in specs):
         return None
     if not specs:
@@ -104,6 +104,8 @@ def covered_grant(identity: Identity) -> Iterator[Finding]:
     for number, grant in reversed([*enumerate(identity.grants)]):
         if grant.image_bytes is not None or grant.values != ValueRules() or grant.scripts:
             # Its bounds hold on its keys whichever grant allows a call; scripts are the identity's.
+            continue
+        if grant.indexes:
             continue
 
         @cache
@@ -214,6 +216,21 @@ def idle_deny(identity: Identity) -> Iterator[Finding]:
                     pattern.span,
                     "correct its spelling, or remove it: what no grant allows is denied anyway",
                 )
+
+
+def index_prefix_open(identity: Identity) -> Iterator[Finding]:
+    """Find readable patterns of an identity with indexes whose `*` starts within a segment."""
+    reading = [grant for grant in identity.grants if OperationClass.READ in grant.allow]
+    has_indexes = any(grant.indexes for grant in identity.grants)
+    for pattern in (key for grant in reading if has_indexes for key in grant.keys):
+        start = segments_of(pattern.parts)[0][-1].before
+        if start and pattern.parts[-1] == AnySuffix():
+            yield Finding(
+                f"an index may have all keys of {quote(pattern.source)}, also of longer names",
+                pattern.span,
+                f"make the index with a prefix that ends with `:`, and grant"
+                f" `{pattern.source[:-1]}:*`; or accept it if a library writes no `:`",
+            )
 
 
 def _granted_keys(identity: Identity) -> KeySet:

@@ -1,0 +1,377 @@
+"""Decide whether a call may use its search index, whose documents it does not name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil, inf
+from typing import Any, NamedTuple
+
+from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.facts import INDEX_OPTIONS, LISTS_INDEXES
+from keyleash.commands.refusals import why_option
+from keyleash.commands.work import (
+    DOCUMENT_WORK,
+    HIT_WORK,
+    MAX_EXPANDED_TERMS,
+    MAX_EXPRESSION_BYTES,
+    MAX_INKEYS,
+    MAX_NEIGHBOURS,
+    MAX_QUERY_BYTES,
+    MAX_SEARCH_STEPS,
+    MOST_DIMENSIONS,
+    MOST_OF_VECTORS,
+    SEARCH_WORK,
+)
+from keyleash.errors import ReplyCode
+from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
+from keyleash.evaluate.restricted import refused_by_token
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import (
+    ALLOWED,
+    ArgumentStep,
+    Aspect,
+    Decision,
+    Match,
+    SizeStep,
+    Trace,
+    refused,
+)
+from keyleash.policy import Grant, Identity, Pattern
+from keyleash.policy.model import capture_in
+from keyleash.policy.patterns import beginning, bound_pattern, is_open, may_start_with
+from keyleash.store.live_table import reply_mapping
+
+_VECTORS = (b"BLOCK_SIZE", b"M", b"EF_CONSTRUCTION", b"EF_RUNTIME")
+_OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
+
+
+class Option(NamedTuple):
+    """An option of a call, and the words after it."""
+
+    name: str
+    words: Sequence[bytes]
+
+
+def judge_index(
+    identity: Identity,
+    command: RuledCommand,
+    spec: CommandSpec,
+    argv: Argv,
+    state: ModelState,
+    trace: Trace,
+) -> Decision:
+    """Check the index, that the caller may read all keys with its prefixes, and the options."""
+    call = _Call(identity, command, spec, argv, state, trace)
+    return next((verdict for verdict in call.checks() if not verdict.allowed), ALLOWED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    identity: Identity
+    command: RuledCommand
+    spec: CommandSpec
+    argv: Argv
+    state: ModelState
+    trace: Trace
+
+    def checks(self) -> Iterator[Decision]:
+        """Yield the verdict of each check; the caller stops at the first denial."""
+        cls, name, limits = self.spec.index, self.spec.name, self.state.restrictions
+        if cls is None:
+            return
+        if limits is not None and cls not in limits.allow:
+            yield self.by_token(ReplyCode.CLASS_NOT_GRANTED, class_=cls, command=self.command.name)
+        if name == LISTS_INDEXES or len(self.argv) < 2:
+            return
+        giving = [grant for grant in self.command.grants if cls in grant.allow]
+        named = [
+            Match(grant, item)
+            for grant in giving
+            for item in grant.indexes
+            if matches(item, self.argv[1]) and (cls is OperationClass.READ or not item.where)
+        ]
+        yield self.index(named)
+        options = _options(name, self.argv)
+        broken = options if isinstance(options, bytes) else _large_vectors(name, self.argv)
+        info = None if broken or name == "FT.CREATE" else self.ask("FT.INFO")
+        info = None if info is None else reply_mapping(info)
+        prefixes = _created(options) if name == "FT.CREATE" else _stored(info)
+        if broken is None and any(b"\0" in prefix for prefix in prefixes):
+            broken = b"PREFIX"
+        yield self.refused_word(broken)
+        filtered = self.filter(named)
+        for prefix in prefixes:
+            yield self.prefix(prefix, is_filtered=filtered is not None)
+        documents = int((info or {}).get("num_docs", 0))
+        if name in ("FT.SEARCH", "FT.AGGREGATE"):
+            assert not isinstance(options, bytes)  # noqa: S101 - denied above
+            yield from self.search(options, filtered, info, documents)
+        else:
+            deletes = name == "FT.DROPINDEX" and len(self.argv) > 2
+            yield self.work(documents * DOCUMENT_WORK if deletes else 0)
+
+    def ask(self, name: str, *words: bytes) -> Any:
+        """Return the reply to a command that reads the index; None without one, or a server."""
+        sizes = self.state.sizes
+        return None if sizes is None else sizes.ask((name,), self.argv[1:2], words)
+
+    def by_token(self, code: ReplyCode, **details: bytes | str) -> Decision:
+        return refused_by_token(self.trace, code, **details)
+
+    def refused_word(self, word: bytes | None) -> Decision:
+        if word is None:
+            return ALLOWED
+        why = why_option(word.decode("latin-1"))
+        step = ArgumentStep(Aspect.OPTION, word, why=why, code=ReplyCode.COMMAND_REFUSED)
+        self.trace.append(step)
+        return refused(ReplyCode.COMMAND_REFUSED, command=self.command.name + b" " + word)
+
+    def is_bound(self, pattern: Pattern, text: bytes) -> bool:
+        """Return whether *text* matches a pattern with the values of the token's bindings."""
+        limits = self.state.restrictions
+        bound = pattern if limits is None else bound_pattern(pattern, limits.bind)
+        return bound is not None and matches(bound, text)
+
+    def index(self, named: Sequence[Match[Grant]]) -> Decision:
+        name = self.argv[1]
+        code = None if named and b"\0" not in name else ReplyCode.INDEX_NOT_GRANTED
+        self.trace.append(ArgumentStep(Aspect.INDEX, name, tuple(named), code=code))
+        if code is not None:
+            return refused(code, index=name)
+        if not any(self.is_bound(item.pattern, name) for item in named):
+            return self.by_token(ReplyCode.INDEX_NOT_GRANTED, index=name)
+        return ALLOWED
+
+    def filter(self, named: Sequence[Match[Grant]]) -> Mapping[str, bytes] | None:
+        """Return the fields and values that the policy forces on a search; None for no filter."""
+        limits = self.state.restrictions
+        bind = limits.bind if limits else {}
+        own = [item.pattern for item in named if self.is_bound(item.pattern, self.argv[1])]
+        if any(not pattern.where for pattern in own):
+            return None
+        return {
+            field: bind.get(capture_in(value), b"") if capture_in(value) else value.encode()
+            for pattern in own[:1]
+            for field, value in pattern.where
+        }
+
+    def prefix(self, prefix: bytes, *, is_filtered: bool) -> Decision:
+        admitting = [grant for grant in self.identity.grants if grant.admits(self.spec)]
+        deletes = self.spec.name == "FT.DROPINDEX" and len(self.argv) > 2
+        needed = (OperationClass.READ, *([OperationClass.DELETE] if deletes else ()))
+        limits, shown = self.state.restrictions, prefix + b"*"
+        granted: tuple[Match[Grant], ...] = ()
+        for cls in () if is_filtered else needed:
+            granted = tuple(grants_of_keys_from(admitting, prefix, cls))
+            if not granted:
+                code = ReplyCode.KEY_NOT_GRANTED
+                self.trace.append(ArgumentStep(Aspect.PREFIX, shown, code=code))
+                return refused(code, key=shown)
+            if not any(self.is_bound(item.pattern, prefix) for item in granted):
+                return self.by_token(ReplyCode.KEY_NOT_GRANTED, key=shown)
+        keys = limits.keys if limits else None
+        if keys is not None and not any(
+            is_open(key) and prefix.startswith(beginning(key)) for key in keys
+        ):
+            return self.by_token(ReplyCode.KEY_NOT_GRANTED, key=shown)
+        starts = _excluded(self.identity)
+        is_denied = any(start.startswith(prefix) or prefix.startswith(start) for start in starts)
+        verdict = refused(ReplyCode.KEY_DENIED, key=shown) if is_denied else ALLOWED
+        self.trace.append(ArgumentStep(Aspect.PREFIX, shown, granted, code=verdict.code))
+        return verdict
+
+    def search(
+        self,
+        options: Sequence[Option],
+        filtered: Mapping[str, bytes] | None,
+        info: Mapping[str, Any] | None,
+        documents: float,
+    ) -> Iterator[Decision]:
+        """Yield the verdicts on the query, its filter and its work."""
+        query, forced = self.argv[2] if len(self.argv) > 2 else b"", list[bytes]()
+        broken = _broken_bound(query, options, is_filtered=filtered is not None)
+        if filtered and info is not None:
+            documents, wraps = inf, list[bytes]()
+            for field, value in filtered.items():
+                kind = _kind_of(field, info, value)
+                if kind is None:
+                    code = ReplyCode.INDEX_NOT_GRANTED
+                    self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], code=code))
+                    yield refused(code, index=self.argv[1])
+                name = field.encode()
+                if kind == "NUMERIC" and self.spec.name == "FT.SEARCH":
+                    forced += [b"FILTER", name, value, value]
+                elif kind == "NUMERIC":
+                    wraps.append(b"@%s:[%s %s]" % (name, value, value))
+                else:
+                    wraps.append(b"@%s:{%s}" % (name, re.sub(rb"(?=\W|_)", rb"\\", value)))
+            if wraps:
+                inner, near = _split(query)
+                is_all = inner.strip() == b"*"
+                if not (is_all or _is_enclosed(inner)) and broken in (None, b"QUERY", b"TERMS"):
+                    broken = b"BRACKETS"
+                wraps += [] if is_all else [b"(%s)" % inner]
+                query = b"(%s)%s" % (b" ".join(wraps), near)
+            forced += [b"DIALECT", b"2"]
+        yield self.refused_word(broken)
+        yield self.work(self.cost(query, forced, options, documents))
+
+    def cost(
+        self, query: bytes, forced: Sequence[bytes], options: Sequence[Option], documents: float
+    ) -> float:
+        """Return the work of the documents that a search returns."""
+        is_search = self.spec.name == "FT.SEARCH"
+        unit = DOCUMENT_WORK if is_search else HIT_WORK
+        first, rows = 0.0, 10.0 if is_search else documents
+        counting = [query, *forced]
+        for name, words in options:
+            counting += [name.encode(), *([b"0", b"0"] if name == "LIMIT" else words)]
+            if name == "LIMIT":
+                first, rows = (_number(word, inf) for word in words)
+            elif name == "LOAD":
+                unit = DOCUMENT_WORK
+            elif name == "NOCONTENT" or (name, *words) == ("RETURN", b"0"):
+                unit = HIT_WORK
+
+        def estimated(documents: float) -> float:
+            return min(first, documents) * HIT_WORK + min(rows, max(documents - first, 0)) * unit
+
+        cost = estimated(documents)
+        if is_search and cost > self.identity.work:
+            reply = self.ask("FT.SEARCH", *counting)
+            cost = estimated(reply[0] if reply else 0)
+        return cost
+
+    def work(self, cost: float) -> Decision:
+        work, most, code = SEARCH_WORK + cost, self.identity.work, ReplyCode.WORK_TOO_LARGE
+        if work <= most:
+            return ALLOWED
+        self.trace.append(SizeStep("work", work, most, code=code))
+        return refused(code, command=self.spec.name, work=ceil(min(work, 10**15)), limit=most)
+
+
+def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
+    """Return the options of a call, or the word for which it is denied."""
+    widths = dict(item.split("=") for item in INDEX_OPTIONS.get(name, "").split())
+    options: list[Option] = []
+    at = 2 if name == "FT.CREATE" else 3
+    while widths and at < len(argv) and (word := argv[at].decode("latin-1").upper()) != "SCHEMA":
+        kind = widths.get(word, "")
+        width = int(kind) if kind.isdigit() else None
+        if kind in ("n", "r", "*"):
+            place = at + 2 if kind == "r" else at + 1
+            text = argv[place] if place < len(argv) else b""
+            if kind == "*" and text == b"*":
+                width = 1
+            elif re.fullmatch(rb"[0-9]{1,4}", text):
+                width = place - at + int(text)
+        if width is None or at + width >= len(argv):
+            return argv[at]
+        options.append(Option(word, argv[at + 1 : at + 1 + width]))
+        at += width + 1
+    return options
+
+
+def _created(options: Sequence[Option] | bytes) -> Sequence[bytes]:
+    """Return the prefixes of an FT.CREATE."""
+    named = [] if isinstance(options, bytes) else options
+    lists = [words[1:] or [b""] for name, words in named if name == "PREFIX"]
+    return [prefix for words in lists for prefix in words] or [b""]
+
+
+def _stored(info: Mapping[str, Any] | None) -> Sequence[bytes]:
+    """Return the prefixes in the reply to FT.INFO; none if there is no such index."""
+    if info is None:
+        return ()
+    return reply_mapping(info.get("index_definition", ())).get("prefixes") or [b""]
+
+
+def _excluded(identity: Identity) -> Iterator[bytes]:
+    """Yield the literal beginnings of denied patterns, and of control keys if a grant has some."""
+    granted = (key for grant in identity.grants for key in grant.keys)
+    if any(may_start_with(key, CONTROL) for key in granted) or identity.filters_indexes:
+        yield CONTROL
+    yield from (beginning(key) for deny in identity.deny for key in deny.keys)
+
+
+def _large_vectors(name: str, argv: Argv) -> bytes | None:
+    """Return the word for which the vectors of an index are too large, or None."""
+    dimensions, broken = 0.0, None
+    for word, text in pairwise(argv[2:] if name in ("FT.CREATE", "FT.ALTER") else ()):
+        number = _number(text, 0)
+        dimensions += max(number, 0) if word.upper() == b"DIM" else 0
+        is_large = number > MOST_OF_VECTORS and word.upper() in _VECTORS
+        broken = word.upper()[:32] if is_large or dimensions > MOST_DIMENSIONS else broken
+    return broken
+
+
+def _number(text: bytes, otherwise: float) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return otherwise
+
+
+def _broken_bound(query: bytes, options: Sequence[Option], *, is_filtered: bool) -> bytes | None:
+    """Return the name of the last bound that a search breaks, or None."""
+    steps = [words[0] for name, words in options if name in ("APPLY", "FILTER", "GROUPBY")]
+    formats = sum(step.lower().count(b"format") for step in steps)
+    terms = query.count(b"*") + query.count(b"%") / 2 + query.lower().count(b"w'")
+    params: dict[bytes, bytes] = {}
+    for name, words in options:
+        params |= dict(zip(words[1::2], words[2::2], strict=False)) if name == "PARAMS" else {}
+    found = re.findall(rb"(?i)KNN\s*([^\s\]@]*)", query)
+    nearest = [params.get(near[1:], near) if near[:1] == b"$" else near for near in found]
+    if any(_number(near, 0) > MAX_NEIGHBOURS for near in nearest):
+        return b"KNN"
+    is_long = any(len(step) > MAX_EXPRESSION_BYTES for step in steps)
+    if is_long or len(steps) > MAX_SEARCH_STEPS or formats > 1:
+        return b"STEPS"
+    words = [
+        name.encode()
+        for name, words in options
+        if (name == "INKEYS" and len(words) > MAX_INKEYS + 1)
+        or (is_filtered and name in _OF_SCORES)
+    ]
+    if words or len(query) > MAX_QUERY_BYTES:
+        return words[-1] if words else b"QUERY"
+    return b"TERMS" if terms > MAX_EXPANDED_TERMS else None
+
+
+def _kind_of(field: str, info: Mapping[str, Any], value: bytes) -> str | None:
+    """Return the type of a field that can filter by *value*; None if it cannot."""
+    for attribute in info.get("attributes", ()):
+        words = [str(word, "latin-1") for word in attribute]
+        if words[3] != field:
+            continue
+        if words[5] == "NUMERIC":
+            is_fit = re.fullmatch(rb"-?[0-9]{1,15}", value) and len(value) < 16
+            return "NUMERIC" if is_fit else None
+        is_exact = "CASESENSITIVE" in words[6:] or value == value.lower()
+        is_plain = re.fullmatch(rb"[\w.@-]+", value) is not None
+        return "TAG" if words[5] == "TAG" and is_exact and is_plain else None
+    return None
+
+
+def _split(query: bytes) -> tuple[bytes, bytes]:
+    """Return a query without its last `=>[KNN …]`, and that."""
+    found = re.fullmatch(rb"(?si)(.*?)(=>\s*\[\s*KNN[^\[\]]*\]\s*)", query)
+    return (found[1], found[2]) if found else (query, b"")
+
+
+def _is_enclosed(query: bytes) -> bool:
+    """Return whether a query stays within parentheses around it, by a simple scan."""
+    rest = re.sub(rb"(?s)\\.", b"x", query)
+    rest = re.sub(rb'"[^"]*"' if b'"' in rest else rb"'[^']*'", b"x", rest)
+    arrows = rest.count(b"=>") == len(re.findall(rb"=>\s*{", rest))
+    if re.search(rb"[\\\"'\0]", rest) or not arrows or not rest.strip():
+        return False
+    rest = re.sub(rb"\[\s*\(([0-9A-Za-z+.-]+)\s", rb"[\1 ", rest)
+    rest = re.sub(rb"\s\(([0-9A-Za-z+.-]+)\s*\]", rb" \1]", rest)
+    for _ in range(64):
+        for pair in (rb"\([^][(){}]*\)", rb"{[^][(){}]*}", rb"\[[^][(){}]*\]"):
+            rest = re.sub(pair, b"x", rest)
+    return not re.search(rb"[][(){}]", rest)

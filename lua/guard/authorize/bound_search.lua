@@ -1,0 +1,86 @@
+-- bound_search: deny a search that may take too much, and write the call that runs in its place.
+-- in:  argv, name_at, stop, command, options, documents, left, filter, kinds
+-- out: code, cost, detail, documents, instead, value
+--
+-- Forced words stand right behind the query, where no count of the caller's words can take them.
+local query = name_at + 1 < stop and argv[name_at + 2] or ''
+local function count(text, pattern) return select(2, string.gsub(text, pattern, '')) end
+local function number(at) return tonumber(argv[at]) or math.huge end
+local broken
+if #query > {{ max_query_bytes }} then
+  broken = 'QUERY'
+elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") > {{ max_expanded_terms }} then
+  broken = 'TERMS'
+end
+instead = { argv[name_at], argv[name_at + 1], query, 'TIMEOUT', {{ text(search_ms) }} }
+--% if rule.index.filtered
+if filter then
+--% include "authorize/force_filter.lua"
+end
+--% endif
+local shift = #instead - 2 - name_at
+for at = name_at + 3, stop do instead[at + shift] = argv[at] end
+local steps, formats, params, limit_at, unit = 0, 0, {}, nil, {{ document_work }}
+--% if rule.index.command == "FT.AGGREGATE"
+unit = {{ hit_work }}
+--% endif
+for i = 1, #options do
+  local word, at, width = unpack(options[i])
+--% if rule.index.filtered
+  -- Scores count the words of all documents.
+  if filter and (word == 'WITHSCORES' or word == 'EXPLAINSCORE' or word == 'ADDSCORES') then broken = word end
+  if filter and word == 'DIALECT' and not find(argv[at + 1], '^[234]$') then instead[at + 1 + shift] = '2' end
+--% endif
+  if word == 'TIMEOUT' and not (number(at + 1) > 0 and number(at + 1) <= {{ search_ms }}) then
+    instead[at + 1 + shift] = {{ text(search_ms) }}
+  elseif word == 'LIMIT' then
+    limit_at = at
+  elseif word == 'PARAMS' then
+    for place = at + 2, at + width, 2 do params[argv[place]] = argv[place + 1] end
+  elseif word == 'NOCONTENT' or word == 'RETURN' and width == 1 then
+    unit = {{ hit_work }}
+  elseif word == 'LOAD' then
+    unit = {{ document_work }}
+  elseif word == 'INKEYS' and width > {{ max_inkeys }} + 1 then
+    broken = word
+  elseif word == 'APPLY' or word == 'FILTER' or word == 'GROUPBY' then
+    steps = steps + 1
+    formats = formats + count(string.lower(argv[at + 1]), 'format')
+    if #argv[at + 1] > {{ max_expression_bytes }} then steps = math.huge end
+  end
+end
+if steps > {{ max_search_steps }} or formats > 1 then broken = 'STEPS' end
+for near in string.gmatch(query, '[kK][nN][nN]%s*([^%s%]@]*)') do
+  local named = string.match(near, '^%$(.*)')
+  local most = tonumber(named and params[named] or near)
+  if most and not (most <= {{ max_neighbours }}) then broken = 'KNN' end
+end
+-- Without a query the arity is wrong, and that is the command's own error.
+if name_at + 1 >= stop then instead = nil end
+if code then
+  -- By force_filter.
+elseif broken then
+  code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. broken
+else
+  local first, rows = 0, 10
+--% if rule.index.command == "FT.AGGREGATE"
+  rows = documents
+--% endif
+  if limit_at then first, rows = number(limit_at + 1), number(limit_at + 2) end
+  local function estimated()
+    return math.min(first, documents) * {{ hit_work }} + math.min(rows, math.max(documents - first, 0)) * unit
+  end
+  cost = estimated()
+--% if rule.index.command == "FT.SEARCH"
+  if limit_at and cost > left then
+    -- Few documents may match: a client may ask for as many as there are.
+    local at = limit_at + shift + 1
+    instead[at], instead[at + 1] = '0', '0'
+    local found = redis.pcall(unpack(instead))
+    instead[at], instead[at + 1] = argv[limit_at + 1], argv[limit_at + 2]
+    -- An error is the command's own.
+    documents = found.err and 0 or tonumber(found[1]) or documents
+    cost = estimated()
+  end
+--% endif
+end

@@ -1,0 +1,54 @@
+-- force_filter: make a search return documents with certain values alone.
+-- in:  filter, kinds, query, instead, made, key
+-- out: broken, code, detail, instead, value
+--
+-- A number is an option of its own. A tag, or in an aggregation any value, stands beside the query in
+-- parentheses, which the query must not leave; an aggregation begins with the same as a step.
+local wraps, is_missing = {}, not next(kinds)
+if not filter[1] then code, detail, value = 'INDEX_NOT_GRANTED', 'index', key end
+for i = 1, #filter, 2 do
+  local field, text = filter[i], filter[i + 1]
+  local kind = kinds[field]
+  local is_number = kind == 'NUMERIC' and #text < 16 and find(text, '^%-?%d+$')
+  -- Other tags are equal in any case.
+  if not is_number and not (find(text, '^[%w_.@-]+$') and (kind == 'TAG!' or kind == 'TAG' and text == string.lower(text))) then
+    code, detail, value = 'INDEX_NOT_GRANTED', 'index', key
+  end
+--% if rule.index.command == "FT.AGGREGATE"
+  if is_number then wraps[#wraps + 1] = '@' .. field .. ':[' .. text .. ' ' .. text .. ']' end
+  for _, item in ipairs({ 'LOAD', '1', '@' .. field, 'FILTER', '@' .. field .. '==' .. (is_number and text or "'" .. text .. "'") }) do instead[#instead + 1] = item end
+--% else
+  if is_number then
+    for _, item in ipairs({ 'FILTER', field, text, text }) do instead[#instead + 1] = item end
+  end
+--% endif
+  if not is_number then wraps[#wraps + 1] = '@' .. field .. ':{' .. string.gsub(text, '[^%w]', '\\%0') .. '}' end
+end
+instead[#instead + 1], instead[#instead + 2] = 'DIALECT', '2'
+local before, near = string.match(query, '^(.-)(=>%s*%[%s*[kK][nN][nN][^%[%]]*%]%s*)$')
+before = before or query
+if wraps[1] and not find(before, '^%s*%*%s*$') then
+  local rest, cut = string.gsub(before, '\\.', 'x'), 1
+  rest = string.gsub(rest, find(rest, '\34') and '\34[^\34]*\34' or "'[^']*'", 'x')
+  if find(rest, "[\\\39\34%z]") or count(rest, '=>') ~= count(rest, '=>%s*{') or not find(rest, '%S') then broken = 'BRACKETS' end
+  -- Exclusive bounds of ranges.
+  rest = string.gsub(string.gsub(rest, '%[%s*%(([%w+.-]+)%s', '[%1 '), '%s%(([%w+.-]+)%s*%]', ' %1]')
+  for _ = 1, 64 do
+    if cut < 1 then break end
+    local a, b, c
+    rest, a = string.gsub(rest, '%([^][(){}]*%)', 'x')
+    rest, b = string.gsub(rest, '{[^][(){}]*}', 'x')
+    rest, c = string.gsub(rest, '%[[^][(){}]*%]', 'x')
+    cut = a + b + c
+  end
+  if find(rest, '[][(){}]') then broken = 'BRACKETS' end
+  wraps[#wraps + 1] = '(' .. before .. ')'
+end
+if wraps[1] then instead[3] = '(' .. table.concat(wraps, ' ') .. ')' .. (near or '') end
+-- The error of a missing index is the command's own, but an earlier command may make it.
+if is_missing then
+  code = nil
+--% if checks_ahead
+  if made[key] then code = 'INDEX_NOT_GRANTED' end
+--% endif
+end

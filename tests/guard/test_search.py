@@ -1,0 +1,564 @@
+"""Search indexes: a grant names them, and their documents are keys that the caller may read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis.exceptions import NoPermissionError, ResponseError
+
+import keyleash
+from keyleash.audit.undo.key_plans import plan_undo
+from keyleash.errors import NothingToUndoError
+from keyleash.operator.decisions import can_i
+from keyleash.operator.load.activate import load_policy
+from support.fences import FencedLeash
+from support.leash import Leash, grant, policy
+from support.stack import stack_server
+
+SCHEMA = ("SCHEMA", "t", "TEXT", "n", "NUMERIC")
+POLICY: dict[str, Any] = {
+    "ann": {
+        "grants": [
+            grant("read", "write", keys="memory:ann:*", indexes=["memory:ann", "memory:ann:*"]),
+            grant("read", keys="kb:*", indexes=["kb*"]),
+            grant("read", keys="meta:*", only=["STRLEN"]),
+        ],
+        "deny": [{"keys": ["kb:secret:*"]}],
+    },
+    "bob": {
+        "grants": [
+            grant("read", "write", "delete", keys="memory:{agent}:*", indexes=["memory:{agent}"])
+        ],
+        "token": {"bound": True},
+        "delegate": {"depth": 1},
+    },
+    "keeper": {"grants": [grant("read", "delete", keys="kb:*", indexes=["kb*"])]},
+    "cleaner": {
+        "grants": [
+            grant("read", keys="kb:*", indexes=["kb*"]),
+            {"allow": ["delete"], "indexes": ["kb*"]},
+        ]
+    },
+    "plain": {"grants": [grant("read", "write", "delete", "scan", keys="*")]},
+    "everything": {"grants": [grant("read", "write", keys="*", indexes=["*"])]},
+}
+
+
+class Resp2Leash(Leash):
+    """Agents see replies as guards give them."""
+
+    def client(self, token: str, **options: Any) -> keyleash.Redis:
+        return super().client(token, protocol=2, **options)
+
+
+@pytest.fixture(scope="module")
+def server_leash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Leash]:
+    with stack_server(tmp_path_factory.mktemp("stack")) as server:
+        yield Resp2Leash(server)
+
+
+@pytest.fixture
+def leash(server_leash: Leash) -> Leash:
+    server_leash.admin.flushall()
+    for name in server_leash.admin.execute_command("FT._LIST"):
+        server_leash.admin.execute_command("FT.DROPINDEX", name)
+    server_leash.load(**POLICY)
+    for key in ("kb:pub:1", "kb:secret:1", "hr:1", "memory:ann:1", "memory:7:1", "memory:8:1"):
+        server_leash.admin.hset(key, mapping={"t": "hello", "n": 1})
+    return server_leash
+
+
+def create(leash: Leash, name: str, *prefixes: str) -> None:
+    """Make an index as the operator, and wait until it has its documents."""
+    words = ("FT.CREATE", name, "PREFIX", len(prefixes), *prefixes, *SCHEMA)
+    leash.admin.execute_command(*words)
+    while leash.admin.ft(name).info()["indexing"]:
+        pass
+
+
+def denied(call: Callable[..., Any], *words: Any) -> dict[str, str]:
+    """Return the code and details of a denial."""
+    with pytest.raises(keyleash.LeashError) as caught:
+        call(*words)
+    details = caught.value.details
+    return {"code": str(caught.value.code), **{k: v for k, v in details.items() if k != "reason"}}
+
+
+def test_search_within_readable_keys_is_allowed(leash: Leash) -> None:
+    """Reads need the index and all its prefixes."""
+    create(leash, "kb", "kb:pub:")
+    agent = leash.agent("ann").execute_command
+
+    assert agent("FT.SEARCH", "kb", "*") == [1, b"kb:pub:1", [b"t", b"hello", b"n", b"1"]]
+    assert agent("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t") == [1, [b"t", b"hello"]]
+    assert b"kb" in agent("FT.INFO", "kb")
+
+
+def test_grant_without_indexes_gives_no_search(leash: Leash) -> None:
+    """No policy that was written before widens."""
+    agent = leash.agent("plain").execute_command
+
+    for words in (("FT.SEARCH", "kb", "*"), ("FT._LIST",), ("FT.CREATE", "kb", *SCHEMA)):
+        with pytest.raises(keyleash.CommandRefusedError, match="no grant with `indexes`"):
+            agent(*words)
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "code", "key"),
+    [
+        (["hr:"], "KEY_NOT_GRANTED", "hr:*"),
+        (["kb:pub:", "hr:"], "KEY_NOT_GRANTED", "hr:*"),
+        (["kb"], "KEY_NOT_GRANTED", "kb*"),
+        ([""], "KEY_NOT_GRANTED", "*"),
+        (["meta:"], "KEY_NOT_GRANTED", "meta:*"),
+        (["kb:"], "KEY_DENIED", "kb:*"),
+        (["kb:secret:7"], "KEY_DENIED", "kb:secret:7*"),
+    ],
+)
+def test_index_with_other_keys_is_denied(
+    leash: Leash, prefixes: list[str], code: str, key: str
+) -> None:
+    """Each prefix lies within a read grant of the command, and touches no deny rule."""
+    create(leash, "kb", *prefixes)
+
+    for command in ("FT.SEARCH", "FT.AGGREGATE"):
+        agent = leash.agent("ann").execute_command
+        assert denied(agent, command, "kb", "*") == {"code": code, "key": key}
+    assert denied(agent, "FT.INFO", "kb") == {"code": code, "key": key}
+
+
+def test_index_of_all_keys_is_denied_to_everyone(leash: Leash) -> None:
+    """It holds keyleash's own keys."""
+    create(leash, "all", "")
+    agent = leash.agent("everything").execute_command
+
+    assert denied(agent, "FT.SEARCH", "all", "*") == {"code": "KEY_DENIED", "key": "*"}
+    assert denied(agent, "FT.CREATE", "x", *SCHEMA) == {"code": "KEY_DENIED", "key": "*"}
+    assert agent("FT.CREATE", "x", "PREFIX", 1, "leg", *SCHEMA) == b"OK"
+
+
+def test_index_that_changes_between_calls_is_read_in_each(leash: Leash) -> None:
+    """Another caller may drop an index, or point an alias elsewhere."""
+    create(leash, "kb", "kb:pub:")
+    create(leash, "hr", "hr:")
+    agent, admin = leash.agent("ann").execute_command, leash.admin.execute_command
+    admin("FT.ALIASADD", "kb:alias", "kb")
+    assert agent("FT.SEARCH", "kb:alias", "*")[0] == 1
+
+    admin("FT.ALIASUPDATE", "kb:alias", "hr")
+    admin("FT.DROPINDEX", "kb")
+    create(leash, "kb", "hr:")
+    for name in ("kb", "kb:alias"):
+        assert denied(agent, "FT.SEARCH", name, "*") == {"code": "KEY_NOT_GRANTED", "key": "hr:*"}
+
+
+@pytest.mark.parametrize("name", ["hr", "memory:bob", "kb\0", "k", ""])
+def test_index_that_is_not_granted_is_denied(leash: Leash, name: str) -> None:
+    """It has a code of its own."""
+    agent = leash.agent("ann").execute_command
+
+    assert denied(agent, "FT.SEARCH", name, "*") == {"code": "INDEX_NOT_GRANTED", "index": name}
+    assert denied(agent, "FT.CREATE", name, *SCHEMA)["code"] == "INDEX_NOT_GRANTED"
+
+
+def test_missing_index_gets_the_error_of_the_command(leash: Leash) -> None:
+    """Libraries compare its text."""
+    agent = leash.agent("ann").execute_command
+
+    with pytest.raises(ResponseError, match="kb: no such index"):
+        agent("FT.SEARCH", "kb", "*")
+    with pytest.raises(ResponseError, match="Unknown index name"):
+        agent("FT.INFO", "kb")
+    with pytest.raises(ResponseError, match="wrong number of arguments"):
+        agent("FT.SEARCH")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["PREFIX", 1, "memory:ann:"], None),
+        (["ON", "HASH", "prefix", 2, "memory:ann:", "memory:ann:x", "NOHL", "STOPWORDS", 0], None),
+        (["PREFIX", 1, "memory:ann:", "PREFIX", 1, "hr:"], "KEY_NOT_GRANTED"),
+        (["PREFIX", 1, "hr:", "PREFIX", 1, "memory:ann:"], "KEY_NOT_GRANTED"),
+        (["PREFIX", 1, "memory:ann:", "PREFIX", 0], "KEY_NOT_GRANTED"),
+        (["PREFIX", 2, "memory:ann:", "SCHEMA"], "KEY_NOT_GRANTED"),
+        (["PREFIX", 0], "KEY_NOT_GRANTED"),
+        ([], "KEY_NOT_GRANTED"),
+        (["PREFIX", 1, "memory:bob:"], "KEY_NOT_GRANTED"),
+        (["STOPWORDS", 3, "PREFIX", 1, "memory:ann:"], "KEY_NOT_GRANTED"),
+        (["PREFIX", "1e0", "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", -1, "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", 9, "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", 1, "memory:ann:\0"], "COMMAND_REFUSED"),
+        (["PREFIX", 1, "memory:ann:", "TEMPORARY", 1], "COMMAND_REFUSED"),
+        (["Temporary", 1, "PREFIX", 1, "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", 1, "memory:ann:", "ASYNC"], "COMMAND_REFUSED"),
+    ],
+)
+def test_create_is_parsed_option_by_option(
+    leash: Leash, options: list[Any], code: str | None
+) -> None:
+    """The prefixes are those of all PREFIX together; an option that is not known is denied."""
+    agent, words = leash.agent("ann").execute_command, ("FT.CREATE", "memory:ann", *options)
+
+    if code is None:
+        assert agent(*words, *SCHEMA) == b"OK"
+    else:
+        assert denied(agent, *words, *SCHEMA)["code"] == code
+        assert leash.admin.execute_command("FT._LIST") == []
+
+
+def test_alter_and_drop_need_their_class_on_the_index(leash: Leash) -> None:
+    """`write` alters, `delete` drops."""
+    create(leash, "kb", "kb:pub:")
+    agent = leash.agent("ann").execute_command
+    keeper = leash.agent("keeper").execute_command
+
+    assert denied(agent, "FT.ALTER", "kb", "SCHEMA", "ADD", "x", "TAG")["code"] == (
+        "INDEX_NOT_GRANTED"
+    )
+    assert denied(agent, "FT.DROPINDEX", "kb")["class"] == "delete"
+    assert denied(keeper, "FT.ALTER", "kb", "SCHEMA", "ADD", "x", "TAG")["class"] == "write"
+    assert keeper("FT.DROPINDEX", "kb") == b"OK"
+
+
+def test_drop_with_documents_needs_delete_on_them(leash: Leash) -> None:
+    """DD deletes the keys of the index."""
+    create(leash, "kb", "kb:pub:")
+    cleaner, keeper = leash.agent("cleaner"), leash.agent("keeper")
+
+    for word in ("DD", "dd"):
+        assert denied(cleaner.execute_command, "FT.DROPINDEX", "kb", word) == {
+            "code": "KEY_NOT_GRANTED", "key": "kb:pub:*",
+        }  # fmt: skip
+    for transaction in (True, False):
+        pipe: Any = keeper.pipeline(transaction)
+        pipe.execute_command("FT.DROPINDEX", "kb", "DD").ping()
+        with pytest.raises(keyleash.CommandRefusedError, match="it is a call of its own"):
+            pipe.execute()
+    assert keeper.execute_command("FT.DROPINDEX", "kb", "DD") == b"OK"
+    assert not leash.admin.exists("kb:pub:1")
+    event = leash.events("keeper")[-1]
+    assert (event["FT.DROPINDEX"], event["documents"]) == ("kb", "1")
+    create(leash, "kb", "kb:pub:")
+    assert cleaner.execute_command("FT.DROPINDEX", "kb") == b"OK"
+
+
+def test_undo_ignores_indexes_and_reports_deleted_documents(leash: Leash) -> None:
+    """An index is no key, and its events have no before-images."""
+    agent = leash.agent("ann").execute_command
+    agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
+    agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", "x", "TAG")
+    with pytest.raises(NothingToUndoError):
+        plan_undo(leash.store, identity="ann")
+
+    create(leash, "kb", "kb:pub:")
+    leash.agent("keeper").execute_command("FT.DROPINDEX", "kb", "DD")
+    with pytest.raises(NothingToUndoError, match="documents that go with their index"):
+        plan_undo(leash.store, identity="keeper")
+
+
+def test_list_shows_granted_indexes(leash: Leash) -> None:
+    """The names of others tell who has which index."""
+    for name in ("kb", "kb:2", "hr", "memory:7"):
+        create(leash, name, "x:")
+    bound = leash.client(leash.issue("bob", bind={"agent": "7"}).token)
+
+    listed = leash.agent("ann").execute_command("FT._LIST")
+    assert sorted(listed) == [b"kb", b"kb:2"]
+    assert bound.execute_command("FT._LIST") == [b"memory:7"]
+
+
+def test_bound_token_narrows_indexes_and_prefixes(leash: Leash) -> None:
+    """Its bindings hold for the name and the prefixes, its keys for the prefixes."""
+    create(leash, "memory:7", "memory:7:")
+    create(leash, "memory:8", "memory:7:")
+    search = ("FT.SEARCH", "memory:7", "*", "NOCONTENT")
+
+    def call(**restrictions: Any) -> Callable[..., Any]:
+        return leash.client(leash.issue("bob", **restrictions).token).execute_command
+
+    assert call()(*search) == call(bind={"agent": "7"})(*search) == [1, b"memory:7:1"]
+    assert denied(call(bind={"agent": "8"}), *search) == {
+        "code": "INDEX_NOT_GRANTED", "index": "memory:7", "by": "token",
+    }  # fmt: skip
+    assert denied(call(bind={"agent": "8"}), "FT.SEARCH", "memory:8", "*") == {
+        "code": "KEY_NOT_GRANTED", "key": "memory:7:*", "by": "token",
+    }  # fmt: skip
+    assert denied(call(bind={"agent": "7"}, keys=["memory:7:1"]), *search)["by"] == "token"
+    assert call(bind={"agent": "7"}, keys=["memory:7:*"])(*search)[0] == 1
+    assert denied(call(bind={"agent": "7"}, allow=["write"]), *search)["class"] == "read"
+    child = leash.client(leash.issue("bob").token).delegate(bind={"agent": "8"}).token
+    assert denied(leash.client(child).execute_command, *search)["by"] == "token"
+
+
+@pytest.mark.parametrize("transaction", [False, True])
+def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool) -> None:
+    """All commands are checked before the first one runs."""
+    create(leash, "kb", "kb:pub:")
+    create(leash, "other", "hr:")
+    leash.admin.execute_command("FT.ALIASADD", "kb", "other")
+
+    made: Any = leash.agent("ann").pipeline(transaction)
+    made.execute_command("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
+    made.execute_command("FT.SEARCH", "memory:ann", "*", "NOCONTENT", "TIMEOUT", 5)
+    made.execute_command("FT.SEARCH", "kb", "*", "NOCONTENT")
+    replies = made.execute()
+    assert [replies[0], replies[2]] == [b"OK", [1, b"kb:pub:1"]]
+
+    # Then `kb` is the alias of an index that the caller may not read.
+    dropped: Any = leash.agent("keeper").pipeline(transaction)
+    dropped.execute_command("FT.DROPINDEX", "kb")
+    dropped.execute_command("FT.SEARCH", "kb", "*")
+    with pytest.raises(keyleash.CommandRefusedError, match="dropped earlier in the batch"):
+        dropped.execute()
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("FT.SEARCH", "kb", "*", "WITHCURSOR"), "does not check the reads of a cursor"),
+        (("FT.SEARCH", "kb", "*", "NOPE"), "does not know `NOPE`"),
+        (("FT.SEARCH", "kb", "x" * 4097), "at most 4096 bytes"),
+        (("FT.SEARCH", "kb", "a* " * 33), "at most 32 terms"),
+        (("FT.SEARCH", "kb", "%a%|" * 33), "at most 32 terms"),
+        (("FT.SEARCH", "kb", "w'a?' " * 33, "DIALECT", 2), "at most 32 terms"),
+        (("FT.SEARCH", "kb", "*=>[KNN 1001 @v $b]", "PARAMS", 2, "b", "x"), "1000 neighbours"),
+        (("FT.SEARCH", "kb", "*=>[knn $k @v $b]", "PARAMS", 4, "k", "1e9", "b", "x"), "1000 neigh"),
+        (("FT.SEARCH", "kb", "*", "INKEYS", 101, *"k" * 101), "at most 100 keys"),
+        (("FT.AGGREGATE", "kb", "*", *["APPLY", "1", "AS", "a"] * 9), "at most 8 steps"),
+        (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),
+        (("FT.AGGREGATE", "kb", "*", "APPLY", "1" * 1025), "at most 8 steps"),
+        (("FT.SEARCH", "kb", "*", "LIMIT", 0), "does not know `LIMIT`"),
+    ],
+    ids=lambda item: str(item)[:30],
+)
+def test_search_that_may_take_too_much_is_denied(
+    leash: Leash, words: tuple[Any, ...], reason: str
+) -> None:
+    """The time limit of the module does not stop these."""
+    create(leash, "kb", "kb:pub:")
+    with pytest.raises(keyleash.CommandRefusedError, match=reason):
+        leash.agent("ann").execute_command(*words)
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        ["v", "VECTOR", "FLAT", 8, "TYPE", "FLOAT32", "DIM", 64, "BLOCK_SIZE", 10000],
+        ["v", "VECTOR", "FLAT", 6, "TYPE", "FLOAT32", "DIM", 9000],
+        [*["v", "VECTOR", "FLAT", 4, "dim", 4097], *["w", "VECTOR", "FLAT", 4, "DIM", 4097]],
+        ["v", "VECTOR", "HNSW", 6, "DIM", 64, "M", 2000],
+    ],
+    ids=str,
+)
+def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[Any]) -> None:
+    """The first document of an index with blocks of 10,000 took 1.3 GB."""
+    agent = leash.agent("ann").execute_command
+    with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
+        agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", "SCHEMA", *vectors)
+    assert agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA) == b"OK"
+    with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
+        agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", *vectors)
+
+
+def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:
+    """It cannot be lengthened, nor be hidden behind a count of words."""
+    leash.load(ann={**POLICY["ann"], "limits": {"search": "7ms"}})
+    create(leash, "kb", "kb:pub:")
+    client = leash.agent("ann")
+    pipe: Any = client.pipeline(transaction=False)
+    with leash.server.client().monitor() as monitor:
+        for words in (
+            ["FT.SEARCH", "kb", "*", "RETURN", 3, "t", "AS", "x"],
+            ["FT.SEARCH", "kb", "*", "TIMEOUT", 0],
+            ["FT.AGGREGATE", "kb", "*", "TIMEOUT", 9000, "LOAD", 1, "@t"],
+            ["FT.SEARCH", "kb", "*", "timeout", "3"],
+        ):
+            client.execute_command(*words)
+            pipe.execute_command(*words)
+        pipe.execute()
+        leash.admin.echo("end")
+        sent = []
+        for entry in monitor.listen():
+            if entry["command"] == "ECHO end":
+                break
+            if entry["client_type"] == "lua" and entry["command"].startswith(("FT.S", "FT.A")):
+                sent.append(entry["command"])
+    assert sent[:4] == sent[4:] == [
+        "FT.SEARCH kb * TIMEOUT 7 RETURN 3 t AS x",
+        "FT.SEARCH kb * TIMEOUT 7 TIMEOUT 7",
+        "FT.AGGREGATE kb * TIMEOUT 7 TIMEOUT 7 LOAD 1 @t",
+        "FT.SEARCH kb * TIMEOUT 7 timeout 3",
+    ]  # fmt: skip
+
+
+def test_documents_of_a_search_are_work(leash: Leash) -> None:
+    """Those that match are counted if the limit alone would be too much, as LangGraph sends it."""
+    with leash.admin.pipeline(transaction=False) as pipe:
+        for i in range(6000):
+            pipe.hset(f"kb:pub:{i}", mapping={"t": f"w{i % 600}", "n": i})
+        pipe.execute()
+    create(leash, "kb", "kb:pub:")
+    agent = leash.agent("ann").execute_command
+
+    assert agent("FT.SEARCH", "kb", "w7", "LIMIT", 0, 10000, "NOCONTENT")[0] == 10
+    assert len(agent("FT.SEARCH", "kb", "w7", "LIMIT", 0, 10000)) == 21
+    assert len(agent("FT.SEARCH", "kb", "*", "LIMIT", 0, 10000, "NOCONTENT")) > 5000
+    for words in (
+        ["FT.SEARCH", "kb", "*", "LIMIT", 0, 10000],
+        ["FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t"],
+    ):
+        assert denied(agent, *words)["code"] == "WORK_TOO_LARGE"
+        assert not can_i(leash.store, "ann", *map(str, words))
+    assert len(agent("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t", "LIMIT", 0, 100)) == 101
+    many: Any = leash.agent("ann").pipeline(transaction=False)
+    for _ in range(20):
+        many.execute_command("FT.SEARCH", "kb", "*", "LIMIT", 0, 1000)
+    replies = many.execute(raise_on_error=False)
+    assert isinstance(replies[0], list)
+    assert isinstance(replies[-1], keyleash.WorkTooLargeError)
+
+
+SHARED: dict[str, Any] = {
+    "grants": [
+        {
+            "allow": ["read"],
+            "indexes": [
+                {"name": "tags", "where": {"agent": "{agent}"}},
+                {"name": "numbers", "where": {"own": "{own}"}},
+                {"name": "both", "where": {"agent": "ann", "own": "1"}},
+            ],
+        }
+    ],
+    "deny": [{"keys": ["hr:*"]}],
+    "token": {"bound": True},
+}
+
+
+@pytest.fixture
+def shared(leash: Leash) -> Leash:
+    """Indexes of documents of two agents, `ann` with the number 1 and `bob` with 2."""
+    leash.load(one=SHARED)
+    fields = ("agent", "TAG", "own", "NUMERIC", "t", "TEXT", "plain", "TEXT")
+    for i in range(6):
+        own = {"agent": ["ann", "bob"][i % 2], "own": i % 2 + 1, "plain": ["ann", "bob"][i % 2]}
+        leash.admin.hset(f"all:{i}", mapping={**own, "t": "hello"})
+    for name in ("tags", "numbers", "both"):
+        leash.admin.execute_command("FT.CREATE", name, "PREFIX", 1, "all:", "SCHEMA", *fields)
+        while leash.admin.ft(name).info()["indexing"]:
+            pass
+    return leash
+
+
+ANN = [b"all:0", b"all:2", b"all:4"]
+
+
+def bound(leash: Leash, **bind: str) -> Callable[..., Any]:
+    return leash.client(leash.issue("one", bind=bind).token).execute_command
+
+
+def test_filter_of_the_policy_shows_the_documents_of_one_agent(shared: Leash) -> None:
+    """Grants need not cover the prefix; the values are those that the token is bound to."""
+    ann, first, free = bound(shared, agent="ann"), bound(shared, own="1"), bound(shared)
+
+    for query in ("*", "hello", "hello | -hello", "@t:(hello)", "-@agent:{bob}", "@own:[(0 (9]"):
+        for call, index in ((ann, "tags"), (first, "numbers"), (free, "both")):
+            count, *keys = call("FT.SEARCH", index, query, "NOCONTENT")
+            assert (count, sorted(keys)) == (3, ANN), (index, query)
+            count, *rows = call("FT.AGGREGATE", index, query, "LOAD", 1, "@plain", "LIMIT", 0, 9)
+            assert {row[row.index(b"plain") + 1] for row in rows} == {b"ann"}, (index, query)
+    assert ann("FT.SEARCH", "tags", "@agent:{bob}") == [0]
+    assert ann("FT.SEARCH", "tags", "@own:[2 2]", "LIMIT", 0, 0) == [0]
+    assert ann("FT.AGGREGATE", "tags", "*", "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n",
+               "LIMIT", 0, 9)[1] == [b"n", b"3"]  # fmt: skip
+
+
+def test_filter_without_a_fitting_value_denies(shared: Leash) -> None:
+    """A tag is equal in any case; a token without the binding has no value."""
+    refused = {"code": "INDEX_NOT_GRANTED", "index": "tags"}
+    assert denied(bound(shared), "FT.SEARCH", "tags", "*") == refused
+    assert denied(bound(shared, agent="Ann"), "FT.SEARCH", "tags", "*") == refused
+    assert denied(bound(shared, agent="a|b"), "FT.SEARCH", "tags", "*") == refused
+    assert denied(bound(shared, own="1e0"), "FT.SEARCH", "numbers", "*")["index"] == "numbers"
+    other = {**refused, "by": "token"}
+    assert denied(bound(shared, own="1"), "FT.SEARCH", "tags", "*") == other
+    shared.admin.execute_command("FT.DROPINDEX", "tags")
+    create(shared, "tags", "all:")
+    assert denied(bound(shared, agent="ann"), "FT.SEARCH", "tags", "*") == refused
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("hello) | (hello",), "brackets and quotes"),
+        (("(hello",), "brackets and quotes"),
+        (("[)(]",), "brackets and quotes"),
+        (('hello "',), "brackets and quotes"),
+        (("hello\\",), "brackets and quotes"),
+        (("hello => hello",), "brackets and quotes"),
+        (("*", "WITHSCORES"), "words of other documents"),
+        (("*", "EXPLAINSCORE"), "words of other documents"),
+    ],
+)
+def test_query_that_may_leave_its_filter_is_denied(
+    shared: Leash, words: tuple[str, ...], reason: str
+) -> None:
+    """It stands in parentheses beside the filter."""
+    with pytest.raises(keyleash.CommandRefusedError, match=reason):
+        bound(shared, agent="ann")("FT.SEARCH", "tags", *words)
+
+
+def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:
+    """Libraries look at FT.INFO; other agents have documents in the index."""
+    ann = bound(shared, agent="ann")
+
+    assert ann("FT.INFO", "tags")[::2] == [
+        b"index_name", b"index_options", b"index_definition", b"attributes",
+    ]  # fmt: skip
+    assert ann("FT._LIST") == [b"tags"]
+    assert denied(ann, "FT.AGGREGATE", "tags", "*")["work"] == str(10**15)
+    shared.admin.execute_command("FT.DROPINDEX", "tags")
+    create(shared, "tags", "hr:")
+    assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
+    for name in ("keyleash:", "k"):
+        shared.admin.execute_command("FT.DROPINDEX", "tags")
+        create(shared, "tags", name)
+        assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
+
+
+def test_database_without_searches_refuses_them(leash: Leash) -> None:
+    """An index returns the keys of database 0 in every database."""
+    other = Leash(leash.server)
+    other.admin = leash.server.client(db=1)
+    load_policy(other.store, policy(ann=POLICY["ann"]))
+
+    agent = leash.server.guarded(other.issue("ann").token, db=1)
+    with pytest.raises(keyleash.CommandRefusedError, match="beyond database 0 none can"):
+        agent.execute_command("FT.SEARCH", "kb", "*")
+
+
+def test_fenced_user_searches_its_indexes_alone(leash: Leash) -> None:
+    """Search 2.10 wants the name as a key; later versions, which were not run, the prefixes."""
+    fenced = FencedLeash(leash.server)
+    for name, prefix in (("kb", "kb:pub:"), ("kb2", "hr:"), ("other", "kb:pub:")):
+        create(leash, name, prefix)
+    fenced.fence()
+    agent = fenced.agent("ann", protocol=2).execute_command
+    assert agent("FT.SEARCH", "kb", "*", "NOCONTENT") == [1, b"kb:pub:1"]
+    assert denied(agent, "FT.SEARCH", "kb2", "*")["code"] == "KEY_NOT_GRANTED"
+
+    direct = leash.server.client(**fenced.credentials("ann"))
+    for call in (
+        ("FT.SEARCH", "other", "*"),
+        ("FT.CREATE", "memory:ann", "PREFIX", 1, "hr:", *SCHEMA),
+        ("FT.DROPINDEX", "kb", "DD"),
+        ("FT._LIST",),
+    ):
+        with pytest.raises(NoPermissionError):
+            direct.execute_command(*call)
+    rules = str(leash.admin.acl_getuser("ann")["selectors"])
+    assert "~kb*" in rules
+    assert "%R~kb:*" in rules
