@@ -251,6 +251,7 @@ def test_spaces_between_values_are_bounded(leash: Leash) -> None:
         ("wide", "JSON.GET $[*].id", False),
         ("wide", "JSON.GET $", True),
         ("objects", "JSON.DEL $[*]", False),
+        ("objects", "JSON.FORGET $[*]", False),
         ("objects", "JSON.DEL $[0]", True),
         ("chains", "JSON.GET $..a", False),
         ("nested", "JSON.ARRLEN $..*", False),

@@ -22,9 +22,9 @@ for i = 1, stop do
   local each = weight + 0
   local is_spread = descents > 0 or find(path, '[*?:,]')
   if is_spread then
-    each = (descents > 0 and {{ descent_work }} or {{ branch_work }} * (1 + count('[@|&(]'))) * 2 ^ lists
+    each = (descents > 0 and {{ descent_work }} or {{ branch_work }} * (1 + count('[@|&]'))) * 2 ^ lists
     -- Others than those that return JSON look each value up again.
-    if not find(command, 'GET$') then each = each * {{ path_lookups }} end
+    if not find(command, '%.M?GET$') then each = each * {{ path_lookups }} end
   end
   if join == {{ Join.PRODUCT }} then
     local size = 0
