@@ -52,8 +52,8 @@ def _guards(url: str | None, timeout_s: float | None) -> Iterator[tuple[Guards |
     else:
         with EmbeddedServer() as server:
             guards = Guards(connect(server.url))
-            # Guards decide also about commands of modules that their server lacks, but for TS.RANGE:
-            # they ask the module for the number of samples.
+            # Guards decide also about commands of modules that their server lacks, but ask it for
+            # the samples of TS.RANGE.
             modules = (spec for spec in known_table() if "." in spec.name)
             known = {spec.name: spec for spec in modules if not spec.name.endswith("RANGE")}
             guards.table = guards.table.extended(known)
