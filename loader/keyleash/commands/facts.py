@@ -20,7 +20,7 @@ from keyleash.commands.spec import (
     Variant,
     Waits,
 )
-from keyleash.commands.work import PATH_BYTES, PATH_LISTS, PATH_STEPS, SPACING_BYTES, SPREAD_BYTES
+from keyleash.commands.work import PATH_BYTES, PATH_LISTS, PATH_STEPS, SPREAD_BYTES
 from keyleash.errors.sentences import NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
@@ -114,11 +114,13 @@ PATHS = "PATHS"
 TOO_MANY_PATHS = (
     f"its paths may select too much: keyleash allows in each one `..` or `?`, {PATH_LISTS} commas,"
     f" {PATH_STEPS} steps and {PATH_BYTES} bytes, new values of {SPREAD_BYTES} bytes where it may"
-    f" select several, without arrays and objects after `..`, and an INDENT of {SPACING_BYTES}"
+    " select several, and no arrays and objects after `..`"
 )
 
 REFUSED_IF: Mapping[str, tuple[str, ...]] = {
     "COPY": ("DB",),
+    # A text before each value, as often as it is deep.
+    "JSON.GET": ("INDENT", "NEWLINE", "SPACE"),
     # A sketch that grows many times over, or whose elements take long; a chunk for each series.
     "BF.RESERVE": ("EXPANSION",),
     "BF.INSERT": ("CAPACITY", "ERROR", "EXPANSION"),
