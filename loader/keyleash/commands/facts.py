@@ -21,7 +21,7 @@ from keyleash.commands.spec import (
     Waits,
 )
 from keyleash.commands.work import PATH_BYTES, PATH_LISTS, PATH_STEPS, SPREAD_BYTES
-from keyleash.errors.sentences import NO_SERVER_HAS, NOT_CHECKED
+from keyleash.errors.sentences import LEFT_OUT, NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
@@ -103,6 +103,8 @@ def why_unknown(name: str) -> str:
     """Return the reason why a command that no table has is denied."""
     if is_unchecked(name):
         return UNCHECKED
+    if name in MODULE_KEYS:
+        return LEFT_OUT
     module, dot, _ = name.partition(".")
     is_reviewed = any(known.startswith(f"{module}.") for known in MODULE_KEYS)
     return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"
