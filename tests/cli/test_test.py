@@ -59,6 +59,25 @@ def test_tests_of_an_example_pass_and_cover_all_of_it(
     assert all(case["guard"] is not None for case in report["cases"])
 
 
+def test_commands_of_modules_are_tested_without_a_server_that_has_them(
+    offline: Cli, cases: Path
+) -> None:
+    """The guard decides; that the server lacks the command is the command's own error."""
+    write(
+        cases,
+        'command: "JSON.SET j:1 $ 1", expect: allow',
+        'command: "JSON.GET j:1 $..a", expect: allow',
+        'command: "CMS.MERGE j:1 1 k:2", expect: allow',
+        'command: "JSON.GET j:1 $..a..b", expect: {code: COMMAND_REFUSED}',
+        'command: "JSON.MGET j:1 i:1 $", expect: {code: KEY_NOT_GRANTED, key: "i:1"}',
+        'command: "JSON.DEL j:1", expect: {code: CLASS_NOT_GRANTED, class: delete}',
+    )
+
+    for options in ([], ["--no-server"]):
+        report = offline.json("test", cases, *options)
+        assert (report["passed"], report["failed"], report["disagreed"]) == (6, 0, 0)
+
+
 def test_restrictions_that_the_policy_does_not_allow_are_reported(
     offline: Cli, cases: Path
 ) -> None:

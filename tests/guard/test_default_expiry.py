@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import redis
 
-from keyleash.commands import load_table
+from keyleash.commands import known_table
 from keyleash.commands.writes import IDLE, written_by
 from support.leash import Leash
 from support.scripted import scripted
@@ -183,5 +183,5 @@ def test_call_leaves_no_new_key_without_an_expiry(server: RealServer, call_by: W
 
 def test_every_command_with_such_replies_writes() -> None:
     """A name without effect in the table would be a mistake."""
-    known = {spec.name for spec in load_table() if written_by(spec) is not None}
+    known = {spec.name for spec in known_table() if written_by(spec) is not None}
     assert set(IDLE) - known == set()

@@ -188,8 +188,6 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
         ("JSON.GET doc:1 $" + "a" * 512, False),
         ("JSON.GET doc:1 $\0", False),
         ("JSON.GET doc:1 $.x[?(@==$.y[*])]", False),
-        ("JSON.GET doc:1 indent ........ $", True),
-        ("JSON.GET doc:1 $ Newline .........", False),
         ("JSON.MGET doc:{d}1 doc:{d}2 $..a..b", False),
         ("JSON.SET doc:1 $..a 1", True),
         ("JSON.SET doc:1 $..a [1]", False),

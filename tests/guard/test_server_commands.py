@@ -11,7 +11,7 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.commands import CommandTable, load_table
+from keyleash.commands import CommandTable, known_table, load_table
 from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.store import records
@@ -166,7 +166,8 @@ LEARNT: dict[str, tuple[tuple[Any, ...], ...]] = {
 def shipped_without(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Names of commands that loader and wrapper find in no shipped table."""
     names: list[str] = []
-    monkeypatch.setattr(records, "load_table", lambda: without(load_table(), *names))
+    for name, table in (("load_table", load_table()), ("known_table", known_table())):
+        monkeypatch.setattr(records, name, lambda table=table: without(table, *names))
     records.learned_table.cache_clear()
     yield names
     records.learned_table.cache_clear()

@@ -48,6 +48,8 @@ def _short_content(value: Value) -> str:
     if len(shown) < value.length:
         shown.append(f"… {value.length} in all")
     inside = ", ".join(shown)
+    if value.kind == "ReJSON-RL":
+        return inside
     return f"[{inside}]" if value.kind in {"list", "stream"} else f"{{{inside}}}"
 
 

@@ -18,7 +18,7 @@ from keyleash.client.once import current_block
 from keyleash.client.renewal import Renewal, Schedule, read_renewal
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.whoami import WhoAmI, read_whoami
-from keyleash.commands import known_table
+from keyleash.commands import load_table
 from keyleash.commands.refusals import with_reason
 from keyleash.errors import (
     CallNotPermittedError,
@@ -92,7 +92,7 @@ class Session:
         self.guard: GuardRecord | None = None
         self.source = token
         self.recoverable: tuple[type[ResponseError], ...] = (PolicyStaleError, NoScriptError)
-        self.table = known_table()
+        self.table = load_table()
         self._keyspace = Keyspace()
         self.schedule = Schedule() if callable(token) else None
         if not callable(token):

@@ -35,7 +35,7 @@ from keyleash.commands.work import (
     SPACING_BYTES,
     SPREAD_BYTES,
 )
-from keyleash.errors.sentences import NO_INDEXES, NO_SERVER_HAS, NOT_CHECKED
+from keyleash.errors.sentences import LEFT_OUT, NO_INDEXES, NO_SERVER_HAS, NOT_CHECKED
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
@@ -176,6 +176,8 @@ def why_unknown(name: str) -> str:
         return UNCHECKED
     if name in INDEXES:
         return NO_INDEXES
+    if name in MODULE_KEYS:
+        return LEFT_OUT
     module, dot, _ = name.partition(".")
     is_reviewed = any(known.startswith(f"{module}.") for known in MODULE_KEYS)
     return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"
@@ -187,11 +189,13 @@ PATHS = "PATHS"
 TOO_MANY_PATHS = (
     f"its paths may select too much: keyleash allows in each one `..` or `?`, {PATH_LISTS} commas,"
     f" {PATH_STEPS} steps and {PATH_BYTES} bytes, new values of {SPREAD_BYTES} bytes where it may"
-    f" select several, without arrays and objects after `..`, and an INDENT of {SPACING_BYTES}"
+    " select several, and no arrays and objects after `..`"
 )
 
 REFUSED_IF: Mapping[str, tuple[str, ...]] = {
     "COPY": ("DB",),
+    # A text before each value, as often as it is deep.
+    "JSON.GET": ("INDENT", "NEWLINE", "SPACE"),
     # A sketch that grows many times over, or whose elements take long; a chunk for each series.
     "BF.RESERVE": ("EXPANSION",),
     "BF.INSERT": ("CAPACITY", "ERROR", "EXPANSION"),

@@ -117,14 +117,11 @@ SIZE_BY_TYPE: Mapping[str, str] = {
 """The command that returns the size of a key, by the reply of TYPE, for `ANY_SIZE`."""
 
 
-PATH_BYTES, PATH_STEPS, PATH_LISTS, SPACING_BYTES = 512, 32, 8, 8
-"""Most bytes, steps and commas of a JSON path, and bytes of a text that indents JSON.
+PATH_BYTES, PATH_STEPS, PATH_LISTS, SPREAD_BYTES = 512, 32, 8, 1024
+"""Most bytes, steps and commas of a JSON path, and bytes of new values where it selects several.
 
 A deep value stops a server that reads it, so a path has few steps.
 """
-
-SPREAD_BYTES = 1024
-"""Most bytes of the new values where a JSON path may select several."""
 
 DOCUMENT_SHRINKS = 16
 """Memory of a JSON document for a byte of its before-image, up to which one is made."""

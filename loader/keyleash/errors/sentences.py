@@ -250,6 +250,8 @@ WORK_TOO_LARGE: `{command}` is more work than one call may be
       call that reads many strings, else `limits: {{work: …}}`
   if command=EVAL
   agent: do less in one call of the script: it is {work} units, and the limit is {limit}
+  if command=JSON.
+  agent: use a path to one value, or smaller values: it is {work} units, and the limit is {limit}
 
 VALUE_TOO_LARGE: the string `{key}` would be longer than allowed
   agent: write at most {limit} bytes: it would have {bytes}

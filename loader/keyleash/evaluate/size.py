@@ -21,7 +21,6 @@ from keyleash.commands.work import (
     PATH_LISTS,
     PATH_STEPS,
     PLAIN_BYTES,
-    SPACING_BYTES,
     SPREAD_BYTES,
 )
 from keyleash.errors import ReplyCode
@@ -86,10 +85,6 @@ def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
     at = len(argv) - 1 if spec.name == "JSON.MGET" else spec.work.place
     while at < len(argv):
         path, value = argv[at], b""
-        if step == 1 and any(is_option(path, word) for word in ("INDENT", "NEWLINE", "SPACE")):
-            if len(b"".join(argv[at + 1 : at + 2])) > SPACING_BYTES:
-                return True
-            at, path = at + 1, b""
         if spec.work.join is Join.PRODUCT:
             value = b"".join(argv[at + 1 : at + max(2, step - 1)])
         is_deep = b".." in path and re.search(rb"[\[{]", value)

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from keyleash.commands import CommandSpec, CommandTable, known_table
+from keyleash.commands import CommandSpec, CommandTable, known_table, load_table
 from keyleash.commands.spec import KeyRange, KeySearch, NumberedKeys, OptionKey, StreamKeys
 from keyleash.results import Instant, Result
 from keyleash.store.keyspace import script_digest
@@ -249,7 +249,8 @@ def commands_to_learn(server: CommandTable) -> str:
     A client declares the keys of each call by its shipped table. The server may have commands
     that this table lacks or places differently, those of a module or of a later version. The
     field holds the key searches of these commands: `{"NAME": [["range", first, last, step], …]}`,
-    the fields of each search in the order of its class, without its needs. It is usually empty.
+    the fields of each search in the order of its class, without its needs. It is empty for servers
+    without modules, whose clients do not read the table of modules.
     """
     shipped = known_table()
     searches = {
@@ -257,15 +258,16 @@ def commands_to_learn(server: CommandTable) -> str:
         for spec in server
         if spec.refused is None and spec.keys and _keys(shipped.get(spec.name)) != spec.keys
     }
-    return json.dumps(searches, separators=(",", ":"), sort_keys=True) if searches else ""
+    is_empty = not searches and all("." not in spec.name for spec in server)
+    return "" if is_empty else json.dumps(searches, separators=(",", ":"), sort_keys=True)
 
 
 @lru_cache(maxsize=16)
 def learned_table(commands: str) -> CommandTable:
     """Return the shipped table extended by the field *commands* of a guard record."""
-    shipped = known_table()
     if not commands:
-        return shipped
+        return load_table()
+    shipped = known_table()
     return shipped.extended(
         {
             name: replace(_known(name, shipped), refused=None, keys=tuple(map(_read, searches)))

@@ -1,17 +1,11 @@
 -- estimate_paths: the work of a call with JSON paths, for `weigh`, which denies paths that may select
 -- too much: `$..a..a..a..a` on 721 bytes takes all memory of a server.
--- in:  command, stop, argv, names, place, weight, strung, join, left, min, max, asked, arg, word,
---      usage
+-- in:  command, stop, argv, names, place, weight, strung, join, left, min, max, asked, arg, usage
 -- out: asked
 local step = command == 'JSON.GET' and 1 or command == 'JSON.MSET' and 3 or stop
-local at, total, bytes, is_refused, is_spaced = command == 'JSON.MGET' and stop or place, 0, 0, false, false
+local at, total, bytes, is_refused = command == 'JSON.MGET' and stop or place, 0, 0, false
 for i = 1, stop do
   local path = arg(at)
-  if step == 1 and find(' INDENT NEWLINE SPACE ', ' ' .. word(at) .. ' ', 1, true) then
-    -- Written before each value, as often as it is deep.
-    at, path, is_spaced = at + 1, '', true
-    is_refused = is_refused or #arg(at) > {{ spacing_bytes }}
-  end
   local function count(part)
     local _, found = string.gsub(path, part, '')
     return found
@@ -22,9 +16,9 @@ for i = 1, stop do
   local each = weight + 0
   local is_spread = descents > 0 or find(path, '[*?:,]')
   if is_spread then
-    each = (descents > 0 and {{ descent_work }} or {{ branch_work }} * (1 + count('[@|&(]'))) * 2 ^ lists
+    each = (descents > 0 and {{ descent_work }} or {{ branch_work }} * (1 + count('[@|&]'))) * 2 ^ lists
     -- Others than those that return JSON look each value up again.
-    if not find(command, 'GET$') then each = each * {{ path_lookups }} end
+    if not find(command, '%.M?GET$') then each = each * {{ path_lookups }} end
   end
   if join == {{ Join.PRODUCT }} then
     local size = 0
@@ -36,7 +30,7 @@ for i = 1, stop do
     is_refused = is_refused or is_spread and size > {{ spread_bytes }}
     total, each = total + size * {{ json_work }}, each * (1 + size / 16)
   end
-  for key = step == 3 and i or 1, each > 0 and not is_refused and (step == 3 and i or #names) or 0 do
+  for key = step == 3 and i or 1, each > 0 and not is_refused and asked + total <= left and (step == 3 and i or #names) or 0 do
     local held = names[key] and usage(names[key], 0) * {{ bytes_per_element }} or 0
     asked, bytes = asked + {{ question_work }}, bytes + held
     -- What is deleted from an array moves all that follows.
@@ -44,7 +38,7 @@ for i = 1, stop do
     if asked + total > left then break end
   end
   at = at + step
-  if at > stop or is_refused or asked + total > left then break end
+  if at > stop or is_refused then break end
 end
 if is_refused then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. {{ paths }} end
-do return max(total * (is_spaced and {{ path_steps }} or 1), bytes / 32 * strung * {{ string_units }}), asked end
+do return max(total, bytes / 32 * strung * {{ string_units }}), asked end

@@ -1,5 +1,5 @@
 -- elements_of: return the elements of a key, or the beginnings of its first ones.
--- in:  short_elements, short_bytes
+-- in:  short_elements, short_bytes, max_bytes
 -- out: elements_of
 --
 -- A string's bytes; elements; fields with values and expiries; members with scores; ids with words.
@@ -20,6 +20,10 @@ local function elements_of(key, kind, is_whole)
       for i, word in ipairs(entry[2]) do words[i] = string.sub(word, 1, bytes) end
       found[#found + 1], found[#found + 2] = entry[1], words
     end
+  elseif kind == 'ReJSON-RL' and call('MEMORY', 'USAGE', key) <= max_bytes then
+    -- The user may lack the command.
+    local text = redis.pcall('JSON.GET', key)
+    if type(text) == 'string' then add(text) end
   elseif kind == 'set' then
     local members = is_whole and call('SMEMBERS', key) or call('SSCAN', key, 0, 'COUNT', count)[2]
     for i = 1, math.min(#members, count) do add(members[i]) end

@@ -169,6 +169,7 @@ PARTS = {
     "hash": ("field", "value", "expires_at"),
     "zset": ("member", "score"),
     "stream": ("id", "fields"),
+    "ReJSON-RL": ("value",),
 }
 """The parts of an element by type, as in JSON."""
 
