@@ -320,6 +320,7 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.SEARCH", "kb", "w'a?' " * 33, "DIALECT", 2), "at most 32 terms"),
         (("FT.SEARCH", "kb", "*=>[KNN 1001 @v $b]", "PARAMS", 2, "b", "x"), "1000 neighbours"),
         (("FT.SEARCH", "kb", "*=>[knn $k @v $b]", "PARAMS", 4, "k", "1e9", "b", "x"), "1000 neigh"),
+        (("FT.SEARCH", "kb", "w", "SUMMARIZE", "FRAGS", 101), "at most 100 keys, fragments"),
         (("FT.SEARCH", "kb", "*", "INKEYS", 101, *"k" * 101), "at most 100 keys"),
         (("FT.AGGREGATE", "kb", "*", *["APPLY", "1", "AS", "a"] * 9), "at most 8 steps"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),

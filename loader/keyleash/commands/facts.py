@@ -136,7 +136,9 @@ REFUSED_OPTIONS: Mapping[str, str] = {
         "with a filter of the policy, scores would count words of other documents",
     ),
     "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours",
-    "INKEYS": f"a search has at most {MAX_INKEYS} keys",
+    **dict.fromkeys(
+        ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
+    ),
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"
     f" to {MAX_EXPRESSION_BYTES} bytes, with one `format`",
     **dict.fromkeys(

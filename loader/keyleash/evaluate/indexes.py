@@ -24,6 +24,7 @@ from keyleash.commands.work import (
     MOST_DIMENSIONS,
     MOST_OF_VECTORS,
     SEARCH_WORK,
+    SUMMARY_WORK,
 )
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
@@ -231,8 +232,8 @@ class _Call:
             counting += [name.encode(), *([b"0", b"0"] if name == "LIMIT" else words)]
             if name == "LIMIT":
                 first, rows = (_number(word, inf) for word in words)
-            elif name == "LOAD":
-                unit = DOCUMENT_WORK
+            elif name in ("LOAD", "SUMMARIZE"):
+                unit = DOCUMENT_WORK if name == "LOAD" else SUMMARY_WORK
             elif name == "NOCONTENT" or (name, *words) == ("RETURN", b"0"):
                 unit = HIT_WORK
 
@@ -333,7 +334,7 @@ def _broken_bound(query: bytes, options: Sequence[Option], *, is_filtered: bool)
     words = [
         name.encode()
         for name, words in options
-        if (name == "INKEYS" and len(words) > MAX_INKEYS + 1)
+        if (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
         or (is_filtered and name in _OF_SCORES)
     ]
     if words or len(query) > MAX_QUERY_BYTES:
