@@ -10,9 +10,12 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
 from keyleash.audit.undo.key_plans import plan_undo
+from keyleash.commands.facts import INDEXES, OF_SEVERAL_NODES
 from keyleash.errors import NothingToUndoError
-from keyleash.operator.decisions import can_i
+from keyleash.evaluate.decision_text import denial_text, step_lines
+from keyleash.operator.decisions import can_i, explain
 from keyleash.operator.load.activate import load_policy
+from keyleash.store.live_table import read_table
 from support.fences import FencedLeash
 from support.leash import Leash, grant, policy
 from support.stack import stack_server
@@ -429,6 +432,7 @@ SHARED: dict[str, Any] = {
     ],
     "deny": [{"keys": ["hr:*"]}],
     "token": {"bound": True},
+    "delegate": {"depth": 1},
 }
 
 
@@ -468,6 +472,15 @@ def test_filter_of_the_policy_shows_the_documents_of_one_agent(shared: Leash) ->
     assert ann("FT.SEARCH", "tags", "@own:[2 2]", "LIMIT", 0, 0) == [0]
     assert ann("FT.AGGREGATE", "tags", "*", "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n",
                "LIMIT", 0, 9)[1] == [b"n", b"3"]  # fmt: skip
+
+
+def test_child_token_is_bound_to_the_value_of_a_filter(shared: Leash) -> None:
+    """No pattern of keys has the capture."""
+    parent = shared.client(shared.issue("one").token)
+    child = shared.client(parent.delegate(bind={"agent": "ann"}).token)
+
+    assert sorted(child.execute_command("FT.SEARCH", "tags", "*", "NOCONTENT")[1:]) == ANN
+    assert child.execute_command("FT._LIST") == [b"tags"]
 
 
 def test_filter_without_a_fitting_value_denies(shared: Leash) -> None:
@@ -521,6 +534,32 @@ def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:
         shared.admin.execute_command("FT.DROPINDEX", "tags")
         create(shared, "tags", name)
         assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
+
+
+def test_explain_reports_the_index_and_its_prefixes(leash: Leash) -> None:
+    """It asks the server, as the guard does in the call."""
+    create(leash, "kb", "kb:pub:")
+    assert can_i(leash.store, "ann", "FT.SEARCH", "kb", "*")
+    leash.admin.execute_command("FT.DROPINDEX", "kb")
+    create(leash, "kb", "hr:")
+    decision = explain(leash.store, "ann", "FT.SEARCH", "kb", "*").decision
+
+    lines = list(step_lines(decision, []))
+    assert lines[2:4] == ["index     kb: granted", "            allow read by `kb*`"]
+    assert lines[-1] == "prefix    hr:*: DENIED"
+    assert "no grant of the token covers all keys `hr:*` of the search index" in denial_text(
+        decision
+    )
+
+
+def test_cluster_refuses_searches_and_says_why(leash: Leash) -> None:
+    """The module cannot search several nodes in a script."""
+    table = read_table(leash.admin, is_cluster=True)
+
+    assert {table.commands[name].refused for name in INDEXES} == {OF_SEVERAL_NODES}
+    load_policy(leash.store, policy(ann=POLICY["ann"]), table=table, allow_removal=True)
+    with pytest.raises(keyleash.CommandRefusedError, match="on clusters and beyond database 0"):
+        leash.agent("ann").execute_command("FT.SEARCH", "kb", "*")
 
 
 def test_database_without_searches_refuses_them(leash: Leash) -> None:

@@ -184,6 +184,7 @@ def require_readable(leash: Leash, token: Token, argv: Sequence[Any], reply: Any
 
 def run_history(leash: Leash, random: Random, steps: int, codes: Counter[Any]) -> None:
     document, identity = drawn_policy(random)
+    leash.server.close_clients()
     leash.admin.flushall()
     for name in leash.admin.execute_command("FT._LIST"):
         leash.admin.execute_command("FT.DROPINDEX", name)
