@@ -354,6 +354,10 @@ def test_search_that_may_take_too_much_is_denied(
 def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[Any]) -> None:
     """The first document of an index with blocks of 10,000 took 1.3 GB."""
     agent = leash.agent("ann").execute_command
+    with pytest.raises(keyleash.CommandRefusedError, match="the suffixes of one document"):
+        agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA, "WITHSUFFIXTRIE")
+    with pytest.raises(keyleash.CommandRefusedError, match="one `format`"):
+        agent("FT.CREATE", "memory:ann", "FILTER", "format(format('%s'))", *SCHEMA)
     with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
         agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", "SCHEMA", *vectors)
     assert agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA) == b"OK"

@@ -239,7 +239,7 @@ WORDS = [
     "FILTER", "@n>1", "LANGUAGE", "english", "LANGUAGE_FIELD", "SCORE", "0.5", "SCORE_FIELD",
     "PAYLOAD_FIELD",
     "NOHL", "NOFREQS", "MAXTEXTFIELDS", "NOOFFSETS", "NOFIELDS", "SKIPINITIALSCAN", "INDEXALL",
-    "ENABLE", "ASYNC", "TEXT",
+    "ENABLE", "ASYNC", "TEXT", "WITHSUFFIXTRIE", "DIM", "format(format(1))",
 ]  # fmt: skip
 
 

@@ -141,6 +141,7 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     ),
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"
     f" to {MAX_EXPRESSION_BYTES} bytes, with one `format`",
+    "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
     **dict.fromkeys(
         ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),
         f"an index has at most {MOST_DIMENSIONS} dimensions, and other numbers of vectors up to"
