@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from keyleash.operator.decisions import can_i, explain
 from keyleash.operator.load.activate import load_policy
 from keyleash.store.live_table import read_table
 from support.fences import FencedLeash
-from support.leash import Leash, grant, policy
+from support.leash import Leash, grant, policy, with_files
 from support.stack import stack_server
 
 SCHEMA = ("SCHEMA", "t", "TEXT", "n", "NUMERIC")
@@ -538,6 +539,31 @@ def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:
         shared.admin.execute_command("FT.DROPINDEX", "tags")
         create(shared, "tags", name)
         assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
+
+
+SCRIPT = (
+    "redis.call('FT.CREATE', ARGV[1], 'PREFIX', '1', ARGV[2], 'SCHEMA', 't', 'TEXT')"
+    " return redis.call('FT.SEARCH', ARGV[1], '*', 'NOCONTENT')"
+)
+
+
+def test_script_is_checked_command_by_command(leash: Leash) -> None:
+    """It sees what its own commands made; a rule for values has no part in it."""
+    grants = [
+        {
+            **grant("read", "write", keys="memory:ann:*", indexes=["ix*"], scripts=["s"]),
+            "values": {"ttl": {"max": "7d"}},
+        }
+    ]
+    identities = {"ann": {"kind": "machine", "grants": grants}}
+    document = {"version": 1, "scripts": {"s": {"file": "s.lua"}}, "identities": identities}
+    leash.load(with_files(json.dumps(document), {"s.lua": SCRIPT}))
+    create(leash, "ix3", "hr:")
+    client = leash.agent("ann")
+
+    assert isinstance(client.eval(SCRIPT, 0, "ix1", "memory:ann:"), list)
+    assert denied(client.eval, SCRIPT, 0, "ix2", "hr:")["key"] == "hr:*"
+    assert b"ix2" not in leash.admin.execute_command("FT._LIST")
 
 
 def test_explain_reports_the_index_and_its_prefixes(leash: Leash) -> None:
