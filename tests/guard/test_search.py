@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,11 +11,14 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
 from keyleash.audit.undo.key_plans import plan_undo
+from keyleash.commands.facts import INDEXES, OF_SEVERAL_NODES
 from keyleash.errors import NothingToUndoError
-from keyleash.operator.decisions import can_i
+from keyleash.evaluate.decision_text import denial_text, step_lines
+from keyleash.operator.decisions import can_i, explain
 from keyleash.operator.load.activate import load_policy
+from keyleash.store.live_table import read_table
 from support.fences import FencedLeash
-from support.leash import Leash, grant, policy
+from support.leash import Leash, grant, policy, with_files
 from support.stack import stack_server
 
 SCHEMA = ("SCHEMA", "t", "TEXT", "n", "NUMERIC")
@@ -327,6 +331,7 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.SEARCH", "kb", "w'a?' " * 33, "DIALECT", 2), "at most 32 terms"),
         (("FT.SEARCH", "kb", "*=>[KNN 1001 @v $b]", "PARAMS", 2, "b", "x"), "1000 neighbours"),
         (("FT.SEARCH", "kb", "*=>[knn $k @v $b]", "PARAMS", 4, "k", "1e9", "b", "x"), "1000 neigh"),
+        (("FT.SEARCH", "kb", "w", "SUMMARIZE", "FRAGS", 101), "at most 100 keys, fragments"),
         (("FT.SEARCH", "kb", "*", "INKEYS", 101, *"k" * 101), "at most 100 keys"),
         (("FT.AGGREGATE", "kb", "*", *["APPLY", "1", "AS", "a"] * 9), "at most 8 steps"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),
@@ -357,6 +362,10 @@ def test_search_that_may_take_too_much_is_denied(
 def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[Any]) -> None:
     """The first document of an index with blocks of 10,000 took 1.3 GB."""
     agent = leash.agent("ann").execute_command
+    with pytest.raises(keyleash.CommandRefusedError, match="the suffixes of one document"):
+        agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA, "WITHSUFFIXTRIE")
+    with pytest.raises(keyleash.CommandRefusedError, match="one `format`"):
+        agent("FT.CREATE", "memory:ann", "FILTER", "format(format('%s'))", *SCHEMA)
     with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
         agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", "SCHEMA", *vectors)
     assert agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA) == b"OK"
@@ -435,6 +444,7 @@ SHARED: dict[str, Any] = {
     ],
     "deny": [{"keys": ["hr:*"]}],
     "token": {"bound": True},
+    "delegate": {"depth": 1},
 }
 
 
@@ -474,6 +484,15 @@ def test_filter_of_the_policy_shows_the_documents_of_one_agent(shared: Leash) ->
     assert ann("FT.SEARCH", "tags", "@own:[2 2]", "LIMIT", 0, 0) == [0]
     assert ann("FT.AGGREGATE", "tags", "*", "GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n",
                "LIMIT", 0, 9)[1] == [b"n", b"3"]  # fmt: skip
+
+
+def test_child_token_is_bound_to_the_value_of_a_filter(shared: Leash) -> None:
+    """No pattern of keys has the capture."""
+    parent = shared.client(shared.issue("one").token)
+    child = shared.client(parent.delegate(bind={"agent": "ann"}).token)
+
+    assert sorted(child.execute_command("FT.SEARCH", "tags", "*", "NOCONTENT")[1:]) == ANN
+    assert child.execute_command("FT._LIST") == [b"tags"]
 
 
 def test_filter_without_a_fitting_value_denies(shared: Leash) -> None:
@@ -527,6 +546,57 @@ def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:
         shared.admin.execute_command("FT.DROPINDEX", "tags")
         create(shared, "tags", name)
         assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
+
+
+SCRIPT = (
+    "redis.call('FT.CREATE', ARGV[1], 'PREFIX', '1', ARGV[2], 'SCHEMA', 't', 'TEXT')"
+    " return redis.call('FT.SEARCH', ARGV[1], '*', 'NOCONTENT')"
+)
+
+
+def test_script_is_checked_command_by_command(leash: Leash) -> None:
+    """It sees what its own commands made; a rule for values has no part in it."""
+    grants = [
+        {
+            **grant("read", "write", keys="memory:ann:*", indexes=["ix*"], scripts=["s"]),
+            "values": {"ttl": {"max": "7d"}},
+        }
+    ]
+    identities = {"ann": {"kind": "machine", "grants": grants}}
+    document = {"version": 1, "scripts": {"s": {"file": "s.lua"}}, "identities": identities}
+    leash.load(with_files(json.dumps(document), {"s.lua": SCRIPT}))
+    create(leash, "ix3", "hr:")
+    client = leash.agent("ann")
+
+    assert isinstance(client.eval(SCRIPT, 0, "ix1", "memory:ann:"), list)
+    assert denied(client.eval, SCRIPT, 0, "ix2", "hr:")["key"] == "hr:*"
+    assert b"ix2" not in leash.admin.execute_command("FT._LIST")
+
+
+def test_explain_reports_the_index_and_its_prefixes(leash: Leash) -> None:
+    """It asks the server, as the guard does in the call."""
+    create(leash, "kb", "kb:pub:")
+    assert can_i(leash.store, "ann", "FT.SEARCH", "kb", "*")
+    leash.admin.execute_command("FT.DROPINDEX", "kb")
+    create(leash, "kb", "hr:")
+    decision = explain(leash.store, "ann", "FT.SEARCH", "kb", "*").decision
+
+    lines = list(step_lines(decision, []))
+    assert lines[2:4] == ["index     kb: granted", "            allow read by `kb*`"]
+    assert lines[-1] == "prefix    hr:*: DENIED"
+    assert "no grant of the token covers all keys `hr:*` of the search index" in denial_text(
+        decision
+    )
+
+
+def test_cluster_refuses_searches_and_says_why(leash: Leash) -> None:
+    """The module cannot search several nodes in a script."""
+    table = read_table(leash.admin, is_cluster=True)
+
+    assert {table.commands[name].refused for name in INDEXES} == {OF_SEVERAL_NODES}
+    load_policy(leash.store, policy(ann=POLICY["ann"]), table=table, allow_removal=True)
+    with pytest.raises(keyleash.CommandRefusedError, match="on clusters and beyond database 0"):
+        leash.agent("ann").execute_command("FT.SEARCH", "kb", "*")
 
 
 def test_database_without_searches_refuses_them(leash: Leash) -> None:

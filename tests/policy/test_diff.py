@@ -6,7 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from keyleash.commands import load_table
+from keyleash.commands import CommandSpec, load_table
+from keyleash.commands.facts import INDEXES
 from keyleash.policy import Breaker, Identity, Policy, parse_policy
 from keyleash.policy.diff.changes import IdentityDiff, PolicyChange
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
@@ -178,6 +179,42 @@ def test_rules_in_another_order_are_a_change_without_effect() -> None:
 
     assert change.part == "order"
     assert (identity.widens, identity.narrows) == (False, False)
+
+
+SEARCHES = TABLE.extended(
+    {
+        name: CommandSpec(name, -2, (), (), index=cls)
+        for name, cls in INDEXES.items()
+        if name != "FT._LIST"
+    }
+)
+GRANT = '{allow: [read, write], keys: ["ws:{workspace}:*"]}'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "widens", "call"),
+    [
+        ("", ", indexes: [ix]", True, "FT.AGGREGATE `ix`"),
+        (", indexes: [ix]", "", False, ""),
+        (", indexes: [ix]", ", indexes: ['ix*']", True, "FT.AGGREGATE `ix"),
+        (", indexes: [ix], except: [FT.SEARCH]", ", indexes: [ix]", True, "FT.SEARCH `ix`"),
+        (", indexes: [{name: ix, where: {a: x}}]", ", indexes: [ix]", True, "FT.AGGREGATE `ix`"),
+        (
+            ", indexes: [{name: ix, where: {a: x}}]",
+            ", indexes: [{name: ix, where: {a: y}}]",
+            True,
+            "FT.AGGREGATE `a=y of ix`",
+        ),
+    ],
+)
+def test_searches_of_more_indexes_widen(before: str, after: str, widens: bool, call: str) -> None:
+    """A policy that gives more searches needs `--allow-widening`."""
+    texts = [BASE.replace(GRANT, GRANT[:-1] + more + "}") for more in (before, after)]
+    old, new = (parse_policy(text, file="p", commands=SEARCHES) for text in texts)
+    found = diff_policies(old, new, SEARCHES, ("keyleash:",))
+
+    assert found.widens is widens
+    assert call in found.describe()
 
 
 def test_every_field_of_an_identity_is_compared() -> None:

@@ -184,6 +184,7 @@ def require_readable(leash: Leash, token: Token, argv: Sequence[Any], reply: Any
 
 def run_history(leash: Leash, random: Random, steps: int, codes: Counter[Any]) -> None:
     document, identity = drawn_policy(random)
+    leash.server.close_clients()
     leash.admin.flushall()
     for name in leash.admin.execute_command("FT._LIST"):
         leash.admin.execute_command("FT.DROPINDEX", name)
@@ -238,7 +239,7 @@ WORDS = [
     "FILTER", "@n>1", "LANGUAGE", "english", "LANGUAGE_FIELD", "SCORE", "0.5", "SCORE_FIELD",
     "PAYLOAD_FIELD",
     "NOHL", "NOFREQS", "MAXTEXTFIELDS", "NOOFFSETS", "NOFIELDS", "SKIPINITIALSCAN", "INDEXALL",
-    "ENABLE", "ASYNC", "TEXT",
+    "ENABLE", "ASYNC", "TEXT", "WITHSUFFIXTRIE", "DIM", "format(format(1))",
 ]  # fmt: skip
 
 

@@ -142,9 +142,12 @@ REFUSED_OPTIONS: Mapping[str, str] = {
         "with a filter of the policy, scores would count words of other documents",
     ),
     "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours",
-    "INKEYS": f"a search has at most {MAX_INKEYS} keys",
+    **dict.fromkeys(
+        ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
+    ),
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"
     f" to {MAX_EXPRESSION_BYTES} bytes, with one `format`",
+    "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
     **dict.fromkeys(
         ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),
         f"an index has at most {MOST_DIMENSIONS} dimensions, and other numbers of vectors up to"

@@ -87,4 +87,5 @@ def written(pattern: Pattern) -> bytes:
                 text += b"\xff%s\xff" % name.encode()
             case AnySuffix():
                 text += b"*"
-    return text
+    values = (b"\xff%s\xff" % name.encode() for name in pattern.captures)
+    return text + b"".join(value for value in values if value not in text)

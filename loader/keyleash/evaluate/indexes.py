@@ -24,6 +24,7 @@ from keyleash.commands.work import (
     MOST_DIMENSIONS,
     MOST_OF_VECTORS,
     SEARCH_WORK,
+    SUMMARY_WORK,
 )
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
@@ -99,8 +100,8 @@ class _Call:
         info = None if broken or name == "FT.CREATE" else self.ask("FT.INFO")
         info = None if info is None else reply_mapping(info)
         prefixes = _created(options) if name == "FT.CREATE" else _stored(info)
-        if broken is None and any(b"\0" in prefix for prefix in prefixes):
-            broken = b"PREFIX"
+        if broken is None and name == "FT.CREATE":
+            broken = _broken_option(options)
         yield self.refused_word(broken)
         filtered = self.filter(named)
         for prefix in prefixes:
@@ -231,8 +232,8 @@ class _Call:
             counting += [name.encode(), *([b"0", b"0"] if name == "LIMIT" else words)]
             if name == "LIMIT":
                 first, rows = (_number(word, inf) for word in words)
-            elif name == "LOAD":
-                unit = DOCUMENT_WORK
+            elif name in ("LOAD", "SUMMARIZE"):
+                unit = DOCUMENT_WORK if name == "LOAD" else SUMMARY_WORK
             elif name == "NOCONTENT" or (name, *words) == ("RETURN", b"0"):
                 unit = HIT_WORK
 
@@ -282,6 +283,21 @@ def _created(options: Sequence[Option] | bytes) -> Sequence[bytes]:
     return [prefix for words in lists for prefix in words] or [b""]
 
 
+def _broken_option(options: Sequence[Option] | bytes) -> bytes | None:
+    """Return the name of the last option for which an FT.CREATE is denied, or None."""
+    broken = None
+    for name, words in options if not isinstance(options, bytes) else ():
+        if name == "PREFIX" and any(b"\0" in word for word in words[1:]):
+            broken = b"PREFIX"
+        if name == "FILTER" and _is_large_step(words[0]):
+            broken = b"STEPS"
+    return broken
+
+
+def _is_large_step(step: bytes) -> bool:
+    return len(step) > MAX_EXPRESSION_BYTES or step.lower().count(b"format") > 1
+
+
 def _stored(info: Mapping[str, Any] | None) -> Sequence[bytes]:
     """Return the prefixes in the reply to FT.INFO; none if there is no such index."""
     if info is None:
@@ -300,11 +316,13 @@ def _excluded(identity: Identity) -> Iterator[bytes]:
 def _large_vectors(name: str, argv: Argv) -> bytes | None:
     """Return the word for which the vectors of an index are too large, or None."""
     dimensions, broken = 0.0, None
-    for word, text in pairwise(argv[2:] if name in ("FT.CREATE", "FT.ALTER") else ()):
-        number = _number(text, 0)
-        dimensions += max(number, 0) if word.upper() == b"DIM" else 0
-        is_large = number > MOST_OF_VECTORS and word.upper() in _VECTORS
-        broken = word.upper()[:32] if is_large or dimensions > MOST_DIMENSIONS else broken
+    words = argv[2:] if name in ("FT.CREATE", "FT.ALTER") else ()
+    for word, text in pairwise([*words, b""]):
+        number, upper = _number(text, 0), word.upper()[:32]
+        dimensions += max(number, 0) if upper == b"DIM" else 0
+        is_large = upper == b"DIM" and dimensions > MOST_DIMENSIONS
+        is_large |= upper in _VECTORS and number > MOST_OF_VECTORS
+        broken = upper if is_large or upper == b"WITHSUFFIXTRIE" else broken
     return broken
 
 
@@ -333,7 +351,7 @@ def _broken_bound(query: bytes, options: Sequence[Option], *, is_filtered: bool)
     words = [
         name.encode()
         for name, words in options
-        if (name == "INKEYS" and len(words) > MAX_INKEYS + 1)
+        if (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
         or (is_filtered and name in _OF_SCORES)
     ]
     if words or len(query) > MAX_QUERY_BYTES:

@@ -39,9 +39,9 @@ for i = 1, #options do
     for place = at + 2, at + width, 2 do params[argv[place]] = argv[place + 1] end
   elseif word == 'NOCONTENT' or word == 'RETURN' and width == 1 then
     unit = {{ hit_work }}
-  elseif word == 'LOAD' then
-    unit = {{ document_work }}
-  elseif word == 'INKEYS' and width > {{ max_inkeys }} + 1 then
+  elseif word == 'LOAD' or word == 'SUMMARIZE' then
+    unit = word == 'LOAD' and {{ document_work }} or {{ summary_work }}
+  elseif (word == 'INKEYS' or word == 'FRAGS' or word == 'LEN') and not (number(at + 1) <= {{ max_inkeys }}) then
     broken = word
   elseif word == 'APPLY' or word == 'FILTER' or word == 'GROUPBY' then
     steps = steps + 1

@@ -69,7 +69,7 @@ else
 --% else
   reply = run(unpack(argv, name_at, stop))
 --% endif
---% if values.rules.ttl
+--% if values.rules.ttl and governing
   if expiring and expiring[i] then
     local expiring = expiring[i]
 --% include "reply/set_expiry.lua"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keyleash.commands import CommandTable, OperationClass
@@ -125,8 +125,9 @@ class Access:
         granted = (
             channel
             for place in giving
-            for channel in getattr(self.grants[place], form.named)
+            for channel in _names(self.grants[place], form.named)
             if form.pattern is None or _gives_pattern(channel, form.pattern)
+            if form.channel is OperationClass.READ or not channel.where
         )
         return Region((tuple(dict.fromkeys(granted)),))
 
@@ -219,7 +220,7 @@ class Gains:
         """Return whether a grant of the gaining identity contributes."""
         grant = access.grants[place]
         return any(
-            place in opening.givers and opening.is_through(getattr(grant, opening.named))
+            place in opening.givers and opening.is_through(_names(grant, opening.named))
             for opening in self.openings
         )
 
@@ -328,6 +329,18 @@ class _Search:
         if is_gained:
             scanning = self.new.gives(self.about_new, OperationClass.SCAN)
             self._add(Gain(names, form, shown=key), Opening(scanning, inside, outside))
+
+
+def _names(grant: Grant, named: str) -> Iterator[Pattern]:
+    """Yield the patterns of a field; an index under a filter is another one than without."""
+    for pattern in getattr(grant, named):
+        parts = pattern.parts
+        if pattern.where:
+            text = parts[0].text if isinstance(parts[0], Literal) else b""
+            rest = parts[1:] if text else parts
+            where = ", ".join(map("=".join, pattern.where))
+            parts = (Literal(f"{where} of ".encode() + text), *rest)
+        yield replace(pattern, parts=parts)
 
 
 def _gives_pattern(granted: Pattern, pattern: PatternOf) -> bool:
