@@ -32,7 +32,6 @@ from keyleash.commands.work import (
     PATH_BYTES,
     PATH_LISTS,
     PATH_STEPS,
-    SPACING_BYTES,
     SPREAD_BYTES,
 )
 from keyleash.errors.sentences import LEFT_OUT, NO_INDEXES, NO_SERVER_HAS, NOT_CHECKED
