@@ -577,6 +577,8 @@ def test_explain_reports_the_index_and_its_prefixes(leash: Leash) -> None:
     """It asks the server, as the guard does in the call."""
     create(leash, "kb", "kb:pub:")
     assert can_i(leash.store, "ann", "FT.SEARCH", "kb", "*")
+    absent = explain(leash.store, "ann", "FT.SEARCH", "kb9", "*").decision
+    assert "the guard reads its prefixes in the call" in "".join(step_lines(absent, []))
     leash.admin.execute_command("FT.DROPINDEX", "kb")
     create(leash, "kb", "hr:")
     decision = explain(leash.store, "ann", "FT.SEARCH", "kb", "*").decision

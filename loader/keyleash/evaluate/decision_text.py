@@ -74,6 +74,8 @@ def _step_text(step: Step) -> tuple[str, str]:
             return "script", f"{step.digest}: approved as {', '.join(step.names)}"
         case ClassStep():
             return "class", f"{step.needed}{granted}"
+        case ArgumentStep(code=None, why=why) if why:
+            return str(step.aspect), f"{printable(step.value)}: {why}"
         case ArgumentStep():
             return str(step.aspect), f"{printable(step.value)}{granted}"
         case KeyStep():

@@ -103,6 +103,9 @@ class _Call:
         if broken is None and name == "FT.CREATE":
             broken = _broken_option(options)
         yield self.refused_word(broken)
+        if info is None and name != "FT.CREATE":
+            why = "no such index here; the guard reads its prefixes in the call"
+            self.trace.append(ArgumentStep(Aspect.PREFIX, self.argv[1], why=why))
         filtered = self.filter(named)
         for prefix in prefixes:
             yield self.prefix(prefix, is_filtered=filtered is not None)

@@ -29,7 +29,7 @@ for i = 1, #options do
 --% if rule.index.filtered
   -- Scores count the words of all documents.
   if filter and (word == 'WITHSCORES' or word == 'EXPLAINSCORE' or word == 'ADDSCORES') then broken = word end
-  if filter and word == 'DIALECT' and not find(argv[at + 1], '^[234]$') then instead[at + 1 + shift] = '2' end
+  if filter and word == 'DIALECT' then instead[at + 1 + shift] = '2' end
 --% endif
   if word == 'TIMEOUT' and not (number(at + 1) > 0 and number(at + 1) <= {{ search_ms }}) then
     instead[at + 1 + shift] = {{ text(search_ms) }}

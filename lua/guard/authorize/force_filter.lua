@@ -46,9 +46,8 @@ if wraps[1] and not find(before, '^%s*%*%s*$') then
 end
 if wraps[1] then instead[3] = '(' .. table.concat(wraps, ' ') .. ')' .. (near or '') end
 -- The error of a missing index is the command's own, but an earlier command may make it.
-if is_missing then
-  code = nil
+local is_own = is_missing
 --% if checks_ahead
-  if made[key] then code = 'INDEX_NOT_GRANTED' end
+is_own = is_missing and not made[key]
 --% endif
-end
+if is_own then code, detail, value = nil, nil, nil end
