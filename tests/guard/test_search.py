@@ -337,6 +337,10 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "1" * 1025), "at most 8 steps"),
         (("FT.SEARCH", "kb", "*", "LIMIT", 0), "does not know `LIMIT`"),
+        (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "HIGHLIGHT"), "may stop the server"),
+        (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "SUMMARIZE"), "may stop the server"),
+        (("FT.SEARCH", "kb", "*", "RETURN", 3, "$..a..a", "AS", "x"), "may select too much"),
+        (("FT.AGGREGATE", "kb", "*", "LOAD", 1, "$[?(@.a)]"), "may select too much"),
     ],
     ids=lambda item: str(item)[:30],
 )
@@ -364,6 +368,8 @@ def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[An
     agent = leash.agent("ann").execute_command
     with pytest.raises(keyleash.CommandRefusedError, match="the suffixes of one document"):
         agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA, "WITHSUFFIXTRIE")
+    with pytest.raises(keyleash.CommandRefusedError, match="may select too much"):
+        agent("FT.CREATE", "memory:ann", "ON", "JSON", "SCHEMA", "$..a..a", "AS", "t", "TAG")
     with pytest.raises(keyleash.CommandRefusedError, match="one `format`"):
         agent("FT.CREATE", "memory:ann", "FILTER", "format(format('%s'))", *SCHEMA)
     with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):

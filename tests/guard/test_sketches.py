@@ -76,6 +76,8 @@ def test_merges_and_rules_reach_granted_keys_alone(leash: Leash) -> None:
         "CMS.INITBYDIM a:1 -1 10",
         "CMS.INITBYPROB a:1 0.0000001 0.1",
         "CMS.INITBYPROB a:1 0 0.1",
+        "CMS.INITBYPROB a:1 0.1 1e-46",
+        "BF.RESERVE a:1 1e-300 100",
         "TOPK.RESERVE a:1 10 1000000 10 0.9",
         "TOPK.RESERVE a:1 100000",
         "TDIGEST.CREATE a:1 COMPRESSION 100000",

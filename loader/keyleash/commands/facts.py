@@ -146,6 +146,8 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     ),
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"
     f" to {MAX_EXPRESSION_BYTES} bytes, with one `format`",
+    **dict.fromkeys(("HIGHLIGHT", "SUMMARIZE"), "beside a query with `=>` it may stop the server"),
+    "PATHS": "paths with `..` or `?` may select too much",
     "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
     **dict.fromkeys(
         ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),
@@ -204,6 +206,7 @@ REFUSED_IF: Mapping[str, tuple[str, ...]] = {
     "CF.RESERVE": ("EXPANSION", "MAXITERATIONS"),
     **dict.fromkeys(("CF.INSERT", "CF.INSERTNX"), ("CAPACITY",)),
     **dict.fromkeys(("TS.CREATE", "TS.ALTER", "TS.ADD", "TS.INCRBY", "TS.DECRBY"), ("CHUNK_SIZE",)),
+    "TDIGEST.MERGE": ("COMPRESSION",),
     # A reply for each interval between two samples, and for each chunk.
     **dict.fromkeys(("TS.RANGE", "TS.REVRANGE"), ("EMPTY",)),
     "TS.INFO": ("DEBUG",),

@@ -196,7 +196,10 @@ class _Call:
     ) -> Iterator[Decision]:
         """Yield the verdicts on the query, its filter and its work."""
         query, forced = self.argv[2] if len(self.argv) > 2 else b"", list[bytes]()
-        broken = _broken_bound(query, options, is_filtered=filtered is not None)
+        is_long = len(query) > MAX_QUERY_BYTES
+        query = b"" if is_long else query
+        is_filtered = filtered is not None
+        broken = _broken_bound(query, options, is_filtered=is_filtered, is_long=is_long)
         if filtered and info is not None:
             documents, wraps = inf, list[bytes]()
             for field, value in filtered.items():
@@ -318,15 +321,21 @@ def _excluded(identity: Identity) -> Iterator[bytes]:
 
 def _large_vectors(name: str, argv: Argv) -> bytes | None:
     """Return the word for which the vectors of an index are too large, or None."""
-    dimensions, broken = 0.0, None
+    dimensions, broken, is_schema = 0.0, None, False
     words = argv[2:] if name in ("FT.CREATE", "FT.ALTER") else ()
     for word, text in pairwise([*words, b""]):
         number, upper = _number(text, 0), word.upper()[:32]
+        is_schema |= upper == b"SCHEMA"
+        broken = b"PATHS" if is_schema and _selects_many(word) else broken
         dimensions += max(number, 0) if upper == b"DIM" else 0
         is_large = upper == b"DIM" and dimensions > MOST_DIMENSIONS
         is_large |= upper in _VECTORS and number > MOST_OF_VECTORS
         broken = upper if is_large or upper == b"WITHSUFFIXTRIE" else broken
     return broken
+
+
+def _selects_many(path: bytes) -> bool:
+    return b".." in path or b"?" in path
 
 
 def _number(text: bytes, otherwise: float) -> float:
@@ -336,7 +345,9 @@ def _number(text: bytes, otherwise: float) -> float:
         return otherwise
 
 
-def _broken_bound(query: bytes, options: Sequence[Option], *, is_filtered: bool) -> bytes | None:
+def _broken_bound(
+    query: bytes, options: Sequence[Option], *, is_filtered: bool, is_long: bool
+) -> bytes | None:
     """Return the name of the last bound that a search breaks, or None."""
     steps = [words[0] for name, words in options if name in ("APPLY", "FILTER", "GROUPBY")]
     formats = sum(step.lower().count(b"format") for step in steps)
@@ -348,17 +359,21 @@ def _broken_bound(query: bytes, options: Sequence[Option], *, is_filtered: bool)
     nearest = [params.get(near[1:], near) if near[:1] == b"$" else near for near in found]
     if any(_number(near, 0) > MAX_NEIGHBOURS for near in nearest):
         return b"KNN"
-    is_long = any(len(step) > MAX_EXPRESSION_BYTES for step in steps)
-    if is_long or len(steps) > MAX_SEARCH_STEPS or formats > 1:
+    is_large = any(len(step) > MAX_EXPRESSION_BYTES for step in steps)
+    if is_large or len(steps) > MAX_SEARCH_STEPS or formats > 1:
         return b"STEPS"
-    words = [
-        name.encode()
-        for name, words in options
-        if (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
-        or (is_filtered and name in _OF_SCORES)
-    ]
-    if words or len(query) > MAX_QUERY_BYTES:
-        return words[-1] if words else b"QUERY"
+    broken = b"QUERY" if is_long else None
+    for name, words in options:
+        if name in ("RETURN", "LOAD") and any(map(_selects_many, words)):
+            broken = b"PATHS"
+        elif (
+            (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
+            or (is_filtered and name in _OF_SCORES)
+            or (name in ("HIGHLIGHT", "SUMMARIZE") and b"=>" in query)
+        ):
+            broken = name.encode()
+    if broken is not None:
+        return broken
     return b"TERMS" if terms > MAX_EXPANDED_TERMS else None
 
 

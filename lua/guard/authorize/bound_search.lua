@@ -8,7 +8,8 @@ local function count(text, pattern) return select(2, string.gsub(text, pattern, 
 local function number(at) return tonumber(argv[at]) or math.huge end
 local broken
 if #query > {{ max_query_bytes }} then
-  broken = 'QUERY'
+  -- It is not scanned, either.
+  query, broken = '', 'QUERY'
 elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") > {{ max_expanded_terms }} then
   broken = 'TERMS'
 end
@@ -26,6 +27,9 @@ unit = {{ hit_work }}
 --% endif
 for i = 1, #options do
   local word, at, width = unpack(options[i])
+  for place = at + 1, (word == 'RETURN' or word == 'LOAD') and at + width or 0 do
+    if find(argv[place], '%.%.') or find(argv[place], '?', 1, true) then broken = 'PATHS' end
+  end
 --% if rule.index.filtered
   -- Scores count the words of all documents.
   if filter and (word == 'WITHSCORES' or word == 'EXPLAINSCORE' or word == 'ADDSCORES') then broken = word end
@@ -39,6 +43,8 @@ for i = 1, #options do
     for place = at + 2, at + width, 2 do params[argv[place]] = argv[place + 1] end
   elseif word == 'NOCONTENT' or word == 'RETURN' and width == 1 then
     unit = {{ hit_work }}
+  elseif (word == 'SUMMARIZE' or word == 'HIGHLIGHT') and find(query, '=>', 1, true) then
+    broken = word
   elseif word == 'LOAD' or word == 'SUMMARIZE' then
     unit = word == 'LOAD' and {{ document_work }} or {{ summary_work }}
   elseif (word == 'INKEYS' or word == 'FRAGS' or word == 'LEN') and not (number(at + 1) <= {{ max_inkeys }}) then

@@ -221,7 +221,7 @@ local function weigh(command, argv, base, stop, names, left)
       local given = number(place)
       place = place + 1
       n = n * (not given and 1 or form == 'n' and given or form == 'd' and given + given * given / 16 or form == 'e' and 2 / given
-        or 1 - math.log(given) * (form == 'p' and 1.5 or 0.125))
+        or given < 1e-30 and huge or 1 - math.log(given) * (form == 'p' and 1.5 or 0.125))
     end
     -- NaN and negative numbers are within no bound.
     if not (n > 0) then n = huge end
