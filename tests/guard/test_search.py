@@ -298,6 +298,9 @@ def test_bound_token_narrows_indexes_and_prefixes(leash: Leash) -> None:
     assert denied(leash.client(child).execute_command, *search)["by"] == "token"
 
 
+SAMPLE = ["GROUPBY", "0", "REDUCE", "random_sample", "2", "@n", "1000"]
+
+
 @pytest.mark.parametrize("transaction", [False, True])
 def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool) -> None:
     """All commands are checked before the first one runs."""
@@ -341,6 +344,21 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "SUMMARIZE"), "may stop the server"),
         (("FT.SEARCH", "kb", "*", "RETURN", 3, "$..a..a", "AS", "x"), "may select too much"),
         (("FT.AGGREGATE", "kb", "*", "LOAD", 1, "$[?(@.a)]"), "may select too much"),
+        (("FT.SEARCH", "kb", "*", "RETURN", 33, *["t"] * 33), "more than 32 words"),
+        (("FT.SEARCH", "kb", "w", "SORTBY", "n", "HIGHLIGHT", "DIALECT", 4), "dialect 4"),
+        (("FT.AGGREGATE", "kb", "*", "SORTBY", 2, "@n", "DESC", "WITHOUTCOUNT"), "missing counts"),
+        (("FT.SEARCH", "kb", "*=>[KNN\x0199999999 @v $b]"), "1000 neighbours"),
+        (("FT.SEARCH", "kb", "*=>[KNN 0x10 @v $b]"), "1000 neighbours"),
+        (("FT.AGGREGATE", "kb", "*", "GROUPBY", 0, *["REDUCE", "COUNT", 0] * 8), "at most 8"),
+        (
+            (
+                "FT.AGGREGATE",
+                "kb",
+                "*",
+                *["GROUPBY", "0", "REDUCE", "random_sample", "2", "@n", "1000"],
+            ),
+            "samples of 100",
+        ),
     ],
     ids=lambda item: str(item)[:30],
 )

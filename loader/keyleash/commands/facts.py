@@ -112,9 +112,9 @@ INDEX_OPTIONS: Mapping[str, str] = {
     "FT.SEARCH": " NOCONTENT=0 VERBATIM=0 NOSTOPWORDS=0 WITHSCORES=0 WITHPAYLOADS=0 WITHSORTKEYS=0"
     " FILTER=3 GEOFILTER=5 INKEYS=n INFIELDS=n RETURN=n SUMMARIZE=0 HIGHLIGHT=0 FIELDS=n FRAGS=1"
     " LEN=1 SEPARATOR=1 TAGS=2 SLOP=1 TIMEOUT=1 INORDER=0 LANGUAGE=1 EXPANDER=1 SCORER=1 PAYLOAD=1"
-    " EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 WITHOUTCOUNT=0 LIMIT=2 PARAMS=n DIALECT=1 ",
+    " EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 LIMIT=2 PARAMS=n DIALECT=1 ",
     "FT.AGGREGATE": " VERBATIM=0 INORDER=0 SLOP=1 ADDSCORES=0 SCORER=1 LOAD=* TIMEOUT=1 GROUPBY=n"
-    " REDUCE=r AS=1 SORTBY=n MAX=1 WITHCOUNT=0 WITHOUTCOUNT=0 APPLY=1 LIMIT=2 FILTER=1 PARAMS=n"
+    " REDUCE=r AS=1 SORTBY=n MAX=1 WITHCOUNT=0 APPLY=1 LIMIT=2 FILTER=1 PARAMS=n"
     " DIALECT=1 ",
 }
 """The options that commands of indexes may have, with the number of words after each.
@@ -144,10 +144,14 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(
         ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
     ),
-    "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER and GROUPBY, of up"
-    f" to {MAX_EXPRESSION_BYTES} bytes, with one `format`",
-    **dict.fromkeys(("HIGHLIGHT", "SUMMARIZE"), "beside a query with `=>` it may stop the server"),
-    "PATHS": "paths with `..` or `?` may select too much",
+    "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER, GROUPBY and"
+    f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with one `format` and samples of"
+    f" {MAX_INKEYS}",
+    **dict.fromkeys(("HIGHLIGHT", "SUMMARIZE"), "beside KNN it may stop the server"),
+    **dict.fromkeys(
+        ("DIALECT", "WITHOUTCOUNT"), "dialect 4 and missing counts may stop the server"
+    ),
+    "FIELDS": "more than 32 words, or paths with `..`, `?` or a comma, may select too much",
     "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
     **dict.fromkeys(
         ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),

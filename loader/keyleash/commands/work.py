@@ -26,14 +26,11 @@ COMPARED_STRINGS = 256
 PLAIN_STRING_BYTES, COMPARED_BYTES = 144, 40
 """Memory of a string that does not count; further bytes that are as much work as one string."""
 
-SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK = 20_000, 60, 300, 6
-"""Work of a call of an index, of a document in its reply, of its summary, and of a key alone.
-
-A search takes up to its time limit, so a batch has few.
-"""
+SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK = 2_000, 60, 300, 6
+"""Work of a call of an index, of a document in its reply, of its summary, and of a key alone."""
 
 MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000, 100
-MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES = 8, 1024
+MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED = 8, 1024, 33
 """Bounds on what the time limit of a search does not stop."""
 
 MOST_DIMENSIONS, MOST_OF_VECTORS = 8192, 1024

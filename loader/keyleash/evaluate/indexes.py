@@ -20,6 +20,7 @@ from keyleash.commands.work import (
     MAX_INKEYS,
     MAX_NEIGHBOURS,
     MAX_QUERY_BYTES,
+    MAX_RETURNED,
     MAX_SEARCH_STEPS,
     MOST_DIMENSIONS,
     MOST_OF_VECTORS,
@@ -46,6 +47,7 @@ from keyleash.policy.patterns import beginning, bound_pattern, is_open, may_star
 from keyleash.store.live_table import reply_mapping
 
 _VECTORS = (b"BLOCK_SIZE", b"M", b"EF_CONSTRUCTION", b"EF_RUNTIME")
+_STEPS = ("APPLY", "FILTER", "GROUPBY", "REDUCE")
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
 
 
@@ -324,9 +326,11 @@ def _large_vectors(name: str, argv: Argv) -> bytes | None:
     dimensions, broken, is_schema = 0.0, None, False
     words = argv[2:] if name in ("FT.CREATE", "FT.ALTER") else ()
     for word, text in pairwise([*words, b""]):
-        number, upper = _number(text, 0), word.upper()[:32]
+        digits = re.match(rb"-?[0-9]+", text)
+        number, upper = float(digits[0]) if digits else 0, word.upper()[:32]
         is_schema |= upper == b"SCHEMA"
-        broken = b"PATHS" if is_schema and _selects_many(word) else broken
+        is_path = is_schema and word[:1] == b"$"
+        broken = b"FIELDS" if is_path and _selects_many(word) else broken
         dimensions += max(number, 0) if upper == b"DIM" else 0
         is_large = upper == b"DIM" and dimensions > MOST_DIMENSIONS
         is_large |= upper in _VECTORS and number > MOST_OF_VECTORS
@@ -335,41 +339,47 @@ def _large_vectors(name: str, argv: Argv) -> bytes | None:
 
 
 def _selects_many(path: bytes) -> bool:
-    return b".." in path or b"?" in path
+    return re.match(rb"(?s)@?\$.*(\?|,|\.\.)", path) is not None
 
 
 def _number(text: bytes, otherwise: float) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return otherwise
+    return float(text) if re.fullmatch(rb"-?[0-9]+", text) else otherwise
 
 
 def _broken_bound(
     query: bytes, options: Sequence[Option], *, is_filtered: bool, is_long: bool
 ) -> bytes | None:
     """Return the name of the last bound that a search breaks, or None."""
-    steps = [words[0] for name, words in options if name in ("APPLY", "FILTER", "GROUPBY")]
+    steps = [words[0] for name, words in options if name in _STEPS]
+    samples = [
+        words[-1]
+        for name, words in options
+        if name == "REDUCE" and words[0].upper() == b"RANDOM_SAMPLE"
+    ]
     formats = sum(step.lower().count(b"format") for step in steps)
     terms = query.count(b"*") + query.count(b"%") / 2 + query.lower().count(b"w'")
     params: dict[bytes, bytes] = {}
     for name, words in options:
         params |= dict(zip(words[1::2], words[2::2], strict=False)) if name == "PARAMS" else {}
-    found = re.findall(rb"(?i)KNN\s*([^\s\]@]*)", query)
+    skipped = rb"[^A-Za-z0-9@$]*"
+    found = re.findall(rb"\[" + skipped + rb"(?i:KNN)" + skipped + rb"(\$?\w*)", query)
     nearest = [params.get(near[1:], near) if near[:1] == b"$" else near for near in found]
-    if any(_number(near, 0) > MAX_NEIGHBOURS for near in nearest):
+    if not all(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest):
         return b"KNN"
     is_large = any(len(step) > MAX_EXPRESSION_BYTES for step in steps)
+    is_large |= not all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
     if is_large or len(steps) > MAX_SEARCH_STEPS or formats > 1:
         return b"STEPS"
     broken = b"QUERY" if is_long else None
     for name, words in options:
-        if name in ("RETURN", "LOAD") and any(map(_selects_many, words)):
-            broken = b"PATHS"
+        is_listed = name in ("RETURN", "LOAD")
+        if is_listed and (len(words) > MAX_RETURNED or any(map(_selects_many, words))):
+            broken = b"FIELDS"
         elif (
             (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
             or (is_filtered and name in _OF_SCORES)
-            or (name in ("HIGHLIGHT", "SUMMARIZE") and b"=>" in query)
+            or (name in ("HIGHLIGHT", "SUMMARIZE") and b"knn" in query.lower())
+            or (name == "DIALECT" and words[0] not in (b"1", b"2", b"3"))
         ):
             broken = name.encode()
     if broken is not None:
@@ -384,8 +394,11 @@ def _kind_of(field: str, info: Mapping[str, Any], value: bytes) -> str | None:
         if words[3] != field:
             continue
         if words[5] == "NUMERIC":
-            is_fit = re.fullmatch(rb"-?[0-9]{1,15}", value) and len(value) < 16
+            is_fit = re.fullmatch(rb"0|-?[1-9][0-9]*", value) and len(value) < 16
             return "NUMERIC" if is_fit else None
+        parted = words[words.index("SEPARATOR", 6) + 1] if "SEPARATOR" in words[6:] else ""
+        if re.search(r"[\w.@-]", parted, re.ASCII):
+            return None
         is_exact = "CASESENSITIVE" in words[6:] or value == value.lower()
         is_plain = re.fullmatch(rb"[\w.@-]+", value) is not None
         return "TAG" if words[5] == "TAG" and is_exact and is_plain else None

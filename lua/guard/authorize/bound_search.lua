@@ -5,7 +5,7 @@
 -- Forced words stand right behind the query, where no count of the caller's words can take them.
 local query = name_at + 1 < stop and argv[name_at + 2] or ''
 local function count(text, pattern) return select(2, string.gsub(text, pattern, '')) end
-local function number(at) return tonumber(argv[at]) or math.huge end
+local function number(at) return tonumber(string.match(argv[at] or '', '^%-?%d+$')) or math.huge end
 local broken
 if #query > {{ max_query_bytes }} then
   -- It is not scanned, either.
@@ -28,7 +28,7 @@ unit = {{ hit_work }}
 for i = 1, #options do
   local word, at, width = unpack(options[i])
   for place = at + 1, (word == 'RETURN' or word == 'LOAD') and at + width or 0 do
-    if find(argv[place], '%.%.') or find(argv[place], '?', 1, true) then broken = 'PATHS' end
+    if width > {{ max_returned }} or find(argv[place], '^@?%$.*[?,]') or find(argv[place], '^@?%$.*%.%.') then broken = 'FIELDS' end
   end
 --% if rule.index.filtered
   -- Scores count the words of all documents.
@@ -43,23 +43,25 @@ for i = 1, #options do
     for place = at + 2, at + width, 2 do params[argv[place]] = argv[place + 1] end
   elseif word == 'NOCONTENT' or word == 'RETURN' and width == 1 then
     unit = {{ hit_work }}
-  elseif (word == 'SUMMARIZE' or word == 'HIGHLIGHT') and find(query, '=>', 1, true) then
+  elseif (word == 'SUMMARIZE' or word == 'HIGHLIGHT') and find(query, '[kK][nN][nN]') then
+    broken = word
+  elseif word == 'DIALECT' and not find(argv[at + 1], '^[123]$') then
     broken = word
   elseif word == 'LOAD' or word == 'SUMMARIZE' then
     unit = word == 'LOAD' and {{ document_work }} or {{ summary_work }}
   elseif (word == 'INKEYS' or word == 'FRAGS' or word == 'LEN') and not (number(at + 1) <= {{ max_inkeys }}) then
     broken = word
-  elseif word == 'APPLY' or word == 'FILTER' or word == 'GROUPBY' then
+  elseif word == 'APPLY' or word == 'FILTER' or word == 'GROUPBY' or word == 'REDUCE' then
+    if word == 'REDUCE' and find(string.upper(argv[at + 1]), '^RANDOM.SAMPLE$') and not (number(at + width) <= {{ max_inkeys }}) then steps = math.huge end
     steps = steps + 1
     formats = formats + count(string.lower(argv[at + 1]), 'format')
     if #argv[at + 1] > {{ max_expression_bytes }} then steps = math.huge end
   end
 end
 if steps > {{ max_search_steps }} or formats > 1 then broken = 'STEPS' end
-for near in string.gmatch(query, '[kK][nN][nN]%s*([^%s%]@]*)') do
-  local named = string.match(near, '^%$(.*)')
-  local most = tonumber(named and params[named] or near)
-  if most and not (most <= {{ max_neighbours }}) then broken = 'KNN' end
+for near in string.gmatch(query, '%[[^%w@$]*[kK][nN][nN][^%w@$]*(%$?[%w_]*)') do
+  local most = string.match(params[string.match(near, '^%$(.*)')] or near, '^%d+$')
+  if not most or most + 0 > {{ max_neighbours }} then broken = 'KNN' end
 end
 -- Without a query the arity is wrong, and that is the command's own error.
 if name_at + 1 >= stop then instead = nil end

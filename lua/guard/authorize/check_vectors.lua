@@ -3,10 +3,10 @@
 -- out: code, detail, value
 local dimensions, is_schema = 0, false
 for at = name_at + 2, stop do
-  local word, number = string.upper(string.sub(argv[at], 1, 32)), at < stop and tonumber(string.match(argv[at + 1], '^%Z*')) or 0
+  local word, number = string.upper(string.sub(argv[at], 1, 32)), at < stop and tonumber(string.match(argv[at + 1], '^%-?%d+')) or 0
   is_schema = is_schema or word == 'SCHEMA'
-  if is_schema and (find(argv[at], '%.%.') or find(argv[at], '?', 1, true)) then
-    code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' PATHS'
+  if is_schema and (find(argv[at], '^%$.*[?,]') or find(argv[at], '^%$.*%.%.')) then
+    code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' FIELDS'
   end
   if word == 'DIM' then dimensions = dimensions + math.max(number, 0) end
   -- 20 KB of tags took 45 MB as suffixes.

@@ -6,12 +6,15 @@ local step = command == 'JSON.GET' and 1 or command == 'JSON.MSET' and 3 or stop
 local at, total, bytes, is_refused = command == 'JSON.MGET' and stop or place, 0, 0, false
 for i = 1, stop do
   local path = arg(at)
+  is_refused = is_refused or #path > {{ path_bytes }}
+  -- A long one is not counted.
+  if is_refused then path = '' end
   local function count(part)
     local _, found = string.gsub(path, part, '')
     return found
   end
   local descents, filters, lists = count('%.%.'), count('%?'), count(',')
-  is_refused = is_refused or #path > {{ path_bytes }} or descents + filters > 1 or lists > {{ path_lists }} or count('[.%[]') > {{ path_steps }}
+  is_refused = is_refused or descents + filters > 1 or lists > {{ path_lists }} or count('[.%[]') > {{ path_steps }}
     or find(path, '=~', 1, true) or find(path, '\0', 1, true) or filters > 0 and find(path, '$', 2, true)
   local each = weight + 0
   local is_spread = descents > 0 or find(path, '[*?:,]')

@@ -9,7 +9,7 @@ if not filter[1] then code, detail, value = 'INDEX_NOT_GRANTED', 'index', key en
 for i = 1, #filter, 2 do
   local field, text = filter[i], filter[i + 1]
   local kind = kinds[field]
-  local is_number = kind == 'NUMERIC' and #text < 16 and find(text, '^%-?%d+$')
+  local is_number = kind == 'NUMERIC' and #text < 16 and (text == '0' or find(text, '^%-?[1-9]%d*$'))
   -- Other tags are equal in any case.
   if not is_number and not (find(text, '^[%w_.@-]+$') and (kind == 'TAG!' or kind == 'TAG' and text == string.lower(text))) then
     code, detail, value = 'INDEX_NOT_GRANTED', 'index', key

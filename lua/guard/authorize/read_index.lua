@@ -19,6 +19,11 @@ else
       local words = info[i + 1][j]
       kinds[word(words[4])] = word(words[6])
       for k = 7, #words do
+        -- A tag that is split within names is not that of one agent.
+        if word(words[k]) == 'SEPARATOR' and find(word(words[k + 1] or ''), '[%w_.@-]') then
+          kinds[word(words[4])] = ''
+          break
+        end
         if word(words[k]) == 'CASESENSITIVE' then kinds[word(words[4])] = 'TAG!' end
       end
     end
