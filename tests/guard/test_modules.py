@@ -135,7 +135,7 @@ def test_loading_a_module_changes_no_guard_that_does_not_name_it(
 
 
 @pytest.mark.parametrize(
-    "name", ["FT.SEARCH", "JSON.DEBUG", "JSON.NUMPOWBY", "TS.MRANGE", "CF.COMPACT", "TFCALL"]
+    "name", ["FT.CURSOR", "JSON.DEBUG", "JSON.NUMPOWBY", "TS.MRANGE", "CF.COMPACT", "TFCALL"]
 )
 def test_command_of_a_module_that_reaches_other_keys_is_a_problem_of_the_policy(
     leash: Leash, name: str
@@ -156,7 +156,7 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
     leash.load(one=named("JSON.GET", "GET"))
 
     for name, reason, help in (
-        ("FT.SEARCH", UNCHECKED, "use another command: no token may call it"),
+        ("FT.TAGVALS", UNCHECKED, "use another command: no token may call it"),
         ("NO.SUCH", NOT_CHECKED, "use another command: ask the operator"),
         ("DOC.GET", NOT_CHECKED, "use another command: ask the operator"),
         ("BF.LOADCHUNK", NOT_NAMED, "use another command: ask the operator"),
