@@ -98,7 +98,12 @@ class Agent:
 
     def give_back(self, connection: Any) -> None:
         """Take back a guarded connection; what was left unfinished ends."""
-        if _is_done(connection) and len(self._free) < MAX_FREE:
+        if _is_done(connection):
+            self.keep(connection)
+
+    def keep(self, connection: Any) -> None:
+        """Take back a guarded connection that left nothing unfinished."""
+        if connection.is_connected and len(self._free) < MAX_FREE:
             self._free.append(connection)
 
     def hold(self) -> Any:
@@ -204,6 +209,10 @@ class ClusterAgent(Agent):
             connection.abandon()
             return
         _is_done(connection)
+        self.keep(connection)
+
+    def keep(self, connection: Any) -> None:
+        """Take back a guarded connection that left nothing unfinished."""
         connection.server.release(connection)
 
     def take(self) -> Any:

@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 
 from redis.exceptions import ExecAbortError, ResponseError
 
+from keyleash.client._redis_py import pack
 from keyleash.client.actions import Words
 from keyleash.client.batches import MAX_CHUNK_COMMANDS
 from keyleash.client.caller import LOST
@@ -298,13 +299,14 @@ class Connection(asyncio.Protocol):
         call.correlation = self.correlation
         source.set(self.source)
         try:
-            packet = connection._packed([call], is_due=True)
+            packet = b"".join(pack(connection._dialogue.caller.request(call)))
         except Exception:
             # The other way has the error of each command.
             agent.give_back(connection)
             return False
         self._call = call, connection
-        connection.pipe.send(packet[0], self._reply_came)
+        connection._dialogue.due.append(call)
+        connection.pipe.send(packet, self._reply_came)
         self.gateway.calls += 1
         self.gateway.commands += len(commands)
         return True
@@ -316,23 +318,26 @@ class Connection(asyncio.Protocol):
         if frame is None:
             # It may have run: the agent sees what it would see of a lost server.
             connection.abandon()
+            connection.agent.give_back(connection)
             if not self._ends:
                 self.cut("upstream")
-        elif frame[0] == 45 and not self._ends:
+            return
+        if frame[0] == 45 and not self._ends:
             self._start(partial(self._recovered, call, connection, frame), call.commands)
             return
-        else:
-            connection._dialogue.due.clear()
-            try:
-                out = b"" if self._ends else self._passed(call, connection, frame)
-            except Exception:
-                # Not into the pipe, which would be closed for all.
-                self._report_failure()
-        connection.agent.give_back(connection)
+        connection._dialogue.due.clear()
+        try:
+            out = b"" if self._ends else self._passed(call, connection, frame)
+        except Exception:
+            # Not into the pipe, which would be closed for all.
+            self._report_failure()
+        connection.agent.keep(connection)
         if self._ends:
             return
         self.write(out)
-        self._next()
+        gateway = self.gateway
+        if self._queue or self._is_reading_paused or gateway.is_draining or gateway.large:
+            self._next()
 
     def _passed(self, call: Call, connection: Any, frame: bytes) -> bytes:
         if call.mode is None:

@@ -28,7 +28,7 @@ Sink: TypeAlias = Callable[[bytes | None], None]
 
 LARGE_BYTES = 1 << 20
 """The size from which a request has a connection of its own."""
-PACKET_CALLS = 4
+PACKET_CALLS = 8
 """Calls of agents that leave in one packet."""
 SILENT_S = 30.0
 """A server that owes a reply and sends nothing for so long is lost."""
