@@ -398,7 +398,7 @@ def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[An
 
 
 def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:
-    """It cannot be lengthened, nor be hidden behind a count of words."""
+    """The caller can neither lengthen it nor swallow it by a wrong count."""
     leash.load(ann={**POLICY["ann"], "limits": {"search": "7ms"}})
     create(leash, "kb", "kb:pub:")
     client = leash.agent("ann")

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.client.command_words import upper
 from keyleash.client.retries import mark_run
+from keyleash.commands.facts import INDEX_OPTIONS
 from keyleash.store.wire import WRONG, Argument
 
 Shape = Callable[[Any, Any], Any]
@@ -209,11 +210,9 @@ def _part(part: str, value: Any) -> Any:
 
 _RESULT = ("attributes", "total_results", "format", "results", "warning")
 _PARTS = {"WITHSCORES": "score", "WITHPAYLOADS": "payload", "WITHSORTKEYS": "sortkey"}
-_VALUES: dict[str, int | None] = {
-    **dict.fromkeys(("DIALECT", "EXPANDER", "FORMAT", "FRAGS", "LANGUAGE", "LEN", "PAYLOAD"), 1),
-    **dict.fromkeys(("SCORER", "SEPARATOR", "SLOP", "SORTBY", "TIMEOUT"), 1),
-    **{"FILTER": 3, "GEOFILTER": 5, "LIMIT": 2, "TAGS": 2},
-    **dict.fromkeys(("FIELDS", "INFIELDS", "INKEYS", "PARAMS", "RETURN")),
+_VALUES = {
+    option: int(count) if count.isdigit() else None
+    for option, _, count in (item.partition("=") for item in INDEX_OPTIONS["FT.SEARCH"].split())
 }
 """The numbers of values of options of FT.SEARCH; None if the first value says how many follow."""
 _DOUBLES = ("DECAY", "MAXVALDIFF", "_AVG", "_INDEXED", "_MB", "_SCORE", "_TIME")

@@ -26,6 +26,7 @@ from keyleash.commands.work import (
     MAX_INKEYS,
     MAX_NEIGHBOURS,
     MAX_QUERY_BYTES,
+    MAX_RETURNED,
     MAX_SEARCH_STEPS,
     MOST_DIMENSIONS,
     MOST_OF_VECTORS,
@@ -151,7 +152,8 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(
         ("DIALECT", "WITHOUTCOUNT"), "dialect 4 and missing counts may stop the server"
     ),
-    "FIELDS": "more than 32 words, or paths with `..`, `?` or a comma, may select too much",
+    "FIELDS": f"more than {MAX_RETURNED} words, or paths with `..`, `?` or a comma, may select too"
+    " much",
     "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
     **dict.fromkeys(
         ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),

@@ -30,7 +30,7 @@ SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK = 2_000, 60, 300, 6
 """Work of a call of an index, of a document in its reply, of its summary, and of a key alone."""
 
 MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000, 100
-MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED = 8, 1024, 33
+MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED = 8, 1024, 32
 """Bounds on what the time limit of a search does not stop."""
 
 MOST_DIMENSIONS, MOST_OF_VECTORS = 8192, 1024

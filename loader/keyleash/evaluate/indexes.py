@@ -373,7 +373,7 @@ def _broken_bound(
     broken = b"QUERY" if is_long else None
     for name, words in options:
         is_listed = name in ("RETURN", "LOAD")
-        if is_listed and (len(words) > MAX_RETURNED or any(map(_selects_many, words))):
+        if is_listed and (len(words) > MAX_RETURNED + 1 or any(map(_selects_many, words))):
             broken = b"FIELDS"
         elif (
             (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)

@@ -2,7 +2,7 @@
 -- in:  argv, name_at, stop, command, options, documents, left, filter, kinds
 -- out: code, cost, detail, documents, instead, value
 --
--- Forced words stand right behind the query, where no count of the caller's words can take them.
+-- Forced options come directly after the query: behind the caller's, a wrong count could swallow them.
 local query = name_at + 1 < stop and argv[name_at + 2] or ''
 local function count(text, pattern) return select(2, string.gsub(text, pattern, '')) end
 local function number(at) return tonumber(string.match(argv[at] or '', '^%-?%d+$')) or math.huge end
@@ -28,7 +28,7 @@ unit = {{ hit_work }}
 for i = 1, #options do
   local word, at, width = unpack(options[i])
   for place = at + 1, (word == 'RETURN' or word == 'LOAD') and at + width or 0 do
-    if width > {{ max_returned }} or find(argv[place], '^@?%$.*[?,]') or find(argv[place], '^@?%$.*%.%.') then broken = 'FIELDS' end
+    if width > {{ max_returned }} + 1 or find(argv[place], '^@?%$.*[?,]') or find(argv[place], '^@?%$.*%.%.') then broken = 'FIELDS' end
   end
 --% if rule.index.filtered
   -- Scores count the words of all documents.
