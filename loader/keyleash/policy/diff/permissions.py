@@ -12,6 +12,7 @@ from keyleash.errors import RegionsTooComplexError
 from keyleash.policy.diff.call_shapes import Form, PatternOf, command_groups, filters_of
 from keyleash.policy.keysets import NOWHERE, Region, common_key, find_key
 from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
+from keyleash.policy.pattern_lists import THINGS
 from keyleash.policy.patterns import beginning
 from keyleash.text import to_json
 
@@ -171,7 +172,7 @@ class Gain:
             {"needs": needs, "key": key}
             for needs, key in zip(self.form.needs, self.keys, strict=True)
         ]
-        name = self.form.named.removesuffix("s").removesuffix("e")
+        name = THINGS[self.form.named]
         optional = {name: self.channel, "glob": self.glob, "shown": self.shown}
         return to_json(  # type: ignore[no-any-return]
             {
