@@ -55,6 +55,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Operations": {
         "gateway": ("gateway:gateway", "Let agents use any Redis client, by a URL alone."),
+        "mcp": ("mcp:mcp", "Let language models use Redis, by MCP."),
         "status": ("status:status", "Show identities, tokens, limits and recent denials."),
         "doctor": ("doctor:doctor", "Diagnose problems (read-only)."),
         "limits": ("limits:limits", "Reset the counters of rate limits and budgets."),
