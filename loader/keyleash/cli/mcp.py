@@ -6,32 +6,25 @@ import asyncio
 import logging
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 import click
 
 from keyleash.cli.listening import Address, is_loopback, listener, require_tls, shown_address
-from keyleash.cli.options import FILE, example, json_option, require_token, token_option
+from keyleash.cli.options import FILE, example, require_token, token_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note
+from keyleash.cli.terminal import print_note
 from keyleash.client.tokens import TokenFile, token_from_env
 from keyleash.errors import UsageError
+from keyleash.extras import import_with_extra
 from keyleash.store.connect import TIMEOUT_S
 from keyleash.text import without_tokens
-
-if TYPE_CHECKING:
-    from keyleash.mcp.serve import HttpServer
 
 MAX_CONNECTIONS = 1024
 
 
 @click.command(epilog=example("keyleash mcp --tools class"))
-@click.option(
-    "--http",
-    metavar="HOST:PORT",
-    type=Address(),
-    help="Serve HTTP here, not one client over stdio.",
-)
+@click.option("--http", metavar="HOST:PORT", type=Address(), help="Serve HTTP here, not stdio.")
 @click.option(
     "--tools",
     type=click.Choice(["named", "class"]),
@@ -39,7 +32,7 @@ MAX_CONNECTIONS = 1024
     show_default=True,
     help="A tool for each command, or for each class of operations.",
 )
-@click.option("--operator", is_flag=True, help="Read-only tools of operators; no token.")
+@click.option("--operator", is_flag=True, help="Read-only tools of operators, without a token.")
 @token_option
 @click.option("--tls-cert", metavar="FILE", type=FILE, help="Certificate for clients of HTTP.")
 @click.option("--tls-key", metavar="FILE", type=FILE, help="Key of the certificate.")
@@ -49,9 +42,8 @@ MAX_CONNECTIONS = 1024
     "hosts",
     metavar="NAME",
     multiple=True,
-    help="A host name by which clients call HTTP, besides that of --http; repeatable.",
+    help="A host by which clients call HTTP, besides that of --http; repeatable.",
 )
-@json_option
 @pass_settings
 def mcp(
     settings: Settings,
@@ -64,70 +56,47 @@ def mcp(
     insecure: bool,
     hosts: tuple[str, ...],
 ) -> None:
-    """Let language models use Redis by the Model Context Protocol.
+    """Let language models use Redis, by the Model Context Protocol.
 
-    Over stdio the token is that of the environment or of --token; over HTTP each request has its
-    own, as a bearer. Tools are what the grants of the token allow; each call is a call of its
-    guard.
+    The tools are what the grants of a token allow, and each call is a call of its guard. Over
+    stdio the token is that of the environment or of --token; over HTTP each request has its own,
+    as a bearer.
     """
     if (tls_cert is None) is not (tls_key is None) or (tls_cert and http is None):
         raise UsageError("`--tls-cert` and `--tls-key` belong together, and to `--http`")
-    if operator and http is not None:
-        raise UsageError("`--operator` is for stdio alone: a bearer is no operator")
+    if http is not None and (operator or token_file):
+        raise UsageError("over HTTP each request has its token: no `--token`, and no `--operator`")
     _log_without_tokens()
+    timeout_s = settings.timeout_s or TIMEOUT_S
+    first = "" if operator or http else require_token(token_file)
+    serve = import_with_extra("keyleash.mcp.serve")
     url = settings.chosen_url()
-    options: dict[str, Any] = {
-        "by_class": tools == "class", "timeout_s": settings.timeout_s or TIMEOUT_S
-    }  # fmt: skip
-    if http is None:
-        asyncio.run(_stdio(settings, url, operator, token_file, options))
-        return
-    if token_file is not None:
-        raise UsageError("over HTTP each request has its token: leave `--token` out")
-    require_tls(http[0], tls_cert, insecure)
-    # Imported here, as everything of the extra `mcp`.
-    from keyleash.mcp.serve import HttpServer  # noqa: PLC0415
-
-    _serve_http(settings, HttpServer(url, **options), http, hosts, tls_cert, tls_key)
-    print_note("stopped")
-
-
-async def _stdio(
-    settings: Settings, url: str, operator: bool, token_file: str | None, options: dict[str, Any]
-) -> None:
-    from keyleash.mcp import operators  # noqa: PLC0415
-    from keyleash.mcp.holder import Holder  # noqa: PLC0415
-    from keyleash.mcp.serve import OneServer  # noqa: PLC0415
-
-    if operator:
+    make = partial(serve.Holder, url, by_class=tools == "class", timeout_s=timeout_s)
+    if http is not None:
+        require_tls(http[0], tls_cert, insecure)
+        _serve_http(serve.McpServer(make), http, hosts, tls_cert, tls_key)
+    elif operator:
         from keyleash.api.operator import AsyncOperator  # noqa: PLC0415
+        from keyleash.mcp.operators import INSTRUCTIONS, OperatorTools  # noqa: PLC0415
 
-        rights = AsyncOperator.from_url(url, actor=settings.actor, timeout=settings.timeout_s)
-        server = OneServer(operators.OperatorTools(rights), operators.INSTRUCTIONS)
+        rights = AsyncOperator.from_url(url, actor=settings.actor, timeout=timeout_s)
+        server = serve.McpServer(lambda _: OperatorTools(rights), INSTRUCTIONS)
+        asyncio.run(server.serve_stdio())
     else:
-        first = require_token(token_file)
+        # A file is read again when its token has ended.
         source = TokenFile(token_file) if token_file not in (None, "-") else token_from_env()
-        server = OneServer(Holder(url, source if callable(source) else first, **options))
-    await server.serve_stdio()
+        token = source if isinstance(source, TokenFile) else first
+        asyncio.run(serve.McpServer(lambda _: make(token)).serve_stdio())
 
 
-def _serve_http(
-    settings: Settings,
-    server: HttpServer,
-    address: tuple[str, int],
-    hosts: tuple[str, ...],
-    tls_cert: str | None,
-    tls_key: str | None,
-) -> None:
+def _serve_http(server, address, hosts, tls_cert, tls_key) -> None:
     import uvicorn  # noqa: PLC0415
 
-    loopback = ("127.0.0.1", "localhost", "[::1]") if is_loopback(address[0]) else ()
-    names = [*loopback, f"[{address[0]}]" if ":" in address[0] else address[0], *hosts]
-    sock = listener(*address, option="--http")
-    where = shown_address(address[0], sock.getsockname()[1])
-    url = f"{'https' if tls_cert else 'http'}://{where}/mcp"
+    shown = f"[{address[0]}]" if ":" in address[0] else address[0]
+    names = {shown, *hosts, *(("127.0.0.1", "localhost") if is_loopback(address[0]) else ())}
+    sock = listener(*address, "--http")
     config = uvicorn.Config(
-        server.app(names),
+        server.http_app(sorted(names)),
         access_log=False,
         log_config=None,
         limit_concurrency=MAX_CONNECTIONS,
@@ -137,21 +106,19 @@ def _serve_http(
         timeout_graceful_shutdown=5,
         ws="none",
     )
-    if settings.json:
-        print_json({"url": url, "server": settings.shown_url})
-    else:
-        click.echo(url)
-        print_note(f"calls go to {settings.shown_url}")
+    where = shown_address(address[0], sock.getsockname()[1])
+    click.echo(f"{'https' if tls_cert else 'http'}://{where}/mcp")
     sys.stdout.flush()
     # uvicorn repeats the signal that ended it.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     uvicorn.Server(config).run([sock])
+    print_note("stopped")
 
 
 class _WithoutTokens(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record; errors may repeat what a client sent."""
+        """Return the line of a record: errors may repeat what a client sent."""
         return without_tokens(super().format(record))
 
 

@@ -1,9 +1,8 @@
-"""The tools that are one command each: their arguments, and the words that they become."""
+"""Commands as tools: their arguments, and the words that these become."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -16,110 +15,51 @@ from keyleash.commands.spec import KeyRange, NumberedKeys, Waits
 _FORMS = """
 GET key: Read a string
 GETRANGE key start end: Read bytes of a string, the last included
-SET key value [EX seconds] [NX]: Write a string over what the key holds
+SET key value [EX seconds] [NX]: =Write a string over what the key holds
 INCRBY key by: Add to an integer
-DEL keys...: Delete keys
+DEL keys...: =Delete keys
 TYPE key: Read the type of a key
 TTL key: Read the seconds until a key expires; -1 never, -2 no key
-EXPIRE key seconds: Let a key expire
+EXPIRE key seconds: =Let a key expire
 SCAN cursor MATCH pattern COUNT 200: List keys; begin with cursor 0, go on until it is 0
 HGET key field: Read a field of a hash
 HGETALL key: Read a hash
-HSET key {fields}: Write fields of a hash
-HDEL key fields...: Delete fields of a hash
-RPUSH key values...: Append to a list
+HSET key {fields}: =Write fields of a hash
+HDEL key fields...: =Delete fields of a hash
+RPUSH key values...: +Append to a list
 LRANGE key start stop: Read part of a list, the last included; -1 is its end
 LPOP key: Remove and return the head of a list
-SADD key members...: Add to a set
+SADD key members...: +=Add to a set
 SMEMBERS key: Read a set
-SREM key members...: Remove from a set
-ZADD key score member: Add a member to a sorted set, or set its score
+SREM key members...: =Remove from a set
+ZADD key score member: =Add a member to a sorted set, or set its score
 ZRANGE key start stop WITHSCORES: Read part of a sorted set by rank; -1 is its end
-ZREM key members...: Remove from a sorted set
-XADD key * {fields}: Append to a stream
+ZREM key members...: =Remove from a sorted set
+XADD key * {fields}: +Append to a stream
 XRANGE key from_id to_id [COUNT count]: Read a stream between two ids; - and + are its ends
-XDEL key ids...: Delete entries of a stream
-PUBLISH channel message: Publish a message
+XDEL key ids...: =Delete entries of a stream
+PUBLISH channel message: +Publish a message
 JSON.GET key [path]: Read a JSON document, or what a path selects
-JSON.SET key path value: Write JSON text at a path; $ is the whole document
-JSON.DEL key [path]: Delete a JSON document, or what a path selects
+JSON.SET key path value: =Write JSON text at a path; $ is the whole document
+JSON.DEL key [path]: =Delete a JSON document, or what a path selects
 FT.SEARCH index query [LIMIT 0 count]: Search an index
 """
 """Commands as their documentation writes them, and what they do.
 
-`name...` is a list, `{name}` pairs, `#name...` a list after its length, `[WORD name]` optional.
+`name...` is a list, `{name}` pairs, `#name...` a list after its length, `[WORD name]` optional. Of
+those that change data, `+` replaces and deletes none of it, and `=` leaves the same if repeated.
 """
-
-ADDING = frozenset(
-    [
-        "APPEND",
-        "BF.ADD",
-        "BF.MADD",
-        "CF.ADD",
-        "HSETNX",
-        "JSON.ARRAPPEND",
-        "LINSERT",
-        "LPUSH",
-        "LPUSHX",
-        "MSETNX",
-        "PFADD",
-        "PUBLISH",
-        "RPUSH",
-        "RPUSHX",
-        "SADD",
-        "SETNX",
-        "XADD",
-    ]
-)
-"""The commands that change data, and replace or delete none of it."""
-IDEMPOTENT = frozenset(
-    [
-        "DEL",
-        "EXPIRE",
-        "EXPIREAT",
-        "GEOADD",
-        "HDEL",
-        "HMSET",
-        "HSET",
-        "HSETNX",
-        "JSON.DEL",
-        "JSON.MERGE",
-        "JSON.SET",
-        "LSET",
-        "MSET",
-        "MSETNX",
-        "PERSIST",
-        "PEXPIRE",
-        "PEXPIREAT",
-        "PFADD",
-        "PSETEX",
-        "SADD",
-        "SET",
-        "SETBIT",
-        "SETEX",
-        "SETNX",
-        "SETRANGE",
-        "SMOVE",
-        "SREM",
-        "UNLINK",
-        "XACK",
-        "XDEL",
-        "ZADD",
-        "ZREM",
-    ]
-)
-"""The commands that change data, and leave the same if they are repeated."""
 
 STRING: Mapping[str, Any] = {"type": "string"}
 BYTES: Mapping[str, Any] = {"type": ["string", "object"]}
 """A text, or `{"base64": …}`."""
-_TYPES: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(["by", "count", "end", "seconds", "start", "stop"], {"type": "integer"}),
-    "score": {"type": "number"},
+_TYPES = {
+    **dict.fromkeys(("value", "values", "member", "members", "message", "fields"), BYTES),
+    **{name: {"type": "integer"} for name in ("by", "count", "end", "seconds", "start", "stop")},
+    "arguments": BYTES,
+    # Words before a path are options.
     "path": {"type": "string", "pattern": r"^[$.]"},
-    **dict.fromkeys(
-        ["value", "values", "member", "members", "message", "fields", "arguments"], BYTES
-    ),
+    "score": {"type": "number"},
 }
 
 
@@ -139,56 +79,40 @@ class Part(NamedTuple):
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of its argument."""
         item = dict(_TYPES.get(self.name, STRING))
-        if not self.kind:
-            return {"type": "boolean"}
         if self.kind == "pairs":
             return {"type": "object", "additionalProperties": item}
-        return item if self.kind == "word" else {"type": "array", "items": item}
+        if self.kind in ("list", "counted"):
+            return {"type": "array", "items": item}
+        return item if self.kind else {"type": "boolean"}
 
     def call(self, value: Any) -> Iterator[bytes | str]:
         """Yield the words for a value of its argument."""
         yield from self.words
-        if self.kind == "word":
-            yield word_of(value)
-        elif self.kind == "pairs":
+        if self.kind == "counted":
+            yield str(len(value))
+        if self.kind == "pairs":
             yield from (word_of(item) for pair in value.items() for item in pair)
         elif self.kind:
-            yield from ([str(len(value))] if self.kind == "counted" else [])
-            yield from map(word_of, value)
+            yield from map(word_of, [value] if self.kind == "word" else value)
 
 
 class Form(NamedTuple):
-    """A tool that is one command.
+    """A tool that is one command: its parts after the name, what it does, and its marks."""
 
-    Attributes:
-        words: The name of the command, as words.
-        text: What it does.
-    """
-
-    words: tuple[str, ...]
+    command: str
     parts: tuple[Part, ...]
     text: str
-
-    @property
-    def command(self) -> str:
-        """The name of the command."""
-        return " ".join(self.words)
+    marks: str
 
     @property
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the arguments."""
         named = [part for part in self.parts if part.name]
-        return object_of(
-            {part.name: part.schema for part in named},
-            [part.name for part in named if not part.is_optional],
-        )
+        required = [part.name for part in named if not part.is_optional]
+        return object_of({part.name: part.schema for part in named}, required)
 
     def call(self, given: Mapping[str, Any]) -> list[bytes | str]:
-        """Return the words of the call for arguments that fit the schema.
-
-        Raises:
-            ValueError: an object is not `{"base64": …}`, or a text is not UTF-8.
-        """
+        """Return the words of the call for arguments that fit the schema; see `word_of`."""
         words: list[bytes | str] = [self.command]
         for part in self.parts:
             value = given.get(part.name, False)
@@ -203,26 +127,26 @@ def object_of(properties: dict[str, Any], required: list[str] | None = None) -> 
     return {"type": "object", "properties": properties, **needed, "additionalProperties": False}
 
 
-def word_of(value: Any) -> bytes | str:
-    """Return a word of a call; errors as of `Form.call`."""
+def word_of(value: Any) -> bytes:
+    """Return a word of a call.
+
+    Raises:
+        ValueError: an object is not `{"base64": …}`, or a text is not UTF-8.
+    """
     if isinstance(value, dict):
         if value.keys() != {"base64"} or not isinstance(value["base64"], str):
             raise ValueError('an object must be {"base64": …}')
-        try:
-            return base64.b64decode(value["base64"], validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the text in `base64` is none") from None
-    try:
-        return str(value).encode()
-    except UnicodeEncodeError:
-        raise ValueError("a text has half of a surrogate pair") from None
+        return base64.b64decode(value["base64"], validate=True)
+    return str(value).encode()
 
 
-def _form(line: str) -> Form:
-    """Read a line of `_FORMS`."""
+def _form(line: str, command: str = "") -> Form:
     usage, _, text = line.partition(": ")
-    name, *rest = re.findall(r"\[[^]]+\]|\S+", usage)
-    return Form((name,), tuple(map(_part, rest)), text)
+    if not command:
+        command, _, usage = usage.partition(" ")
+    parts = map(_part, re.findall(r"\[[^]]+\]|\S+", usage))
+    bare = text.lstrip("+=")
+    return Form(command, tuple(parts), bare, text[: -len(bare)])
 
 
 def _part(item: str) -> Part:
@@ -236,7 +160,7 @@ def _part(item: str) -> Part:
 
 
 FORMS = {form.command: form for form in map(_form, _FORMS.strip().splitlines())}
-"""The forms of the commands that models use most, by command, in the order of tools."""
+"""The forms of the commands that models use most, in the order of tools."""
 
 
 @cache
@@ -244,10 +168,9 @@ def form_of(spec: CommandSpec) -> Form:
     """Return the form of a command; without one of its own, as its row in the table has it."""
     if spec.name in FORMS:
         return FORMS[spec.name]
-    fixed = abs(spec.arity) - 1
     match spec.keys:
         case [KeyRange(first=1, last=1)]:
-            usage = "key" if spec.arity == 2 else "key arguments..."
+            usage = "key" if spec.arity == 2 else "key [arguments...]"
         case [KeyRange(first=1, last=-1, step=1)]:
             usage = "keys..."
         case [NumberedKeys(count_at=1)]:
@@ -255,11 +178,8 @@ def form_of(spec: CommandSpec) -> Form:
         case [KeyRange(first=1, last=1), NumberedKeys(count_at=2)]:
             usage = "key #keys... [arguments...]"
         case _:
-            usage = "arguments..." if fixed else ""
-    if spec.arity < 0 and fixed < 2:
-        usage = usage.replace("key arguments...", "key [arguments...]")
-    parts = map(_part, re.findall(r"\[[^]]+\]|\S+", usage))
-    return Form(tuple(spec.name.split()), tuple(parts), f"Run {spec.name}")
+            usage = "arguments..."
+    return _form(f"{usage}: Run {spec.name}", spec.name)
 
 
 def tool_name(command: str) -> str:
@@ -268,14 +188,9 @@ def tool_name(command: str) -> str:
 
 
 def is_usable(spec: CommandSpec) -> bool:
-    """Return whether a tool may be made of a command, or run it by its words."""
-    return (
-        spec.refused is None
-        and spec.subscribes is None
-        and not spec.counts
-        and spec.waits in (None, Waits.BLOCK)
-        and spec.name not in KEYLESS_PASSES
-    )
+    """Return whether tools may run a command: it is about keys, and does not wait."""
+    is_of_keys = spec.subscribes is None and not spec.counts and spec.name not in KEYLESS_PASSES
+    return is_of_keys and spec.refused is None and spec.waits in (None, Waits.BLOCK)
 
 
 def class_of(spec: CommandSpec | None) -> str:

@@ -4,22 +4,59 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
-from mcp_types import CallToolResult, TextContent
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
+from redis.exceptions import RedisError, ResponseError
 
-from keyleash.errors import LeashError
+from keyleash.errors import KeyleashError, LeashError
 from keyleash.errors.sentences import explain
+from keyleash.store.failures import is_unanswered, printable_reason
 from keyleash.text import iso_time, json_bytes, without_tokens
 
 MAX_REPLY = 64 * 1024
-PAGING = (
-    "read the rest in parts: getrange, lrange, zrange and xrange take a range, HSCAN, SSCAN and"
-    " SCAN a cursor"
-)
-META = {"keyleash/untrusted": True}
-"""Marks a result as data of which other programs may be the authors."""
+PAGING = "read parts: getrange, lrange, zrange and xrange, or HSCAN, SSCAN and SCAN with a cursor"
+_NOT_SHOWN = ("identity", "reason", "retry_after_ms", "resets_at_ms")
+
+
+async def outcome(run: Awaitable[Any]) -> CallToolResult:
+    """Return the result of a call, also of one that failed; denials are raised.
+
+    Raises:
+        LeashError: the call is denied.
+        MCPError: an argument has a wrong value.
+    """
+    try:
+        return result(await run)
+    except LeashError:
+        raise
+    except KeyleashError as error:
+        return failure(error.code, without_tokens(error.message))
+    except ResponseError as error:
+        return failure("REDIS", without_tokens(str(error)))
+    except RedisError as error:
+        ran = "the call may have run" if is_unanswered(error) else "nothing ran"
+        return failure("UNAVAILABLE", f"no reply, {ran}: {printable_reason(error)}")
+    except (ValueError, TypeError) as error:
+        raise invalid(str(error)) from None
+
+
+def invalid(message: str) -> MCPError:
+    """Return the error of the protocol for arguments that do not fit."""
+    return MCPError(INVALID_PARAMS, without_tokens(message))
+
+
+def result(reply: Any) -> CallToolResult:
+    """Return a reply as a result, cut at `MAX_REPLY`, and marked as data of others."""
+    found: dict[str, Any] = {"result": shown(reply)}
+    size = len(text_of(found["result"]).encode("utf-8", "replace"))
+    if size > MAX_REPLY:
+        found = {**_cut(found["result"]), "bytes": size, "cut": PAGING}
+    meta = {"keyleash/untrusted": True}
+    text = TextContent(text=text_of(found))
+    return CallToolResult(content=[text], structured_content=found, _meta=meta)
 
 
 def shown(value: Any) -> Any:
@@ -28,23 +65,19 @@ def shown(value: Any) -> Any:
         case bytes():
             return json_bytes(value)
         case Mapping():
-            return {_name(key): shown(item) for key, item in value.items()}
-        case set() | frozenset():
-            return sorted((shown(item) for item in value), key=str)
-        case list() | tuple():
-            return [shown(item) for item in value]
+            names = {key: shown(key) for key in value}
+            texts = {key: n if isinstance(n, str) else text_of(n) for key, n in names.items()}
+            return {texts[key]: shown(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            items = [shown(item) for item in value]
+            return sorted(items, key=str) if isinstance(value, set | frozenset) else items
         case Exception():
             return {"error": without_tokens(str(value))}
-        case float() if not math.isfinite(value):
-            return str(value)
-        case None | bool() | int() | float() | str():
+        case None | bool() | int() | str():
+            return value
+        case float() if math.isfinite(value):
             return value
     return str(value)
-
-
-def _name(key: Any) -> str:
-    name = shown(key)
-    return name if isinstance(name, str) else json.dumps(name)
 
 
 def text_of(value: Any) -> str:
@@ -52,47 +85,17 @@ def text_of(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def cut(value: Any, room: int) -> tuple[Any, int]:
-    """Return the beginning of a value that has about *room* bytes as JSON, and the bytes left."""
+def _cut(value: Any) -> dict[str, Any]:
+    """Return the beginning of a value, and how many items the whole has."""
     if isinstance(value, str):
-        data = value.encode("utf-8", "replace")
-        return data[:room].decode("utf-8", "ignore"), room - min(room, len(data)) - 2
-    if not isinstance(value, list | dict):
-        return value, room - len(text_of(value))
-    kept: list[Any] = []
+        return {"result": value.encode("utf-8", "replace")[:MAX_REPLY].decode("utf-8", "ignore")}
+    room, kept = MAX_REPLY, []
     for item in value.items() if isinstance(value, dict) else value:
-        if room <= 0:
+        room -= len(text_of(item).encode("utf-8", "replace"))
+        if room < 0:
             break
-        if isinstance(value, dict):
-            held, room = cut(item[1], room - len(item[0].encode("utf-8", "replace")) - 4)
-            kept.append((item[0], held))
-        else:
-            held, room = cut(item, room)
-            kept.append(held)
-    return (dict(kept) if isinstance(value, dict) else kept), room - 2
-
-
-def result(reply: Any) -> CallToolResult:
-    """Return the result of a call, cut at `MAX_REPLY`."""
-    value = shown(reply)
-    found: dict[str, Any] = {"result": value}
-    size = len(text_of(value).encode("utf-8", "replace"))
-    if size > MAX_REPLY:
-        found = {"result": cut(value, MAX_REPLY)[0], "bytes": size, "cut": PAGING}
-        if isinstance(value, list | dict):
-            found["items"] = len(value)
-    return CallToolResult(
-        content=[TextContent(text=text_of(found))], structured_content=found, _meta=META
-    )
-
-
-def failure(code: str, message: str, **more: Any) -> CallToolResult:
-    """Return the result of a call that failed."""
-    found = {"code": code, "message": message, **more}
-    lines = [f"{code}: {message}", *(f"{name}: {text_of(more[name])}" for name in more)]
-    return CallToolResult(
-        content=[TextContent(text="\n".join(lines))], structured_content=found, is_error=True
-    )
+        kept.append(item)
+    return {"result": dict(kept) if isinstance(value, dict) else kept, "items": len(value)}
 
 
 def denied(denial: LeashError, instead: Sequence[str]) -> CallToolResult:
@@ -102,17 +105,26 @@ def denied(denial: LeashError, instead: Sequence[str]) -> CallToolResult:
         denial: What the guard replied.
         instead: The patterns on which the command is allowed.
     """
-    sentence, help_ = explain(denial)
+    details = denial.details
     more: dict[str, Any] = {
         name: shown(value.encode("utf-8", "surrogateescape"))
-        for name, value in denial.details.items()
-        if name not in ("identity", "reason", "retry_after_ms", "resets_at_ms")
+        for name, value in details.items()
+        if name not in _NOT_SHOWN
     }
-    if "retry_after_ms" in denial.details:
-        more["retry_after_ms"] = int(denial.details["retry_after_ms"])
-    if "resets_at_ms" in denial.details:
-        more["resets_at"] = iso_time(int(denial.details["resets_at_ms"]))
-    if "key" in more or "channel" in more or "index" in more or "class" in more:
+    if "retry_after_ms" in details:
+        more["retry_after_ms"] = int(details["retry_after_ms"])
+    if "resets_at_ms" in details:
+        more["resets_at"] = iso_time(int(details["resets_at_ms"]))
+    if not {"key", "channel", "index", "class"}.isdisjoint(more):
         more["allowed_instead"] = [*instead]
+    sentence, help_ = explain(denial)
     message = sentence.partition(": ")[2] + (f". To go on: {help_}" if help_ else "")
     return failure(str(denial.code), message, **more)
+
+
+def failure(code: str, message: str, **more: Any) -> CallToolResult:
+    """Return the result of a call that failed."""
+    found = {"code": code, "message": message, **more}
+    lines = [f"{code}: {message}", *(f"{name}: {text_of(more[name])}" for name in more)]
+    text = TextContent(text="\n".join(lines))
+    return CallToolResult(content=[text], structured_content=found, is_error=True)

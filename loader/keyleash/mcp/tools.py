@@ -1,6 +1,6 @@
-"""The tools of a token: one a command that its grants allow, or one a class of operations.
+"""The tools of a token: one for each command that its grants allow, or for each class of them.
 
-A list is for the model. A tool that is not listed may still be called: the guard decides.
+The list is for the model. A tool that is not listed may still be called: the guard decides.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from mcp_types import Tool, ToolAnnotations
 from keyleash.commands import CommandSpec, CommandTable
 from keyleash.evaluate.abilities import allowed_commands
 from keyleash.mcp.forms import (
-    ADDING,
     BYTES,
     FORMS,
-    IDEMPOTENT,
     STRING,
     class_of,
     form_of,
@@ -29,35 +27,25 @@ from keyleash.mcp.forms import (
 from keyleash.policy import Grant, Pattern, overlaps
 
 MAX_DESCRIPTION = 200
-WORDS = {"type": "array", "items": BYTES, "minItems": 1}
-STRINGS = {"type": "array", "items": STRING}
-PAIRS = {"type": "object", "additionalProperties": STRING}
+_WORDS = {"type": "array", "items": BYTES, "minItems": 1}
+_STRINGS = {"type": "array", "items": STRING}
+_PAIRS = {"type": "object", "additionalProperties": STRING}
 BY_WORDS = {
     "read": ("Run a command that only reads", "GET"),
     "write": ("Run a command that writes", "SET"),
     "delete": ("Run a command that deletes", "DEL"),
 }
-"""The tools of a class of operations: what they do, and a command of theirs."""
-RESULT = {"type": "object", "required": ["result"]}
-DELEGATION = {
-    "ttl": STRING, "allow": STRINGS, "keys": STRINGS, "bind": PAIRS, "budget": PAIRS
-}  # fmt: skip
-OWN = ("batch", "delegate", "whoami", "publish")
-
-
-def by_words() -> dict[str, Any]:
-    """Return the schema of a tool that runs a command by its words."""
-    return object_of({"command": WORDS}, ["command"])
-
-
-def batch_schema() -> dict[str, Any]:
-    """Return the schema of `batch`."""
-    return object_of({"commands": {"type": "array", "items": WORDS}}, ["commands"])
-
-
-def script_schema() -> dict[str, Any]:
-    """Return the schema of an approved script."""
-    return object_of({"keys": STRINGS, "arguments": {"type": "array", "items": BYTES}})
+"""The tools of classes of operations: what they do, and a command of theirs."""
+SCHEMAS = {
+    **{name: object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
+    "batch": object_of({"commands": {"type": "array", "items": _WORDS}}, ["commands"]),
+    "delegate": object_of(
+        {"ttl": STRING, "allow": _STRINGS, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
+    ),
+    "whoami": object_of({}),
+}
+"""The arguments of tools that are no command."""
+OF_SCRIPT = object_of({"keys": _STRINGS, "arguments": {"type": "array", "items": BYTES}})
 
 
 @dataclass(frozen=True)
@@ -81,9 +69,9 @@ class Access:
     def commands(self) -> Mapping[str, list[Grant]]:
         """The grants of each command of which some call is allowed."""
         grants = self.grants or ()
-        found = allowed_commands(grants, self.table)
-        by_command: dict[str, list[Grant]] = {name: [*grants] for name in found.together}
-        for grant, names in zip(grants, found.by_grant, strict=True):
+        allowed = allowed_commands(grants, self.table)
+        by_command: dict[str, list[Grant]] = {name: [*grants] for name in allowed.together}
+        for grant, names in zip(grants, allowed.by_grant, strict=True):
             for name in names:
                 by_command.setdefault(name, []).append(grant)
         return by_command
@@ -94,109 +82,97 @@ class Access:
 
         The scripts of a library share a name, and are no tools.
         """
-        digests: dict[str, set[str]] = {}
+        found: dict[str, tuple[set[str], list[Grant]]] = {}
         for grant in self.grants or ():
             for script in grant.scripts:
-                digests.setdefault(script.name, set()).add(script.digest)
-        taken = {*BY_WORDS, *OWN, *map(tool_name, self.table.commands)}
+                digests, grants = found.setdefault(script.name, (set(), []))
+                digests.add(script.digest)
+                grants.append(grant)
+        taken = {*SCHEMAS, *map(tool_name, self.table.commands)}
+        names = {name: tool_name(name) for name in sorted(found)}
         return {
-            (f"script_{name}" if name in taken else name): (digest, grants)
-            for item, (digest, *others) in sorted(digests.items())
-            if not others
-            for name in [tool_name(item)]
-            for grants in [[g for g in self.grants or () if item in {s.name for s in g.scripts}]]
+            (f"script_{tool}" if tool in taken else tool): (*found[name][0], found[name][1])
+            for name, tool in names.items()
+            if len(found[name][0]) == 1
         }
 
     def patterns(self, names: Iterable[str]) -> list[str]:
         """Return the patterns of keys, channels or indexes on which grants allow commands."""
-        found: dict[str, None] = {}
-        for name in names:
-            spec = self.table.get(name)
-            for grant in self.commands.get(name, ()):
-                patterns = grant.keys
-                if spec is not None and spec.channel is not None:
-                    patterns = grant.channels
-                elif spec is not None and spec.index is not None:
-                    patterns = grant.indexes
-                found |= dict.fromkeys(pattern.source for pattern in patterns)
-        return [*found]
-
-    def of_class(self, cls: str) -> list[CommandSpec]:
-        """Return the allowed commands of a class that tools run by their words."""
-        specs = (self.table.commands[name] for name in sorted(self.commands))
-        return [spec for spec in specs if is_usable(spec) and class_of(spec) == cls]
+        several = [
+            getattr(grant, _field_of(self.table.get(name)))
+            for name in names
+            for grant in self.commands.get(name, ())
+        ]
+        return [*dict.fromkeys(pattern.source for patterns in several for pattern in patterns)]
 
     def tools(self) -> list[Tool]:
         """Return the tools, in an order that does not depend on that of the grants."""
         tools = [*self._tools()]
-        changing = [tool for tool in tools if not _hints(tool).read_only_hint]
+        hints = [tool.annotations for tool in tools if tool.annotations]
         if len(tools) > 1:
-            deletes = any(_hints(tool).destructive_hint for tool in changing)
             text = 'Run several commands, all or none: [["SET", "key", "value"], …]'
-            tools.append(make_tool("batch", text, batch_schema(), not changing, deletes, False))
+            reads = all(hint.read_only_hint for hint in hints)
+            destroys = any(hint.destructive_hint for hint in hints)
+            tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads))
         if self.delegates:
             text = "Make a token for another agent, which may do no more; ttl is 10m or the like"
-            tools.append(make_tool("delegate", text, object_of(DELEGATION), False, False, False))
+            tools.append(make_tool("delegate", text, SCHEMAS["delegate"], False, repeats=False))
         text = "Show what this token may do, when it expires, and what is left of its limits"
-        return [*tools, make_tool("whoami", text, object_of({}), True, False, True)]
+        return [*tools, make_tool("whoami", text, SCHEMAS["whoami"], True)]
 
     def _tools(self) -> Iterator[Tool]:
-        named: list[str] = []
-        if self.grants is None or self.by_class:
-            if "PUBLISH" in self.commands or self.grants is None:
-                yield self._of_command(self.table.commands["PUBLISH"])
-        else:
-            listed = {name for grant in self.grants or () for name in grant.only or ()}
-            others = sorted(listed - FORMS.keys())
-            for name in [*FORMS, *others]:
-                spec = self.table.get(name)
-                if name in self.commands and spec is not None and is_usable(spec):
-                    named.append(name)
-                    yield self._of_command(spec)
+        names = ["PUBLISH"]
+        if self.grants is not None and not self.by_class:
+            named = {name for grant in self.grants for name in grant.only or ()}
+            names = [*FORMS, *sorted(named - FORMS.keys())]
+        specs = {name: spec for name in names if (spec := self.table.get(name))}
+        names = [
+            name
+            for name, spec in specs.items()
+            if is_usable(spec) and (self.grants is None or name in self.commands)
+        ]
+        for name in names:
+            form, reads = form_of(specs[name]), class_of(specs[name]) == "read"
+            text = self._text(form.text, [name])
+            destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
+            yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats)
         for name, (_, grants) in self.scripts.items():
             keys = [pattern.source for grant in grants for pattern in grant.keys]
-            text = self._text("Run this script", "Keys", keys)
-            yield make_tool(name, text, script_schema(), False, True, False)
+            text = self._text("Run this script", (), keys)
+            yield make_tool(name, text, OF_SCRIPT, False, True, False)
         for cls, (text, example) in BY_WORDS.items():
-            specs = [spec for spec in self.of_class(cls) if spec.name not in named]
-            if not (specs or self.grants is None):
-                continue
-            keys = self.patterns(spec.name for spec in specs)
-            if named:
-                text, example = text.replace("a command", "another command"), specs[0].name
-            text = f'{text}, by its words: ["{example}", …]'
-            reads = cls == "read"
-            text = self._text(text, "Keys", keys)
-            yield make_tool(cls, text, by_words(), reads, not reads, reads)
+            others = [name for name in sorted(self.commands) if self._is_by_words(name, cls)]
+            others = [name for name in others if name not in names]
+            if others or self.grants is None:
+                if not (self.by_class or self.grants is None):
+                    text, example = text.replace("a command", "another command"), others[0]  # noqa: PLW2901
+                shown = self._text(f'{text}, by its words: ["{example}", …]', others)
+                reads = cls == "read"
+                yield make_tool(cls, shown, SCHEMAS[cls], reads, not reads, reads)
 
-    def _of_command(self, spec: CommandSpec) -> Tool:
-        form = form_of(spec)
-        noun = "Channels" if spec.channel is not None else "Indexes" if spec.index else "Keys"
-        reads = class_of(spec) == "read"
-        return make_tool(
-            tool_name(spec.name),
-            self._text(form.text, noun, self.patterns([spec.name])),
-            form.schema,
-            reads,
-            not reads and spec.name not in ADDING,
-            reads or spec.name in IDEMPOTENT,
-        )
+    def _is_by_words(self, name: str, cls: str) -> bool:
+        spec = self.table.commands[name]
+        return is_usable(spec) and class_of(spec) == cls
 
-    def _text(self, text: str, noun: str, patterns: Sequence[str]) -> str:
+    def _text(self, text: str, names: Sequence[str], patterns: Sequence[str] = ()) -> str:
         """Return a description: what a tool does, on which keys, and on which of them never."""
         if self.grants is None:
-            return f"{text}. The policy does not publish which keys are allowed"
-        granted = [key for grant in self.grants for key in grant.keys if key.source in patterns]
-        denied = [item.source for item in self.deny if any(overlaps(item, key) for key in granted)]
-        text = f"{text}. {noun}: " + ", ".join(patterns)
-        text += f"; never: {', '.join(denied)}" if denied else ""
+            return f"{text}. The policy does not publish on which keys"
+        patterns = patterns or self.patterns(names)
+        keys = [key for grant in self.grants for key in grant.keys if key.source in patterns]
+        never = [item.source for item in self.deny if any(overlaps(item, key) for key in keys)]
+        noun = _field_of(self.table.get(names[0]) if names else None).capitalize()
+        text = f"{text}. {noun}: {', '.join(patterns)}"
+        text += f"; never: {', '.join(never)}" if never else ""
         end = "…; see whoami"
-        is_long = len(text) > MAX_DESCRIPTION
-        return text[: MAX_DESCRIPTION - len(end)] + end if is_long else text
+        return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - len(end)] + end
 
 
-def _hints(tool: Tool) -> ToolAnnotations:
-    return tool.annotations or ToolAnnotations()
+def _field_of(spec: CommandSpec | None) -> str:
+    """Return the list of a grant that covers what a command is about."""
+    if spec is not None and spec.channel is not None:
+        return "channels"
+    return "indexes" if spec is not None and spec.index else "keys"
 
 
 def make_tool(
@@ -212,7 +188,7 @@ def make_tool(
         name=name,
         description=text,
         input_schema=schema,
-        output_schema=RESULT,
+        output_schema={"type": "object", "required": ["result"]},
         annotations=ToolAnnotations(
             read_only_hint=reads,
             destructive_hint=destroys,
