@@ -15,6 +15,7 @@ from keyleash.audit.token_use import TokenUse
 from keyleash.audit.undo.apply import UndoResult
 from keyleash.audit.undo.key_plans import UndoPlan
 from keyleash.client.delegation import DelegatedToken
+from keyleash.client.permission import Permission
 from keyleash.client.renewal import Renewal
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.examine import Examination
@@ -90,6 +91,7 @@ __all__ = [
     "LoadResult",
     "NodeEffect",
     "PasswordRotation",
+    "Permission",
     "PolicyCheck",
     "PolicyDiff",
     "RecentDenials",

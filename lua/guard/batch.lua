@@ -9,7 +9,8 @@
 ---                                "whoami": no command; the reply describes the token
 ---                                "delegate": no command; the token makes a child
 ---                                "renew": one item, RENEW, and a life in seconds or ""
----                                "check": on a cluster, as "all", but nothing is charged or runs
+---                                "check": as "all", but nothing is charged, recorded or runs
+---                                "prepare": on a cluster, the same, and a denial is recorded
 --- ARGV[4…]  for each command: how many arguments it has with its name, its name in upper
 ---           case, its arguments; or for a run of commands with the same name and number of
 ---           arguments, whose only key is the first one: `<number of arguments>*<commands>`, the
@@ -39,7 +40,7 @@ local keys, argv = KEYS, ARGV
 --% endif
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3]
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
-local command = 'BATCH'
+local command, is_check = 'BATCH', mode == 'check'
 if #argv > {{ many_arguments }} then collectgarbage('step', {{ collected_kib }}) end
 --% if breaker
 local suspends
@@ -66,11 +67,12 @@ repeat
   local is_renewal, is_capped, renewed_us = mode == 'renew' and argv[4] ~= nil
   if is_renewal then mode = 'all' end
 --% endif
+  local is_dry = is_check
 --% if cluster
   -- Before a transaction of the server, within which a call that needs a lease cannot come again.
-  local is_check = mode == 'check'
-  if is_check then mode = 'all' end
+  is_dry = is_check or mode == 'prepare'
 --% endif
+  if is_dry then mode = 'all' end
   if mode ~= 'each' and mode ~= 'all' then
 --% if not cluster
     if mode == 'whoami' then
@@ -140,7 +142,10 @@ repeat
 --% if renews
       if is_renewal then break end
 --% endif
-      if mode == 'all' then item = n break end
+      if mode == 'all' then
+        if not is_check then item = n end
+        break
+      end
 --% if cluster
       -- Recorded only when no lease is needed, since a call without a lease is repeated.
       replies[n], unheard[n], postponed[#postponed + 1] = true, true, { n, code, detail, value, amount, at_us, command, key }
@@ -158,9 +163,7 @@ repeat
 --% endif
   if mode == 'all' and not code and (keys[count + 1] or passed_over > 0) then code, command, key = 'KEYS_MISMATCH', 'BATCH', nil end
   if code then break end
---% if cluster
-  if is_check then return {} end
---% endif
+  if is_dry then return {} end
 --% if idempotency
   if once then
     command, key = 'BATCH', nil

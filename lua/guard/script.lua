@@ -4,7 +4,8 @@
 ---
 --- ARGV[1]   token        string
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes; perhaps `<source>\n` before it
---- ARGV[3]   script       string  SHA-1 of the script; with `ro` after it, its writes are errors
+--- ARGV[3]   script       string  SHA-1 of the script; with `ro` after it, its writes are errors;
+---                                with `check` at the end, nothing is charged, recorded or runs
 --- ARGV[4…]  its arguments
 ---           on a cluster one more: the tag of the shard, or a voucher
 ---
@@ -33,7 +34,9 @@ local keys, argv = KEYS, ARGV
 --% endif
 local token, correlation, digest = argv[1] or '', argv[2] or '', argv[3] or ''
 local code, detail, value, amount, reason, at_us, token_id, key, now_us
-local command, only_reads = 'EVALSHA'
+local command, only_reads, is_check = 'EVALSHA'
+digest, is_check = string.gsub(digest, 'check$', '')
+is_check = is_check > 0
 digest, only_reads = string.gsub(digest, 'ro$', '')
 --% if breaker
 local suspends
@@ -67,6 +70,7 @@ repeat
 --% include "lease/ask.lua"
   end
 --% endif
+  if is_check then return {} end
 
   recorded = false
 --% include "limit/commit_limits.lua"

@@ -215,7 +215,7 @@ def test_policy_without_bound_tokens_says_that_it_denies_them(cli: Cli, tmp_path
     assert help in cli.run("exec", *call, KEYLEASH_TOKEN=issued["token"]).stderr
     assert help in cli.run("whoami", KEYLEASH_TOKEN=issued["token"]).stderr
     assert text in cli.run("explain", "runner", "--token-id", issued["id"], "--", *call).stdout
-    assert "1 by a policy that does not" in cli.ok("token", "show", issued["id"])
+    assert "2 by a policy that does not" in cli.ok("token", "show", issued["id"])
 
 
 def test_change_of_bound_is_part_of_the_difference_and_widens_nothing() -> None:

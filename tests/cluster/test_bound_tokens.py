@@ -159,3 +159,24 @@ def test_asyncio_client_delegates(cluster: RealCluster, op: keyleash.Operator) -
     assert made.op == "DELEGATE"
     found = [event.token for event in op.audit.events("agent", delegated_from=issued.id)]
     assert found == [child.id] * 9
+
+
+def test_questions_go_to_the_nodes_of_their_keys(
+    cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """A question needs no unit of a cap, and none is used; the grants are those of the token."""
+    issued = op.tokens.issue("agent", bind={"job_id": 42}, budget={"writes": 3})
+
+    with keyleash.RedisCluster.from_url(cluster.url, token=issued.token) as client:
+        for number in range(20):
+            assert client.can_i("SET", f"jobs:42:{number}", "v")
+            denial = client.can_i("SET", f"jobs:7:{number}", "v").denial
+            assert denial is not None
+            assert denial.code == "KEY_NOT_GRANTED"
+        assert client.whoami().to_dict()["grants"][0]["keys"] == ["jobs:42:*"]
+        assert not list(op.audit.events())
+        assert not list(op.audit.denials())
+    assert write(cluster, issued.token, 5) == {"ran": 3, "BUDGET_EXHAUSTED": 2}
+    with keyleash.RedisCluster.from_url(cluster.url, token=issued.token) as client:
+        denial = client.can_i("SET", "jobs:42:a", "v").denial
+        assert isinstance(denial, keyleash.BudgetExhaustedError)

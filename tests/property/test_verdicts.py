@@ -491,7 +491,7 @@ def test_command_of_an_allowed_call_is_listed_as_one_that_the_identity_may_call(
 ) -> None:
     """A list that leaves out what an agent can do is worse than none."""
     _, identity = made
-    found = allowed_commands(identity, TABLE)
+    found = allowed_commands(identity.grants, TABLE)
     listed = {*found.together, *(name for names in found.by_grant for name in names)}
     for sketch in sketches:
         call = drawn(sketch, pool(identity))

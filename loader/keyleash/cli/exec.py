@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -109,19 +109,25 @@ def _print(settings: Settings, reply: Any) -> None:
 
 
 def _call(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:
-    pool = connection_pool(settings.chosen_url(), settings.timeout_s)
     given_id = keyleash.correlation(correlation) if correlation is not None else nullcontext()
     name, *arguments = words
     call: Words = (os.fsencode(name).decode("utf-8", "replace"), *map(os.fsencode, arguments))
-    with given_id, reading_reply("the call of the guard"):
+    with given_id:
+        return as_agent(settings, token, lambda agent: _reply(agent, call))
+
+
+def as_agent(settings: Settings, token: str, use: Callable[[Any], Any]) -> Any:
+    """Return what *use* makes of a client with a token, of one server or of a cluster."""
+    pool = connection_pool(settings.chosen_url(), settings.timeout_s)
+    with reading_reply("the call of the guard"):
         try:
             with keyleash.Redis(connection_pool=pool, token=token) as agent:
-                return _reply(agent, call)
+                return use(agent)
         except ClusterError:
             # Nothing ran.
             with _cluster(cluster_options(pool), token) as agent:
                 try:
-                    return _reply(agent, call)
+                    return use(agent)
                 except ClusterCrossSlotError as error:
                     raise CrossSlotError from error
 

@@ -205,6 +205,15 @@ class RedisCluster(TokenHolder, redis.asyncio.cluster.RedisCluster):  # type: ig
         async with AsyncNodePool(self, self.node_of(HOME_SLOT)) as connection:
             yield connection
 
+    async def _ask_permission(self, words: Words) -> None:
+        async def attempt(node: Any, is_asking: bool) -> None:
+            async with AsyncNodePool(self, node, is_asking) as connection:
+                await connection.can_i(words)
+
+        await self.initialize()  # asyncio only
+        slot = self.slot_of(words)
+        await self.routed(HOME_SLOT if slot is None else slot, attempt)
+
     # Pipelines.
 
     def slots_of(self, words: Words) -> list[int | None]:

@@ -35,6 +35,7 @@ from keyleash.client.calls import Call
 from keyleash.client.command_words import split_words
 from keyleash.client.dialogue import Packed, unpacked
 from keyleash.client.guarding import AsyncLock, Guarding
+from keyleash.client.permission import ask_permission
 from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, mark_sent, unmark
 from keyleash.client.subscriptions import check
 from keyleash.client.tokens import acall_source
@@ -332,6 +333,10 @@ class AsyncGuarded(Guarding):
             The reply, undecoded.
         """
         return await self._drive_alone(self._dialogue.caller.about_token(call))
+
+    async def can_i(self, words: Words) -> None:
+        """Ask the guard whether it would allow a command; errors are those of `ask_permission`."""
+        await self._drive_alone(ask_permission(self._dialogue.caller, self._encoded(words)))
 
     async def exchange(
         self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from keyleash.client.actions import Flow, Words
@@ -37,13 +38,30 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
             return list(keys)
 
 
-def command_reply(table: CommandTable, names: Sequence[Any]) -> list[Any]:
-    """Return the reply to COMMAND INFO: commands that a policy can grant, without details."""
+@lru_cache(maxsize=64)
+def callable_commands(grants: str, table: CommandTable) -> dict[str, None]:
+    """Return the names of the commands that published grants allow, in the order of the table.
+
+    Args:
+        grants: The field of the guard record. If it is empty, all that a policy can grant.
+    """
+    from keyleash.evaluate.abilities import allowed_commands  # noqa: PLC0415
+    from keyleash.store.grants import unpack_grants  # noqa: PLC0415
+
+    published = unpack_grants(grants)
+    names = [spec.name for spec in table if spec.refused is None]
+    if published is not None:
+        allowed = allowed_commands(published.grants, table)
+        granted = {*allowed.together}.union(*allowed.by_grant)
+        names = [name for name in names if name in granted]
+    return dict.fromkeys(names)
+
+
+def command_reply(commands: Collection[str], names: Iterable[Any]) -> list[Any]:
+    """Return the reply to COMMAND INFO: of *commands*, without details."""
     return [
-        [spec.name.lower(), -1, [], 0, 0, 0, [], [], [], []]
-        if spec is not None and spec.refused is None
-        else None
-        for spec in map(table.get, map(upper, names))
+        [name.lower(), -1, [], 0, 0, 0, [], [], [], []] if name in commands else None
+        for name in map(upper, names)
     ]
 
 

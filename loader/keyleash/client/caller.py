@@ -55,7 +55,8 @@ from keyleash.store.token import token_digest
 from keyleash.store.wire import ONCE, BatchMode, replies_of, token_in, with_id
 
 LOST = (RedisConnectionError, RedisTimeoutError)
-_WITHOUT_ID = (BatchMode.WHOAMI, BatchMode.DELEGATE, BatchMode.RENEW, BatchMode.CHECK)
+_DRY = (BatchMode.CHECK, BatchMode.PREPARE)
+_WITHOUT_ID = (BatchMode.WHOAMI, BatchMode.DELEGATE, BatchMode.RENEW, *_DRY)
 """Modes that take no idempotency id: none of them runs a command."""
 _BEFORE_IDS = (
     ClusterError,
@@ -150,7 +151,8 @@ class Caller:
                 call.once = self._id_of(call)
             self.ids.note(has_id=bool(call.once))
         if call.script is not None:
-            return session.script_request(*call.script, correlation)
+            is_check = call.mode is BatchMode.CHECK
+            return session.script_request(*call.script, correlation, is_check=is_check)
         if call.delegation is not None:
             return session.delegate_request(call.delegation, correlation)
         if call.mode is None:
@@ -165,7 +167,7 @@ class Caller:
         """Return the guard if its policy waits for replicas of a call."""
         guard, may_write = self.session.guard, self.session.may_write
         writes = call.script or call.delegation or any(map(may_write, call.commands))
-        is_waited = guard and guard.wait_replicas and writes and call.mode is not BatchMode.CHECK
+        is_waited = guard and guard.wait_replicas and writes and call.mode not in _DRY
         return guard if is_waited else None
 
     def _id_of(self, call: Call) -> CallId:

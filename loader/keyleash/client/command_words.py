@@ -170,6 +170,6 @@ def _refused(
         # Otherwise the script ran, and one of its commands was denied.
         if problem := problem_of_call(name, arguments):
             details["reason"] = f"{MALFORMED}: {problem}"
-    elif mode not in (None, BatchMode.EACH) and role_of(name) in (Role.KEYS, Role.INFO):
+    elif mode in (BatchMode.ALL, BatchMode.PREPARE) and role_of(name) in (Role.KEYS, Role.INFO):
         reason = IN_A_BATCH
     return denial.with_details({**details, **({"reason": reason} if reason else {})})

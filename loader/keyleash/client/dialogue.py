@@ -18,7 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client._redis_py import pack as encode
 from keyleash.client.actions import Flow, Unguarded, Words
-from keyleash.client.answers import command_reply, info_reply, keys_reply
+from keyleash.client.answers import callable_commands, command_reply, info_reply, keys_reply
 from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
@@ -217,8 +217,8 @@ class Dialogue:
             # As INFO it says nothing of others; workers of libraries only log it.
             return 0
         if words[0] == "COMMAND":
-            yield from self.caller.guard()
-            return command_reply(self.session.table, words[2:])
+            guard = yield from self.caller.guard()
+            return command_reply(callable_commands(guard.grants, self.session.table), words[2:])
         return info_reply(words, (yield Unguarded(("HELLO",))))
 
     def receive(self, undecoded: bool) -> Flow:

@@ -141,7 +141,7 @@ class ShardCaller(Caller):
 
         If it is denied, the watch ends, as EXEC would have ended it.
         """
-        check = self.new_call(call.commands, BatchMode.CHECK)
+        check = self.new_call(call.commands, BatchMode.PREPARE)
         check.correlation = call.correlation = next_correlation(self.session.correlation)
         try:
             yield from self.reply_to(check)

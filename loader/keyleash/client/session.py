@@ -182,11 +182,13 @@ class Session:
         arguments: Sequence[Argument],
         is_read_only: bool,
         correlation: str,
+        *,
+        is_check: bool = False,
     ) -> tuple[Argument, ...]:
-        """Return the call of the guard for an approved script."""
+        """Return the call of the guard for an approved script, or the question if it may run."""
         guard = self._called
         header = guard.approved_digest, self._token, correlation
-        mode = READ_ONLY if is_read_only else ""
+        mode = (READ_ONLY if is_read_only else "") + (BatchMode.CHECK if is_check else "")
         return script_call(*header, script + mode, keys, arguments)
 
     def delegate_request(self, child: Delegation, correlation: str) -> tuple[Argument, ...]:

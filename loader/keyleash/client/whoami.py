@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from keyleash.text import json_object, moment
 
 if TYPE_CHECKING:
     from keyleash.limits import BaseCount, Limit
+    from keyleash.policy import Grant, Pattern
     from keyleash.store.restrictions import Restrictions
 
 
@@ -55,6 +56,9 @@ class WhoAmI:
         limits: In the order in which the guard checks them; caps of the token come last.
         restrictions: What the token may do of what the identity may do; None if all of that.
         renewable_until: The latest time until which the client may renew it; None if it may not.
+        grants: The grants of the identity, as the restrictions narrow them; None if the policy
+            hides them by `publish_grants: false`. The texts of their scripts are empty.
+        deny: The patterns of keys that are denied whatever the grants allow.
     """
 
     identity: str
@@ -65,10 +69,17 @@ class WhoAmI:
     limits: tuple[RemainingLimit, ...]
     restrictions: Restrictions | None = None
     renewable_until: datetime | None = None
+    grants: tuple[Grant, ...] | None = field(default=None, repr=False)
+    deny: tuple[Pattern, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as an object for JSON, with times in ISO 8601."""
-        return json_object(self)
+        """Return it as an object for JSON, with times in ISO 8601, and grants as in a policy."""
+        from keyleash.store.grants import PublishedGrants  # noqa: PLC0415
+
+        published = PublishedGrants(self.grants or (), self.deny).to_dict()
+        if self.grants is None:
+            published["grants"] = None
+        return {**json_object(self), **published}
 
 
 def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
@@ -79,6 +90,7 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
     """
     # Here, since limits need time zones, which slow down the import of the client.
     from keyleash.limits import SubjectKind, unpack_limits  # noqa: PLC0415
+    from keyleash.store.grants import unpack_grants  # noqa: PLC0415
     from keyleash.store.restrictions import restrictions_of  # noqa: PLC0415
     from keyleash.store.state import layout_of, unpack_state  # noqa: PLC0415
 
@@ -104,6 +116,8 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
         restrictions = restrictions_of(token)
         caps = restrictions.counts if restrictions else ()
         left += [remaining_limit(count.limit, count, now_us) for count in caps]
+        published = unpack_grants(guard.grants)
+        grants, deny = published.narrowed(restrictions) if published else (None, ())
         idle_us = token.used_us + use_noted_us(guard.idle_s) + guard.idle_s * 1_000_000
         return WhoAmI(
             identity=identity,
@@ -114,6 +128,8 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
             limits=tuple(left),
             restrictions=restrictions,
             renewable_until=moment(latest_ms) if latest_ms else None,
+            grants=grants,
+            deny=deny,
         )
 
 

@@ -8,7 +8,7 @@ from itertools import combinations, product
 
 from keyleash.commands import CommandSpec, CommandTable
 from keyleash.commands.spec import Needs, OptionKey
-from keyleash.policy import Grant, Identity, overlaps
+from keyleash.policy import Grant, overlaps
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class AllowedCommands:
     Names of commands, in alphabetical order.
 
     Attributes:
-        by_grant: For each grant of the identity: the commands that it allows alone.
+        by_grant: For each grant: the commands that it allows alone.
         together: The commands that no grant allows alone, but several on the keys of a call.
     """
 
@@ -25,8 +25,8 @@ class AllowedCommands:
     together: tuple[str, ...]
 
 
-def allowed_commands(identity: Identity, table: CommandTable) -> AllowedCommands:
-    """Return the commands of *table* of which some call is allowed to *identity*.
+def allowed_commands(grants: Sequence[Grant], table: CommandTable) -> AllowedCommands:
+    """Return the commands of *table* of which *grants* allow some call.
 
     Denied keys and limits are left out of account.
     """
@@ -34,7 +34,7 @@ def allowed_commands(identity: Identity, table: CommandTable) -> AllowedCommands
     giving = _Giving()
     by_rights: dict[object, tuple[str, ...]] = {}
     by_grant = []
-    for grant in identity.grants:
+    for grant in grants:
         # Most grants of a policy differ in their patterns alone.
         rights = grant.allow, grant.only, grant.except_, bool(grant.keys), bool(grant.indexes)
         if rights not in by_rights:
@@ -42,7 +42,7 @@ def allowed_commands(identity: Identity, table: CommandTable) -> AllowedCommands
         by_grant.append(by_rights[rights])
     alone = {name for names in by_rights.values() for name in names}
     left = (spec for spec in specs if spec.name not in alone)
-    together = (spec.name for spec in left if giving.allow(spec, identity.grants))
+    together = (spec.name for spec in left if giving.allow(spec, grants))
     return AllowedCommands(tuple(by_grant), tuple(together))
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
-from keyleash.client.answers import command_reply, info_reply
+from keyleash.client.answers import callable_commands, command_reply, info_reply
 from keyleash.client.command_words import Role, role_of, upper
 from keyleash.client.once import check_id, once
 from keyleash.errors import KeyleashError, LeashError
@@ -161,15 +161,15 @@ async def select(connection: Any, words: Words) -> bytes:
 
 
 async def command(connection: Any, words: Words) -> bytes:
-    """COMMAND COUNT, LIST, DOCS and INFO of the commands that a guard may run."""
-    table = connection.agent.session.table
-    names = [spec.name for spec in table if spec.refused is None]
+    """COMMAND COUNT, LIST, DOCS and INFO of the commands that the grants allow."""
+    session = connection.agent.session
+    names = callable_commands(session.guard.grants if session.guard else "", session.table)
     sub, asked = (upper(words[1]), words[2:]) if words[1:] else ("", ())
     if sub == "COUNT":
         return b":%d\r\n" % len(names)
     if sub == "LIST":
         return encoded(words, [name.lower() for name in names], connection.protocol)
-    reply: Any = command_reply(table, asked or names)
+    reply: Any = command_reply(names, asked or names)
     if sub == "DOCS":
         reply = {row[0]: {} for row in reply if row}
     elif sub not in ("", "INFO"):

@@ -84,6 +84,6 @@ def abilities_in(context: DecisionContext) -> Abilities:
     is_stopped = any(isinstance(step, StandingStep | TokenStep) for step in decision.trace)
     return Abilities(
         context,
-        allowed_commands(context.identity, context.table),
+        allowed_commands(context.identity.grants, context.table),
         decision if is_stopped and not decision.allowed else None,
     )

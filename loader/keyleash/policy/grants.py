@@ -12,7 +12,15 @@ from keyleash.commands.facts import UNCHECKED, is_unchecked
 from keyleash.commands.spec import CHANGING
 from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import Deny, Grant, Identity, Pattern, TtlRule, ValueRules
+from keyleash.policy.model import (
+    Deny,
+    Grant,
+    Identity,
+    Pattern,
+    TtlRule,
+    ValueRules,
+    filtered_index,
+)
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
@@ -204,7 +212,7 @@ def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, .
     for entry in node.entries if node else ():
         name, where = entry.get("name") or entry, entry.get("where")
         values = where.fields if where else {}
-        pairs = tuple((field, value.source) for field, value in values.items())
+        pairs = {field: value.source for field, value in values.items()}
         for field, value in values.items():
             if not _WHERE.fullmatch(f"{field}={value.source}"):
                 problems.add(
@@ -215,8 +223,7 @@ def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, .
                 )
         pattern = problems.attempt(partial(parse_pattern, name.source, name.span, "index"))
         if pattern is not None:
-            text = f" where {', '.join(map('='.join, pairs))}" if pairs else ""
-            indexes.append(replace(pattern, source=pattern.source + text, where=pairs))
+            indexes.append(filtered_index(pattern, pairs))
     return tuple(indexes)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, load_table
@@ -61,6 +61,18 @@ class Pattern:
         names = (part.name for part in self.parts if isinstance(part, Capture))
         values = (name for _, value in self.where if (name := capture_in(value)))
         return (*dict.fromkeys((*names, *values)),) if self.where else tuple(names)
+
+
+def filter_text(where: Iterable[tuple[str, str]]) -> str:
+    """Return the text that the source of an index has after its name; empty without a filter."""
+    pairs = ", ".join(map("=".join, where))
+    return f" where {pairs}" if pairs else ""
+
+
+def filtered_index(pattern: Pattern, where: Mapping[str, str]) -> Pattern:
+    """Return a pattern of indexes with a filter of their documents."""
+    pairs = tuple(where.items())
+    return replace(pattern, source=pattern.source + filter_text(pairs), where=pairs)
 
 
 def capture_in(value: str) -> str:
@@ -311,6 +323,13 @@ class TokenRules:
         example="true",
         help="Whether agents may renew their tokens, up to `max_ttl` after the issue.",
         widens=True,
+    )
+    publish_grants: bool = setting(
+        True,
+        SettingKind.FLAG,
+        "publish_grants",
+        example="false",
+        help="Whether the holder of a token can read what the identity may do.",
     )
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 

@@ -88,6 +88,8 @@ class GuardRecord:
             records lack this field.
         renew: Whether tokens may renew themselves; records of others lack this field.
         takes_source: Whether its calls have their source, see `wire.with_source`; likewise.
+        grants: The grants of the identity, see `grants.pack_grants`; likewise if the policy hides
+            them.
     """
 
     digest: str
@@ -111,6 +113,7 @@ class GuardRecord:
     lease: str = ""
     renew: bool = False
     takes_source: bool = False
+    grants: str = ""
 
     def may_run(self, script: str) -> bool:
         """Return whether the script with this SHA-1 is approved."""
@@ -130,7 +133,10 @@ class GuardRecord:
 
 DIGEST_FIELDS = ("digest", "batch_digest", "approved_digest")
 """The fields of a guard record that name scripts on every server."""
-RARE_FIELDS = {b"lease": b"", b"renew": b"0", b"takes_source": b"0", b"modules": b""}
+RARE_FIELDS = dict.fromkeys((b"lease", b"grants", b"modules"), b"") | {
+    b"renew": b"0",
+    b"takes_source": b"0",
+}
 """The fields that most records lack, as if they had these values."""
 
 

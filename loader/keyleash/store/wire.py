@@ -79,7 +79,9 @@ class BatchMode(StrEnum):
     RENEW = "renew"
     """The item `RENEW` and a life in seconds, or "" for the life that the token was issued with."""
     CHECK = "check"
-    """On a cluster: all commands are checked as for `all`; nothing is charged or runs."""
+    """All commands are checked as for `all`; nothing is charged, recorded or runs."""
+    PREPARE = "prepare"
+    """On a cluster: the same, but a denial is recorded."""
 
 
 def guard_call(

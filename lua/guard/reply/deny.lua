@@ -1,5 +1,5 @@
 -- deny: write the line of a denial and append it to the stream of denials.
--- in:  code, detail, value, amount, at_us, now_us, command, key, reason
+-- in:  code, detail, value, amount, at_us, now_us, command, key, reason, is_check
 -- out: line, reason
 --
 -- Rarely needed code is in functions, as in dispatch_rule, made only where they are called.
@@ -31,7 +31,7 @@ end
 if item then line = line .. ' item=' .. item end
 --% endif
 -- A client with a stale guard will use the new one; without a state there is no identity.
-if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
+if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE'{% if batch or sandbox %} and not is_check{% endif %} then
   if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 --% include "record/append_denial.lua"
 --% if breaker

@@ -204,6 +204,14 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
         with NodePool(self, self.node_of(HOME_SLOT)) as connection:
             yield connection
 
+    def _ask_permission(self, words: Words) -> None:
+        def attempt(node: Any, is_asking: bool) -> None:
+            with NodePool(self, node, is_asking) as connection:
+                connection.can_i(words)
+
+        slot = self.slot_of(words)
+        self.routed(HOME_SLOT if slot is None else slot, attempt)
+
     # Pipelines.
 
     def slots_of(self, words: Words) -> list[int | None]:

@@ -36,6 +36,7 @@ from keyleash.client.calls import Call
 from keyleash.client.command_words import split_words
 from keyleash.client.dialogue import Packed, unpacked
 from keyleash.client.guarding import Guarding, Lock
+from keyleash.client.permission import ask_permission
 from keyleash.client.retries import FinalError, RetryWrapper, closed, is_lost, mark_sent, unmark
 from keyleash.client.subscriptions import check
 from keyleash.client.tokens import call_source
@@ -333,6 +334,10 @@ class Guarded(Guarding):
             The reply, undecoded.
         """
         return self._drive_alone(self._dialogue.caller.about_token(call))
+
+    def can_i(self, words: Words) -> None:
+        """Ask the guard whether it would allow a command; errors are those of `ask_permission`."""
+        self._drive_alone(ask_permission(self._dialogue.caller, self._encoded(words)))
 
     def exchange(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> None:
         """Make calls in one packet; otherwise like `Caller.exchange`."""

@@ -7,14 +7,16 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, Self
 
+from keyleash.client.actions import Words
 from keyleash.client.calls import Call
 from keyleash.client.delegation import DelegatedToken, Delegation
+from keyleash.client.permission import Permission
 from keyleash.client.renewal import RENEW, Renewal, life_word
 from keyleash.client.session import Session
 from keyleash.client.tokens import token_from_env, url_from_env
 from keyleash.client.unsupported import monitoring
 from keyleash.client.whoami import WhoAmI
-from keyleash.errors import NotReplicatedError
+from keyleash.errors import LeashError, NotReplicatedError
 from keyleash.store.wire import BatchMode
 
 
@@ -57,6 +59,26 @@ class TokenHolder:
         """
         description: WhoAmI = self._about_token(Call([], BatchMode.WHOAMI), Session.whoami)
         return description
+
+    def can_i(self, *command: Any) -> Permission:
+        """Ask the guard whether it would allow a command now, with these arguments.
+
+        The guard checks all it checks of a call, also limits. Nothing is charged, recorded or
+        written, and the command does not run. `if await client.can_i("SET", key, value): …`
+
+        Raises:
+            RedisError: The server cannot be asked. Denials are not raised but returned, also those
+                of a token that has ended.
+        """
+        try:
+            self._ask_permission(command)
+        except LeashError as denial:
+            return Permission(denial)
+        return Permission()
+
+    def _ask_permission(self, words: Words) -> None:
+        with self._connected() as connection:
+            connection.can_i(words)
 
     def _about_token(self, call: Call, read: Callable[[Session, Any], Any]) -> Any:
         """Make a call about the token; return what *read* makes of its reply."""

@@ -19,6 +19,7 @@ from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
 from keyleash.policy.scripts import with_texts
+from keyleash.store.grants import pack_grants
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.records import ActivePolicy, GuardRecord, read_active
 from keyleash.store.snapshots import GuardSnapshot, find_identities, read_snapshots
@@ -62,6 +63,7 @@ def record_of(guard: CompiledGuard, generation: int, commands: str) -> GuardReco
         lease=guard.lease_digest,
         renew=token.renew,
         takes_source=identity.audit.source,
+        grants=pack_grants(identity),
     )
 
 

@@ -1,0 +1,90 @@
+"""The question of whether the guard would allow a command: the answer, and the call that asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from keyleash.client.actions import Flow, Words
+from keyleash.client.caller import Caller
+from keyleash.client.calls import Call
+from keyleash.client.command_words import (
+    Role,
+    role_of,
+    script_call_of,
+    split_words,
+    unapproved_script,
+    upper,
+)
+from keyleash.commands.facts import OF_THE_CONNECTION
+from keyleash.commands.locks import LOCK_SCRIPTS, RELEASE
+from keyleash.errors import LeashError
+from keyleash.results import Result
+from keyleash.store.records import GuardRecord
+from keyleash.store.wire import BatchMode
+from keyleash.text import json_object
+
+_ANSWERED = (Role.TRANSACTION, Role.INFO)
+_ENDS = frozenset({"UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"})
+"""The commands that the client answers, as long as the token is valid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission(Result):
+    """Whether the guard would allow a command; true if it would.
+
+    Attributes:
+        denial: The denial that the command would get; None if it is allowed.
+    """
+
+    denial: LeashError | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Return whether the command is allowed."""
+        return self.denial is None
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as an object for JSON."""
+        denial = self.denial and json_object(self.denial, "code", "details", "help")
+        return {"allowed": self.allowed, "denial": denial}
+
+
+def ask_permission(caller: Caller, words: Words) -> Flow:
+    """Ask the guard whether it would allow a command.
+
+    Raises:
+        LeashError: It would not, or the token has ended.
+    """
+    guard: GuardRecord = yield from caller.guard()
+    yield from caller.reply_to(_question(guard, split_words(words)))
+
+
+def _question(guard: GuardRecord, words: Words) -> Call:
+    """Return the call that asks about a command, as the client would make it."""
+    name, *arguments = words
+    role = role_of(name)
+    call = Call([words], BatchMode.CHECK)
+    if upper(name) == "WATCH":
+        call.commands = [("TOUCH", *arguments)]
+    elif (
+        role in _ANSWERED
+        or upper(name) in _ENDS
+        or (role is Role.CLIENT and arguments and upper(arguments[0]) in OF_THE_CONNECTION)
+    ):
+        call.commands = []
+    elif role is Role.KEYS and len(words) == 2:
+        call.commands = [("SCAN", "0", "MATCH", arguments[0])]
+    elif role is Role.SCRIPT:
+        script = script_call_of(upper(name), arguments)
+        if script and guard.may_run(script.digest):
+            call.script = script
+        elif script and script.digest in LOCK_SCRIPTS and script.keys:
+            change: Words = ("PEXPIRE", script.keys[0], "1")
+            call.commands = [("DEL", script.keys[0]) if script.digest == RELEASE else change]
+        elif digest := unapproved_script(upper(name), arguments):
+            call.commands = [(f"{upper(name)}:{digest}",)]
+    return call
