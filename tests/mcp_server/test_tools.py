@@ -75,7 +75,8 @@ def test_the_order_of_grants_changes_no_list() -> None:
     """Names and order of tools depend on what is granted alone."""
     grants = [grant("read", keys="a:*", only=["ZCARD", "GET"]), grant("write", keys="b:*")]
     lists = [access(policy(one={"grants": order})).tools() for order in (grants, grants[::-1])]
-    assert [[tool.name for tool in tools] for tools in lists][0] == [t.name for t in lists[1]]
+    first, second = ([tool.name for tool in tools] for tools in lists)
+    assert first == second
 
 
 def test_long_patterns_are_cut_in_descriptions() -> None:

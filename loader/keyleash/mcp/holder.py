@@ -42,6 +42,7 @@ class Holder:
     Attributes:
         calls: The number of calls that run.
         listed: The tools that were listed last; None before.
+        listed_at: The generation of the policy of which they are.
 
     Raises:
         TokenUnknownError: the token is malformed.
@@ -53,7 +54,7 @@ class Holder:
         self.client = keyleash.asyncio.Redis.from_url(
             url, token=token, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
         )
-        self.calls = 0
+        self.calls = self.listed_at = 0
         self.listed: list[Tool] | None = None
         self._session = self.client._session
         self._by_class = by_class
@@ -131,7 +132,8 @@ class Holder:
         if name == "whoami":
             return (await client.whoami()).to_dict()
         if name == "delegate":
-            return (await client.delegate(**given)).to_dict()
+            made = await client.delegate(**given)
+            return {"token": made.token, **made.to_dict()}
         if name == "batch" or name in BY_WORDS:
             several = given["commands"] if name == "batch" else [given["command"]]
             commands = [self._by_words(words, name) for words in several]

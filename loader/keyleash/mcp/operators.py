@@ -36,7 +36,7 @@ INSTRUCTIONS = (
 class OperatorTools:
     """The provider of these tools, with the rights of an operator's URL."""
 
-    generation = calls = 0
+    generation = listed_at = calls = 0
 
     def __init__(self, operator: AsyncOperator) -> None:
         self.listed: list[Tool] | None = None
