@@ -60,7 +60,7 @@ def test_tools_read_write_and_explain_denials(
             assert denial.structured_content["code"] == "KEY_NOT_GRANTED"
             patterns = ["agents:jobs:{job_id}:state", "agents:jobs:{job_id}:result"]
             assert denial.structured_content["allowed_instead"] == patterns
-            text = denial.content[0].text  # type: ignore[union-attr]
+            text = denial.content[0].text
             assert "use another key" in text
             assert "add a" not in text
             # Not listed, and the guard says why.
@@ -281,7 +281,8 @@ def test_calls_have_the_trace_or_the_session_as_correlation(leash: Leash) -> Non
             given = {"key": STATE, "value": "x"}
             meta: Any = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
             await client.call_tool("set", given, meta=meta)
-            await client.call_tool("set", given, meta={"traceparent": "00-x"})  # type: ignore[typeddict-unknown-key]
+            meta = {"traceparent": "00-x"}
+            await client.call_tool("set", given, meta=meta)
             await client.call_tool("set", given)
 
     run(body)

@@ -114,14 +114,16 @@ def _serve_http(
         timeout_graceful_shutdown=5,
         ws="none",
     )
+    # uvicorn repeats the signal that ended it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit())
     where = shown_address(address[0], sock.getsockname()[1])
     click.echo(f"{'https' if tls_cert else 'http'}://{where}/mcp")
     sys.stdout.flush()
-    # uvicorn repeats the signal that ended it.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run([sock])
-    print_note("stopped")
+    try:
+        uvicorn.Server(config).run([sock])
+    finally:
+        print_note("stopped")
 
 
 class _WithoutTokens(logging.Formatter):
