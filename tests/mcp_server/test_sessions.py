@@ -218,7 +218,7 @@ def test_injected_arguments_reach_no_other_key(leash: Leash) -> None:
 def test_the_list_changes_with_the_policy(
     connect: Callable[..., Any], leash: Leash, mode: str
 ) -> None:
-    """The first call after a load tells the client; a revoked token has no tools, and its calls
+    """The first call after a load reaches the client; a revoked token has no tools, and its calls
     end in its code.
     """
     issued = leash.issue("agent-runner")
@@ -425,7 +425,7 @@ def test_operators_have_tools_that_only_read(leash: Leash) -> None:
             assert (await call("undo_plan", key=STATE, since="1h"))["keys"][0]["action"] == "remove"
             assert (await call("status", limit=2))["identities"]
             assert "findings" in await call("doctor")
-            assert (await call("explain", identity="nobody", command=words))["code"]
+            assert (await call("explain", identity="agent-x", command=words))["code"]
             with pytest.raises(MCPError):
                 await client.call_tool("doctor", {"nodes": ["redis://elsewhere"]})
 

@@ -23,7 +23,7 @@ TOKENS = bpe_openai.get_encoding("o200k_base")
 
 
 def access(document: str, identity: str = "one", **options: Any) -> Access:
-    """What the tokens of an identity may do."""
+    """Return the access of the tokens of an identity."""
     found = parse_policy(document, file="p.yaml", commands=known_table())
     item = next(item for item in found.identities if item.name == identity)
     deny = [key for rule in item.deny for key in rule.keys]
@@ -31,14 +31,14 @@ def access(document: str, identity: str = "one", **options: Any) -> Access:
 
 
 def dumped(access: Access) -> list[dict[str, Any]]:
-    """The tools as they are sent."""
+    """Return the tools as they are sent."""
     return [
         tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in access.tools()
     ]
 
 
 def cost(tools: list[dict[str, Any]]) -> int:
-    """The tokens of what a model gets of tools: name, description and parameters."""
+    """Return the tokens of what a model gets of tools: name, description and parameters."""
     parts = [
         {
             "name": tool["name"],

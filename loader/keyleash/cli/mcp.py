@@ -13,9 +13,9 @@ from typing import Any
 import click
 
 from keyleash.cli.listening import Address, is_loopback, listener, require_tls, shown_address
-from keyleash.cli.options import FILE, example, require_token, token_option
+from keyleash.cli.options import FILE, example, json_option, require_token, token_option
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_note
+from keyleash.cli.terminal import STANDARD_INPUT, print_json, print_note
 from keyleash.client.tokens import TokenFile, token_from_env
 from keyleash.errors import UsageError
 from keyleash.extras import import_with_extra
@@ -46,6 +46,7 @@ MAX_CONNECTIONS = 1024
     multiple=True,
     help="A host by which clients call HTTP, besides that of --http; repeatable.",
 )
+@json_option
 @pass_settings
 def mcp(
     settings: Settings,
@@ -68,7 +69,11 @@ def mcp(
         raise UsageError("`--tls-cert` and `--tls-key` belong together, and to `--http`")
     if http is not None and (operator or token_file):
         raise UsageError("over HTTP each request has its token: no `--token`, and no `--operator`")
+    if token_file == STANDARD_INPUT:
+        raise UsageError("`--token` cannot be standard input, on which the client writes")
     _log_without_tokens()
+    # Otherwise the thread that reads standard input would hold up the end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     timeout_s = settings.timeout_s or TIMEOUT_S
     first = "" if operator or http else require_token(token_file)
     serve = import_with_extra("keyleash.mcp.serve")
@@ -76,7 +81,7 @@ def mcp(
     make = partial(serve.Holder, url, by_class=tools == "class", timeout_s=timeout_s)
     if http is not None:
         require_tls(http[0], tls_cert, insecure)
-        _serve_http(serve.McpServer(make), http, hosts, tls_cert, tls_key)
+        _serve_http(settings, serve.McpServer(make), http, hosts, tls_cert, tls_key)
     elif operator:
         from keyleash.api.operator import AsyncOperator  # noqa: PLC0415
         from keyleash.mcp.operators import INSTRUCTIONS, OperatorTools  # noqa: PLC0415
@@ -86,12 +91,13 @@ def mcp(
         asyncio.run(server.serve_stdio())
     else:
         # A file is read again when its token has ended.
-        source = TokenFile(token_file) if token_file not in (None, "-") else token_from_env()
+        source = TokenFile(token_file) if token_file else token_from_env()
         token = source if isinstance(source, TokenFile) else first
         asyncio.run(serve.McpServer(lambda _: make(token)).serve_stdio())
 
 
 def _serve_http(
+    settings: Settings,
     server: Any,
     address: tuple[str, int],
     hosts: Sequence[str],
@@ -118,7 +124,11 @@ def _serve_http(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit())
     where = shown_address(address[0], sock.getsockname()[1])
-    click.echo(f"{'https' if tls_cert else 'http'}://{where}/mcp")
+    url = f"{'https' if tls_cert else 'http'}://{where}/mcp"
+    if settings.json:
+        print_json({"url": url, "server": settings.shown_url})
+    else:
+        click.echo(url)
     sys.stdout.flush()
     try:
         uvicorn.Server(config).run([sock])

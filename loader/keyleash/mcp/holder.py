@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from mcp_types import CallToolResult, Tool
+from redis.asyncio import BlockingConnectionPool
 from redis.exceptions import RedisError
 
 import keyleash.asyncio
@@ -26,6 +28,8 @@ from keyleash.mcp.tools import BY_WORDS, OF_SCRIPT, SCHEMAS, Access
 from keyleash.text import without_tokens
 
 MAX_ARGUMENTS = 4 * 1024 * 1024
+MAX_CONNECTIONS = 16
+"""Further calls of a token wait."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -51,16 +55,19 @@ class Holder:
     def __init__(
         self, url: str, token: AsyncTokenSource, *, by_class: bool, timeout_s: float
     ) -> None:
-        self.client = keyleash.asyncio.Redis.from_url(
-            url, token=token, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
-        )
+        options: dict[str, Any] = {
+            "pool_class": BlockingConnectionPool,
+            "max_connections": MAX_CONNECTIONS,
+            **dict.fromkeys(("timeout", "socket_timeout", "socket_connect_timeout"), timeout_s),
+        }
+        pool = keyleash.asyncio.pool(url, token, **options)
+        self.client = keyleash.asyncio.Redis.from_pool(pool)
         self.calls = self.listed_at = 0
         self.listed: list[Tool] | None = None
         self._session = self.client._session
         self._by_class = by_class
         self._correlation = new_correlation()
         self._access: Access | None = None
-        self._named: tuple[CommandTable | None, Mapping[str, CommandSpec]] = None, {}
 
     @property
     def generation(self) -> int:
@@ -148,20 +155,13 @@ class Holder:
             check(given, OF_SCRIPT)
             keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
             return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)
-        spec = self._commands().get(name)
+        spec = _by_tool(self._session.table).get(name)
         if spec is None:
             raise invalid(f"there is no tool `{name[:64]}`")
         form = form_of(spec)
         check(given, form.schema)
         names.append(spec.name)
         return await client.execute_command(*form.call(given))
-
-    def _commands(self) -> Mapping[str, CommandSpec]:
-        """Return the commands by the names of their tools, listed or not."""
-        table = self._session.table
-        if self._named[0] is not table:
-            self._named = table, {tool_name(spec.name): spec for spec in filter(is_usable, table)}
-        return self._named[1]
 
     def _by_words(self, given: Sequence[Any], tool: str) -> list[bytes | str]:
         """Return the words of a command, if it is one for a tool."""
@@ -180,6 +180,12 @@ class Holder:
         # redis-py names a sub-command with its container.
         full_name = name.upper() if spec is None else spec.name
         return [full_name, *words[full_name.count(" ") + 1 :]]
+
+
+@lru_cache(maxsize=4)
+def _by_tool(table: CommandTable) -> Mapping[str, CommandSpec]:
+    """Return the commands by the names of their tools, listed or not."""
+    return {tool_name(spec.name): spec for spec in filter(is_usable, table)}
 
 
 def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:

@@ -48,26 +48,27 @@ class OperatorTools:
 
     async def tools(self) -> list[Tool]:
         """Return the tools."""
-        texts = {name: (self._method(name).__doc__ or "").partition("\n")[0] for name in _TOOLS}
-        return [make_tool(name, text, self._schema(name), True) for name, text in texts.items()]
+        return [
+            make_tool(name, (method.__doc__ or "").partition("\n")[0], _schema(parameters), True)
+            for name in _TOOLS
+            for method, parameters in [self._operation(name)]
+        ]
 
     async def call(self, name: str, given: Mapping[str, Any], *_: Any) -> CallToolResult:
         """Return the result of an operation; errors as of `Holder.call`."""
         if name not in _TOOLS:
             raise invalid(f"there is no tool `{name[:64]}`")
-        check(given, self._schema(name))
+        check(given, _schema(self._operation(name)[1]))
         return await outcome(self._run(name, given))
 
     async def _run(self, name: str, given: Mapping[str, Any]) -> Any:
+        method, parameters = self._operation(name)
         by_place: list[Any] = []
-        named: dict[str, Any] = {}
-        for item in filter(lambda item: item.name in given, self._parameters(name)):
-            value = given[item.name]
-            if item.is_by_place:
-                by_place += value if item.is_many else [value]
-            else:
-                named[item.name] = value
-        found = self._method(name)(*by_place, **named)
+        for item in parameters:
+            if item.is_by_place and item.name in given:
+                by_place += given[item.name] if item.is_many else [given[item.name]]
+        names = [item.name for item in parameters if not item.is_by_place and item.name in given]
+        found = method(*by_place, **{item: given[item] for item in names})
         if hasattr(found, "__aiter__"):
             items: list[Any] = []
             async for entry in found:
@@ -78,20 +79,17 @@ class OperatorTools:
         answer = await found
         return [*answer.rows()] if hasattr(answer, "rows") else answer.to_dict()
 
-    def _method(self, name: str) -> Any:
-        noun, _, method = _TOOLS[name][0].rpartition(".")
-        return getattr(getattr(self._operator, noun) if noun else self._operator, method)
-
-    def _parameters(self, name: str) -> list[Parameter]:
+    def _operation(self, name: str) -> tuple[Any, list[Parameter]]:
+        """Return the method of a tool, and the parameters that a client may give."""
         noun, _, method = _TOOLS[name][0].rpartition(".")
         owner = getattr(self._operator, noun) if noun else self._operator
-        operation: Any = getattr(type(owner), method)
-        return [operation.parameters[item] for item in _TOOLS[name][1].split()]
+        declared = getattr(type(owner), method).parameters
+        return getattr(owner, method), [declared[item] for item in _TOOLS[name][1].split()]
 
-    def _schema(self, name: str) -> dict[str, Any]:
-        items = self._parameters(name)
-        required = [item.name for item in items if item.is_required or item.name == "command"]
-        return object_of({item.name: _type(item) for item in items}, required)
+
+def _schema(items: list[Parameter]) -> dict[str, Any]:
+    required = [item.name for item in items if item.is_required or item.name == "command"]
+    return object_of({item.name: _type(item) for item in items}, required)
 
 
 def _type(parameter: Parameter) -> dict[str, Any]:

@@ -50,7 +50,7 @@ OF_SCRIPT = object_of({"keys": _STRINGS, "arguments": {"type": "array", "items":
 
 @dataclass(frozen=True)
 class Access:
-    """What a token may do, as its guard publishes it.
+    """The access of a token, as its guard publishes it.
 
     Attributes:
         grants: Narrowed by the restrictions of the token; None if the policy does not publish them.
