@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from mcp.shared.exceptions import MCPError
 
+import keyleash
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_names
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from mcp_server.conftest import EXAMPLE
+from support.clusters import RealCluster
 from support.command_line import Cli, Spawned
-from support.leash import Leash, grant
+from support.leash import Leash, grant, policy
 from support.mcp_clients import REVISIONS, over_stdio, run, with_path
 
 STATE, RESULT = "agents:jobs:5:state", "agents:jobs:5:result"
@@ -393,6 +395,26 @@ def test_a_cancelled_call_leaves_the_session(leash: Leash) -> None:
             assert found.structured_content == {"result": "none"}
 
     run(body)
+
+
+def test_a_cluster_is_served_as_one_server(embedded_cluster: RealCluster) -> None:
+    """Calls go to the nodes of their keys; the list and limits are those of the home."""
+    operator = keyleash.Operator.from_url(embedded_cluster.url)
+    document = policy(one={"grants": [grant("read", "write", keys="k:*")]})
+    operator.load(keyleash.Policy(document), allow_widening=True)
+    token = operator.tokens.issue("one").token
+
+    async def body() -> None:
+        async with over_stdio(embedded_cluster.url, token) as client:
+            for number in range(9):
+                given = {"key": f"k:{number}", "value": "x"}
+                assert (await client.call_tool("set", given)).structured_content["result"]
+            denial = await client.call_tool("get", {"key": "other"})
+            assert denial.structured_content["allowed_instead"] == ["k:*"]
+            assert "set" in {tool.name for tool in (await client.list_tools()).tools}
+
+    run(body)
+    operator.close()
 
 
 def test_operators_have_tools_that_only_read(leash: Leash) -> None:

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from mcp_types import CallToolResult, Tool
 from redis.asyncio import BlockingConnectionPool
-from redis.exceptions import RedisError
 
 import keyleash.asyncio
 from keyleash.client.blocking import timeout_of
 from keyleash.client.command_words import Role, role_of
 from keyleash.client.correlation import new_correlation
 from keyleash.client.once import maybe_once
+from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.unsupported import refused
+from keyleash.client.whoami import WhoAmI
 from keyleash.commands import CommandSpec, CommandTable
-from keyleash.errors import LeashError
+from keyleash.errors import ClusterError, LeashError
 from keyleash.mcp.forms import class_of, form_of, is_usable, tool_name, word_of
 from keyleash.mcp.results import denied, invalid, outcome, text_of
 from keyleash.mcp.tools import BY_WORDS, OF_SCRIPT, SCHEMAS, Access
@@ -55,16 +56,17 @@ class Holder:
     def __init__(
         self, url: str, token: AsyncTokenSource, *, by_class: bool, timeout_s: float
     ) -> None:
-        options: dict[str, Any] = {
-            "pool_class": BlockingConnectionPool,
-            "max_connections": MAX_CONNECTIONS,
-            **dict.fromkeys(("timeout", "socket_timeout", "socket_connect_timeout"), timeout_s),
-        }
+        times = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_s)
+        options: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, **times}
+        # How to make the client of a cluster; None when it is made.
+        self._cluster: partial[Any] | None = partial(
+            keyleash.asyncio.RedisCluster.from_url, url, token=token, **options
+        )
+        options |= {"pool_class": BlockingConnectionPool, "timeout": timeout_s}
         pool = keyleash.asyncio.pool(url, token, **options)
-        self.client = keyleash.asyncio.Redis.from_pool(pool)
+        self.client: Any = keyleash.asyncio.Redis.from_pool(pool)
         self.calls = self.listed_at = 0
         self.listed: list[Tool] | None = None
-        self._session = self.client._session
         self._by_class = by_class
         self._correlation = new_correlation()
         self._access: Access | None = None
@@ -72,7 +74,26 @@ class Holder:
     @property
     def generation(self) -> int:
         """The activation of the policy that the last call met; 0 before."""
-        return self._session.guard.generation if self._session.guard is not None else 0
+        guard = self._session.guard
+        return 0 if guard is None else guard.generation
+
+    @property
+    def _session(self) -> Session:
+        client = self.client
+        session: Session = client.session if self._cluster is None else client._session
+        return session
+
+    async def whoami(self) -> WhoAmI:
+        """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
+        try:
+            found: WhoAmI = await self.client.whoami()
+        except ClusterError:
+            if self._cluster is None:
+                raise
+            await self.client.aclose()
+            self.client, self._cluster = self._cluster(), None
+            found = await self.client.whoami()
+        return found
 
     async def close(self) -> None:
         """Close its connections."""
@@ -86,7 +107,7 @@ class Holder:
             return []
 
     async def _read_access(self) -> Access:
-        me = await self.client.whoami()
+        me = await self.whoami()
         guard, table = self._session.guard, self._session.table
         delegates = guard is not None and guard.delegates
         self._access = Access(me.grants, me.deny, table, delegates, self._by_class)
@@ -118,26 +139,21 @@ class Holder:
                 return await outcome(self._run(name, given, names))
         except LeashError as denial:
             command = denial.details.get("command")
-            return denied(denial, await self._instead([command] if command else names))
+            instead = self._access.patterns([command] if command else names) if self._access else ()
+            return denied(denial, instead)
         except (ValueError, TypeError) as error:
             raise invalid(str(error)) from None
         finally:
             self.calls -= 1
 
-    async def _instead(self, names: Sequence[str]) -> Sequence[str]:
-        """Return the patterns on which commands are allowed."""
-        try:
-            return (self._access or await self._read_access()).patterns(names)
-        except (LeashError, RedisError):
-            return ()
-
     async def _run(self, name: str, given: Mapping[str, Any], names: list[str]) -> Any:
         """Return the reply to a call; *names* receives its commands."""
-        client, access = self.client, self._access
+        access = self._access or await self._read_access()
+        client = self.client
         if name in SCHEMAS:
             check(given, SCHEMAS[name])
         if name == "whoami":
-            return (await client.whoami()).to_dict()
+            return (await self.whoami()).to_dict()
         if name == "delegate":
             made = await client.delegate(**given)
             return {"token": made.token, **made.to_dict()}
@@ -151,7 +167,7 @@ class Holder:
                 for words in commands:
                     pipe.execute_command(*words)
                 return await pipe.execute(raise_on_error=False)
-        if access is not None and name in access.scripts:
+        if name in access.scripts:
             check(given, OF_SCRIPT)
             keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
             return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)

@@ -146,7 +146,7 @@ class McpServer(Server[Any]):
         try:
             provider = self._provider_of(token)
             assert isinstance(provider, Holder)  # noqa: S101 - operators have no HTTP
-            await provider.client.whoami()
+            await provider.whoami()
         except _REJECTED:
             await self._forget(_digest(token))
             return None
