@@ -236,5 +236,5 @@ $(VENV)/.fuzz: $(VENV)/.dev
 $(VENV)/.audit: $(VENV)/.python
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install $(PIP) 'pip-audit>=2.9,<3'
-	echo '.[cli,server,testing]' > $(VENV)/audit/requirements.txt
+	echo '.[cli,mcp,server,testing]' > $(VENV)/audit/requirements.txt
 	@touch $@

@@ -70,6 +70,7 @@ class Holder:
         self._by_class = by_class
         self._correlation = new_correlation()
         self._access: Access | None = None
+        self._access_at = 0
 
     @property
     def generation(self) -> int:
@@ -85,13 +86,14 @@ class Holder:
 
     async def whoami(self) -> WhoAmI:
         """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
+        client = self.client
         try:
-            found: WhoAmI = await self.client.whoami()
+            found: WhoAmI = await client.whoami()
         except ClusterError:
-            if self._cluster is None:
-                raise
-            await self.client.aclose()
-            self.client, self._cluster = self._cluster(), None
+            # Of calls at the same time, the first makes the client of the cluster.
+            if self._cluster is not None and client is self.client:
+                self.client, self._cluster = self._cluster(), None
+                await client.aclose()
             found = await self.client.whoami()
         return found
 
@@ -111,6 +113,7 @@ class Holder:
         guard, table = self._session.guard, self._session.table
         delegates = guard is not None and guard.delegates
         self._access = Access(me.grants, me.deny, table, delegates, self._by_class)
+        self._access_at = self.generation
         return self._access
 
     async def call(
@@ -148,7 +151,9 @@ class Holder:
 
     async def _run(self, name: str, given: Mapping[str, Any], names: list[str]) -> Any:
         """Return the reply to a call; *names* receives its commands."""
-        access = self._access or await self._read_access()
+        access = self._access
+        if access is None or self._access_at != self.generation:
+            access = await self._read_access()
         client = self.client
         if name in SCHEMAS:
             check(given, SCHEMAS[name])
