@@ -216,6 +216,35 @@ def test_injected_arguments_reach_no_other_key(leash: Leash) -> None:
     assert written <= {b"other", STATE.encode(), RESULT.encode()}
 
 
+def test_commands_of_connections_and_those_that_wait_are_denied(leash: Leash) -> None:
+    """No tool runs them, by any name; XREAD without BLOCK is a read like others."""
+    refused = [
+        ["BLPOP", RESULT, "0"], ["XREAD", "BLOCK", "0", "STREAMS", RESULT, "$"], ["MULTI"],
+        ["EXEC"], ["SUBSCRIBE", "c"], ["EVAL", "return 1", "0"], ["CLIENT", "KILL", "ID", "1"], ["INFO"],
+        ["SCRIPT", "FLUSH"], ["FLUSHALL"], ["CONFIG", "GET", "*"], ["AUTH", "x"], ["SELECT", "1"],
+        ["HELLO", "3"], ["QUIT"], ["RESET"], ["MONITOR"], ["SHUTDOWN"], ["NOSUCH", RESULT],
+    ]  # fmt: skip
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("human-admin").token) as client:
+            for words in refused:
+                for tool, given in (
+                    ("write", {"command": words}),
+                    ("batch", {"commands": [words]}),
+                ):
+                    try:
+                        found = await client.call_tool(tool, given, read_timeout_seconds=5)
+                        problem = found.structured_content["code"]
+                    except MCPError as error:
+                        problem = str(error)
+                    assert problem == "COMMAND_REFUSED" or "is a command for the tool" in problem
+            words = ["XREAD", "COUNT", "1", "STREAMS", RESULT, "0"]
+            found = await client.call_tool("read", {"command": words})
+            assert found.structured_content["result"] in (None, [], {})
+
+    run(body)
+
+
 @pytest.mark.parametrize("mode", REVISIONS)
 def test_the_list_changes_with_the_policy(
     connect: Callable[..., Any], leash: Leash, mode: str

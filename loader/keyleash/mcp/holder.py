@@ -189,7 +189,8 @@ class Holder:
         name, words = given[0], [*map(word_of, given)]
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise invalid("the first word must be the name of a command")
-        if role_of(name) not in (None, Role.KEYS, Role.BLOCKING) or timeout_of(tuple(words)):
+        waits = timeout_of(tuple(words)) is not None
+        if waits or role_of(name) not in (None, Role.KEYS, Role.BLOCKING):
             raise refused(
                 name.upper(),
                 "tools run nothing that waits, and nothing about connections, channels and scripts",
