@@ -38,19 +38,9 @@ _TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 class Holder:
     """The client of a token, and its tools.
 
-    Args:
-        url: The server.
-        token: The token, or a callable that returns it.
-        by_class: Whether its tools are classes of operations.
-        timeout_s: The longest wait for a connection and for each reply.
-
     Attributes:
         calls: The number of calls that run.
-        listed: The tools that were listed last; None before.
-        listed_at: The generation of the policy of which they are.
-
-    Raises:
-        TokenUnknownError: the token is malformed.
+        listed, listed_at: The tools that were listed last, and the generation of their policy.
     """
 
     def __init__(
@@ -119,13 +109,9 @@ class Holder:
     async def call(
         self, name: str, given: Mapping[str, Any], meta: Mapping[str, Any], session: str | None
     ) -> CallToolResult:
-        """Make the call of a tool; return its result, or the denial.
+        """Make the call of a tool, listed or not; return its result, or the denial.
 
-        Args:
-            name: A tool, listed or not.
-            given: The arguments.
-            meta: `_meta` of the request.
-            session: The correlation id of the session, if it is not that of the holder.
+        *meta* is `_meta` of the request, and *session* the correlation id if there is no other.
 
         Raises:
             MCPError: there is no such tool, or the arguments do not fit.

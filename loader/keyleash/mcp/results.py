@@ -99,12 +99,7 @@ def _cut(value: Any) -> dict[str, Any]:
 
 
 def denied(denial: LeashError, instead: Sequence[str]) -> CallToolResult:
-    """Return the result of a denied call.
-
-    Args:
-        denial: What the guard replied.
-        instead: The patterns on which the command is allowed.
-    """
+    """Return the result of a denied call, with the patterns on which the command is allowed."""
     details = denial.details
     more: dict[str, Any] = {
         name: shown(value.encode("utf-8", "surrogateescape"))

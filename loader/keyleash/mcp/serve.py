@@ -68,12 +68,7 @@ Provider: TypeAlias = "Holder | OperatorTools"
 
 
 class McpServer(Server[Any]):
-    """A server of the tools of each caller, and of changes of their list.
-
-    Args:
-        make: Returns the provider of tools of a token, over stdio of "".
-        instructions: What models read about all tools.
-    """
+    """A server of the tools of each caller; *make* returns those of a token, over stdio of ""."""
 
     def __init__(self, make: Callable[[str], Provider], instructions: str = INSTRUCTIONS) -> None:
         self._make = make
@@ -114,11 +109,7 @@ class McpServer(Server[Any]):
             await self.run(messages, write, self.create_initialization_options())
 
     def http_app(self, names: Sequence[str]) -> Starlette:
-        """Return the application for HTTP.
-
-        Args:
-            names: The hosts by which clients may call it, against DNS rebinding.
-        """
+        """Return the application for HTTP; clients call it by one of *names*, against rebinding."""
         hosts = [host for name in names for host in (name, f"{name}:*")]
         origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
         app = self.streamable_http_app(

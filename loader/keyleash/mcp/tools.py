@@ -50,13 +50,9 @@ OF_SCRIPT = object_of({"keys": _STRINGS, "arguments": {"type": "array", "items":
 
 @dataclass(frozen=True)
 class Access:
-    """The access of a token, as its guard publishes it.
+    """The access of a token, as its guard publishes it; no grants if the policy hides them.
 
-    Attributes:
-        grants: Narrowed by the restrictions of the token; None if the policy does not publish them.
-        deny: The patterns of keys that it may never use.
-        delegates: Whether it may make child tokens.
-        by_class: Whether its tools are classes of operations.
+    With *by_class* its tools are classes of operations.
     """
 
     grants: Sequence[Grant] | None
