@@ -385,7 +385,7 @@ def test_a_killed_server_runs_no_call_twice(leash: Leash) -> None:
 
     call = message(2, "tools/call", name="incrby", arguments={"key": "k:1", "by": 1})
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    for wait_s in (0.0, 0.002, 0.005, 0.01, 0.05):
+    for wait_s in (0.0, 0.002, 0.01):
         leash.admin.delete("k:1")
         key = f"step-{wait_s}"
         with Spawned(words, env=env, **pipes) as process:
