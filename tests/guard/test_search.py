@@ -13,6 +13,7 @@ import keyleash
 from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.commands.facts import INDEXES, OF_SEVERAL_NODES
 from keyleash.errors import NothingToUndoError
+from keyleash.errors.sentences import reason_of
 from keyleash.evaluate.decision_text import denial_text, step_lines
 from keyleash.operator.decisions import can_i, explain
 from keyleash.operator.load.activate import load_policy
@@ -521,16 +522,39 @@ def test_child_token_is_bound_to_the_value_of_a_filter(shared: Leash) -> None:
 
 def test_filter_without_a_fitting_value_denies(shared: Leash) -> None:
     """A tag is equal in any case; a token without the binding has no value."""
-    refused = {"code": "INDEX_NOT_GRANTED", "index": "tags"}
-    assert denied(bound(shared), "FT.SEARCH", "tags", "*") == refused
-    assert denied(bound(shared, agent="Ann"), "FT.SEARCH", "tags", "*") == refused
-    assert denied(bound(shared, agent="a|b"), "FT.SEARCH", "tags", "*") == refused
-    assert denied(bound(shared, own="1e0"), "FT.SEARCH", "numbers", "*")["index"] == "numbers"
-    other = {**refused, "by": "token"}
-    assert denied(bound(shared, own="1"), "FT.SEARCH", "tags", "*") == other
+    for bind, index, why in (
+        ({}, "tags", "the token has no value"),
+        ({"agent": "Ann"}, "tags", "cannot tell upper-case letters apart"),
+        ({"agent": "a|b"}, "tags", "cannot be one"),
+        ({"own": "1e0"}, "numbers", "no field that fits"),
+        ({"own": "1"}, "tags", "covers the search index"),
+    ):
+        with pytest.raises(keyleash.IndexNotGrantedError) as caught:
+            bound(shared, **bind)("FT.SEARCH", index, "*")
+        assert why in reason_of(caught.value).sentence
+        (denial, *_) = shared.denials("one")[::-1]
+        assert denial["reason"] == caught.value.details.get("reason", "")
     shared.admin.execute_command("FT.DROPINDEX", "tags")
+    for name in ("FT.SEARCH", "FT.AGGREGATE"):
+        assert "no value" in denial_text(explain(shared.store, "one", name, "tags", "*").decision)
     create(shared, "tags", "all:")
-    assert denied(bound(shared, agent="ann"), "FT.SEARCH", "tags", "*") == refused
+    with pytest.raises(keyleash.IndexNotGrantedError, match="reason='field'"):
+        bound(shared, agent="ann")("FT.SEARCH", "tags", "*")
+
+
+def test_filter_of_a_missing_index_is_checked_as_far_as_it_goes(shared: Leash) -> None:
+    """A policy test decides so without an index; the error of the command comes last."""
+    shared.admin.execute_command("FT.DROPINDEX", "tags")
+    ann = bound(shared, agent="ann")
+
+    for words in (("FT.SEARCH", "tags", "hello"), ("FT.AGGREGATE", "tags", "*", "LIMIT", 0, 9)):
+        with pytest.raises(ResponseError, match="(?i)no such index"):
+            ann(*words)
+    with pytest.raises(keyleash.WorkTooLargeError) as caught:
+        ann("FT.AGGREGATE", "tags", "*")
+    assert str(caught.value.help).startswith("use a LIMIT")
+    with pytest.raises(keyleash.CommandRefusedError, match="brackets"):
+        ann("FT.SEARCH", "tags", "(hello")
 
 
 @pytest.mark.parametrize(
@@ -601,8 +625,10 @@ def test_explain_reports_the_index_and_its_prefixes(leash: Leash) -> None:
     """It asks the server, as the guard does in the call."""
     create(leash, "kb", "kb:pub:")
     assert can_i(leash.store, "ann", "FT.SEARCH", "kb", "*")
-    absent = explain(leash.store, "ann", "FT.SEARCH", "kb9", "*").decision
-    assert "the guard reads its prefixes in the call" in "".join(step_lines(absent, []))
+    explained = explain(leash.store, "ann", "FT.SEARCH", "kb9", "*")
+    assert str(explained).endswith("\nallowed, if the index lies within the granted keys")
+    absent = explained.decision
+    assert "index     kb9: does not exist on this server" in "\n".join(step_lines(absent, []))
     leash.admin.execute_command("FT.DROPINDEX", "kb")
     create(leash, "kb", "hr:")
     decision = explain(leash.store, "ann", "FT.SEARCH", "kb", "*").decision

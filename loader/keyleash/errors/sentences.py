@@ -203,6 +203,23 @@ INDEX_NOT_GRANTED: no grant of the token covers the search index `{index}`
   operator: add a pattern to `indexes` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
+  if reason=unbound
+  sentence: the token has no value for the filter of the search index `{index}`
+  agent: use a token that is bound to a value, or ask the operator for one
+  operator: `where` of the policy has a capture: issue a token with `--bind NAME=VALUE` for it
+  if reason=value
+  sentence: the token's value for the filter of the search index `{index}` cannot be one
+  agent: $ASK: values of a filter have letters, digits and `_.@-` alone
+  operator: issue a token that is bound to a value of letters, digits and `_.@-`
+  if reason=case
+  sentence: the filter of the search index `{index}` cannot tell upper-case letters apart
+  agent: use another index, or report it: the operator can repair this
+  operator: make the field CASESENSITIVE in the index, or bind tokens to lower-case values
+  if reason=field
+  sentence: the search index `{index}` has no field that fits the filter of the policy
+  agent: use another index, or report it: the operator can repair this
+  operator: `where` needs a TAG or NUMERIC field of that name in the index, for a NUMERIC one a
+      whole number as value, for a TAG no SEPARATOR out of letters, digits and `_.@-`
 
 KEYS_MISMATCH: the keys that were declared are not those of the command
   agent: $CLIENT
@@ -250,6 +267,11 @@ WORK_TOO_LARGE: `{command}` is more work than one call may be
       call that reads many strings, else `limits: {{work: …}}`
   if command=EVAL
   agent: do less in one call of the script: it is {work} units, and the limit is {limit}
+  if command=FT.AGGREGATE, work=1000000000000000
+  agent: use a LIMIT: with a filter of the policy, an aggregation needs one
+  operator: with `where`, an aggregation needs a LIMIT: it counts no documents of others
+  if command=TOPK.RESERVE|CMS.INIT|BF.|CF.|TDIGEST.CREATE
+  agent: use a smaller capacity, or fewer counters: it is {work} units, and the limit is {limit}
   if command=JSON.
   agent: use a path to one value, or smaller values: it is {work} units, and the limit is {limit}
 
@@ -348,8 +370,8 @@ RENEWAL_REFUSED: the token is not renewed: {reason}
 """
 """The entry of each code: its sentence, the help of each reader, and after each `if` what differs.
 
-The first `if` that fits decides: the details have all its names, and begin with the values that it
-gives. Six blanks continue a line.
+The first `if` that fits decides: the details have all its names, and begin with one of the values
+that it gives, which `|` parts. Six blanks continue a line.
 """
 
 
@@ -403,7 +425,8 @@ def reason_of(error: Any) -> Reason:
         reason
         for reason in REASONS[error.code]
         if all(
-            name in details and details[name].startswith(reason.when[name]) for name in reason.when
+            name in details and details[name].startswith(tuple(reason.when[name].split("|")))
+            for name in reason.when
         )
     )
     words = _words_of(error)

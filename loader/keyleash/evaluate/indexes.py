@@ -48,6 +48,7 @@ from keyleash.store.live_table import reply_mapping
 
 _VECTORS = (b"BLOCK_SIZE", b"M", b"EF_CONSTRUCTION", b"EF_RUNTIME")
 _STEPS = ("APPLY", "FILTER", "GROUPBY", "REDUCE")
+NOT_LOOKED_UP = "its prefixes were not checked"
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
 
 
@@ -106,8 +107,10 @@ class _Call:
             broken = _broken_option(options)
         yield self.refused_word(broken)
         if info is None and name != "FT.CREATE":
-            why = "no such index here; the guard reads its prefixes in the call"
-            self.trace.append(ArgumentStep(Aspect.PREFIX, self.argv[1], why=why))
+            why = "does not exist on this server" if self.state.sizes else "no server was asked"
+            self.trace.append(
+                ArgumentStep(Aspect.INDEX, self.argv[1], why=f"{why}; {NOT_LOOKED_UP}")
+            )
         filtered = self.filter(named)
         for prefix in prefixes:
             yield self.prefix(prefix, is_filtered=filtered is not None)
@@ -202,14 +205,11 @@ class _Call:
         query = b"" if is_long else query
         is_filtered = filtered is not None
         broken = _broken_bound(query, options, is_filtered=is_filtered, is_long=is_long)
-        if filtered and info is not None:
+        if filtered:
             documents, wraps = inf, list[bytes]()
             for field, value in filtered.items():
-                kind = _kind_of(field, info, value)
-                if kind is None:
-                    code = ReplyCode.INDEX_NOT_GRANTED
-                    self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], code=code))
-                    yield refused(code, index=self.argv[1])
+                kind = None if info is None else _kind_of(field, info)
+                yield self.value(kind, value)
                 name = field.encode()
                 if kind == "NUMERIC" and self.spec.name == "FT.SEARCH":
                     forced += [b"FILTER", name, value, value]
@@ -227,6 +227,22 @@ class _Call:
             forced += [b"DIALECT", b"2"]
         yield self.refused_word(broken)
         yield self.work(self.cost(query, forced, options, documents))
+
+    def value(self, kind: str | None, value: bytes) -> Decision:
+        """Check that a field can filter by a value; without an index the kind is None."""
+        why = None
+        if not re.fullmatch(rb"[\w.@-]+", value):
+            why = "value" if value else "unbound"
+        elif kind == "NUMERIC":
+            is_number = re.fullmatch(rb"0|-?[1-9][0-9]*", value) and len(value) < 16
+            why = None if is_number else "field"
+        elif kind not in ("TAG!", None):
+            why = "field" if kind != "TAG" else "case" if value != value.lower() else None
+        if why is None:
+            return ALLOWED
+        code = ReplyCode.INDEX_NOT_GRANTED
+        self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], code=code))
+        return refused(code, index=self.argv[1], reason=why)
 
     def cost(
         self, query: bytes, forced: Sequence[bytes], options: Sequence[Option], documents: float
@@ -387,22 +403,17 @@ def _broken_bound(
     return b"TERMS" if terms > MAX_EXPANDED_TERMS else None
 
 
-def _kind_of(field: str, info: Mapping[str, Any], value: bytes) -> str | None:
-    """Return the type of a field that can filter by *value*; None if it cannot."""
+def _kind_of(field: str, info: Mapping[str, Any]) -> str:
+    """Return the type of a field: `TAG!` if tags differ by case; "" if it cannot filter."""
     for attribute in info.get("attributes", ()):
         words = [str(word, "latin-1") for word in attribute]
         if words[3] != field:
             continue
-        if words[5] == "NUMERIC":
-            is_fit = re.fullmatch(rb"0|-?[1-9][0-9]*", value) and len(value) < 16
-            return "NUMERIC" if is_fit else None
         parted = words[words.index("SEPARATOR", 6) + 1] if "SEPARATOR" in words[6:] else ""
         if re.search(r"[\w.@-]", parted, re.ASCII):
-            return None
-        is_exact = "CASESENSITIVE" in words[6:] or value == value.lower()
-        is_plain = re.fullmatch(rb"[\w.@-]+", value) is not None
-        return "TAG" if words[5] == "TAG" and is_exact and is_plain else None
-    return None
+            return ""
+        return "TAG!" if "CASESENSITIVE" in words[6:] else words[5]
+    return ""
 
 
 def _split(query: bytes) -> tuple[bytes, bytes]:
