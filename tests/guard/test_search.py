@@ -548,7 +548,7 @@ def test_filter_of_a_missing_index_is_checked_as_far_as_it_goes(shared: Leash) -
     ann = bound(shared, agent="ann")
 
     for words in (("FT.SEARCH", "tags", "hello"), ("FT.AGGREGATE", "tags", "*", "LIMIT", 0, 9)):
-        with pytest.raises(ResponseError, match="(?i)no such index"):
+        with pytest.raises(ResponseError, match=r"(?i)no such index"):
             ann(*words)
     with pytest.raises(keyleash.WorkTooLargeError) as caught:
         ann("FT.AGGREGATE", "tags", "*")
