@@ -10,6 +10,8 @@ import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
+from keyleash.audit.entry_text import reason_of_denial
+from keyleash.audit.read import read_denials
 from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.commands.facts import INDEXES, OF_SEVERAL_NODES
 from keyleash.errors import NothingToUndoError
@@ -576,6 +578,36 @@ def test_query_that_may_leave_its_filter_is_denied(
     """It stands in parentheses beside the filter."""
     with pytest.raises(keyleash.CommandRefusedError, match=reason):
         bound(shared, agent="ann")("FT.SEARCH", "tags", *words)
+
+
+def test_audit_log_has_the_reason_of_each_denial(shared: Leash) -> None:
+    """It names the option; one that the caller made up makes no entry of its own."""
+    shared.load(one={**SHARED, "grants": [*SHARED["grants"], grant("write", keys="all:{agent}")]})
+    ann = bound(shared, agent="ann")
+    for words in (
+        ("FT.SEARCH", "tags", "*", "withscores"),
+        ("FT.SEARCH", "tags", "x" * 4097),
+        ("FT.SEARCH", "tags", "*", "WITHCURSOR"),
+        ("FT.SEARCH", "tags", "*", "NOPE"),
+        ("FT.SEARCH", "tags", "*", "QUERY TERMS"),
+        ("JSON.SET", "all:ann", "$..a..a", "1"),
+    ):
+        with pytest.raises(keyleash.CommandRefusedError):
+            ann(*words)
+
+    entries = list(read_denials(shared.store, ["one"]))
+    found = [reason.sentence if (reason := reason_of_denial(item)) else "" for item in entries]
+    parts = (
+        "`FT.SEARCH WITHSCORES`",
+        "4096 bytes",
+        "reads of a cursor",
+        "do not know one",
+        "paths",
+    )
+    for part, text in zip(parts, found, strict=True):
+        assert part in text
+    assert [item.repeats for item in entries] == [1, 1, 1, 2, 1]
+    assert entries[-1].keys == (b"all:ann",)
 
 
 def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:

@@ -130,6 +130,7 @@ LISTS_INDEXES = "FT._LIST"
 OF_SEVERAL_NODES = "searches of several nodes cannot run in a guard"
 OF_ALL_DATABASES = "indexes have keys of all databases, so only database 0 has searches"
 REFUSED_OPTIONS: Mapping[str, str] = {
+    "OPTION": "guards do not know one of its options, or its number of words",
     "TEMPORARY": "documents are deleted when such an index expires",
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
     "DD": "with DD it is a call of its own, whose event has the number of documents",

@@ -22,7 +22,7 @@ from keyleash.commands.spec import CommandSpec, CommandTable
 from keyleash.errors import sentences
 
 NO_SLOT = "on a cluster a call with an id needs a key, in whose slot it is remembered"
-_NO_MODE = {
+NO_MODE = {
     "renew": "the policy does not let agents renew their tokens",
     "delegate": "the policy does not let tokens delegate",
 }
@@ -36,8 +36,8 @@ def with_reason(table: CommandTable, details: Mapping[str, str]) -> Mapping[str,
         details: Those that the guard returned.
     """
     mode = details.get("mode", "")
-    if mode in _NO_MODE:
-        return {**details, "command": mode.upper(), "reason": _NO_MODE[mode]}
+    if mode in NO_MODE:
+        return {**details, "command": mode.upper(), "reason": NO_MODE[mode]}
     if details.get("once") == "key":
         return {**details, "reason": NO_SLOT}
     command, _, script = details.get("command", "").partition(":")

@@ -202,7 +202,7 @@ class _Call:
         """Yield the verdicts on the query, its filter and its work."""
         query, forced = self.argv[2] if len(self.argv) > 2 else b"", list[bytes]()
         is_long = len(query) > MAX_QUERY_BYTES
-        query = b"" if is_long else query
+        query = b"*" if is_long else query
         is_filtered = filtered is not None
         broken = _broken_bound(query, options, is_filtered=is_filtered, is_long=is_long)
         if filtered:
@@ -220,7 +220,7 @@ class _Call:
             if wraps:
                 inner, near = _split(query)
                 is_all = inner.strip() == b"*"
-                if not (is_all or _is_enclosed(inner)) and broken in (None, b"QUERY", b"TERMS"):
+                if not (is_all or _is_enclosed(inner)) and broken in (None, b"TERMS"):
                     broken = b"BRACKETS"
                 wraps += [] if is_all else [b"(%s)" % inner]
                 query = b"(%s)%s" % (b" ".join(wraps), near)
