@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
 from keyleash.audit.entry_text import reason_of_denial
+from keyleash.audit.point_in_time import value_at
 from keyleash.audit.read import read_denials
-from keyleash.audit.undo.key_plans import plan_undo
+from keyleash.audit.undo.key_plans import conflict_reason, plan_undo
 from keyleash.commands.facts import INDEXES, OF_SEVERAL_NODES
 from keyleash.errors import NothingToUndoError
 from keyleash.errors.sentences import reason_of
@@ -258,13 +260,32 @@ def test_undo_ignores_indexes_and_reports_deleted_documents(leash: Leash) -> Non
     agent = leash.agent("ann").execute_command
     agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
     agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", "x", "TAG")
-    with pytest.raises(NothingToUndoError):
+    with pytest.raises(NothingToUndoError, match="changed only search indexes"):
         plan_undo(leash.store, identity="ann")
 
     create(leash, "kb", "kb:pub:")
     leash.agent("keeper").execute_command("FT.DROPINDEX", "kb", "DD")
-    with pytest.raises(NothingToUndoError, match="documents that go with their index"):
+    with pytest.raises(NothingToUndoError, match="1 document went with the index"):
         plan_undo(leash.store, identity="keeper")
+
+
+def test_key_that_an_index_took_with_it_is_explained(leash: Leash) -> None:
+    """Guards deleted it, though no event names it."""
+    body = {"grants": [grant("read", "write", "delete", keys="kb:*", indexes=["kb*"])]}
+    leash.load(keeper={**body, "audit": {"before_images": {"max_bytes": "1kb"}}})
+    keeper = leash.agent("keeper")
+    keeper.hset("kb:pub:1", "t", "x")
+    time_ms = leash.store.now_ms()
+    create(leash, "kb", "kb:pub:")
+    keeper.execute_command("FT.DROPINDEX", "kb", "DD")
+
+    plan = plan_undo(leash.store, identity="keeper")
+    ((conflict,),) = [key.conflicts for key in plan.keys]
+    reason = conflict_reason(plan.keys[0], conflict)
+    assert reason.startswith("was perhaps deleted with the index `kb` by FT.DROPINDEX DD, event ")
+    assert [(event.op, event.documents) for event in plan.drops] == [("FT.DROPINDEX", 1)]
+    with pytest.raises(keyleash.OperationError, match="perhaps deleted with the index `kb`"):
+        value_at(leash.store, "kb:pub:1", datetime.fromtimestamp(time_ms / 1000, UTC))
 
 
 def test_list_shows_granted_indexes(leash: Leash) -> None:

@@ -14,6 +14,7 @@ from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_owners
 from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back, steps_on
 from keyleash.audit.undo.key_values import NOTHING, Value, read_images, read_keys
+from keyleash.audit.undo.selection import dropped_index, read_drops
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.errors import OperationError
 from keyleash.operations import operation
@@ -109,6 +110,8 @@ def value_at(store: Store, key: str | bytes, time: Time) -> ValueThen:
     if is_same is False:
         after = last.event if last else "the first"
         until = f"event {source.event}" if source else "now"
+        for drop in read_drops(store, last.time_ms) if last and not source else ():
+            raise _unknown(f"it was perhaps deleted with {dropped_index(drop)}")
         raise _unknown(
             f"it was changed outside the guards, or expired in part,"
             f" between event {after} and {until}"
