@@ -203,7 +203,12 @@ def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, .
     indexes: list[Pattern] = []
     for entry in node.entries if node else ():
         name, where = entry.get("name") or entry, entry.get("where")
+        if isinstance(entry.value, dict) and entry.get("name") is None:
+            continue
         values = where.fields if where else {}
+        if where and not (values or where.partial):
+            help = 'add one, such as `where: {agent: "{agent}"}`'
+            problems.add("missing-field", "`where` has no field", where.label, help)
         pairs = tuple((field, value.source) for field, value in values.items())
         for field, value in values.items():
             if not _WHERE.fullmatch(f"{field}={value.source}"):
@@ -211,7 +216,8 @@ def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, .
                     "bad-filter",
                     f"{quote(f'{field}={value.source}')} cannot be a filter",
                     value.span,
-                    "write a name, and letters, digits and `_.@-`, or the capture of a binding",
+                    "use letters, digits and `_.@-` in the value, or the capture of a binding, such"
+                    " as `{agent}`",
                 )
         pattern = problems.attempt(partial(parse_pattern, name.source, name.span, "index"))
         if pattern is not None:
