@@ -363,7 +363,7 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.AGGREGATE", "kb", "*", *["APPLY", "1", "AS", "a"] * 9), "at most 8 steps"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "1" * 1025), "at most 8 steps"),
-        (("FT.SEARCH", "kb", "*", "LIMIT", 0), "does not know `LIMIT`"),
+        (("FT.SEARCH", "kb", "*", "LIMIT", 0), "`LIMIT` needs other words"),
         (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "HIGHLIGHT"), "may stop the server"),
         (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "SUMMARIZE"), "may stop the server"),
         (("FT.SEARCH", "kb", "*", "RETURN", 3, "$..a..a", "AS", "x"), "may select too much"),
@@ -599,6 +599,24 @@ def test_query_that_may_leave_its_filter_is_denied(
     """It stands in parentheses beside the filter."""
     with pytest.raises(keyleash.CommandRefusedError, match=reason):
         bound(shared, agent="ann")("FT.SEARCH", "tags", *words)
+
+
+def test_help_names_the_option_or_the_bound(shared: Leash) -> None:
+    """The command is allowed, so another one is no help."""
+    shared.load(one=SHARED, ann=POLICY["ann"])
+    create(shared, "kb", "hr:")
+    call, agent = bound(shared, agent="ann"), shared.agent("ann").execute_command
+    for run, words, help in (
+        (call, ("FT.SEARCH", "tags", "*", "WITHSCORES"), "leave `WITHSCORES` out, or"),
+        (call, ("FT.SEARCH", "tags", "x" * 4097), "use a shorter or simpler call"),
+        (agent, ("JSON.SET", "memory:ann:1", "$..a..a", "1"), "policy.md#commands-of-modules"),
+        (agent, ("FT.SEARCH", "kb", "*"), "use an index whose prefixes are within your keys"),
+    ):
+        with pytest.raises(keyleash.LeashError) as caught:
+            run(*words)
+        assert help in str(caught.value.help)
+    decision = explain(shared.store, "ann", "FT.SEARCH", "kb", "*")
+    assert decision.help.startswith("add `hr:*` to `keys` of a read grant")
 
 
 def test_audit_log_has_the_reason_of_each_denial(shared: Leash) -> None:

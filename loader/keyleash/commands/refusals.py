@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keyleash.commands.facts import (
     CONTAINER,
+    INDEX_OPTIONS,
     INDEXES,
     MODULE_KEYS,
     NAMED_ONLY,
@@ -91,6 +92,9 @@ def why_argument(spec: CommandSpec, argument: str) -> str:
         return f"with {argument} one call may take too much memory or time"
     if argument in spec.refused_if:
         return f"with {argument} it reaches keys beyond those that it names"
+    word = argument.upper()
+    if word not in REFUSED_OPTIONS and f" {word}=" in INDEX_OPTIONS.get(spec.name, ""):
+        return f"`{argument}` needs other words after it, or another number of them"
     return why_option(argument)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import INDEX_OPTIONS, LISTS_INDEXES
-from keyleash.commands.refusals import why_option
+from keyleash.commands.refusals import why_argument
 from keyleash.commands.work import (
     DOCUMENT_WORK,
     HIT_WORK,
@@ -133,7 +133,7 @@ class _Call:
     def refused_word(self, word: bytes | None) -> Decision:
         if word is None:
             return ALLOWED
-        why = why_option(word.decode("latin-1"))
+        why = why_argument(self.spec, word.decode("latin-1"))
         step = ArgumentStep(Aspect.OPTION, word, why=why, code=ReplyCode.COMMAND_REFUSED)
         self.trace.append(step)
         return refused(ReplyCode.COMMAND_REFUSED, command=self.command.name + b" " + word)

@@ -63,6 +63,11 @@ class CommandNames:
         check_distinct(zip(names, node.entries, strict=True), self._problems)
         return tuple(dict.fromkeys(names))
 
+    def check_indexes(self, node: YamlNode | None) -> None:
+        """Warn of search indexes that the server cannot have."""
+        if node and self._server is not None and self._server.get("FT.SEARCH") is None:
+            self._warn("absent-command", "module Search", node)
+
     def _check_category(self, name: str, entry: YamlNode, table: CommandTable) -> None:
         names = sorted(table.categories)
         if name not in names:
@@ -86,7 +91,12 @@ class CommandNames:
                 if is_of_module
                 else "write a command's name, such as `GET`, or a category, such as `@hash`"
             )
-            alike = (item for item in table.commands if ("." in item) is is_of_module)
+            module = name[: name.find(".") + 1]
+            alike = (
+                item
+                for item in table.commands
+                if item.startswith(module) and ("." in item) is is_of_module
+            )
             self._problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
@@ -179,6 +189,7 @@ def _read_grant(
     allow = _read_classes(entry.get("allow"), problems)
     _check_has_lists(entry, allow, problems)
     _check_needs_fields(entry, allow, problems)
+    names.check_indexes(entry.get("indexes"))
     return Grant(
         allow=allow,
         keys=read_patterns("keys", entry.get("keys"), problems, captures_count=True),
