@@ -87,7 +87,9 @@ class _Call:
         if cls is None:
             return
         if limits is not None and cls not in limits.allow:
-            yield self.by_token(ReplyCode.CLASS_NOT_GRANTED, class_=cls, command=self.command.name)
+            yield refused_by_token(
+                self.trace, ReplyCode.CLASS_NOT_GRANTED, class_=cls, command=self.command.name
+            )
         if name == LISTS_INDEXES or len(self.argv) < 2:
             return
         giving = [grant for grant in self.command.grants if cls in grant.allow]
@@ -98,25 +100,23 @@ class _Call:
             if matches(item, self.argv[1]) and (cls is OperationClass.READ or not item.where)
         ]
         yield self.index(named)
-        options = _options(name, self.argv)
-        broken = options if isinstance(options, bytes) else _large_vectors(name, self.argv)
-        info = None if broken or name == "FT.CREATE" else self.ask("FT.INFO")
-        info = None if info is None else reply_mapping(info)
-        prefixes = _created(options) if name == "FT.CREATE" else _stored(info)
-        if broken is None and name == "FT.CREATE":
-            broken = _broken_option(options)
-        yield self.refused_word(broken)
-        if info is None and name != "FT.CREATE":
-            why = "does not exist on this server" if self.state.sizes else "no server was asked"
-            self.trace.append(
-                ArgumentStep(Aspect.INDEX, self.argv[1], why=f"{why}; {NOT_LOOKED_UP}")
-            )
+        (options, broken), creates = _options(name, self.argv), name == "FT.CREATE"
+        prefixes, wrong = _created(options) if creates else ((), None)
+        for word in (broken, _large_vectors(name, self.argv), wrong):
+            yield self.refused_word(word)
+        reply = None if creates else self.ask("FT.INFO")
+        info = None if reply is None else reply_mapping(reply)
+        if info is not None:
+            prefixes = reply_mapping(info.get("index_definition", ())).get("prefixes") or [b""]
+        elif not creates:
+            where = "does not exist on this server" if self.state.sizes else "no server was asked"
+            why = f"{where}; {NOT_LOOKED_UP}"
+            self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], why=why))
         filtered = self.filter(named)
         for prefix in prefixes:
             yield self.prefix(prefix, is_filtered=filtered is not None)
         documents = int((info or {}).get("num_docs", 0))
         if name in ("FT.SEARCH", "FT.AGGREGATE"):
-            assert not isinstance(options, bytes)  # noqa: S101 - denied above
             yield from self.search(options, filtered, info, documents)
         else:
             deletes = name == "FT.DROPINDEX" and len(self.argv) > 2
@@ -126,9 +126,6 @@ class _Call:
         """Return the reply to a command that reads the index; None without one, or a server."""
         sizes = self.state.sizes
         return None if sizes is None else sizes.ask((name,), self.argv[1:2], words)
-
-    def by_token(self, code: ReplyCode, **details: bytes | str) -> Decision:
-        return refused_by_token(self.trace, code, **details)
 
     def refused_word(self, word: bytes | None) -> Decision:
         if word is None:
@@ -151,7 +148,7 @@ class _Call:
         if code is not None:
             return refused(code, index=name)
         if not any(self.is_bound(item.pattern, name) for item in named):
-            return self.by_token(ReplyCode.INDEX_NOT_GRANTED, index=name)
+            return refused_by_token(self.trace, ReplyCode.INDEX_NOT_GRANTED, index=name)
         return ALLOWED
 
     def filter(self, named: Sequence[Match[Grant]]) -> Mapping[str, bytes] | None:
@@ -180,12 +177,12 @@ class _Call:
                 self.trace.append(ArgumentStep(Aspect.PREFIX, shown, code=code))
                 return refused(code, key=shown)
             if not any(self.is_bound(item.pattern, prefix) for item in granted):
-                return self.by_token(ReplyCode.KEY_NOT_GRANTED, key=shown)
+                return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
         keys = limits.keys if limits else None
         if keys is not None and not any(
             is_open(key) and prefix.startswith(beginning(key)) for key in keys
         ):
-            return self.by_token(ReplyCode.KEY_NOT_GRANTED, key=shown)
+            return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
         starts = _excluded(self.identity)
         is_denied = any(start.startswith(prefix) or prefix.startswith(start) for start in starts)
         verdict = refused(ReplyCode.KEY_DENIED, key=shown) if is_denied else ALLOWED
@@ -278,8 +275,8 @@ class _Call:
         return refused(code, command=self.spec.name, work=ceil(min(work, 10**15)), limit=most)
 
 
-def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
-    """Return the options of a call, or the word for which it is denied."""
+def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
+    """Return the options of a call, and the word for which it is denied, or None."""
     widths = dict(item.split("=") for item in INDEX_OPTIONS.get(name, "").split())
     options: list[Option] = []
     at = 2 if name == "FT.CREATE" else 3
@@ -294,39 +291,24 @@ def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
             elif re.fullmatch(rb"[0-9]{1,4}", text):
                 width = place - at + int(text)
         if width is None or at + width >= len(argv):
-            return argv[at]
+            return options, argv[at]
         options.append(Option(word, argv[at + 1 : at + 1 + width]))
         at += width + 1
-    return options
+    return options, None
 
 
-def _created(options: Sequence[Option] | bytes) -> Sequence[bytes]:
-    """Return the prefixes of an FT.CREATE."""
-    named = [] if isinstance(options, bytes) else options
-    lists = [words[1:] or [b""] for name, words in named if name == "PREFIX"]
-    return [prefix for words in lists for prefix in words] or [b""]
-
-
-def _broken_option(options: Sequence[Option] | bytes) -> bytes | None:
-    """Return the name of the last option for which an FT.CREATE is denied, or None."""
-    broken = None
-    for name, words in options if not isinstance(options, bytes) else ():
-        if name == "PREFIX" and any(b"\0" in word for word in words[1:]):
-            broken = b"PREFIX"
-        if name == "FILTER" and _is_large_step(words[0]):
+def _created(options: Sequence[Option]) -> tuple[Sequence[bytes], bytes | None]:
+    """Return the prefixes of an FT.CREATE, and the last option for which it is denied."""
+    prefixes, broken = list[bytes](), None
+    for name, words in options:
+        if name == "PREFIX":
+            prefixes += words[1:] or [b""]
+            broken = b"PREFIX" if any(b"\0" in word for word in words[1:]) else broken
+        elif name == "FILTER" and (
+            len(words[0]) > MAX_EXPRESSION_BYTES or words[0].lower().count(b"format") > 1
+        ):
             broken = b"STEPS"
-    return broken
-
-
-def _is_large_step(step: bytes) -> bool:
-    return len(step) > MAX_EXPRESSION_BYTES or step.lower().count(b"format") > 1
-
-
-def _stored(info: Mapping[str, Any] | None) -> Sequence[bytes]:
-    """Return the prefixes in the reply to FT.INFO; none if there is no such index."""
-    if info is None:
-        return ()
-    return reply_mapping(info.get("index_definition", ())).get("prefixes") or [b""]
+    return prefixes or [b""], broken
 
 
 def _excluded(identity: Identity) -> Iterator[bytes]:

@@ -98,7 +98,6 @@ class Conflict:
         identities: The identities that may no longer change the key.
         size: The value's size in bytes, if it was too large.
         is_forced: Whether the operator overrides it.
-        dropped: The index with which the key was perhaps deleted, and the event; else empty.
     """
 
     kind: ConflictKind
@@ -108,7 +107,6 @@ class Conflict:
     identities: tuple[str, ...] = ()
     size: int = 0
     is_forced: bool = False
-    dropped: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -138,6 +136,7 @@ class KeyPlan:
         image: The before-image of the target value.
         is_skipped: Whether the operator leaves the key out.
         node: The node of a cluster that has the key; empty on one server.
+        dropped: The index with which the key was perhaps deleted, and the event; else empty.
     """
 
     key: bytes
@@ -148,6 +147,7 @@ class KeyPlan:
     conflicts: tuple[Conflict, ...] = ()
     is_skipped: bool = False
     node: str = ""
+    dropped: str = ""
 
     @property
     def action(self) -> Action:
@@ -448,10 +448,10 @@ def plan_undo(
     if contested:
         for key, others in read_others(store, contested, grants).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
-        since_ms = min(step.time_ms for some in contested.values() for step in some)
-        dropped = read_drops(store, since_ms)
-        for key in contested if dropped else ():
-            plans[key] = _blamed(plans[key], dropped)
+        for key in [key for key in contested if plans[key].current.is_absent]:
+            since_ms = plans[key].steps[-1].time_ms
+            dropped = next(map(dropped_index, read_drops(store, since_ms)), "")
+            plans[key] = replace(plans[key], dropped=dropped)
     found = [
         _decided(plan, forced, skipped, None if across_policies else grants)
         for plan in plans.values()
@@ -471,18 +471,6 @@ def plan_undo(
         )
     _require_planned(result, (*forced, *skipped))
     return result
-
-
-def _blamed(plan: KeyPlan, dropped: Sequence[AuditEvent]) -> KeyPlan:
-    """Name the event with whose index an absent key was perhaps deleted."""
-    conflicts = []
-    for conflict in plan.conflicts:
-        after = conflict.after
-        is_lost = plan.current.is_absent and not (conflict.by or conflict.until) and after
-        later = (event for event in dropped if after and event.time_ms >= after.time_ms)
-        found = next(later, None) if is_lost else None
-        conflicts.append(replace(conflict, dropped=dropped_index(found) if found else ""))
-    return replace(plan, conflicts=tuple(conflicts))
 
 
 def _spellings(key: bytes) -> frozenset[str | bytes]:
@@ -564,8 +552,8 @@ def conflict_reason(plan: KeyPlan, conflict: Conflict) -> str:
     match conflict.kind:
         case "changed" if (undo := undone_by(plan)) is not None:
             return f"was already undone by {undo}"
-        case "changed" if conflict.dropped:
-            return f"was perhaps deleted with {conflict.dropped}"
+        case "changed" if plan.dropped and not (conflict.by or conflict.until):
+            return f"was perhaps deleted with {plan.dropped}"
         case "changed":
             until = conflict.until
             when = f"between events {after} and {until.event}" if until else "since"

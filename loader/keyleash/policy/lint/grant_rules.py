@@ -241,19 +241,16 @@ def index_cannot_work(identity: Identity) -> Iterator[Finding]:
     has_open = any(key.parts[-1] == AnySuffix() for grant in reading for key in grant.keys)
     for grant in identity.grants:
         for index in grant.indexes:
-            help, captures = "", [name for _, value in index.where if (name := capture_in(value))]
+            captures = [name for _, value in index.where if (name := capture_in(value))]
             if not (index.where or has_open):
                 message = "no readable pattern of keys ends with `*`, as a prefix needs"
                 help = "add the keys of its documents to `keys` of a `read` grant"
             elif captures and not identity.token.bound:
-                message = f"no token has a value for `{{{captures[0]}}}`: bound tokens are off"
+                message = f"no token has a value for `{{{captures[0]}}}`, as bound tokens are off"
                 help = "add `token: {bound: true}` to the identity"
-            elif index.where and OperationClass.READ not in grant.allow:
-                message = "an index with `where` can only be read"
-                help = "add `read` to `allow`, or remove `where`"
-            if help:
-                text = f"{message}, so {quote(index.source)} cannot be searched"
-                yield Finding(text, index.span, help)
+            else:
+                continue
+            yield Finding(f"{quote(index.source)} cannot be searched: {message}", index.span, help)
 
 
 def _granted_keys(identity: Identity) -> KeySet:
