@@ -33,7 +33,7 @@ def short_value(value: Value | None, now_ms: int) -> str:
     if value.is_absent:
         return "absent"
     expires = "" if value.expires_ms is None else f", expires {distance(value.expires_ms, now_ms)}"
-    return f"{value.kind} {_short_content(value)}{expires}"
+    return f"{value.noun} {_short_content(value)}{expires}"
 
 
 def _short_content(value: Value) -> str:
@@ -47,7 +47,7 @@ def _short_content(value: Value) -> str:
     if len(shown) < value.length:
         shown.append(f"… {value.length} in all")
     inside = ", ".join(shown)
-    if value.kind == "ReJSON-RL":
+    if value.noun == "JSON":
         return inside
     return f"[{inside}]" if value.kind in {"list", "stream"} else f"{{{inside}}}"
 

@@ -56,7 +56,9 @@ class ValueThen(Result):
         """Return type, size and expiry of the value, and the events around the time."""
         value = self.value
         length = counted(value.length, "byte" if value.kind == "string" else "element")
-        found = "did not exist" if value.is_absent else f"a {value.kind} of {length}"
+        if value.noun == "JSON":
+            length = counted(sum(map(len, value.elements)), "byte")
+        found = "did not exist" if value.is_absent else f"a {value.noun} of {length}"
         expires = "" if value.expires_ms is None else f", to expire {clock_time(value.expires_ms)}"
         until = f"until event {self.before.event}" if self.before else "as it is now"
         since = f"since event {self.after.event}" if self.after else "no earlier change is recorded"
