@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import INDEX_OPTIONS, LISTS_INDEXES
@@ -52,28 +52,14 @@ NOT_LOOKED_UP = "its prefixes were not checked"
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
 
 
-class Option(NamedTuple):
-    """An option of a call, and the words after it."""
-
-    name: str
-    words: Sequence[bytes]
-
-
-def judge_index(
-    identity: Identity,
-    command: RuledCommand,
-    spec: CommandSpec,
-    argv: Argv,
-    state: ModelState,
-    trace: Trace,
-) -> Decision:
-    """Check the index, that the caller may read all keys with its prefixes, and the options."""
-    call = _Call(identity, command, spec, argv, state, trace)
-    return next((verdict for verdict in call.checks() if not verdict.allowed), ALLOWED)
+Option = tuple[str, Sequence[bytes]]
+"""An option of a call, and the words after it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class IndexCall:
+    """A call that may name a search index: the caller may read all keys with its prefixes."""
+
     identity: Identity
     command: RuledCommand
     spec: CommandSpec
@@ -227,13 +213,11 @@ class _Call:
 
     def value(self, kind: str | None, value: bytes) -> Decision:
         """Check that a field can filter by a value; without an index the kind is None."""
-        why = None
-        if not re.fullmatch(rb"[\w.@-]+", value):
-            why = "value" if value else "unbound"
-        elif kind == "NUMERIC":
-            is_number = re.fullmatch(rb"0|-?[1-9][0-9]*", value) and len(value) < 16
-            why = None if is_number else "field"
-        elif kind not in ("TAG!", None):
+        is_number = re.fullmatch(rb"0|-?[1-9][0-9]*", value) and len(value) < 16
+        why = "unbound" if not value else None
+        if not re.fullmatch(rb"[\w.@-]*", value):
+            why = "value"
+        elif not (why or kind in ("TAG!", None) or (kind == "NUMERIC" and is_number)):
             why = "field" if kind != "TAG" else "case" if value != value.lower() else None
         if why is None:
             return ALLOWED
@@ -292,7 +276,7 @@ def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
                 width = place - at + int(text)
         if width is None or at + width >= len(argv):
             return options, argv[at]
-        options.append(Option(word, argv[at + 1 : at + 1 + width]))
+        options.append((word, argv[at + 1 : at + 1 + width]))
         at += width + 1
     return options, None
 

@@ -395,12 +395,6 @@ def _scope(identity: Identity) -> Scope:
     denied = [
         pattern for deny in identity.deny for pattern in deny.keys if granted.overlaps(pattern)
     ]
-    indexes = [
-        (cls, index.where, shape_of(index))
-        for grant in identity.grants
-        for cls in grant.allow
-        for index in grant.indexes
-    ]
     return (
         frozenset(
             (cls, commands, shape)
@@ -408,7 +402,12 @@ def _scope(identity: Identity) -> Scope:
             for shape in _widest(patterns)
         ),
         frozenset(_widest(denied)),
-        frozenset(indexes),
+        frozenset(
+            (cls, index.where, shape_of(index))
+            for grant in identity.grants
+            for cls in grant.allow
+            for index in grant.indexes
+        ),
     )
 
 
