@@ -31,7 +31,7 @@ check: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
-	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml --min-coverage 100
+	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml examples/memory.test.yaml --min-coverage 100
 
 # Tests that take long and rarely fail, property tests with many new examples, and the site.
 slow: $(VENV)/.dev

@@ -19,7 +19,7 @@ from keyleash.evaluate.access import (
     look_up,
     needs_of_call,
 )
-from keyleash.evaluate.indexes import judge_index
+from keyleash.evaluate.indexes import IndexCall
 from keyleash.evaluate.restricted import judge_restricted_key
 from keyleash.evaluate.size import judge_size
 from keyleash.evaluate.state import ModelState
@@ -250,7 +250,7 @@ def _checks(
     yield judge_classes(command, spec, argv, trace)
     restrictions, needs = state.restrictions, needs_of_call(spec, argv)
     yield judge_arguments(command, spec, argv, trace, restrictions)
-    yield judge_index(identity, command, spec, argv, state, trace)
+    yield from IndexCall(identity, command, spec, argv, state, trace).checks()
     uses = keys_of(spec, argv)
     if [use.key for use in uses] != list(declared):
         trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))

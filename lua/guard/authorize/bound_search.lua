@@ -9,7 +9,7 @@ local function number(at) return tonumber(string.match(argv[at] or '', '^%-?%d+$
 local broken
 if #query > {{ max_query_bytes }} then
   -- It is not scanned, either.
-  query, broken = '', 'QUERY'
+  query, broken = '*', 'QUERY'
 elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") > {{ max_expanded_terms }} then
   broken = 'TERMS'
 end
