@@ -6,7 +6,9 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import click
 
@@ -89,12 +91,18 @@ def mcp(
         asyncio.run(serve.McpServer(lambda _: make(token)).serve_stdio())
 
 
-def _serve_http(server, address, hosts, tls_cert, tls_key) -> None:
+def _serve_http(
+    server: Any,
+    address: tuple[str, int],
+    hosts: Sequence[str],
+    tls_cert: str | None,
+    tls_key: str | None,
+) -> None:
     import uvicorn  # noqa: PLC0415
 
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     names = {shown, *hosts, *(("127.0.0.1", "localhost") if is_loopback(address[0]) else ())}
-    sock = listener(*address, "--http")
+    sock = listener(address[0], address[1], "--http")
     config = uvicorn.Config(
         server.http_app(sorted(names)),
         access_log=False,

@@ -173,7 +173,7 @@ def form_of(spec: CommandSpec) -> Form:
             usage = "key" if spec.arity == 2 else "key [arguments...]"
         case [KeyRange(first=1, last=-1, step=1)]:
             usage = "keys..."
-        case [NumberedKeys(count_at=1)]:
+        case [NumberedKeys(count_at=1, step=1)]:
             usage = "#keys... [arguments...]"
         case [KeyRange(first=1, last=1), NumberedKeys(count_at=2)]:
             usage = "key #keys... [arguments...]"

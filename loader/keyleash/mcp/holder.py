@@ -50,8 +50,9 @@ class Holder:
     def __init__(
         self, url: str, token: AsyncTokenSource, *, by_class: bool, timeout_s: float
     ) -> None:
-        times = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
-        self.client = keyleash.asyncio.Redis.from_url(url, token=token, **times)
+        self.client = keyleash.asyncio.Redis.from_url(
+            url, token=token, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
+        )
         self.calls = 0
         self.listed: list[Tool] | None = None
         self._session = self.client._session
@@ -144,7 +145,7 @@ class Holder:
         if access is not None and name in access.scripts:
             check(given, OF_SCRIPT)
             keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
-            return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)  # type: ignore[misc]
+            return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)
         spec = self._commands().get(name)
         if spec is None:
             raise invalid(f"there is no tool `{name[:64]}`")

@@ -59,7 +59,8 @@ class OperatorTools:
         return await outcome(self._run(name, given))
 
     async def _run(self, name: str, given: Mapping[str, Any]) -> Any:
-        by_place, named = [], {}
+        by_place: list[Any] = []
+        named: dict[str, Any] = {}
         for item in filter(lambda item: item.name in given, self._parameters(name)):
             value = given[item.name]
             if item.is_by_place:

@@ -82,18 +82,16 @@ class Access:
 
         The scripts of a library share a name, and are no tools.
         """
-        found: dict[str, tuple[set[str], list[Grant]]] = {}
+        found: dict[str, dict[str, list[Grant]]] = {}
         for grant in self.grants or ():
             for script in grant.scripts:
-                digests, grants = found.setdefault(script.name, (set(), []))
-                digests.add(script.digest)
-                grants.append(grant)
+                found.setdefault(script.name, {}).setdefault(script.digest, []).append(grant)
         taken = {*SCHEMAS, *map(tool_name, self.table.commands)}
-        names = {name: tool_name(name) for name in sorted(found)}
         return {
-            (f"script_{tool}" if tool in taken else tool): (*found[name][0], found[name][1])
-            for name, tool in names.items()
-            if len(found[name][0]) == 1
+            f"script_{tool}" if tool in taken else tool: item
+            for name, by_digest in sorted(found.items())
+            for tool, (item, *others) in [(tool_name(name), [*by_digest.items()])]
+            if not others
         }
 
     def patterns(self, names: Iterable[str]) -> list[str]:
