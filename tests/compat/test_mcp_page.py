@@ -17,6 +17,7 @@ import pytest
 
 from support.command_line import Cli
 from support.how_to import HowTo
+from support.mcp_clients import http_server
 from support.servers import RealServer
 
 PAGE = HowTo("mcp", Cli(""), Path()).text
@@ -146,11 +147,7 @@ def test_agent_of_the_page_runs_by_http(page: HowTo, model: str, tmp_path: Path)
     """With the server that the page puts in the place of the other."""
     program = re.sub(r"^    server = .*?^    \)\n", BY_HTTP, PROGRAM, flags=re.M | re.S)
     program = program.replace("MCPServerStdio", "MCPServerStreamableHttp")
-    with page.cli.spawn(["mcp", "--http", "127.0.0.1:0"]) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-
+    with http_server(page.cli.url) as url:
         shown = run(page, model, tmp_path, program.replace("https://redis.example.com/mcp", url))
-        process.terminate()
 
     assert shown == SHOWN

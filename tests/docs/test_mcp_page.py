@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
-from mcp import ClientSession, StdioServerParameters
+from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from support.command_line import Spawned
 from support.deployment import assert_accepted
 from support.how_to import PAGES, HowTo
+from support.mcp_clients import http_server
 from support.servers import RealServer
 
 PAGE = "mcp"
@@ -69,33 +68,21 @@ def filled(text: str, url: str, home: Path) -> str:
     return text
 
 
-@asynccontextmanager
-async def connected(server: Mapping[str, Any], home: Path, port: int) -> AsyncIterator[Any]:
-    """Yield the streams of a server of the settings; by HTTP, of the one at a port."""
-    if "command" in server:
-        path = f"{home / '.local' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-        process = StdioServerParameters(
-            command=server["command"], args=server["args"], env={"PATH": path, **server["env"]}
-        )
-        async with stdio_client(process) as streams:
-            yield streams
-        return
+async def tools(server: Mapping[str, Any], home: Path, url: str = "") -> set[str]:
+    """Return the names of the tools of a server of the settings; over HTTP, of that at a URL."""
+    path = f"{home / '.local' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     # The proxy of the page passes on the name of the host.
-    headers = {**server["headers"], "Host": HOST}
-    assert server["url"] == f"https://{HOST}/mcp"
-    async with (
-        httpx2.AsyncClient(headers=headers) as client,
-        streamable_http_client(f"http://127.0.0.1:{port}/mcp", http_client=client) as streams,
-    ):
-        yield streams
-
-
-async def tools(server: Mapping[str, Any], home: Path, port: int = 0) -> set[str]:
-    """Return the names of the tools of a server of the settings."""
-    with anyio.fail_after(60):
-        async with connected(server, home, port) as streams, ClientSession(*streams) as session:
-            await session.initialize()
-            return {tool.name for tool in (await session.list_tools()).tools}
+    headers = {**server.get("headers", {}), "Host": HOST}
+    async with asyncio.timeout(60), httpx2.AsyncClient(headers=headers) as http:
+        if "command" in server:
+            words = {"command": server["command"], "args": server["args"]}
+            env = {"PATH": path, **server["env"]}
+            transport = stdio_client(StdioServerParameters(**words, env=env))
+        else:
+            assert server["url"] == f"https://{HOST}/mcp"
+            transport = streamable_http_client(url, http_client=http)
+        async with Client(transport) as client:
+            return {tool.name for tool in (await client.list_tools()).tools}
 
 
 @pytest.mark.parametrize("server", SETTINGS)
@@ -106,29 +93,17 @@ def test_settings_of_the_page_start_a_server_with_tools(
     server = json.loads(filled(json.dumps(server), embedded.url, home))
     expected = {"timeline", "undo_plan"} if "--operator" in server.get("args", ()) else {"set"}
     if "command" in server:
-        assert expected <= anyio.run(tools, server, home)
+        assert expected <= asyncio.run(tools(server, home))
         return
-    (line,) = re.findall(r"^    keyleash (mcp .* --allow-host \S+)$", behind_a_proxy(), re.M)
-    with how_to.cli.spawn(shlex.split(line.replace(":8377", ":0"))) as process:
-        assert expected <= anyio.run(tools, server, home, port_of(process))
-        process.terminate()
-
-
-def behind_a_proxy() -> str:
-    """Return the part of the page on proxies."""
-    return TEXT.partition("Behind a proxy")[2].partition("Caddyfile")[0]
-
-
-def port_of(process: Spawned) -> int:
-    """Return the port of a server, which prints its URL when it listens."""
-    assert process.stdout is not None
-    return int(process.stdout.readline().rpartition(":")[2].removesuffix("/mcp\n"))
+    (option,) = re.findall(r"^Behind a proxy.*\n\n    keyleash .* (--allow-host \S+)$", TEXT, re.M)
+    with http_server(embedded.url, *option.split()) as url:
+        assert expected <= asyncio.run(tools(server, home, url))
 
 
 def test_settings_of_the_page_have_no_secret() -> None:
     """Each application has its settings for stdio, and by HTTP where it takes a bearer."""
     assert len(SETTINGS) == 9
-    assert "keyleash_" not in "".join(re.findall(r"^```json\n(.*?)^```$", TEXT, re.M | re.S))
+    assert "kl_" not in "".join(re.findall(r"^```json\n(.*?)^```$", TEXT, re.M | re.S))
 
 
 @pytest.mark.parametrize("line", ["".join(found) for found in LINES])
@@ -164,7 +139,7 @@ def test_write_path_of_the_page_has_no_tool_that_reads_values(home: Path, how_to
         "env": {"KEYLEASH_URL": how_to.cli.url},
     }
 
-    found = anyio.run(tools, server, home)
+    found = asyncio.run(tools(server, home))
 
     assert "set" in found
     assert not found & {"get", "getrange", "hgetall", "smembers", "xrange"}
