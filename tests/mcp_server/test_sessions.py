@@ -63,7 +63,7 @@ def test_tools_read_write_and_explain_denials(
             patterns = ["agents:jobs:{job_id}:state", "agents:jobs:{job_id}:result"]
             assert denial.structured_content["allowed_instead"] == patterns
             text = denial.content[0].text
-            assert "use another key" in text
+            assert "one of the patterns in allowed_instead" in text
             assert "add a" not in text
             # Not listed, and the guard says why.
             assert (await call("del", keys=[STATE]))["code"] == "CLASS_NOT_GRANTED"
@@ -237,7 +237,8 @@ def test_commands_of_connections_and_those_that_wait_are_denied(leash: Leash) ->
                         problem = found.structured_content["code"]
                     except MCPError as error:
                         problem = str(error)
-                    assert problem == "COMMAND_REFUSED" or "is a command for the tool" in problem
+                    reasons = ("COMMAND_REFUSED", "is a command for the tool", "is no command")
+                    assert any(reason in problem for reason in reasons)
             words = ["XREAD", "COUNT", "1", "STREAMS", RESULT, "0"]
             found = await client.call_tool("read", {"command": words})
             assert found.structured_content["result"] in (None, [], {})

@@ -193,13 +193,8 @@ def is_usable(spec: CommandSpec) -> bool:
     return is_of_keys and spec.refused is None and spec.waits in (None, Waits.BLOCK)
 
 
-def class_of(spec: CommandSpec | None) -> str:
-    """Return the tool that runs a command by its words: `read`, `write`, `delete`, `publish`.
-
-    That of a command that the table lacks is `write`, since it may change anything.
-    """
-    if spec is None:
-        return "write"
+def class_of(spec: CommandSpec) -> str:
+    """Return the tool that runs a command by its words: `read`, `write`, `delete`, `publish`."""
     needs = {*spec.needs, *(cls for keys in spec.keys for cls in keys.needs)}
     for cls in (OperationClass.DELETE, OperationClass.WRITE, OperationClass.PUBLISH):
         if cls in needs:

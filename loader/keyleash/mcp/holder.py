@@ -183,11 +183,12 @@ class Holder:
                 "use the tools that are listed",
             )
         spec = self._session.table.find(words[:2])
+        if spec is None:
+            raise invalid(f"`{name}` is no command that keyleash knows")
         if tool not in ("batch", class_of(spec)):
             raise invalid(f"`{name}` is a command for the tool `{class_of(spec)}`")
         # redis-py names a sub-command with its container.
-        full_name = name.upper() if spec is None else spec.name
-        return [full_name, *words[full_name.count(" ") + 1 :]]
+        return [spec.name, *words[spec.name.count(" ") + 1 :]]
 
 
 @lru_cache(maxsize=4)

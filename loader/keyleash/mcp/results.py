@@ -110,9 +110,14 @@ def denied(denial: LeashError, instead: Sequence[str]) -> CallToolResult:
         more["retry_after_ms"] = int(details["retry_after_ms"])
     if "resets_at_ms" in details:
         more["resets_at"] = iso_time(int(details["resets_at_ms"]))
+    if "item" in details:
+        # The place in the batch, from 1.
+        more["item"] = int(details["item"])
+    sentence, help_ = explain(denial)
     if not {"key", "channel", "index", "class"}.isdisjoint(more):
         more["allowed_instead"] = [*instead]
-    sentence, help_ = explain(denial)
+        if instead:
+            help_ = "use what one of the patterns in allowed_instead matches"
     message = sentence.partition(": ")[2] + (f". To go on: {help_}" if help_ else "")
     return failure(str(denial.code), message, **more)
 
