@@ -24,6 +24,10 @@ from keyleash.fence.acl_steps import AclStep, FencePlan, Fences
 from keyleash.fence.apply import FenceOutcome
 from keyleash.fence.rotate import PasswordRotation
 from keyleash.fence.servers import FencedUser
+from keyleash.learn.acl import AclPolicy
+from keyleash.learn.calls import Coverage, NotUnderstood
+from keyleash.learn.learn import Learned
+from keyleash.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
 from keyleash.operator.abilities import Abilities
 from keyleash.operator.credit import CreditCollection, ReturnedCredit
 from keyleash.operator.decisions import Explanation
@@ -53,6 +57,7 @@ from keyleash.watch.events import WatchEvent
 
 __all__ = [
     "Abilities",
+    "AclPolicy",
     "AclStep",
     "ActivePolicy",
     "ArchiveReport",
@@ -62,6 +67,7 @@ __all__ = [
     "ClusterStatus",
     "CompiledGuard",
     "ControlEvent",
+    "Coverage",
     "CreditCollection",
     "DelegatedToken",
     "Denial",
@@ -82,6 +88,10 @@ __all__ = [
     "HtmlReport",
     "IdentityStatus",
     "IssuedToken",
+    "Learned",
+    "LearnedIdentity",
+    "LearnedLimit",
+    "LearnedRule",
     "LeasedLimit",
     "LimitReset",
     "LimitUse",
@@ -90,6 +100,7 @@ __all__ = [
     "LoadPlan",
     "LoadResult",
     "NodeEffect",
+    "NotUnderstood",
     "PasswordRotation",
     "Permission",
     "PolicyCheck",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Self
+from pathlib import Path
+from typing import Self, Unpack
 
 from keyleash.api import loading
 from keyleash.api.nouns import (
@@ -17,14 +18,29 @@ from keyleash.api.nouns import (
     UndoOperations,
 )
 from keyleash.doctor.examine import Examination, examine
+from keyleash.learn.acl import learn_acl
+from keyleash.learn.learn import MIN_CALLS, Learned, Least, learn
+from keyleash.learn.monitor import capture
+from keyleash.learn.sources import LogOptions, open_log
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
-from keyleash.operations.rights import FREEZE, IDENTITIES, SHARDS, STATUS, cluster, each
+from keyleash.operations.rights import (
+    EVENTS,
+    FREEZE,
+    HISTORY,
+    IDENTITIES,
+    SHARDS,
+    STATUS,
+    cluster,
+    each,
+)
+from keyleash.operations.types import Duration, IdentityName
 from keyleash.operator import decisions, suspension
 from keyleash.operator.abilities import identity_abilities
 from keyleash.operator.roles import role_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
-from keyleash.policy.quantities import positive
+from keyleash.policy.quantities import positive, seconds_of
+from keyleash.results import Progress
 from keyleash.status.snapshot import read_snapshot
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
@@ -123,6 +139,45 @@ class Server(Noun[F]):
     now = server_time
     identities = all_identities
     acl = role_user
+
+    learn_acl = learn_acl
+
+    @method("learn", rights=(*EVENTS, *HISTORY, each("xlen", "%R~audit", "%R~denied")))
+    def learn(
+        self, *identities: IdentityName, least: Least = MIN_CALLS, **options: Unpack[LogOptions]
+    ) -> Learned:
+        """Return what identities need by their recorded calls, as a policy; nothing is loaded.
+
+        Args:
+            identities: Names; all of the log if none is given.
+            least: Calls of a pattern or class that are enough; fewer are proposed as comments.
+            since: The earliest time; all that is left if None.
+            until: The latest time.
+            archive: Read the archive in this directory in place of the server's log.
+            monitor: Read this capture of MONITOR; its identities are names of clients.
+            progress: Called with the number of calls that were read, and the total if it is known.
+
+        Raises:
+            OperationError (too-few-calls): no identity has enough calls.
+            OperationError (unknown-identity): the log has no such identity.
+        """
+
+        def learned() -> Learned:
+            return learn(open_log(self._runner.open, identities, options), least=least)
+
+        return self._runner.run(learned)
+
+    @method()
+    def capture(
+        self, file: str | Path, *, duration: Duration = "60s", progress: Progress | None = None
+    ) -> int:
+        """Write what MONITOR shows to a new file, and return the number of calls.
+
+        It costs the server up to half of its throughput, and the file has what clients write.
+        """
+        seconds = seconds_of("duration", duration) or 1
+        report = progress or (lambda _done, _total: None)
+        return self._runner.run(capture, self._runner.client, file, seconds, report)
 
     @method()
     def server(self) -> ServerSummary:
