@@ -1,4 +1,4 @@
-"""Learn a policy from a large audit log: duration, and memory of this process.
+"""Learn a policy from a large audit log, and try it on that: duration, and memory of this process.
 
     python -m benchmarks.learning [--events 1000000] [--server NAME]
 
@@ -15,6 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import redis
 from benchmarks.support.policy import operator_of
@@ -51,14 +52,26 @@ def main(argv: list[str] | None = None) -> int:
         )
         writer.start()
         writer.join()
-        begun, used = time.perf_counter(), time.process_time()
-        learned = operator.learn("worker")
+        with measured("learn"):
+            learned = operator.learn("worker")
         (identity,) = learned.identities
-        print(f"{identity.coverage.calls} calls in {time.perf_counter() - begun:.1f} s")
-        print(f"{time.process_time() - used:.1f} s of CPU")
-        print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
+        print(f"{identity.coverage.calls} calls")
         print("\n".join(rule.pattern for rule in identity.rules))
+        policy = keyleash.Policy(learned.files()["learned.yaml"])
+        with measured("backtest"):
+            tested = operator.backtest(policy)
+        print(*(f"{count} {outcome}" for outcome, count in tested.outcomes.items()))
     return 0
+
+
+@contextmanager
+def measured(name: str) -> Iterator[None]:
+    """Print the duration of a block, its CPU time, and the memory so far."""
+    begun, used = time.perf_counter(), time.process_time()
+    yield
+    duration, cpu = time.perf_counter() - begun, time.process_time() - used
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{name}: {duration:.1f} s, {cpu:.1f} s of CPU, {memory:.0f} MB at most")
 
 
 def fill(url: str, count: int) -> None:

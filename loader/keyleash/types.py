@@ -25,9 +25,11 @@ from keyleash.fence.apply import FenceOutcome
 from keyleash.fence.rotate import PasswordRotation
 from keyleash.fence.servers import FencedUser
 from keyleash.learn.acl import AclPolicy
+from keyleash.learn.backtest import Backtest, LimitHit, OutcomeRow
 from keyleash.learn.calls import Coverage, NotUnderstood
 from keyleash.learn.learn import Learned
 from keyleash.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
+from keyleash.learn.unused import Unused, UnusedRule
 from keyleash.operator.abilities import Abilities
 from keyleash.operator.credit import CreditCollection, ReturnedCredit
 from keyleash.operator.decisions import Explanation
@@ -63,6 +65,7 @@ __all__ = [
     "ArchiveReport",
     "AuditEntry",
     "AuditEvent",
+    "Backtest",
     "Change",
     "ClusterStatus",
     "CompiledGuard",
@@ -93,6 +96,7 @@ __all__ = [
     "LearnedLimit",
     "LearnedRule",
     "LeasedLimit",
+    "LimitHit",
     "LimitReset",
     "LimitUse",
     "LintFinding",
@@ -101,6 +105,7 @@ __all__ = [
     "LoadResult",
     "NodeEffect",
     "NotUnderstood",
+    "OutcomeRow",
     "PasswordRotation",
     "Permission",
     "PolicyCheck",
@@ -133,6 +138,8 @@ __all__ = [
     "TokenUse",
     "UndoPlan",
     "UndoResult",
+    "Unused",
+    "UnusedRule",
     "ValueThen",
     "WatchEvent",
 ]

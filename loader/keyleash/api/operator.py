@@ -17,11 +17,15 @@ from keyleash.api.nouns import (
     TokenOperations,
     UndoOperations,
 )
+from keyleash.api.policy import Policy
 from keyleash.doctor.examine import Examination, examine
+from keyleash.errors import ArgumentError
 from keyleash.learn.acl import learn_acl
+from keyleash.learn.backtest import Backtest, backtest
 from keyleash.learn.learn import MIN_CALLS, Learned, Least, learn
 from keyleash.learn.monitor import capture
 from keyleash.learn.sources import LogOptions, open_log
+from keyleash.learn.unused import Unused, find_unused
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
 from keyleash.operations.rights import (
@@ -31,6 +35,7 @@ from keyleash.operations.rights import (
     IDENTITIES,
     SHARDS,
     STATUS,
+    TOKENS,
     cluster,
     each,
 )
@@ -39,6 +44,8 @@ from keyleash.operator import decisions, suspension
 from keyleash.operator.abilities import identity_abilities
 from keyleash.operator.roles import role_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.policy import parse_policy
 from keyleash.policy.quantities import positive, seconds_of
 from keyleash.results import Progress
 from keyleash.status.snapshot import read_snapshot
@@ -50,7 +57,11 @@ from keyleash.store.connect import (
     default_actor,
     parse_timeout,
 )
+from keyleash.store.identities import require_active
+from keyleash.store.records import read_active
 from keyleash.watch.watcher import Watcher
+
+LOG = (*EVENTS, *HISTORY, each("xlen", "%R~audit", "%R~denied"))
 
 
 @checked
@@ -142,7 +153,7 @@ class Server(Noun[F]):
 
     learn_acl = learn_acl
 
-    @method("learn", rights=(*EVENTS, *HISTORY, each("xlen", "%R~audit", "%R~denied")))
+    @method("learn", rights=LOG)
     def learn(
         self, *identities: IdentityName, least: Least = MIN_CALLS, **options: Unpack[LogOptions]
     ) -> Learned:
@@ -166,6 +177,66 @@ class Server(Noun[F]):
             return learn(open_log(self._runner.open, identities, options), least=least)
 
         return self._runner.run(learned)
+
+    @method("backtest", rights=LOG)
+    def backtest(self, policy: Policy, **options: Unpack[LogOptions]) -> Backtest:
+        """Decide recorded calls by another policy, with its limits replayed by time.
+
+        Args:
+            policy: The policy to try.
+            since: The earliest time; all that is left if None.
+            until: The latest time.
+            archive: Read the archive in this directory in place of the server's log.
+            monitor: Read this capture of MONITOR; its identities are names of clients.
+            progress: Called with the number of calls that were read, and the total if it is known.
+
+        Raises:
+            PolicyError: the policy has problems.
+        """
+
+        def tested() -> Backtest:
+            log = open_log(self._runner.open, (), options)
+            is_offline = options.get("archive") or options.get("monitor")
+            active = None if is_offline else read_active(self._runner.open())
+            if active is None:
+                return backtest(log, policy.model, policy.file)
+            before = parse_policy(active.document, file="<active policy>", commands=None)
+            return backtest(log, policy.model, policy.file, before, active.activated_ms)
+
+        return self._runner.run(tested)
+
+    @method("unused", rights=(*LOG, *TOKENS))
+    def unused(self, policy: Policy | None = None, **options: Unpack[LogOptions]) -> Unused:
+        """Return rules of a policy that no recorded call needed, and the policy without them.
+
+        Args:
+            policy: The policy; the active one if None.
+            since: As for `backtest`.
+            until: As for `backtest`.
+            archive: As for `backtest`; tokens are not read then.
+            monitor: As for `backtest`.
+            progress: As for `backtest`.
+
+        Raises:
+            ArgumentError: no policy is named for a log of no server.
+            OperationError (no-policy): no policy is active.
+            PolicyError: the policy has problems.
+        """
+
+        def found() -> Unused:
+            log = open_log(self._runner.open, (), options)
+            if options.get("archive") or options.get("monitor"):
+                if policy is None:
+                    raise ArgumentError("an archive or a capture has no active policy: name a file")
+                return find_unused(log, policy.document, policy.file)
+            store = self._runner.open()
+            idle = [item for item in list_tokens(store) if item.is_live and item.used_ms is None]
+            tokens = [(item.identity, item.id) for item in idle]
+            if policy is not None:
+                return find_unused(log, policy.document, policy.file, tokens)
+            return find_unused(log, require_active(store).document, "<active policy>", tokens)
+
+        return self._runner.run(found)
 
     @method()
     def capture(

@@ -37,6 +37,8 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "rollback": ("load:rollback", "Activate an earlier policy again."),
         "policy": ("policy:policy", "Show the active policy and its history."),
         "learn": ("learn:learn", "Write a policy of what recorded calls needed."),
+        "backtest": ("backtest:backtest", "Decide recorded calls by another policy."),
+        "unused": ("backtest:unused", "List what no recorded call needed."),
         "explain": ("explain:explain", "Explain a decision, step by step."),
         "can-i": ("explain:can_i", "Check whether an identity may run a command."),
         "schema": ("schema:schema", "Print the JSON Schema of policy files, for editors."),

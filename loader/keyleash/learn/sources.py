@@ -269,7 +269,8 @@ class _ArchiveLog(_AuditLog):
 def _calls_of(events: Sequence[AuditEvent]) -> Iterator[RecordedCall]:
     """Yield the calls of the commands of one event."""
     is_variant = _is_variant(events)
-    for place, event in enumerate(events):
+    for place, item in enumerate(events):
+        event = item if item.keys else replace(item, keys=_empty_key(item.op))
         cost = {} if place else event.cost
         yield _call(event, cost=cost, argv=_argv(event), is_variant=is_variant, script=event.script)
 
@@ -286,6 +287,12 @@ def _call(entry: AuditEntry, **facts: Any) -> RecordedCall:
         event=entry.id,
         **facts,
     )
+
+
+def _empty_key(command: str) -> tuple[bytes, ...]:
+    """Return the key of a command that is recorded without one: the empty one, if it takes keys."""
+    spec = known_table().get(command)
+    return (b"",) if spec is not None and spec.keys else ()
 
 
 def _is_variant(events: Sequence[AuditEvent]) -> bool | None:

@@ -170,6 +170,13 @@ class DecisionContext:
         return decision if is_stopped or self.denial is None else self.denial
 
 
+def explain_command(identity: str, words: Sequence[str | bytes], file: str = "") -> str:
+    """Return the command line that explains a call, by a policy file or the active policy."""
+    options = ["--policy", file] if file else []
+    head = ["keyleash", "explain", identity, *options, "--"]
+    return without_tokens(shlex.join([*head, *map(printable, words)]))
+
+
 def context_of_document(document: str, name: str, file: str = "<policy>") -> DecisionContext:
     """Return the context of a policy document with unused limits.
 

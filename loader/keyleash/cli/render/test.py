@@ -51,6 +51,9 @@ def coverage_lines(report: TestReport) -> Iterator[str]:
 def summary(report: TestReport) -> str:
     """Return the number of passed and failed cases, and the coverage, on one line."""
     parts = [f"{counted(report.count(Verdict.PASSED), 'case')} passed"]
+    if report.invariants:
+        holding = sum(not broken for _, broken in report.invariants)
+        parts.append(f"{holding} of {counted(len(report.invariants), 'invariant')} hold")
     if failed := report.count(Verdict.FAILED):
         parts.append(f"{failed} failed")
     if disagreed := report.count(Verdict.DISAGREED):
