@@ -35,11 +35,6 @@ repeat
   -- A client that wrote something else restarts the sequence, which `audit log` shows.
   if not (sequence < {{ latest_us }} and sequence % 1 == 0) then sequence = 0 end
 --% include "authenticate/read_token.lua"
-  if suspended ~= 0 then
---% include "authenticate/check_suspended.lua"
-    if code then break end
-  end
-
   -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
   if not record or #record < {{ record_bytes }} then code = 'TOKEN_UNKNOWN' break end
   local expires_us, revoked
@@ -60,4 +55,8 @@ repeat
 --% include "authenticate/check_chain.lua"
   end
 --% endif
+  -- Last, so that the reason of a suspension reaches the holders of valid tokens alone.
+  if suspended ~= 0 and not code then
+--% include "authenticate/check_suspended.lua"
+  end
 until true

@@ -9,7 +9,8 @@
 ---                                "whoami": no command; the reply describes the token
 ---                                "delegate": no command; the token makes a child
 ---                                "renew": one item, RENEW, and a life in seconds or ""
----                                "check": as "all", but nothing is charged, recorded or runs
+---                                "check": as "all", but nothing is charged or runs, and only denials
+---                                that depend on what keys hold are recorded
 ---                                "prepare": on a cluster, the same, and a denial is recorded
 --- ARGV[4…]  for each command: how many arguments it has with its name, its name in upper
 ---           case, its arguments; or for a run of commands with the same name and number of

@@ -45,6 +45,10 @@ LIMITED: dict[str, Any] = {
         (("WATCH", "other"), "KEY_NOT_GRANTED"),
         (("MULTI",), None),
         (("INFO",), None),
+        (("COMMAND",), "COMMAND_REFUSED"),
+        (("COMMAND", "INFO", "GET"), None),
+        (("SCRIPT", "EXISTS", "a"), None),
+        (("SCRIPT", "LOAD", READS), "COMMAND_REFUSED"),
         (("EVAL", READS, 1, "t:1:a"), "COMMAND_REFUSED"),
         (("XGROUP CREATE", "t:1:s", "g", "$"), None),
     ],
@@ -78,6 +82,25 @@ def test_question_charges_and_records_nothing(one_leash: Leash) -> None:
     assert isinstance(denial, keyleash.RateLimitedError)
     assert denial.retry_after_ms > 0
     assert client.get("t:1:a") == b"v"
+
+
+@ONE_EITHER
+def test_question_that_reveals_what_a_key_holds_counts_as_the_call_would(one_leash: Leash) -> None:
+    """A token that only writes cannot guess the members of a set for free."""
+    one_leash.load(
+        one={
+            "grants": [{**grant("write", keys="s:*"), "values": {"max_elements": 2}}],
+            "on_denials": {"threshold": "3/minute", "suspend": "10m"},
+        }
+    )
+    one_leash.admin.sadd("s:pins", "17", "23")
+    client: Any = one_leash.agent("one")
+
+    answers = [client.can_i("SADD", "s:pins", str(guess)) for guess in range(5)]
+
+    codes = [answer.denial.code for answer in answers]
+    assert codes == ["VALUE_REFUSED"] * 3 + ["SUSPENDED"] * 2
+    assert "VALUE_REFUSED" in {item["code"] for item in one_leash.denials("one")}
 
 
 @ONE_EITHER

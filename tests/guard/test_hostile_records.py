@@ -233,9 +233,8 @@ def test_token_record_of_hostile_bytes_is_denied(leash: Leash, idle: dict[str, A
         leash.admin.set(key, packed[:size], px=left_ms)
         for suspended in (0, 1, NAN, 2.0**51):
             leash.admin.setrange(NAMES.state("one"), 8, numbers(suspended))
-            code = "SUSPENDED" if suspended else "TOKEN_UNKNOWN"
             for answer in answers(leash, issued.token):
-                assert str(answer).startswith(f"LEASH {code}"), (size, suspended, answer)
+                assert str(answer) == "LEASH TOKEN_UNKNOWN", (size, suspended, answer)
 
 
 @pytest.mark.parametrize("number", [NAN, INFINITY, FOREVER, 1e300], ids=str)

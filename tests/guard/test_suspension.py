@@ -10,6 +10,7 @@ import pytest
 import keyleash
 from keyleash.audit.operator_actions import read_control
 from keyleash.operator.suspension import freeze, thaw
+from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.state import Layout, unpack_state
 from support.errors import raises_code
@@ -200,3 +201,19 @@ def test_reason_is_as_long_as_a_refusal_can_say(leash: Leash) -> None:
     with pytest.raises(keyleash.SuspendedError) as refusal:
         agent.get("doc:1")
     assert refusal.value.reason == "ä" * 64
+
+
+def test_suspension_is_a_matter_of_valid_tokens(leash: Leash) -> None:
+    """A token that the server does not know, or that was revoked, learns no reason."""
+    leash.load(one=ALL)
+    live, revoked = leash.issue("one").token, leash.issue("one")
+    revoke(leash.store, token_id=revoked.id)
+    freeze(leash.store, "one", reason="incident 42")
+
+    answers = [
+        leash.call("one", token, "GET", "doc:1")
+        for token in (f"kl_one_{'x' * 32}", revoked.token, live)
+    ]
+
+    assert answers[:2] == ["LEASH TOKEN_UNKNOWN", "LEASH TOKEN_REVOKED"]
+    assert answers[2].startswith("LEASH SUSPENDED reason=incident")

@@ -342,10 +342,10 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
         return answer.split(" ")[1] if isinstance(answer, str) else "allowed"
 
     assert code("kl_one_x", [], *many, digest=stale) == "POLICY_STALE"
-    assert code("kl_one_x", [], *many) == "SUSPENDED"
-    thaw(leash.store, "one")
     assert code("kl_one_x", [], *many) == "TOKEN_UNKNOWN"
     assert code(revoked.token, [], *many) == "TOKEN_REVOKED"
+    assert code(live.token, [], *many) == "SUSPENDED"
+    thaw(leash.store, "one")
     assert code(live.token, [], *many) == "ARGS_TOO_MANY"
     assert code(live.token, [], "NOSUCH", "other") == "COMMAND_REFUSED"
     assert code(live.token, [], "DEL", "other") == "CLASS_NOT_GRANTED"

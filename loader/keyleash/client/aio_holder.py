@@ -62,8 +62,10 @@ class TokenHolder:
     async def can_i(self, *command: Any) -> Permission:
         """Ask the guard whether it would allow a command now, with these arguments.
 
-        The guard checks all it checks of a call, also limits. Nothing is charged, recorded or
-        written, and the command does not run. `if await client.can_i("SET", key, value): …`
+        The guard checks all it checks of a call, also limits. The command does not run, and nothing
+        is charged or written. A denial by a rule for values or by its work is recorded like that of
+        a call, as it depends on what keys hold; nothing else is. On a cluster, units of limits may
+        move to the node, as for a call. `if await client.can_i("SET", key, value): …`
 
         Raises:
             RedisError: The server cannot be asked. Denials are not raised but returned, also those

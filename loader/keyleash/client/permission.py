@@ -10,23 +10,22 @@ from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.command_words import (
     Role,
+    reply_about,
     role_of,
     script_call_of,
     split_words,
     unapproved_script,
     upper,
 )
+from keyleash.client.session import Session
 from keyleash.commands.facts import OF_THE_CONNECTION
 from keyleash.commands.locks import LOCK_SCRIPTS, RELEASE
 from keyleash.errors import LeashError
 from keyleash.results import Result
-from keyleash.store.records import GuardRecord
 from keyleash.store.wire import BatchMode
 from keyleash.text import json_object
 
-_ANSWERED = (Role.TRANSACTION, Role.INFO)
 _ENDS = frozenset({"UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"})
-"""The commands that the client answers, as long as the token is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +58,38 @@ def ask_permission(caller: Caller, words: Words) -> Flow:
     Raises:
         LeashError: It would not, or the token has ended.
     """
-    guard: GuardRecord = yield from caller.guard()
-    yield from caller.reply_to(_question(guard, split_words(words)))
+    yield from caller.guard()
+    yield from caller.reply_to(_question(caller.session, split_words(words)))
 
 
-def _question(guard: GuardRecord, words: Words) -> Call:
+def _question(session: Session, words: Words) -> Call:
     """Return the call that asks about a command, as the client would make it."""
-    name, *arguments = words
-    role = role_of(name)
+    guard = session.guard
+    assert guard is not None  # noqa: S101 - the caller looks it up first
+    name, arguments = upper(words[0]), words[1:]
+    role, second = role_of(name), upper(arguments[0]) if arguments else ""
     call = Call([words], BatchMode.CHECK)
-    if upper(name) == "WATCH":
+    if name == "WATCH":
         call.commands = [("TOUCH", *arguments)]
     elif (
-        role in _ANSWERED
-        or upper(name) in _ENDS
-        or (role is Role.CLIENT and arguments and upper(arguments[0]) in OF_THE_CONNECTION)
+        role is Role.TRANSACTION
+        or (role is Role.INFO and (name != "COMMAND" or second == "INFO"))
+        or name in _ENDS
+        or (role is Role.CLIENT and second in OF_THE_CONNECTION)
+        or (role is Role.CLUSTER and session.is_topology(words))
+        or (name == "SCRIPT" and reply_about(guard, second, arguments[1:]) is not None)
     ):
+        # The client answers them, as long as the token is valid.
         call.commands = []
     elif role is Role.KEYS and len(words) == 2:
         call.commands = [("SCAN", "0", "MATCH", arguments[0])]
     elif role is Role.SCRIPT:
-        script = script_call_of(upper(name), arguments)
+        script = script_call_of(name, arguments)
         if script and guard.may_run(script.digest):
             call.script = script
         elif script and script.digest in LOCK_SCRIPTS and script.keys:
             change: Words = ("PEXPIRE", script.keys[0], "1")
             call.commands = [("DEL", script.keys[0]) if script.digest == RELEASE else change]
-        elif digest := unapproved_script(upper(name), arguments):
-            call.commands = [(f"{upper(name)}:{digest}",)]
+        elif digest := unapproved_script(name, arguments):
+            call.commands = [(f"{name}:{digest}",)]
     return call

@@ -1,18 +1,9 @@
 -- check_suspended: deny a call of a suspended identity, and end a suspension whose time has passed.
--- in:  record, token_key
--- out: at_us, code, detail, expires_us, now_us, suspended, value
+-- in:  now_us, suspended
+-- out: at_us, code, detail, suspended, value
 --
 -- The state holds 0 for an active identity, 1 for a suspension without an end, and a larger number
--- for the time at which it ends. The clock comes from the token's record, as in check_token, although
--- the token is not checked yet; a record without an expiry gives no time.
-local expires_us = record and #record >= {{ record_bytes }} and struct.unpack('<d', record) or 0
-local left_ms = expires_us > 0 and expires_us < {{ latest_us }} and call('PTTL', token_key) or 0
-if left_ms > 0 then
-  now_us = expires_us + {{ keep_record_us }} - left_ms * 1000
-else
-  local time = call('TIME')
-  now_us = time[1] * 1000000 + time[2]
-end
+-- for the time at which it ends.
 -- A fenced agent may write any bytes there: an invalid time has no end.
 if not (suspended < {{ latest_us }}) then suspended = 1 end
 if suspended > 1 and suspended <= now_us then

@@ -31,7 +31,9 @@ end
 if item then line = line .. ' item=' .. item end
 --% endif
 --% if batch or sandbox
-if not is_check then
+-- A denial that depends on what keys hold is recorded and counts for the breaker: free questions
+-- would reveal to writers what they may not read.
+if not is_check or code == 'VALUE_REFUSED' or code == 'VALUE_TOO_LARGE' or code == 'WORK_TOO_LARGE' then
 --% endif
 -- A client with a stale guard will use the new one; without a state there is no identity.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then

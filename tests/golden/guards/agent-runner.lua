@@ -14,30 +14,11 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 196699882402051 then code = 'POLICY_STALE' break end
+if stamp ~= 190998751397145 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
 record = call('GET', token_key)
-end
-if suspended ~= 0 then
-local expires_us = record and #record >= 29 and struct.unpack('<d', record) or 0
-local left_ms = expires_us > 0 and expires_us < 9007199254740992 and call('PTTL', token_key) or 0
-if left_ms > 0 then
-now_us = expires_us + 604800000000 - left_ms * 1000
-else
-local time = call('TIME')
-now_us = time[1] * 1000000 + time[2]
-end
-if not (suspended < 9007199254740992) then suspended = 1 end
-if suspended > 1 and suspended <= now_us then
-redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', 0))
-else
-code, at_us = 'SUSPENDED', suspended
-local stored = redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
-if type(stored) == 'string' and stored ~= '' then detail, value = 'reason', string.sub(stored, 1, 128) end
-end
-if code then break end
 end
 if not record or #record < 29 then code = 'TOKEN_UNKNOWN' break end
 local expires_us, revoked
@@ -54,6 +35,16 @@ detail, value = 'expired_at_ms', string.format('%.0f', expires_us / 1000)
 else
 now_us = nil
 end
+end
+end
+if suspended ~= 0 and not code then
+if not (suspended < 9007199254740992) then suspended = 1 end
+if suspended > 1 and suspended <= now_us then
+redis.pcall('SETRANGE', "keyleash:state:agent-runner", 8, struct.pack('<d', 0))
+else
+code, at_us = 'SUSPENDED', suspended
+local stored = redis.pcall('HGET', "keyleash:suspension:agent-runner", 'reason')
+if type(stored) == 'string' and stored ~= '' then detail, value = 'reason', string.sub(stored, 1, 128) end
 end
 end
 until true
@@ -1207,7 +1198,7 @@ redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq + 1, minute, ent
 end
 end)(code, reason or '', op, key, token_id or '-', correlation, minute, kind)
 end
-local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED'
+local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' and code ~= 'SUSPENDED'
 if counts then
 local total, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
 if type(total) == 'number' and total > 1000 then oldest, total = '', 0 end
