@@ -194,6 +194,7 @@ def test_missing_index_gets_the_error_of_the_command(leash: Leash) -> None:
         (["STOPWORDS", 3, "PREFIX", 1, "memory:ann:"], "KEY_NOT_GRANTED"),
         (["PREFIX", "1e0", "memory:ann:"], "COMMAND_REFUSED"),
         (["PREFIX", -1, "memory:ann:"], "COMMAND_REFUSED"),
+        (["PREFIX", "010", *["memory:ann:"] * 8, "TEMPORARY", 1], "COMMAND_REFUSED"),
         (["PREFIX", 9, "memory:ann:"], "COMMAND_REFUSED"),
         (["PREFIX", 1, "memory:ann:\0"], "COMMAND_REFUSED"),
         (["PREFIX", 1, "memory:ann:", "TEMPORARY", 1], "COMMAND_REFUSED"),
@@ -347,8 +348,26 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.SEARCH", "kb", "*", "RETURN", 33, *["t"] * 33), "more than 32 words"),
         (("FT.SEARCH", "kb", "w", "SORTBY", "n", "HIGHLIGHT", "DIALECT", 4), "dialect 4"),
         (("FT.AGGREGATE", "kb", "*", "SORTBY", 2, "@n", "DESC", "WITHOUTCOUNT"), "missing counts"),
+        # In octal, before dialect 4.
+        (("FT.SEARCH", "kb", "*", "PARAMS", "010", *"abcdefgh", "DIALECT", 4), "names of parame"),
         (("FT.SEARCH", "kb", "*=>[KNN\x0199999999 @v $b]"), "1000 neighbours"),
         (("FT.SEARCH", "kb", "*=>[KNN 0x10 @v $b]"), "1000 neighbours"),
+        (("FT.SEARCH", "kb", "*=>[KNN $k\\-x @v $b]", "PARAMS", 2, "k", "5"), "1000 neighbours"),
+        (("FT.SEARCH", "kb", "*=>[KNN $ké @v $b]", "PARAMS", 4, "k", 5, "ké", 9999), "1000 neigh"),
+        (("FT.SEARCH", "kb", "@n:[0 $ké]", "PARAMS", 2, "ké", 5), "have letters"),
+        (("FT.SEARCH", "kb", f"w'{'a' * 512}'", "DIALECT", 2), "with `w'` 512"),
+        (("FT.SEARCH", "kb", "w'$q'", "PARAMS", 2, "q", "a" * 513, "DIALECT", 2), "are vectors"),
+        (("FT.SEARCH", "kb", "*$q", "PARAMS", 2, "q", "a" * 513, "DIALECT", 2), "are vectors"),
+        (("FT.SEARCH", "kb", "*", "PARAMS", 66, *"ab" * 33), "names of parameters"),
+        (("FT.SEARCH", "kb", "*", "RETURN", 3, "t", "AS", "n" * 513), "at most 512 bytes"),
+        (("FT.SEARCH", "kb", "w", "HIGHLIGHT", "TAGS", "<" * 33, ">"), "`SEPARATOR` 32"),
+        (("FT.AGGREGATE", "kb", "*", "LOAD", 3, "@t", "AS", "n" * 513), "at most 512 bytes"),
+        (("FT.AGGREGATE", "kb", "*", "APPLY", "matched_terms(1)", "AS", "q"), "without `split`"),
+        (("FT.AGGREGATE", "kb", "*", "FILTER", "1 == Split (@t)"), "without `split`"),
+        (("FT.AGGREGATE", "kb", "*", "APPLY", f"format('{'%s' * 9}')"), "`format` of 8"),
+        (("FT.AGGREGATE", "kb", "*", "SORTBY", 1, "@n", "MAX", 1000001), "1000000 rows"),
+        (("FT.AGGREGATE", "kb", "*", "LIMIT", 0, "1e9"), "1000000 rows"),
+        (("FT.AGGREGATE", "kb", "*", *["LOAD", 1, "@t"] * 65), "at most 8 steps"),
         (("FT.AGGREGATE", "kb", "*", "GROUPBY", 0, *["REDUCE", "COUNT", 0] * 8), "at most 8"),
         (
             (
@@ -375,8 +394,15 @@ def test_search_that_may_take_too_much_is_denied(
     "vectors",
     [
         ["v", "VECTOR", "FLAT", 8, "TYPE", "FLOAT32", "DIM", 64, "BLOCK_SIZE", 10000],
+        ["v", "VECTOR", "FLAT", 6, "TYPE", "FLOAT32", "DIM", "1e5"],
+        ["v", "VECTOR", "FLAT", 6, "TYPE", "FLOAT32", "DIM", "+8193"],
+        ["v", "VECTOR", "FLAT", 6, "DIM", 64, "INITIAL_CAP", 1000001],
+        ["v", "VECTOR", "HNSW", 6, "DIM", 64, "EF_RUNTIME", " 1"],
+        ["v", "VECTOR", "HNSW", "1e1", "DIM", 64],
+        ["v", "VECTOR", "SVS", 2, "DIM", 64],
+        ["v", "VECTOR", "HNSW", 4, "DIM", 64, "NEW", 9],
         ["v", "VECTOR", "FLAT", 6, "TYPE", "FLOAT32", "DIM", 9000],
-        [*["v", "VECTOR", "FLAT", 4, "dim", 4097], *["w", "VECTOR", "FLAT", 4, "DIM", 4097]],
+        [*["v", "VECTOR", "FLAT", 2, "dim", 4097], *["w", "VECTOR", "FLAT", 2, "DIM", 4097]],
         ["v", "VECTOR", "HNSW", 6, "DIM", 64, "M", 2000],
     ],
     ids=str,
@@ -390,10 +416,23 @@ def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[An
         agent("FT.CREATE", "memory:ann", "ON", "JSON", "SCHEMA", "$..a..a", "AS", "t", "TAG")
     with pytest.raises(keyleash.CommandRefusedError, match="one `format`"):
         agent("FT.CREATE", "memory:ann", "FILTER", "format(format('%s'))", *SCHEMA)
-    with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
+    with pytest.raises(keyleash.CommandRefusedError, match="vectors are at most DIM=8192"):
         agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", "SCHEMA", *vectors)
-    assert agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA) == b"OK"
-    with pytest.raises(keyleash.CommandRefusedError, match="an index has at most 8192 dimensions"):
+    create = ("FT.CREATE", "memory:ann", "ON", "JSON", "PREFIX", 1, "memory:ann:")
+    for option in ("LANGUAGE_FIELD", "SCORE_FIELD"):
+        with pytest.raises(keyleash.CommandRefusedError, match="may select too much"):
+            agent(*create, option, "$..a..a", *SCHEMA)
+    # A module reads a word of the schema up to a NUL byte.
+    for word in ("VECTOR\0", "WITHSUFFIXTRIE\0"):
+        with pytest.raises(keyleash.CommandRefusedError, match="may select too much"):
+            agent(*create, *SCHEMA, word)
+    for long in (["n" * 513], ["t", "TEXT"] * 512):
+        with pytest.raises(keyleash.CommandRefusedError, match="at most 512 bytes"):
+            agent(*create, *SCHEMA, *long)
+    named = ["SCHEMA", "$.vector", "AS", "vector", "VECTOR", "flat", 6, "TYPE", "FLOAT32", "DIM", 8]
+    tag = ["$.m", "AS", "m", "TAG", "SEPARATOR", ","]
+    assert agent(*create, *named, "DISTANCE_METRIC", "L2", *tag) == b"OK"
+    with pytest.raises(keyleash.CommandRefusedError, match="vectors are at most DIM=8192"):
         agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", *vectors)
 
 
@@ -421,11 +460,21 @@ def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:
             if entry["client_type"] == "lua" and entry["command"].startswith(("FT.S", "FT.A")):
                 sent.append(entry["command"])
     assert sent[:4] == sent[4:] == [
-        "FT.SEARCH kb * TIMEOUT 7 RETURN 3 t AS x",
-        "FT.SEARCH kb * TIMEOUT 7 TIMEOUT 7",
-        "FT.AGGREGATE kb * TIMEOUT 7 TIMEOUT 7 LOAD 1 @t",
-        "FT.SEARCH kb * TIMEOUT 7 timeout 3",
+        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 RETURN 3 t AS x",
+        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 TIMEOUT 7",
+        "FT.AGGREGATE kb * TIMEOUT 7 DIALECT 1 TIMEOUT 7 LOAD 1 @t",
+        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 timeout 3",
     ]  # fmt: skip
+
+
+def test_search_runs_in_no_dialect_that_stops_a_server(leash: Leash) -> None:
+    """An operator may have made dialect 4 the default; a sort in it ended a server."""
+    create(leash, "kb", "kb:pub:")
+    leash.admin.execute_command("FT.CONFIG", "SET", "DEFAULT_DIALECT", "4")
+    call = leash.agent("ann").execute_command
+
+    assert call("FT.AGGREGATE", "kb", "*", "SORTBY", 2, "@n", "ASC") == [1, [b"n", b"1"]]
+    leash.admin.execute_command("FT.CONFIG", "SET", "DEFAULT_DIALECT", "1")
 
 
 def test_documents_of_a_search_are_work(leash: Leash) -> None:

@@ -23,13 +23,16 @@ from keyleash.commands.spec import (
 from keyleash.commands.work import (
     MAX_EXPANDED_TERMS,
     MAX_EXPRESSION_BYTES,
+    MAX_FORMATTED,
+    MAX_INDEX_WORDS,
     MAX_INKEYS,
+    MAX_MARK_BYTES,
     MAX_NEIGHBOURS,
     MAX_QUERY_BYTES,
     MAX_RETURNED,
+    MAX_ROWS,
     MAX_SEARCH_STEPS,
-    MOST_DIMENSIONS,
-    MOST_OF_VECTORS,
+    MAX_WORD_BYTES,
     PATH_BYTES,
     PATH_LISTS,
     PATH_STEPS,
@@ -107,21 +110,43 @@ Servers declare the index as a key, or no key; its documents are keys that no ca
 """
 
 INDEX_OPTIONS: Mapping[str, str] = {
-    "FT.CREATE": " ON=1 PREFIX=n STOPWORDS=n LANGUAGE=1 LANGUAGE_FIELD=1 SCORE=1 SCORE_FIELD=1"
-    " PAYLOAD_FIELD=1 FILTER=1 INDEXALL=1 MAXTEXTFIELDS=0 NOOFFSETS=0 NOHL=0 NOFIELDS=0 NOFREQS=0"
+    "FT.CREATE": " ON=1 PREFIX=nt STOPWORDS=nt LANGUAGE=1 LANGUAGE_FIELD=1 SCORE=1 SCORE_FIELD=1"
+    " PAYLOAD_FIELD=1 FILTER=1x INDEXALL=1 MAXTEXTFIELDS=0 NOOFFSETS=0 NOHL=0 NOFIELDS=0 NOFREQS=0"
     " SKIPINITIALSCAN=0 ",
     "FT.SEARCH": " NOCONTENT=0 VERBATIM=0 NOSTOPWORDS=0 WITHSCORES=0 WITHPAYLOADS=0 WITHSORTKEYS=0"
-    " FILTER=3 GEOFILTER=5 INKEYS=n INFIELDS=n RETURN=n SUMMARIZE=0 HIGHLIGHT=0 FIELDS=n FRAGS=1"
-    " LEN=1 SEPARATOR=1 TAGS=2 SLOP=1 TIMEOUT=1 INORDER=0 LANGUAGE=1 EXPANDER=1 SCORER=1 PAYLOAD=1"
-    " EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 LIMIT=2 PARAMS=n DIALECT=1 ",
+    " FILTER=3 GEOFILTER=5 INKEYS=nt INFIELDS=n RETURN=n SUMMARIZE=0 HIGHLIGHT=0 FIELDS=n FRAGS=1"
+    " LEN=1 SEPARATOR=1m TAGS=2m SLOP=1 TIMEOUT=1 INORDER=0 LANGUAGE=1 EXPANDER=1 SCORER=1"
+    " PAYLOAD=1p EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 LIMIT=2d PARAMS=np DIALECT=1 ",
     "FT.AGGREGATE": " VERBATIM=0 INORDER=0 SLOP=1 ADDSCORES=0 SCORER=1 LOAD=* TIMEOUT=1 GROUPBY=n"
-    " REDUCE=r AS=1 SORTBY=n MAX=1 WITHCOUNT=0 APPLY=1 LIMIT=2 FILTER=1 PARAMS=n"
+    " REDUCE=r AS=1 SORTBY=n MAX=1d WITHCOUNT=0 APPLY=1x LIMIT=2d FILTER=1x PARAMS=np"
     " DIALECT=1 ",
 }
 """The options that commands of indexes may have, with the number of words after each.
 
 `n` is a count and as many words, `r` a word and the same, `*` the same or a `*`. A word that the
 server takes for an option only after another one is an error elsewhere.
+
+A letter says what these words are: `d` numbers of rows, `m` marks between words, `p` parameters,
+`t` texts, `x` an expression; without one they are names of fields, or paths.
+"""
+
+FUNCTIONS = (
+    " abs case ceil contains day dayofmonth dayofweek dayofyear exists exp floor format geodistance"
+    " hour log log2 lower minute month monthofyear parsetime sqrt startswith strlen substr timefmt"
+    " to_number to_str upper year "
+)
+"""The functions that an expression may call.
+
+`split` makes as many strings as a text has parts, and `matched_terms` allocates what it is told.
+"""
+
+VECTOR_OPTIONS = (
+    " DIM=8192 INITIAL_CAP=1000000 BLOCK_SIZE=1024 M=1024 EF_CONSTRUCTION=4096 EF_RUNTIME=4096"
+    " TYPE= DISTANCE_METRIC= EPSILON= "
+)
+"""The options of a vector field, and the most that its numbers add up to in one call.
+
+The first document of an index takes memory for a thousand vectors.
 """
 
 LISTS_INDEXES = "FT._LIST"
@@ -134,7 +159,12 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
     "DD": "with DD it is a call of its own, whose event has the number of documents",
     "WITHCURSOR": "a guard does not check the reads of a cursor",
-    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes",
+    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes, with `w'` {MAX_WORD_BYTES}",
+    "WORDS": f"names and texts have at most {MAX_WORD_BYTES} bytes, `TAGS` and `SEPARATOR`"
+    f" {MAX_MARK_BYTES}, and an index {MAX_INDEX_WORDS} words",
+    "PARAMS": "names of parameters have letters, digits and `_`, and values above"
+    f" {MAX_WORD_BYTES} bytes are vectors or shapes",
+    "ROWS": f"a search has at most {MAX_ROWS} rows",
     "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix",
     "BRACKETS": "with a filter of the policy, brackets and quotes of a query stand in pairs",
     **dict.fromkeys(
@@ -146,19 +176,18 @@ REFUSED_OPTIONS: Mapping[str, str] = {
         ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
     ),
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER, GROUPBY and"
-    f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with one `format` and samples of"
-    f" {MAX_INKEYS}",
+    f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with one `format` of {MAX_FORMATTED}"
+    f" values, without `split` and `matched_terms`, and samples of {MAX_INKEYS}",
     **dict.fromkeys(("HIGHLIGHT", "SUMMARIZE"), "beside KNN it may stop the server"),
     **dict.fromkeys(
         ("DIALECT", "WITHOUTCOUNT"), "dialect 4 and missing counts may stop the server"
     ),
-    "FIELDS": f"more than {MAX_RETURNED} words, or paths with `..`, `?` or a comma, may select too"
-    " much",
+    "FIELDS": f"more than {MAX_RETURNED} words, or paths with `..`, `?`, a comma or NUL, may select"
+    " too much",
     "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
     **dict.fromkeys(
-        ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),
-        f"an index has at most {MOST_DIMENSIONS} dimensions, and other numbers of vectors up to"
-        f" {MOST_OF_VECTORS}",
+        ("VECTOR", *(item.partition("=")[0] for item in VECTOR_OPTIONS.split())),
+        f"the numbers of vectors are at most{VECTOR_OPTIONS.partition(' TYPE')[0]} in all",
     ),
 }
 """The reasons why some words are denied in commands of indexes."""

@@ -30,11 +30,10 @@ SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK = 2_000, 60, 300, 6
 """Work of a call of an index, of a document in its reply, of its summary, and of a key alone."""
 
 MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000, 100
-MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED = 8, 1024, 32
+MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED, MAX_FORMATTED = 8, 1024, 32, 8
+MAX_WORD_BYTES, MAX_MARK_BYTES, MAX_PARAM_BYTES = 512, 32, 64 * 1024
+MAX_INDEX_WORDS, MAX_SEARCH_OPTIONS, MAX_ROWS = 1024, 64, 1_000_000
 """Bounds on what the time limit of a search does not stop."""
-
-MOST_DIMENSIONS, MOST_OF_VECTORS = 8192, 1024
-"""Bounds on the vectors of an index, whose first document takes memory for a thousand."""
 
 MANY_ARGUMENTS = 2_000
 """Arguments of a call from which a guard collects garbage: less than a twentieth of its time."""

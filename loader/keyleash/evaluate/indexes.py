@@ -5,25 +5,29 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import ceil, inf
 from typing import Any, NamedTuple
 
 from keyleash.commands import CommandSpec, OperationClass
-from keyleash.commands.facts import INDEX_OPTIONS, LISTS_INDEXES
+from keyleash.commands.facts import FUNCTIONS, INDEX_OPTIONS, LISTS_INDEXES, VECTOR_OPTIONS
 from keyleash.commands.refusals import why_option
 from keyleash.commands.work import (
     DOCUMENT_WORK,
     HIT_WORK,
     MAX_EXPANDED_TERMS,
     MAX_EXPRESSION_BYTES,
+    MAX_FORMATTED,
+    MAX_INDEX_WORDS,
     MAX_INKEYS,
+    MAX_MARK_BYTES,
     MAX_NEIGHBOURS,
+    MAX_PARAM_BYTES,
     MAX_QUERY_BYTES,
     MAX_RETURNED,
+    MAX_ROWS,
+    MAX_SEARCH_OPTIONS,
     MAX_SEARCH_STEPS,
-    MOST_DIMENSIONS,
-    MOST_OF_VECTORS,
+    MAX_WORD_BYTES,
     SEARCH_WORK,
     SUMMARY_WORK,
 )
@@ -46,7 +50,8 @@ from keyleash.policy.model import capture_in
 from keyleash.policy.patterns import beginning, bound_pattern, is_open, may_start_with
 from keyleash.store.live_table import reply_mapping
 
-_VECTORS = (b"BLOCK_SIZE", b"M", b"EF_CONSTRUCTION", b"EF_RUNTIME")
+_MOST_BYTES = {"p": MAX_PARAM_BYTES, "x": MAX_EXPRESSION_BYTES, "m": MAX_MARK_BYTES}
+_TYPES = (b"AS", b"TEXT", b"TAG", b"NUMERIC", b"GEO", b"GEOSHAPE", b"VECTOR")
 _STEPS = ("APPLY", "FILTER", "GROUPBY", "REDUCE")
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
 
@@ -98,7 +103,7 @@ class _Call:
         ]
         yield self.index(named)
         options = _options(name, self.argv)
-        broken = options if isinstance(options, bytes) else _large_vectors(name, self.argv)
+        broken = options if isinstance(options, bytes) else _broken_schema(name, self.argv)
         info = None if broken or name == "FT.CREATE" else self.ask("FT.INFO")
         info = None if info is None else reply_mapping(info)
         prefixes = _created(options) if name == "FT.CREATE" else _stored(info)
@@ -224,7 +229,7 @@ class _Call:
                     broken = b"BRACKETS"
                 wraps += [] if is_all else [b"(%s)" % inner]
                 query = b"(%s)%s" % (b" ".join(wraps), near)
-            forced += [b"DIALECT", b"2"]
+        forced += [b"DIALECT", b"2" if filtered and info is not None else b"1"]
         yield self.refused_word(broken)
         yield self.work(self.cost(query, forced, options, documents))
 
@@ -266,22 +271,45 @@ def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
     """Return the options of a call, or the word for which it is denied."""
     widths = dict(item.split("=") for item in INDEX_OPTIONS.get(name, "").split())
     options: list[Option] = []
-    at = 2 if name == "FT.CREATE" else 3
+    broken, formats, at = None, 0, 2 if name == "FT.CREATE" else 3
     while widths and at < len(argv) and (word := argv[at].decode("latin-1").upper()) != "SCHEMA":
-        kind = widths.get(word, "")
-        width = int(kind) if kind.isdigit() else None
-        if kind in ("n", "r", "*"):
-            place = at + 2 if kind == "r" else at + 1
+        count, kind = widths.get(word, "")[:1], widths.get(word, "")[1:]
+        width = int(count) if count.isdigit() else None
+        if count in ("n", "r", "*"):
+            place = at + 2 if count == "r" else at + 1
             text = argv[place] if place < len(argv) else b""
-            if kind == "*" and text == b"*":
+            if count == "*" and text == b"*":
                 width = 1
-            elif re.fullmatch(rb"[0-9]{1,4}", text):
+            elif re.fullmatch(rb"0|[1-9][0-9]{0,3}", text):
                 width = place - at + int(text)
         if width is None or at + width >= len(argv):
             return argv[at]
-        options.append(Option(word, argv[at + 1 : at + 1 + width]))
+        if len(options) == MAX_SEARCH_OPTIONS:
+            return b"STEPS"
+        words = argv[at + 1 : at + 1 + width]
+        if kind == "p" and width > MAX_SEARCH_OPTIONS:
+            broken = word.encode()
+        for text in words:
+            if len(text) > _MOST_BYTES.get(kind, MAX_WORD_BYTES):
+                broken = b"STEPS" if kind == "x" else b"WORDS"
+            elif kind == "x":
+                calls = text.lower().count(b"format")
+                formats += calls
+                is_large = formats > 1 or (calls > 0 and text.count(b"%") > MAX_FORMATTED)
+                broken = b"STEPS" if is_large or not _calls_known(text) else broken
+            elif kind == "d" and not (text.isdigit() and int(text) <= MAX_ROWS):
+                broken = b"ROWS"
+            elif not kind and _selects_many(text):
+                broken = b"FIELDS"
+        options.append(Option(word, words))
         at += width + 1
-    return options
+    return broken or options
+
+
+def _calls_known(expression: bytes) -> bool:
+    """Return whether an expression calls only functions of the list."""
+    names = re.findall(rb"([^-\s+*/%^,!<>=&|'\"()]+)\s*(\(?)", expression.lower())
+    return all(not opens or name.decode("latin-1") in FUNCTIONS.split() for name, opens in names)
 
 
 def _created(options: Sequence[Option] | bytes) -> Sequence[bytes]:
@@ -292,18 +320,10 @@ def _created(options: Sequence[Option] | bytes) -> Sequence[bytes]:
 
 
 def _broken_option(options: Sequence[Option] | bytes) -> bytes | None:
-    """Return the name of the last option for which an FT.CREATE is denied, or None."""
-    broken = None
-    for name, words in options if not isinstance(options, bytes) else ():
-        if name == "PREFIX" and any(b"\0" in word for word in words[1:]):
-            broken = b"PREFIX"
-        if name == "FILTER" and _is_large_step(words[0]):
-            broken = b"STEPS"
-    return broken
-
-
-def _is_large_step(step: bytes) -> bool:
-    return len(step) > MAX_EXPRESSION_BYTES or step.lower().count(b"format") > 1
+    """Return the name of the option for which an FT.CREATE is denied, or None."""
+    named = [] if isinstance(options, bytes) else options
+    has_nul = any(b"\0" in word for name, words in named if name == "PREFIX" for word in words[1:])
+    return b"PREFIX" if has_nul else None
 
 
 def _stored(info: Mapping[str, Any] | None) -> Sequence[bytes]:
@@ -321,25 +341,41 @@ def _excluded(identity: Identity) -> Iterator[bytes]:
     yield from (beginning(key) for deny in identity.deny for key in deny.keys)
 
 
-def _large_vectors(name: str, argv: Argv) -> bytes | None:
-    """Return the word for which the vectors of an index are too large, or None."""
-    dimensions, broken, is_schema = 0.0, None, False
-    words = argv[2:] if name in ("FT.CREATE", "FT.ALTER") else ()
-    for word, text in pairwise([*words, b""]):
-        digits = re.match(rb"-?[0-9]+", text)
-        number, upper = float(digits[0]) if digits else 0, word.upper()[:32]
-        is_schema |= upper == b"SCHEMA"
-        is_path = is_schema and word[:1] == b"$"
-        broken = b"FIELDS" if is_path and _selects_many(word) else broken
-        dimensions += max(number, 0) if upper == b"DIM" else 0
-        is_large = upper == b"DIM" and dimensions > MOST_DIMENSIONS
-        is_large |= upper in _VECTORS and number > MOST_OF_VECTORS
-        broken = upper if is_large or upper == b"WITHSUFFIXTRIE" else broken
+def _broken_schema(name: str, argv: Argv) -> bytes | None:
+    """Return the word for which the fields of an index may take too much, or None."""
+    if name not in ("FT.CREATE", "FT.ALTER"):
+        return None
+    listed = dict(item.encode().split(b"=") for item in VECTOR_OPTIONS.split())
+    upper = [word[:32].upper() for word in argv] + [b""]
+    broken = b"WORDS" if len(argv) - 1 > MAX_INDEX_WORDS else None
+    sums = dict[bytes, float]()
+    start = upper.index(b"SCHEMA", 2) if b"SCHEMA" in upper[2:] else len(argv)
+    for at, text in enumerate(argv[start:], start):
+        if len(text) > MAX_WORD_BYTES:
+            broken = b"WORDS"
+        elif _selects_many(text):
+            broken = b"FIELDS"
+        elif upper[at] == b"WITHSUFFIXTRIE":
+            broken = upper[at]
+        elif upper[at] == b"VECTOR" and upper[at + 1] in (b"FLAT", b"HNSW"):
+            count = b"".join(argv[at + 2 : at + 3])
+            is_count = re.fullmatch(rb"[1-9][0-9]?", count)
+            broken = broken if is_count else upper[at]
+            for place in range(at + 3, at + 3 + (int(count) if is_count else 0), 2):
+                option, value = b"".join(upper[place : place + 1]), b"".join(argv[place + 1 :][:1])
+                most = listed.get(option)
+                sums[option] = sums.get(option, 0) + (int(value) if value.isdigit() else inf)
+                if most is None:
+                    broken = upper[at]
+                elif most and sums[option] > int(most):
+                    broken = option
+        elif upper[at] == b"VECTOR" and upper[at + 1] not in _TYPES:
+            broken = upper[at]
     return broken
 
 
 def _selects_many(path: bytes) -> bool:
-    return re.match(rb"(?s)@?\$.*(\?|,|\.\.)", path) is not None
+    return re.search(rb"(?s)\0|\.\.|\A@?\$.*[?,]", path) is not None
 
 
 def _number(text: bytes, otherwise: float) -> float:
@@ -356,35 +392,43 @@ def _broken_bound(
         for name, words in options
         if name == "REDUCE" and words[0].upper() == b"RANDOM_SAMPLE"
     ]
-    formats = sum(step.lower().count(b"format") for step in steps)
-    terms = query.count(b"*") + query.count(b"%") / 2 + query.lower().count(b"w'")
-    params: dict[bytes, bytes] = {}
-    for name, words in options:
-        params |= dict(zip(words[1::2], words[2::2], strict=False)) if name == "PARAMS" else {}
-    skipped = rb"[^A-Za-z0-9@$]*"
-    found = re.findall(rb"\[" + skipped + rb"(?i:KNN)" + skipped + rb"(\$?\w*)", query)
-    nearest = [params.get(near[1:], near) if near[:1] == b"$" else near for near in found]
+    wild = query.lower().count(b"w'")
+    terms = query.count(b"*") + query.count(b"%") / 2 + wild
+    listed = [words for name, words in options if name == "PARAMS"]
+    pairs = [pair for words in listed for pair in zip(words[1::2], words[2::2], strict=False)]
+    found = re.findall(rb"\[[^A-Za-z0-9@$]*(?i:KNN)([^@]*)", query)
+    numbers = [re.fullmatch(rb"\s+(\$?\w+)\s+", near) for near in found]
+    nearest = [near[1] if near else b"" for near in numbers]
+    nearest = [dict(pairs).get(near[1:], near) if near[:1] == b"$" else near for near in nearest]
     if not all(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest):
         return b"KNN"
-    is_large = any(len(step) > MAX_EXPRESSION_BYTES for step in steps)
-    is_large |= not all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
-    if is_large or len(steps) > MAX_SEARCH_STEPS or formats > 1:
+    is_small = all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
+    if not is_small or len(steps) > MAX_SEARCH_STEPS:
         return b"STEPS"
-    broken = b"QUERY" if is_long else None
+    broken = b"QUERY" if is_long or (wild and len(query) > MAX_WORD_BYTES) else None
     for name, words in options:
-        is_listed = name in ("RETURN", "LOAD")
-        if is_listed and (len(words) > MAX_RETURNED + 1 or any(map(_selects_many, words))):
+        if name in ("RETURN", "LOAD") and len(words) > MAX_RETURNED + 1:
             broken = b"FIELDS"
         elif (
             (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
             or (is_filtered and name in _OF_SCORES)
             or (name in ("HIGHLIGHT", "SUMMARIZE") and b"knn" in query.lower())
             or (name == "DIALECT" and words[0] not in (b"1", b"2", b"3"))
+            or (name == "PARAMS" and not all(_is_param(query, *pair) for pair in pairs))
         ):
             broken = name.encode()
     if broken is not None:
         return broken
     return b"TERMS" if terms > MAX_EXPANDED_TERMS else None
+
+
+def _is_param(query: bytes, name: bytes, text: bytes) -> bool:
+    """Return whether a parameter is short, or stands only where vectors and shapes do."""
+    if not re.fullmatch(rb"\w+", name) or len(text) <= MAX_WORD_BYTES:
+        return re.fullmatch(rb"\w+", name) is not None
+    used = len(re.findall(rb"\$%s(?!\w)" % name, query))
+    fitting = len(re.findall(rb"[\w.]\s+\$%s(?=[\s\]])" % name, query))
+    return used <= fitting and b"w'" not in query.lower()
 
 
 def _kind_of(field: str, info: Mapping[str, Any], value: bytes) -> str | None:

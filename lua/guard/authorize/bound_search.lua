@@ -10,10 +10,13 @@ local broken
 if #query > {{ max_query_bytes }} then
   -- It is not scanned, either.
   query, broken = '', 'QUERY'
+elseif #query > {{ max_word_bytes }} and find(query, "[wW]'") then
+  broken = 'QUERY'
 elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") > {{ max_expanded_terms }} then
   broken = 'TERMS'
 end
-instead = { argv[name_at], argv[name_at + 1], query, 'TIMEOUT', {{ text(search_ms) }} }
+-- The dialect that modules begin with, whatever one is configured for; the last one of a call counts.
+instead = { argv[name_at], argv[name_at + 1], query, 'TIMEOUT', {{ text(search_ms) }}, 'DIALECT', '1' }
 --% if rule.index.filtered
 if filter then
 --% include "authorize/force_filter.lua"
@@ -21,15 +24,13 @@ end
 --% endif
 local shift = #instead - 2 - name_at
 for at = name_at + 3, stop do instead[at + shift] = argv[at] end
-local steps, formats, params, limit_at, unit = 0, 0, {}, nil, {{ document_work }}
+local steps, params, limit_at, unit = 0, {}, nil, {{ document_work }}
 --% if rule.index.command == "FT.AGGREGATE"
 unit = {{ hit_work }}
 --% endif
 for i = 1, #options do
   local word, at, width = unpack(options[i])
-  for place = at + 1, (word == 'RETURN' or word == 'LOAD') and at + width or 0 do
-    if width > {{ max_returned }} + 1 or find(argv[place], '^@?%$.*[?,]') or find(argv[place], '^@?%$.*%.%.') then broken = 'FIELDS' end
-  end
+  if width > {{ max_returned }} + 1 and (word == 'RETURN' or word == 'LOAD') then broken = 'FIELDS' end
 --% if rule.index.filtered
   -- Scores count the words of all documents.
   if filter and (word == 'WITHSCORES' or word == 'EXPLAINSCORE' or word == 'ADDSCORES') then broken = word end
@@ -40,7 +41,12 @@ for i = 1, #options do
   elseif word == 'LIMIT' then
     limit_at = at
   elseif word == 'PARAMS' then
-    for place = at + 2, at + width, 2 do params[argv[place]] = argv[place + 1] end
+    for place = at + 2, at + width - 1, 2 do
+      local name, text = argv[place], argv[place + 1]
+      params[name] = text
+      -- A long text is a vector or a shape: as a word with `*`, it stopped servers.
+      if not find(name, '^[%w_]+$') or #text > {{ max_word_bytes }} and (find(query, "[wW]'") or count(query, '%$' .. name .. '%f[^%w_]') > count(query, '[%w_.]%s+%$' .. name .. '%f[%s%]]')) then broken = word end
+    end
   elseif word == 'NOCONTENT' or word == 'RETURN' and width == 1 then
     unit = {{ hit_work }}
   elseif (word == 'SUMMARIZE' or word == 'HIGHLIGHT') and find(query, '[kK][nN][nN]') then
@@ -54,12 +60,11 @@ for i = 1, #options do
   elseif word == 'APPLY' or word == 'FILTER' or word == 'GROUPBY' or word == 'REDUCE' then
     if word == 'REDUCE' and find(string.upper(argv[at + 1]), '^RANDOM.SAMPLE$') and not (number(at + width) <= {{ max_inkeys }}) then steps = math.huge end
     steps = steps + 1
-    formats = formats + count(string.lower(argv[at + 1]), 'format')
-    if #argv[at + 1] > {{ max_expression_bytes }} then steps = math.huge end
   end
 end
-if steps > {{ max_search_steps }} or formats > 1 then broken = 'STEPS' end
-for near in string.gmatch(query, '%[[^%w@$]*[kK][nN][nN][^%w@$]*(%$?[%w_]*)') do
+if steps > {{ max_search_steps }} then broken = 'STEPS' end
+for near in string.gmatch(query, '%[[^%w@$]*[kK][nN][nN]([^@]*)') do
+  near = string.match(near, '^%s+(%$?[%w_]+)%s+$') or ''
   local most = string.match(params[string.match(near, '^%$(.*)')] or near, '^%d+$')
   if not most or most + 0 > {{ max_neighbours }} then broken = 'KNN' end
 end

@@ -7,9 +7,6 @@ for i = 1, #options do
     prefixes[#prefixes + 1] = argv[place]
     if find(argv[place], '%z') then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' PREFIX' end
   end
-  if word == 'FILTER' and (#argv[at + 1] > {{ max_expression_bytes }} or find(string.lower(argv[at + 1]), 'format.*format')) then
-    code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' STEPS'
-  end
   if word == 'PREFIX' and width == 1 then prefixes[#prefixes + 1] = '' end
 end
 if not prefixes[1] then prefixes[1] = '' end
