@@ -394,8 +394,7 @@ def _broken_bound(
     ]
     wild = query.lower().count(b"w'")
     terms = query.count(b"*") + query.count(b"%") / 2 + wild
-    listed = [words for name, words in options if name == "PARAMS"]
-    pairs = [pair for words in listed for pair in zip(words[1::2], words[2::2], strict=False)]
+    pairs = [pair for name, words in options if name == "PARAMS" for pair in _pairs(words)]
     found = re.findall(rb"\[[^A-Za-z0-9@$]*(?i:KNN)([^@]*)", query)
     numbers = [re.fullmatch(rb"\s+(\$?\w+)\s+", near) for near in found]
     nearest = [near[1] if near else b"" for near in numbers]
@@ -414,12 +413,16 @@ def _broken_bound(
             or (is_filtered and name in _OF_SCORES)
             or (name in ("HIGHLIGHT", "SUMMARIZE") and b"knn" in query.lower())
             or (name == "DIALECT" and words[0] not in (b"1", b"2", b"3"))
-            or (name == "PARAMS" and not all(_is_param(query, *pair) for pair in pairs))
+            or (name == "PARAMS" and not all(_is_param(query, *pair) for pair in _pairs(words)))
         ):
             broken = name.encode()
     if broken is not None:
         return broken
     return b"TERMS" if terms > MAX_EXPANDED_TERMS else None
+
+
+def _pairs(words: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(words[1::2], words[2::2], strict=False)
 
 
 def _is_param(query: bytes, name: bytes, text: bytes) -> bool:

@@ -22,7 +22,7 @@ while at <= stop do
     broken = width and at + width <= stop and 'STEPS' or argv[at]
     break
   end
-  if kind == 'p' and width > {{ max_search_options }} then broken = word end
+  if kind == 'p' and width + 0 > {{ max_search_options }} then broken = word end
   for place = at + 1, at + width do
     local text = argv[place]
     if #text > (kind == 'p' and {{ max_param_bytes }} or kind == 'x' and {{ max_expression_bytes }} or kind == 'm' and {{ max_mark_bytes }} or {{ max_word_bytes }}) then
