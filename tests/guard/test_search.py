@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 import keyleash
 from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.commands.facts import INDEXES, OF_SEVERAL_NODES
+from keyleash.commands.work import MAX_INDEXES
 from keyleash.errors import NothingToUndoError
 from keyleash.evaluate.decision_text import denial_text, step_lines
 from keyleash.operator.decisions import can_i, explain
@@ -227,6 +228,46 @@ def test_alter_and_drop_need_their_class_on_the_index(leash: Leash) -> None:
     assert denied(agent, "FT.DROPINDEX", "kb")["class"] == "delete"
     assert denied(keeper, "FT.ALTER", "kb", "SCHEMA", "ADD", "x", "TAG")["class"] == "write"
     assert keeper("FT.DROPINDEX", "kb") == b"OK"
+
+
+def test_index_of_keys_that_the_caller_only_reads_is_denied(leash: Leash) -> None:
+    """Each write of such a key, by others, would take longer."""
+    leash.load(
+        ann={
+            "grants": [
+                grant("write", keys="memory:ann:*", indexes=["ix*"]),
+                grant("read", keys=["memory:ann:*", "kb:*"]),
+            ]
+        }
+    )
+    create(leash, "ix0", "kb:")
+    agent = leash.agent("ann").execute_command
+    over = {"code": "KEY_NOT_GRANTED", "key": "kb:*"}
+
+    assert denied(agent, "FT.CREATE", "ix1", "PREFIX", 1, "kb:", *SCHEMA) == over
+    assert denied(agent, "FT.ALTER", "ix0", "SCHEMA", "ADD", "x", "TAG") == over
+    assert agent("FT.CREATE", "ix1", "PREFIX", 1, "memory:ann:", *SCHEMA) == b"OK"
+
+
+def test_caller_has_a_bounded_number_of_indexes(leash: Leash) -> None:
+    """Those of others do not count, so that nobody takes all that there may be."""
+    for agent_id in ("7", "8"):
+        for name in range(MAX_INDEXES - 1):
+            words = ("PREFIX", 1, "x:", "SCHEMA", "t", "TAG")
+            leash.admin.execute_command("FT.CREATE", f"memory:{agent_id}:{name}", *words)
+    grants = [grant("read", "write", keys="memory:{agent}:*", indexes=["memory:{agent}:*"])]
+    leash.load(one={"grants": grants, "token": {"bound": True}})
+    client = leash.client(leash.issue("one", bind={"agent": "7"}).token)
+    words = ("PREFIX", 1, "memory:7:", *SCHEMA)
+
+    pipe: Any = client.pipeline(transaction=False)
+    pipe.execute_command("FT.CREATE", "memory:7:a", *words)
+    pipe.execute_command("FT.CREATE", "memory:7:b", *words)
+    created, refused = pipe.execute(raise_on_error=False)
+    assert created == b"OK"
+    assert "have at most 256 indexes" in str(refused)
+    with pytest.raises(keyleash.CommandRefusedError, match="have at most 256 indexes"):
+        client.execute_command("FT.CREATE", "memory:7:b", *words)
 
 
 def test_drop_with_documents_needs_delete_on_them(leash: Leash) -> None:

@@ -25,6 +25,7 @@ from keyleash.commands.work import (
     MAX_EXPRESSION_BYTES,
     MAX_FORMATTED,
     MAX_INDEX_WORDS,
+    MAX_INDEXES,
     MAX_INKEYS,
     MAX_MARK_BYTES,
     MAX_NEIGHBOURS,
@@ -159,6 +160,7 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
     "DD": "with DD it is a call of its own, whose event has the number of documents",
     "WITHCURSOR": "a guard does not check the reads of a cursor",
+    "INDEXES": f"the patterns of a caller have at most {MAX_INDEXES} indexes",
     "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes, with `w'` {MAX_WORD_BYTES}",
     "WORDS": f"names and texts have at most {MAX_WORD_BYTES} bytes, `TAGS` and `SEPARATOR`"
     f" {MAX_MARK_BYTES}, and an index {MAX_INDEX_WORDS} words",

@@ -18,6 +18,7 @@ from keyleash.commands.work import (
     MAX_EXPRESSION_BYTES,
     MAX_FORMATTED,
     MAX_INDEX_WORDS,
+    MAX_INDEXES,
     MAX_INKEYS,
     MAX_MARK_BYTES,
     MAX_NEIGHBOURS,
@@ -109,6 +110,10 @@ class _Call:
         prefixes = _created(options) if name == "FT.CREATE" else _stored(info)
         if broken is None and name == "FT.CREATE":
             broken = _broken_option(options)
+            listed = self.state.sizes and self.state.sizes.ask((LISTS_INDEXES,), (), ()) or ()
+            items = [item for grant in giving for item in grant.indexes if not item.where]
+            own = [key for key in listed if any(self.is_bound(item, key) for item in items)]
+            broken = b"INDEXES" if len(own) >= MAX_INDEXES else broken
         yield self.refused_word(broken)
         if info is None and name != "FT.CREATE":
             why = "no such index here; the guard reads its prefixes in the call"
@@ -171,8 +176,8 @@ class _Call:
 
     def prefix(self, prefix: bytes, *, is_filtered: bool) -> Decision:
         admitting = [grant for grant in self.identity.grants if grant.admits(self.spec)]
-        deletes = self.spec.name == "FT.DROPINDEX" and len(self.argv) > 2
-        needed = (OperationClass.READ, *([OperationClass.DELETE] if deletes else ()))
+        changes = self.spec.index not in (None, OperationClass.READ) and len(self.argv) > 2
+        needed = (OperationClass.READ, *([self.spec.index] if changes else ()))
         limits, shown = self.state.restrictions, prefix + b"*"
         granted: tuple[Match[Grant], ...] = ()
         for cls in () if is_filtered else needed:
