@@ -258,16 +258,16 @@ def test_caller_has_a_bounded_number_of_indexes(leash: Leash) -> None:
     grants = [grant("read", "write", keys="memory:{agent}:*", indexes=["memory:{agent}:*"])]
     leash.load(one={"grants": grants, "token": {"bound": True}})
     client = leash.client(leash.issue("one", bind={"agent": "7"}).token)
-    words = ("PREFIX", 1, "memory:7:", *SCHEMA)
+    mine = ("PREFIX", 1, "memory:7:", *SCHEMA)
 
     pipe: Any = client.pipeline(transaction=False)
-    pipe.execute_command("FT.CREATE", "memory:7:a", *words)
-    pipe.execute_command("FT.CREATE", "memory:7:b", *words)
+    pipe.execute_command("FT.CREATE", "memory:7:a", *mine)
+    pipe.execute_command("FT.CREATE", "memory:7:b", *mine)
     created, refused = pipe.execute(raise_on_error=False)
     assert created == b"OK"
     assert "have at most 256 indexes" in str(refused)
     with pytest.raises(keyleash.CommandRefusedError, match="have at most 256 indexes"):
-        client.execute_command("FT.CREATE", "memory:7:b", *words)
+        client.execute_command("FT.CREATE", "memory:7:b", *mine)
 
 
 def test_drop_with_documents_needs_delete_on_them(leash: Leash) -> None:
@@ -486,9 +486,9 @@ def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:
     with leash.server.client().monitor() as monitor:
         for words in (
             ["FT.SEARCH", "kb", "*", "RETURN", 3, "t", "AS", "x"],
-            ["FT.SEARCH", "kb", "*", "TIMEOUT", 0],
+            ["FT.SEARCH", "kb", "*", "NOCONTENT", "TIMEOUT", 0],
             ["FT.AGGREGATE", "kb", "*", "TIMEOUT", 9000, "LOAD", 1, "@t"],
-            ["FT.SEARCH", "kb", "*", "timeout", "3"],
+            ["FT.SEARCH", "kb", "*", "timeout", "3", "NOCONTENT"],
         ):
             client.execute_command(*words)
             pipe.execute_command(*words)
@@ -502,9 +502,9 @@ def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:
                 sent.append(entry["command"])
     assert sent[:4] == sent[4:] == [
         "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 RETURN 3 t AS x",
-        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 TIMEOUT 7",
+        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 NOCONTENT TIMEOUT 7",
         "FT.AGGREGATE kb * TIMEOUT 7 DIALECT 1 TIMEOUT 7 LOAD 1 @t",
-        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 timeout 3",
+        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 timeout 3 NOCONTENT",
     ]  # fmt: skip
 
 
@@ -543,6 +543,40 @@ def test_documents_of_a_search_are_work(leash: Leash) -> None:
     replies = many.execute(raise_on_error=False)
     assert isinstance(replies[0], list)
     assert isinstance(replies[-1], keyleash.WorkTooLargeError)
+
+
+EXPLAINED = ("EXPLAINSCORE", "NOCONTENT", "LIMIT", 0, 99)
+
+
+def test_strings_of_a_search_are_work(leash: Leash) -> None:
+    """They may all have one hash, in a row, in many rows, and in a list."""
+    with leash.admin.pipeline(transaction=False) as pipe:
+        for i in range(6000):
+            pipe.hset(f"kb:pub:{i}", mapping={"t": f"w{i % 3}", "n": i})
+        pipe.hset("kb:pub:wide", mapping={f"f{i}": 1 for i in range(6000)} | {"t": "wide"})
+        pipe.hset("kb:pub:long", mapping={"t": "long " * 30_000})
+        pipe.execute()
+    create(leash, "kb", "kb:pub:")
+    call = leash.agent("ann").execute_command
+    group = ("GROUPBY", 1, "@t", "REDUCE", "COUNT", 0, "AS", "n")
+
+    assert len(call("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@t", *group)) == 6
+    assert len(call("FT.AGGREGATE", "kb", "*", "LOAD", 1, "@n", "LIMIT", 0, 100)) == 101
+    assert call("FT.SEARCH", "kb", "wide", "RETURN", 1, "t")[0] == 1
+    assert call("FT.SEARCH", "kb", "long")[0] == 1
+    for words in (
+        ["FT.SEARCH", "kb", "wide"],
+        ["FT.SEARCH", "kb", "wide", "WITHSCORES", "WITHPAYLOADS", "WITHSORTKEYS"],
+        ["FT.SEARCH", "kb", "long", "HIGHLIGHT"],
+        ["FT.SEARCH", "kb", "long", "RETURN", 1, "t", "SUMMARIZE"],
+        ["FT.SEARCH", "kb", "*", "LIMIT", 0, 3000, "RETURN", 2, "t", "n"],
+        ["FT.SEARCH", "kb", "|".join(f"w{i}" for i in range(99)), "WITHSCORES", *EXPLAINED],
+        ["FT.AGGREGATE", "kb", "wide", "LOAD", "*"],
+        ["FT.AGGREGATE", "kb", "*", "GROUPBY", 1, "@n"],
+        ["FT.AGGREGATE", "kb", "*", "GROUPBY", 0, *["REDUCE", "TOLIST", 1, "@n"] * 2],
+    ):
+        assert denied(call, *words)["code"] == "WORK_TOO_LARGE", words
+        assert not can_i(leash.store, "ann", *map(str, words)), words
 
 
 SHARED: dict[str, Any] = {
@@ -652,7 +686,9 @@ def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:
         b"index_name", b"index_options", b"index_definition", b"attributes",
     ]  # fmt: skip
     assert ann("FT._LIST") == [b"tags"]
-    assert denied(ann, "FT.AGGREGATE", "tags", "*")["work"] == str(10**15)
+    lists = ("GROUPBY", 0, "REDUCE", "TOLIST", 1, "@t")
+    assert denied(ann, "FT.AGGREGATE", "tags", "*", *lists)["work"] == str(10**15)
+    assert len(ann("FT.AGGREGATE", "tags", "*", "LOAD", 1, "@t")) == 4
     shared.admin.execute_command("FT.DROPINDEX", "tags")
     create(shared, "tags", "hr:")
     assert denied(ann, "FT.SEARCH", "tags", "*")["code"] == "KEY_DENIED"
@@ -734,6 +770,7 @@ def test_fenced_user_searches_its_indexes_alone(leash: Leash) -> None:
     fenced.fence()
     agent = fenced.agent("ann", protocol=2).execute_command
     assert agent("FT.SEARCH", "kb", "*", "NOCONTENT") == [1, b"kb:pub:1"]
+    assert agent("FT.SEARCH", "kb", "hello", "HIGHLIGHT")[0] == 1
     assert denied(agent, "FT.SEARCH", "kb2", "*")["code"] == "KEY_NOT_GRANTED"
 
     direct = leash.server.client(**fenced.credentials("ann"))

@@ -26,8 +26,9 @@ COMPARED_STRINGS = 256
 PLAIN_STRING_BYTES, COMPARED_BYTES = 144, 40
 """Memory of a string that does not count; further bytes that are as much work as one string."""
 
-SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK = 2_000, 60, 300, 6
-"""Work of a call of an index, of a document in its reply, of its summary, and of a key alone."""
+SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK, MARKING_WORK = 2_000, 60, 300, 6, 3
+"""Work of a call of an index, of a document in its reply, of its summary, and of a key alone; of a
+byte of a document in which matches are marked."""
 
 MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000, 100
 MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED, MAX_FORMATTED = 8, 1024, 32, 8

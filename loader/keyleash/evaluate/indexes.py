@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from keyleash.commands.refusals import why_option
 from keyleash.commands.work import (
     DOCUMENT_WORK,
     HIT_WORK,
+    MARKING_WORK,
     MAX_EXPANDED_TERMS,
     MAX_EXPRESSION_BYTES,
     MAX_FORMATTED,
@@ -29,6 +30,7 @@ from keyleash.commands.work import (
     MAX_SEARCH_OPTIONS,
     MAX_SEARCH_STEPS,
     MAX_WORD_BYTES,
+    QUESTION_WORK,
     SEARCH_WORK,
     SUMMARY_WORK,
 )
@@ -110,7 +112,7 @@ class _Call:
         prefixes = _created(options) if name == "FT.CREATE" else _stored(info)
         if broken is None and name == "FT.CREATE":
             broken = _broken_option(options)
-            listed = self.state.sizes and self.state.sizes.ask((LISTS_INDEXES,), (), ()) or ()
+            listed = (self.state.sizes and self.state.sizes.ask((LISTS_INDEXES,), (), ())) or ()
             items = [item for grant in giving for item in grant.indexes if not item.where]
             own = [key for key in listed if any(self.is_bound(item, key) for item in items)]
             broken = b"INDEXES" if len(own) >= MAX_INDEXES else broken
@@ -236,33 +238,46 @@ class _Call:
                 query = b"(%s)%s" % (b" ".join(wraps), near)
         forced += [b"DIALECT", b"2" if filtered and info is not None else b"1"]
         yield self.refused_word(broken)
-        yield self.work(self.cost(query, forced, options, documents))
+        definition = reply_mapping((info or {}).get("index_definition", ()))
+        on_json, own = definition.get("key_type") == b"JSON", b"".join(self.argv[2:3])
+        strings = 2 * (len(filtered or ()) + own.count(b"=>"))
+        rows = _Rows(documents, documents, HIT_WORK, strings, self.identity.string_units)
+        if self.spec.name == "FT.SEARCH":
+            rows.read_search(options, own, on_json=on_json)
+        else:
+            rows.read_aggregation(options, on_json=on_json)
+        yield self.work(self.cost([query, *forced], options, rows))
 
-    def cost(
-        self, query: bytes, forced: Sequence[bytes], options: Sequence[Option], documents: float
-    ) -> float:
-        """Return the work of the documents that a search returns."""
+    def cost(self, sent: Sequence[bytes], options: Sequence[Option], rows: _Rows) -> float:
+        """Return the work of the rows of a search, and of the strings in them."""
+        cost, left, units = rows.work(), self.identity.work, self.identity.string_units
         is_search = self.spec.name == "FT.SEARCH"
-        unit = DOCUMENT_WORK if is_search else HIT_WORK
-        first, rows = 0.0, 10.0 if is_search else documents
-        counting = [query, *forced]
-        for name, words in options:
-            counting += [name.encode(), *([b"0", b"0"] if name == "LIMIT" else words)]
-            if name == "LIMIT":
-                first, rows = (_number(word, inf) for word in words)
-            elif name in ("LOAD", "SUMMARIZE"):
-                unit = DOCUMENT_WORK if name == "LOAD" else SUMMARY_WORK
-            elif name == "NOCONTENT" or (name, *words) == ("RETURN", b"0"):
-                unit = HIT_WORK
+        if is_search and cost > left:
+            reply = self.ask("FT.SEARCH", *sent, *_words(options, limit=(b"0", b"0")))
+            rows.documents = reply[0] if reply else 0
+        elif cost > left:
+            counting = b"GROUPBY 0 REDUCE COUNT 0 AS n".split()
+            reply = self.ask("FT.AGGREGATE", *sent, *_words(options), *counting)
+            rows.shown = float(reply[1][1]) if reply and len(reply) > 1 else 0
+        cost = rows.work()
+        if not (rows.is_whole or rows.is_marked) or rows.shown <= 0 or cost > left:
+            return cost
+        wide, asked = 0.0, 0.0
+        found = self.ask("FT.SEARCH", *sent, *_words(options), b"NOCONTENT") or [0]
+        for key in found[1 :: 1 + len(rows.parts)]:
+            wide += rows.strings + 2 * (self.about(key, "HLEN") if rows.is_whole else 0)
+            usage = self.about(key, "MEMORY", "USAGE", b"SAMPLES", b"0") if rows.is_marked else 0
+            asked += QUESTION_WORK + usage * MARKING_WORK
+            if max(cost, wide * units) + asked > left:
+                break
+        return max(cost, wide * units) + asked
 
-        def estimated(documents: float) -> float:
-            return min(first, documents) * HIT_WORK + min(rows, max(documents - first, 0)) * unit
-
-        cost = estimated(documents)
-        if is_search and cost > self.identity.work:
-            reply = self.ask("FT.SEARCH", *counting)
-            cost = estimated(reply[0] if reply else 0)
-        return cost
+    def about(self, key: bytes, *words: str | bytes) -> float:
+        """Return the size of a document."""
+        assert self.state.sizes is not None  # noqa: S101 - it has given the key
+        head = [word for word in words if isinstance(word, str)]
+        reply = self.state.sizes.ask(head, (key,), [w for w in words if isinstance(w, bytes)])
+        return inf if reply is None else float(reply)
 
     def work(self, cost: float) -> Decision:
         work, most, code = SEARCH_WORK + cost, self.identity.work, ReplyCode.WORK_TOO_LARGE
@@ -270,6 +285,81 @@ class _Call:
             return ALLOWED
         self.trace.append(SizeStep("work", work, most, code=code))
         return refused(code, command=self.spec.name, work=ceil(min(work, 10**15)), limit=most)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a search.
+
+    Attributes:
+        shown, first: How many it returns at the most, behind how many others.
+        unit, string_units: The work of a row, and of each string.
+        strings: How many a row has.
+        lists: How many of them are lists of values of many documents.
+        is_whole, is_marked: Whether a row is a whole document; whether matches are marked.
+        parts: What a row has between its key and its fields.
+    """
+
+    documents: float
+    shown: float
+    unit: float
+    strings: float
+    string_units: float
+    first: float = 0.0
+    lists: int = 0
+    is_whole: bool = False
+    is_marked: bool = False
+    parts: set[str] = field(default_factory=set)
+
+    def read_search(self, options: Sequence[Option], query: bytes, *, on_json: bool) -> None:
+        self.shown, self.unit, self.strings, self.is_whole = (
+            10,
+            DOCUMENT_WORK,
+            self.strings + 1,
+            True,
+        )
+        for name, words in options:
+            if name == "LIMIT":
+                self.first, self.shown = (_number(word, inf) for word in words)
+            elif name in ("NOCONTENT", "RETURN"):
+                self.unit = HIT_WORK if len(words) < 2 else self.unit
+                self.strings += 2 * max(len(words) - 1, 0)
+                self.is_whole = False
+            elif name in ("HIGHLIGHT", "SUMMARIZE"):
+                self.unit = SUMMARY_WORK if name == "SUMMARIZE" else self.unit
+                self.is_marked = True
+            elif name == "EXPLAINSCORE":
+                self.strings += len(query)
+            elif name.startswith(("WITHS", "WITHP")):
+                self.strings += name not in self.parts
+                self.parts.add(name)
+        if self.is_whole and on_json:
+            self.strings, self.is_whole = self.strings + 4, False
+
+    def read_aggregation(self, options: Sequence[Option], *, on_json: bool) -> None:
+        for name, words in options:
+            if name == "LIMIT":
+                self.first, self.shown = (_number(word, inf) for word in words)
+            elif name in ("LOAD", "GROUPBY", "SORTBY"):
+                self.unit = DOCUMENT_WORK if name == "LOAD" else self.unit
+                self.strings = (0 if name == "GROUPBY" else self.strings) + 2 * (len(words) - 1)
+                if words[0] == b"*":
+                    self.strings = self.strings + 4 if on_json else inf
+            elif name in ("REDUCE", "APPLY", "ADDSCORES"):
+                self.strings += 2
+                self.lists += name == "REDUCE" and words[0][:1].upper() in (b"T", b"R")
+
+    def work(self) -> float:
+        shown = min(self.shown, max(self.documents - self.first, 0))
+        listed = self.lists * self.documents if self.lists else 0
+        units = min(self.first, self.documents) * HIT_WORK + shown * self.unit
+        return max(units, (shown * self.strings + listed) * self.string_units)
+
+
+def _words(options: Sequence[Option], limit: Sequence[bytes] = ()) -> Iterator[bytes]:
+    for name, words in options:
+        yield name.encode()
+        yield from limit if name == "LIMIT" and limit else words
 
 
 def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:

@@ -1,5 +1,5 @@
 -- bound_search: deny a search that may take too much, and write the call that runs in its place.
--- in:  argv, name_at, stop, command, options, documents, left, filter, kinds
+-- in:  argv, name_at, stop, command, options, documents, left, filter, kinds, on_json
 -- out: code, cost, detail, documents, instead, value
 --
 -- Forced options come directly after the query: behind the caller's, a wrong count could swallow them.
@@ -24,10 +24,7 @@ end
 --% endif
 local shift = #instead - 2 - name_at
 for at = name_at + 3, stop do instead[at + shift] = argv[at] end
-local steps, params, limit_at, unit = 0, {}, nil, {{ document_work }}
---% if rule.index.command == "FT.AGGREGATE"
-unit = {{ hit_work }}
---% endif
+local steps, params = 0, {}
 for i = 1, #options do
   local word, at, width = unpack(options[i])
   if width > {{ max_returned }} + 1 and (word == 'RETURN' or word == 'LOAD') then broken = 'FIELDS' end
@@ -38,8 +35,6 @@ for i = 1, #options do
 --% endif
   if word == 'TIMEOUT' and not (number(at + 1) > 0 and number(at + 1) <= {{ search_ms }}) then
     instead[at + 1 + shift] = {{ text(search_ms) }}
-  elseif word == 'LIMIT' then
-    limit_at = at
   elseif word == 'PARAMS' then
     for place = at + 2, at + width - 1, 2 do
       local name, text = argv[place], argv[place + 1]
@@ -47,14 +42,10 @@ for i = 1, #options do
       -- A long text is a vector or a shape: as a word with `*`, it stopped servers.
       if not find(name, '^[%w_]+$') or #text > {{ max_word_bytes }} and (find(query, "[wW]'") or count(query, '%$' .. name .. '%f[^%w_]') > count(query, '[%w_.]%s+%$' .. name .. '%f[%s%]]')) then broken = word end
     end
-  elseif word == 'NOCONTENT' or word == 'RETURN' and width == 1 then
-    unit = {{ hit_work }}
   elseif (word == 'SUMMARIZE' or word == 'HIGHLIGHT') and find(query, '[kK][nN][nN]') then
     broken = word
   elseif word == 'DIALECT' and not find(argv[at + 1], '^[123]$') then
     broken = word
-  elseif word == 'LOAD' or word == 'SUMMARIZE' then
-    unit = word == 'LOAD' and {{ document_work }} or {{ summary_work }}
   elseif (word == 'INKEYS' or word == 'FRAGS' or word == 'LEN') and not (number(at + 1) <= {{ max_inkeys }}) then
     broken = word
   elseif word == 'APPLY' or word == 'FILTER' or word == 'GROUPBY' or word == 'REDUCE' then
@@ -75,25 +66,5 @@ if code then
 elseif broken then
   code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. broken
 else
-  local first, rows = 0, 10
---% if rule.index.command == "FT.AGGREGATE"
-  rows = documents
---% endif
-  if limit_at then first, rows = number(limit_at + 1), number(limit_at + 2) end
-  local function estimated()
-    return math.min(first, documents) * {{ hit_work }} + math.min(rows, math.max(documents - first, 0)) * unit
-  end
-  cost = estimated()
---% if rule.index.command == "FT.SEARCH"
-  if limit_at and cost > left then
-    -- Few documents may match: a client may ask for as many as there are.
-    local at = limit_at + shift + 1
-    instead[at], instead[at + 1] = '0', '0'
-    local found = redis.pcall(unpack(instead))
-    instead[at], instead[at + 1] = argv[limit_at + 1], argv[limit_at + 2]
-    -- An error is the command's own.
-    documents = found.err and 0 or tonumber(found[1]) or documents
-    cost = estimated()
-  end
---% endif
+--% include "authorize/estimate_search.lua"
 end

@@ -11,9 +11,9 @@ for i = 1, #options do
 end
 if not prefixes[1] then prefixes[1] = '' end
 do
-  -- A write of a document takes as long as it has indexes. A fenced user may not list them, but make
-  -- them without its guard.
+  -- A write of a document takes as long as it has indexes.
   local reply = redis.pcall('FT._LIST')
+  if reply.err then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' INDEXES' end
 --% with index_listed = rule.index.names
 --% include "reply/filter_indexes.lua"
 --% endwith
