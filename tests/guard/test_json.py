@@ -162,6 +162,7 @@ def test_batch_counts_documents_that_it_makes(leash: Leash) -> None:
 
 HOSTILE = {
     "deep": chain(DEPTH),
+    "text": chain(DEPTH, json.dumps("x" * 100_000)),
     "nested": "[" * DEPTH + ",".join("1" * 2000) + "]" * DEPTH,
     "chains": "[" + ",".join([chain(DEPTH)] * 1300) + "]",
     "wide": json.dumps([{"a": i, "b": {"a": [i, i]}, "id": i} for i in range(24_000)]),
@@ -287,6 +288,7 @@ def test_indentation_is_denied(leash: Leash) -> None:
         ("nested", "JSON.ARRLEN $..*", False),
         ("wide", "JSON.OBJKEYS $", False),
         ("deep", "JSON.GET $..a", True),
+        ("text", "JSON.GET $..a", False),
     ],
 )
 def test_work_counts_the_memory_of_what_a_path_may_select(

@@ -126,9 +126,10 @@ A deep value stops a server that reads it, so a path has few steps.
 DOCUMENT_SHRINKS = 16
 """Memory of a JSON document for a byte of its before-image, up to which one is made."""
 
-BRANCH_WORK, DESCENT_WORK, PATH_LOOKUPS = 0.08, 1.5, 5
-"""Work of a byte of a document for a JSON path that may select several values, for one with `..`,
-which may return each value as often as it is deep, and how often a change does the same."""
+BRANCH_WORK, PATH_LOOKUPS, DESCENT_WORK, DESCENT_LOOKUPS = 0.08, 5, 4, 7.5
+"""Work of a byte of a document for a JSON path that may select several values, and how many times
+as much a change is; for one with `..`, which may return each value as often as it is deep, and for
+a change by one."""
 
 JSON_WORK = 0.12
 """Work of a byte of JSON that a call writes."""

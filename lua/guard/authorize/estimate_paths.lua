@@ -19,9 +19,11 @@ for i = 1, stop do
   local each = weight + 0
   local is_spread = descents > 0 or find(path, '[*?:,]')
   if is_spread then
-    each = (descents > 0 and {{ descent_work }} or {{ branch_work }} * (1 + count('[@|&]'))) * 2 ^ lists
     -- Others than those that return JSON look each value up again.
-    if not find(command, '%.M?GET$') then each = each * {{ path_lookups }} end
+    local returns = find(command, '%.M?GET$')
+    each = {{ branch_work }} * (1 + count('[@|&]')) * (returns and 1 or {{ path_lookups }})
+    if descents > 0 then each = returns and {{ descent_work }} or {{ descent_lookups }} end
+    each = each * 2 ^ lists
   end
   if join == {{ Join.PRODUCT }} then
     local size = 0
