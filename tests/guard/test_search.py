@@ -393,6 +393,8 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.SEARCH", "kb", "*", "PARAMS", "010", *"abcdefgh", "DIALECT", 4), "names of parame"),
         (("FT.SEARCH", "kb", "*=>[KNN\x0199999999 @v $b]"), "1000 neighbours"),
         (("FT.SEARCH", "kb", "*=>[KNN 0x10 @v $b]"), "1000 neighbours"),
+        (("FT.SEARCH", "kb", "(w)=>[KNN 9 @v $b batch_size 1]"), "batches of 10"),
+        (("FT.SEARCH", "kb", "(w)=>[KNN 9 @v $b]=>{$batch_size: $q}"), "batches of 10"),
         (("FT.SEARCH", "kb", "*=>[KNN $k\\-x @v $b]", "PARAMS", 2, "k", "5"), "1000 neighbours"),
         (("FT.SEARCH", "kb", "*=>[KNN $ké @v $b]", "PARAMS", 4, "k", 5, "ké", 9999), "1000 neigh"),
         (("FT.SEARCH", "kb", "@n:[0 $ké]", "PARAMS", 2, "ké", 5), "have letters"),

@@ -173,7 +173,7 @@ REFUSED_OPTIONS: Mapping[str, str] = {
         ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES"),
         "with a filter of the policy, scores would count words of other documents",
     ),
-    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours",
+    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours, in batches of 10 or more",
     **dict.fromkeys(
         ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
     ),

@@ -494,7 +494,8 @@ def _broken_bound(
     numbers = [re.fullmatch(rb"\s+(\$?\w+)\s+", near) for near in found]
     nearest = [near[1] if near else b"" for near in numbers]
     nearest = [dict(pairs).get(near[1:], near) if near[:1] == b"$" else near for near in nearest]
-    if not all(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest):
+    batches = re.findall(rb"BATCH_SIZE([\s:]+[1-9][0-9])?", query.upper())
+    if not all([*(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest), *batches]):
         return b"KNN"
     is_small = all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
     if not is_small or len(steps) > MAX_SEARCH_STEPS:

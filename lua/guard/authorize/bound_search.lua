@@ -59,6 +59,9 @@ for near in string.gmatch(query, '%[[^%w@$]*[kK][nN][nN]([^@]*)') do
   local most = string.match(params[string.match(near, '^%$(.*)')] or near, '^%d+$')
   if not most or most + 0 > {{ max_neighbours }} then broken = 'KNN' end
 end
+-- The time limit of a search is looked at after batches.
+local lower = string.lower(query)
+if count(lower, 'batch_size') ~= count(lower, 'batch_size[%s:]+[1-9]%d') then broken = 'KNN' end
 -- Without a query the arity is wrong, and that is the command's own error.
 if name_at + 1 >= stop then instead = nil end
 if code then

@@ -1,6 +1,6 @@
 -- estimate_search: the work of the rows of a search, and of the strings in them.
 -- in:  argv, options, filter, query, instead, shift, documents, left, on_json, count, number
--- out: cost, documents
+-- out: cost, documents, instead
 local first, rows, unit, strings, lists = 0, documents, {{ hit_work }}, (filter and #filter or 0) + 2 * count(query, '=>'), 0
 --% if rule.index.command == "FT.SEARCH"
 -- Before its fields a row has its key, and other parts.
