@@ -158,3 +158,12 @@ def test_payload_needs_its_name_in_only(leash: Leash) -> None:
     at, chunk = agent.execute_command("BF.SCANDUMP", "a:1", 0)
 
     assert agent.execute_command("BF.LOADCHUNK", "a:2", at, chunk)
+
+
+@pytest.mark.parametrize("count", ["-1", "2147483648", "9223372036854775807", "3", "x"])
+def test_merge_with_a_wrong_number_of_keys_is_denied(leash: Leash, count: str) -> None:
+    """Some ended the server."""
+    leash.admin.execute_command("CMS.INITBYDIM", "a:1", 10, 2)
+    for words in (("CMS.MERGE", "a:1", count, "a:1"), ("TDIGEST.MERGE", "a:2", count, "a:1")):
+        with pytest.raises(keyleash.WorkTooLargeError):
+            leash.agent("one").execute_command(*words)

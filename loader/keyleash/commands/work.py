@@ -227,7 +227,7 @@ WORK: Mapping[str, Work] = {
     # Sketches and time series. One call makes 64 MB at most within the default bound.
     **dict.fromkeys(SKETCHES, Work(1 / 256, None, bound=Bound.SKETCH, place=2)),
     **_each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
-    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES)),
+    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES, place=2)),
     # JSON.
     **_each(
         "JSON.GET JSON.MGET", Work(STRING_WORK, None, last=0, bound=Bound.PATHS, place=2, default=2)
