@@ -161,7 +161,8 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "DD": "with DD it is a call of its own, whose event has the number of documents",
     "WITHCURSOR": "a guard does not check the reads of a cursor",
     "INDEXES": f"the patterns of a caller have at most {MAX_INDEXES} indexes",
-    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes, with `w'` {MAX_WORD_BYTES}",
+    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes, with `w'` {MAX_WORD_BYTES}, and with"
+    f" `*` or `%` words up to {MAX_WORD_BYTES}",
     "WORDS": f"names and texts have at most {MAX_WORD_BYTES} bytes, `TAGS` and `SEPARATOR`"
     f" {MAX_MARK_BYTES}, and an index {MAX_INDEX_WORDS} words",
     "PARAMS": "names of parameters have letters, digits and `_`, and values above"
@@ -224,11 +225,15 @@ def why_unknown(name: str) -> str:
     return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"
 
 
+LONG_PLACE = "[%[,:][%s-]*" + "%d" * 19
+"""The Lua pattern of a place in an array that RedisJSON cannot hold: it stops the server."""
+
 PATHS = "PATHS"
 """What a denial names if the JSON paths of a call may select too much."""
 
 TOO_MANY_PATHS = (
-    f"its paths may select too much: keyleash allows in each one `..` or `?`, {PATH_LISTS} commas,"
+    "its paths may select too much: keyleash allows in each one `..` or `?`, places in arrays of up"
+    f" to 18 digits, {PATH_LISTS} commas,"
     f" {PATH_STEPS} steps and {PATH_BYTES} bytes, new values of {SPREAD_BYTES} bytes where it may"
     " select several, and no arrays and objects after `..`"
 )

@@ -470,7 +470,7 @@ def _broken_schema(name: str, argv: Argv) -> bytes | None:
 
 
 def _selects_many(path: bytes) -> bool:
-    return re.search(rb"(?s)\0|\.\.|\A@?\$.*[?,]", path) is not None
+    return re.search(rb"(?s)\0|\.\.|\A@?\$.*[?,]|[\[,:][\s-]*[0-9]{19}", path) is not None
 
 
 def _number(text: bytes, otherwise: float) -> float:
@@ -490,17 +490,22 @@ def _broken_bound(
     wild = query.lower().count(b"w'")
     terms = query.count(b"*") + query.count(b"%") / 2 + wild
     pairs = [pair for name, words in options if name == "PARAMS" for pair in _pairs(words)]
-    found = re.findall(rb"\[[^A-Za-z0-9@$]*(?i:KNN)([^@]*)", query)
-    numbers = [re.fullmatch(rb"\s+(\$?\w+)\s+", near) for near in found]
-    nearest = [near[1] if near else b"" for near in numbers]
-    nearest = [dict(pairs).get(near[1:], near) if near[:1] == b"$" else near for near in nearest]
-    batches = re.findall(rb"BATCH_SIZE([\s:]+[1-9][0-9])?", query.upper())
+    lower = query.lower()
+    found = re.findall(rb"\[\s*knn\s+(\$?\w+)\s+@", query, re.IGNORECASE)
+    nearest = [dict(pairs).get(near[1:], near) if near[:1] == b"$" else near for near in found]
+    brackets = re.sub(rb"\[+", b"[", re.sub(rb"[^a-z0-9_@$\[]", b"", lower))
+    nearest += [b""] * (brackets.count(b"[knn") - len(found))
+    batches = re.findall(rb"batch_size([\s:]+[1-9][0-9])?", lower)
     if not all([*(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest), *batches]):
         return b"KNN"
     is_small = all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
     if not is_small or len(steps) > MAX_SEARCH_STEPS:
         return b"STEPS"
-    broken = b"QUERY" if is_long or (wild and len(query) > MAX_WORD_BYTES) else None
+    has_marks = re.search(rb"[*%]", query) is not None
+    tokens = re.findall(rb"[^\s|(){}\[\]\"]+", re.sub(rb"(?s)\\.", b"xx", query))
+    is_large = has_marks and any(len(token) > MAX_WORD_BYTES for token in tokens)
+    is_large |= wild > 0 and len(query) > MAX_WORD_BYTES
+    broken = b"QUERY" if is_long or is_large else None
     for name, words in options:
         if name in ("RETURN", "LOAD") and len(words) > MAX_RETURNED + 1:
             broken = b"FIELDS"

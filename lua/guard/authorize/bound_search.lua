@@ -12,6 +12,8 @@ if #query > {{ max_query_bytes }} then
   query, broken = '', 'QUERY'
 elseif #query > {{ max_word_bytes }} and find(query, "[wW]'") then
   broken = 'QUERY'
+elseif find(query, '[*%%]') and find(string.gsub(string.gsub(query, '\\.', 'xx'), '[^%s|(){}%[%]\34]+', function(token) return #token > {{ max_word_bytes }} and '\0' or '' end), '%z') then
+  broken = 'QUERY'
 elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") > {{ max_expanded_terms }} then
   broken = 'TERMS'
 end
@@ -54,13 +56,14 @@ for i = 1, #options do
   end
 end
 if steps > {{ max_search_steps }} then broken = 'STEPS' end
-for near in string.gmatch(query, '%[[^%w@$]*[kK][nN][nN]([^@]*)') do
-  near = string.match(near, '^%s+(%$?[%w_]+)%s+$') or ''
+local lower, nearest = string.lower(query), 0
+for near in string.gmatch(query, '%[%s*[kK][nN][nN]%s+(%$?[%w_]+)%s+@') do
+  nearest = nearest + 1
   local most = string.match(params[string.match(near, '^%$(.*)')] or near, '^%d+$')
   if not most or most + 0 > {{ max_neighbours }} then broken = 'KNN' end
 end
+if count(string.gsub(string.gsub(lower, '[^%w_@$%[]', ''), '%[+', '['), '%[knn') ~= nearest then broken = 'KNN' end
 -- The time limit of a search is looked at after batches.
-local lower = string.lower(query)
 if count(lower, 'batch_size') ~= count(lower, 'batch_size[%s:]+[1-9]%d') then broken = 'KNN' end
 -- Without a query the arity is wrong, and that is the command's own error.
 if name_at + 1 >= stop then instead = nil end

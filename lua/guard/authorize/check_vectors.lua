@@ -10,7 +10,7 @@ for at = name_at + 2, stop do
     -- By read_options.
   elseif #text > {{ max_word_bytes }} then
     broken = 'WORDS'
-  elseif find(text, '%z') or find(text, '..', 1, true) or find(text, '^@?%$.*[?,]') then
+  elseif find(text, '%z') or find(text, {{ long_place }}) or find(text, '..', 1, true) or find(text, '^@?%$.*[?,]') then
     broken = 'FIELDS'
   elseif word == 'WITHSUFFIXTRIE' then
     -- 20 KB of tags took 45 MB as suffixes.

@@ -15,7 +15,7 @@ for i = 1, stop do
   end
   local descents, filters, lists = count('%.%.'), count('%?'), count(',')
   is_refused = is_refused or descents + filters > 1 or lists > {{ path_lists }} or count('[.%[]') > {{ path_steps }}
-    or find(path, '=~', 1, true) or find(path, '\0', 1, true) or filters > 0 and find(path, '$', 2, true)
+    or find(path, {{ long_place }}) or find(path, '=~', 1, true) or find(path, '\0', 1, true) or filters > 0 and find(path, '$', 2, true)
   local each = weight + 0
   local is_spread = descents > 0 or find(path, '[*?:,]')
   if is_spread then

@@ -37,7 +37,7 @@ while at <= stop do
       end
     elseif kind == 'd' and not (find(text, '^%d+$') and text + 0 <= {{ max_rows }}) then
       broken = 'ROWS'
-    elseif kind == ' ' and (find(text, '%z') or find(text, '..', 1, true) or find(text, '^@?%$.*[?,]')) then
+    elseif kind == ' ' and (find(text, '%z') or find(text, {{ long_place }}) or find(text, '..', 1, true) or find(text, '^@?%$.*[?,]')) then
       broken = 'FIELDS'
     end
   end
