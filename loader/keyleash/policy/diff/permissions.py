@@ -120,13 +120,16 @@ class Access:
         groups = dict.fromkeys(self._patterns(places) for places in givers)
         return Region(tuple(groups), self.protected + self.denied)
 
-    def channels(self, about: Places, form: Form) -> Region:
-        """Return the channels or indexes on which the grants allow a form of call."""
+    def channels(self, about: Places, form: Form, other: Access) -> Region:
+        """Return the channels or indexes on which the grants allow a form of call.
+
+        An index under a filter of *other* is given, too, by a filter that has less conditions.
+        """
         giving = self.gives(about, form.channel) if form.channel else ()
         granted = (
             channel
             for place in giving
-            for channel in _names(self.grants[place], form.named)
+            for channel in _names(self.grants[place], form.named, other)
             if form.pattern is None or _gives_pattern(channel, form.pattern)
             if form.channel is OperationClass.READ or not channel.where
         )
@@ -267,8 +270,8 @@ class _Search:
         if form.scans:
             self._find_scans(form, names)
         elif form.channel is not None:
-            inside = self.new.channels(self.about_new, form)
-            outside = self.old.channels(self.about_old, form)
+            inside = self.new.channels(self.about_new, form, self.old)
+            outside = self.old.channels(self.about_old, form, self.new)
             is_gained, channel = _look(inside, outside)
             if is_gained:
                 if channel is not None and form.pattern is PatternOf.MANY:
@@ -332,16 +335,18 @@ class _Search:
             self._add(Gain(names, form, shown=key), Opening(scanning, inside, outside))
 
 
-def _names(grant: Grant, named: str) -> Iterator[Pattern]:
+def _names(grant: Grant, named: str, other: Access | None = None) -> Iterator[Pattern]:
     """Yield the patterns of a field; an index under a filter is another one than without."""
+    filters = {item.where for some in (other.grants if other else ()) for item in some.indexes}
     for pattern in getattr(grant, named):
-        parts = pattern.parts
-        if pattern.where:
-            text = parts[0].text if isinstance(parts[0], Literal) else b""
-            rest = parts[1:] if text else parts
-            where = ", ".join(map("=".join, pattern.where))
-            parts = (Literal(f"{where} of ".encode() + text), *rest)
-        yield replace(pattern, parts=parts)
+        parts, own = pattern.parts, {*pattern.where}
+        if not own:
+            yield pattern
+            continue
+        text = parts[0].text if isinstance(parts[0], Literal) else b""
+        for where in (pattern.where, *(item for item in sorted(filters) if own < {*item})):
+            label = ", ".join(map("=".join, sorted(where))) + " of "
+            yield replace(pattern, parts=(Literal(label.encode() + text), *parts[bool(text) :]))
 
 
 def _gives_pattern(granted: Pattern, pattern: PatternOf) -> bool:
