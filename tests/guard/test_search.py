@@ -306,6 +306,19 @@ def test_undo_ignores_indexes_and_reports_deleted_documents(leash: Leash) -> Non
         plan_undo(leash.store, identity="keeper")
 
 
+def test_query_is_recorded_as_its_length_where_keys_are_masked(leash: Leash) -> None:
+    """It may name a masked key in many ways."""
+    audit = {"values": "full", "reads": True, "mask_keys": ["kb:secret:*"]}
+    leash.load(ann={**POLICY["ann"], "audit": audit})
+    create(leash, "kb", "kb:pub:")
+    agent = leash.agent("ann").execute_command
+
+    agent("FT.SEARCH", "kb", "@t:(kb\\:secret\\:1)", "NOCONTENT")
+    agent("FT.AGGREGATE", "kb", "secret")
+    first, second = (event["lengths"] for event in leash.events("ann")[-2:])
+    assert (first, second) == ("2,18,9", "2,6")
+
+
 def test_list_shows_granted_indexes(leash: Leash) -> None:
     """The names of others tell who has which index."""
     for name in ("kb", "kb:2", "hr", "memory:7"):
