@@ -250,7 +250,7 @@ def test_index_of_keys_that_the_caller_only_reads_is_denied(leash: Leash) -> Non
 
 
 def test_caller_has_a_bounded_number_of_indexes(leash: Leash) -> None:
-    """Those of others do not count, so that nobody takes all that there may be."""
+    """Those of others do not count, so that no caller takes all that there may be."""
     for agent_id in ("7", "8"):
         for name in range(MAX_INDEXES - 1):
             words = ("PREFIX", 1, "x:", "SCHEMA", "t", "TAG")

@@ -138,7 +138,7 @@ FUNCTIONS = (
 )
 """The functions that an expression may call.
 
-`split` makes as many strings as a text has parts, and `matched_terms` allocates what it is told.
+`split` makes as many strings as a text has parts, and `matched_terms` allocates as many as a call asks for.
 """
 
 VECTOR_OPTIONS = (
