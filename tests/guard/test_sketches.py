@@ -31,7 +31,7 @@ def test_plain_commands_need_no_name_in_only(leash: Leash) -> None:
         *("TOPK.RESERVE a:k 50 2000 7 0.925", "TOPK.ADD a:k x y"),
         *("TDIGEST.CREATE a:t COMPRESSION 1000", "TDIGEST.ADD a:t 1 2 3", "TDIGEST.RESET a:t"),
         *("TS.CREATE a:s LABELS a b", "TS.CREATE a:s2", "TS.MADD a:s 1 1 a:s2 1 2"),
-        *("TS.CREATERULE a:s2 a:s AGGREGATION sum 10", "TS.DELETERULE a:s2 a:s", "TS.DEL a:s 0 9"),
+        *("TS.CREATERULE a:s2 a:s AGGREGATION sum 10", "TS.DELETERULE a:s2 a:s"),
     ]
     reads = [
         *("BF.EXISTS a:b x", "BF.INFO a:b", "CF.COUNT a:c x", "CMS.QUERY a:m x", "TOPK.LIST a:k"),

@@ -201,8 +201,9 @@ _UNCHECKED = re.compile(
     # of a module any key.
     r"_?FT\.|SEARCH\.|TIMESERIES\.|RG\.|TF(CALL|CALLASYNC|FUNCTION)\b"
     r"|TS\.(MGET|M(REV)?RANGE|QUERYINDEX)$"
-    # A change that is declared as a read, and what is for developers of modules.
-    r"|CF\.COMPACT$|.*\.(LOAD|DEBUG)\b"
+    # A change that is declared as a read, what stopped servers for series that have rules, and what
+    # is for developers of modules.
+    r"|CF\.COMPACT$|TS\.DEL$|.*\.(LOAD|DEBUG)\b"
 )
 
 
@@ -339,7 +340,6 @@ MODULE_KEYS: Mapping[str, tuple[KeySearch, ...]] = {
     **_first_key("TS GET INFO RANGE REVRANGE", READ),
     **_first_key("TS CREATE ALTER ADD INCRBY DECRBY", WRITE),
     "TS.MADD": (KeyRange(1, -1, 3, (WRITE,)),),
-    **_first_key("TS DEL", DELETE),
     # A rule copies what is written to the first key later.
     **dict.fromkeys(("TS.CREATERULE", "TS.DELETERULE"), (KeyRange(1, 2, 1, (READ, WRITE)),)),
 }
