@@ -312,7 +312,15 @@ EXPRESSIONS = [
 QUERIES = [
     *("*", "w", "w'h*'", "w'$q'", "*$q", "$q*", "@v:[VECTOR_RANGE 9 $q]", "x $q ", "[" * 99),
     *("*=>[KNN 3 @v $q]", "*=>[KNN $k @v $q]", "*=>[KNN $k\\-x @v $q]", "*=>[KNN $ké @v $q]"),
-    *("*=>[KNN 3@v $q]", "*=>[ \1knn 2 @v $q]", "x[[KNN", "w=>[KNN 2 @v $q BATCH_SIZE 9]"),
+    *(
+        "*=>[KNN 3@v $q]",
+        "*=>[ \1knn 2 @v $q]",
+        "x[[KNN",
+        "@s:[within $q]|[inf",
+        "-a|" * 17,
+        "@v:[vector_range 1 $q]" * 5,
+        "w=>[KNN 2 @v $q BATCH_SIZE 9]",
+    ),
     *("a" * 513, "*" + "a" * 513, "*\\ " * 200, "w'" + "a" * 511, "w=>{$batch_size : 10}"),
 ]
 OPTIONS = {

@@ -33,6 +33,7 @@ from keyleash.commands.work import (
     MAX_RETURNED,
     MAX_ROWS,
     MAX_SEARCH_STEPS,
+    MAX_VECTOR_RANGES,
     MAX_WORD_BYTES,
     PATH_BYTES,
     PATH_LISTS,
@@ -138,7 +139,8 @@ FUNCTIONS = (
 )
 """The functions that an expression may call.
 
-`split` makes as many strings as a text has parts, and `matched_terms` allocates as many as a call asks for.
+`split` makes as many strings as a text has parts, and `matched_terms` allocates as many as a call
+asks for.
 """
 
 VECTOR_OPTIONS = (
@@ -166,15 +168,18 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "WORDS": f"names and texts have at most {MAX_WORD_BYTES} bytes, `TAGS` and `SEPARATOR`"
     f" {MAX_MARK_BYTES}, and an index {MAX_INDEX_WORDS} words",
     "PARAMS": "names of parameters have letters, digits and `_`, and values above"
-    f" {MAX_WORD_BYTES} bytes are vectors or shapes",
+    f" {MAX_WORD_BYTES} bytes are vectors",
     "ROWS": f"a search has at most {MAX_ROWS} rows",
-    "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix",
+    "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix, or"
+    " half as many negations",
+    "GEOSHAPE": "a comparison with a shape visits all documents",
     "BRACKETS": "with a filter of the policy, brackets and quotes of a query stand in pairs",
     **dict.fromkeys(
         ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES"),
         "with a filter of the policy, scores would count words of other documents",
     ),
-    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours, in batches of 10 or more",
+    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours, in batches of 10 or more, and"
+    f" has {MAX_VECTOR_RANGES} ranges of vectors",
     **dict.fromkeys(
         ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
     ),

@@ -29,6 +29,7 @@ from keyleash.commands.work import (
     MAX_ROWS,
     MAX_SEARCH_OPTIONS,
     MAX_SEARCH_STEPS,
+    MAX_VECTOR_RANGES,
     MAX_WORD_BYTES,
     QUESTION_WORK,
     SEARCH_WORK,
@@ -312,12 +313,8 @@ class _Rows:
     parts: set[str] = field(default_factory=set)
 
     def read_search(self, options: Sequence[Option], query: bytes, *, on_json: bool) -> None:
-        self.shown, self.unit, self.strings, self.is_whole = (
-            10,
-            DOCUMENT_WORK,
-            self.strings + 1,
-            True,
-        )
+        self.shown, self.unit, self.is_whole = 10, DOCUMENT_WORK, True
+        self.strings += 1
         for name, words in options:
             if name == "LIMIT":
                 self.first, self.shown = (_number(word, inf) for word in words)
@@ -488,13 +485,15 @@ def _broken_bound(
         if name == "REDUCE" and words[0].upper() == b"RANDOM_SAMPLE"
     ]
     wild = query.lower().count(b"w'")
-    terms = query.count(b"*") + query.count(b"%") / 2 + wild
+    terms = query.count(b"*") + query.count(b"%") / 2 + wild + 2 * query.count(b"!=")
+    terms += 2 * re.sub(rb"[A-Za-z0-9\\]-", b"", query).count(b"-")
     pairs = [pair for name, words in options if name == "PARAMS" for pair in _pairs(words)]
     lower = query.lower()
     found = re.findall(rb"\[\s*knn\s+(\$?\w+)\s+@", query, re.IGNORECASE)
     nearest = [dict(pairs).get(near[1:], near) if near[:1] == b"$" else near for near in found]
     brackets = re.sub(rb"\[+", b"[", re.sub(rb"[^a-z0-9_@$\[]", b"", lower))
     nearest += [b""] * (brackets.count(b"[knn") - len(found))
+    nearest += [b""] * (brackets.count(b"[vector") > MAX_VECTOR_RANGES)
     batches = re.findall(rb"batch_size([\s:]+[1-9][0-9])?", lower)
     if not all([*(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest), *batches]):
         return b"KNN"
@@ -506,6 +505,8 @@ def _broken_bound(
     is_large = has_marks and any(len(token) > MAX_WORD_BYTES for token in tokens)
     is_large |= wild > 0 and len(query) > MAX_WORD_BYTES
     broken = b"QUERY" if is_long or is_large else None
+    if len(re.findall(rb"\[[cdiw]", brackets)) > brackets.count(b"[inf"):
+        return b"GEOSHAPE"
     for name, words in options:
         if name in ("RETURN", "LOAD") and len(words) > MAX_RETURNED + 1:
             broken = b"FIELDS"

@@ -14,7 +14,8 @@ elseif #query > {{ max_word_bytes }} and find(query, "[wW]'") then
   broken = 'QUERY'
 elseif find(query, '[*%%]') and find(string.gsub(string.gsub(query, '\\.', 'xx'), '[^%s|(){}%[%]\34]+', function(token) return #token > {{ max_word_bytes }} and '\0' or '' end), '%z') then
   broken = 'QUERY'
-elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") > {{ max_expanded_terms }} then
+elseif count(query, '%*') + count(query, '%%') / 2 + count(query, "[wW]'") + 2 * count(query, '!=') + 2 * count(string.gsub(query, '[%w\\]%-', ''), '%-') > {{ max_expanded_terms }} then
+  -- A negation visits all documents.
   broken = 'TERMS'
 end
 -- The dialect that modules begin with, whatever one is configured for; the last one of a call counts.
@@ -41,7 +42,7 @@ for i = 1, #options do
     for place = at + 2, at + width - 1, 2 do
       local name, text = argv[place], argv[place + 1]
       params[name] = text
-      -- A long text is a vector or a shape: as a word with `*`, it stopped servers.
+      -- A long text is a vector: as a word with `*`, it stopped servers.
       if not find(name, '^[%w_]+$') or #text > {{ max_word_bytes }} and (find(query, "[wW]'") or count(query, '%$' .. name .. '%f[^%w_]') > count(query, '[%w_.]%s+%$' .. name .. '%f[%s%]]')) then broken = word end
     end
   elseif (word == 'SUMMARIZE' or word == 'HIGHLIGHT') and find(query, '[kK][nN][nN]') then
@@ -55,14 +56,17 @@ for i = 1, #options do
     steps = steps + 1
   end
 end
-if steps > {{ max_search_steps }} then broken = 'STEPS' end
 local lower, nearest = string.lower(query), 0
+local brackets = string.gsub(string.gsub(lower, '[^%w_@$%[]', ''), '%[+', '[')
+-- `within`, `contains`, `intersects` and `disjoint`; each visits all shapes.
+if count(brackets, '%[[cdiw]') > count(brackets, '%[inf') then broken = 'GEOSHAPE' end
+if steps > {{ max_search_steps }} then broken = 'STEPS' end
 for near in string.gmatch(query, '%[%s*[kK][nN][nN]%s+(%$?[%w_]+)%s+@') do
   nearest = nearest + 1
   local most = string.match(params[string.match(near, '^%$(.*)')] or near, '^%d+$')
   if not most or most + 0 > {{ max_neighbours }} then broken = 'KNN' end
 end
-if count(string.gsub(string.gsub(lower, '[^%w_@$%[]', ''), '%[+', '['), '%[knn') ~= nearest then broken = 'KNN' end
+if count(brackets, '%[knn') ~= nearest or count(brackets, '%[vector') > {{ max_vector_ranges }} then broken = 'KNN' end
 -- The time limit of a search is looked at after batches.
 if count(lower, 'batch_size') ~= count(lower, 'batch_size[%s:]+[1-9]%d') then broken = 'KNN' end
 -- Without a query the arity is wrong, and that is the command's own error.
