@@ -31,7 +31,7 @@ check: $(VENV)/.dev
 
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
-	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml --min-coverage 100
+	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml examples/memory.test.yaml --min-coverage 100
 
 # Tests that take long and rarely fail, property tests with many new examples, and the site.
 slow: $(VENV)/.dev
@@ -236,5 +236,5 @@ $(VENV)/.fuzz: $(VENV)/.dev
 $(VENV)/.audit: $(VENV)/.python
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install $(PIP) 'pip-audit>=2.9,<3'
-	echo '.[cli,server,testing]' > $(VENV)/audit/requirements.txt
+	echo '.[cli,mcp,server,testing]' > $(VENV)/audit/requirements.txt
 	@touch $@

@@ -40,6 +40,8 @@ def printable(value: str | bytes) -> str:
     Agents write keys, notes and correlation ids, which must not control the terminal.
     """
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else _escaped(char) for char in text)
 
 

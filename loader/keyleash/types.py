@@ -24,6 +24,12 @@ from keyleash.fence.acl_steps import AclStep, FencePlan, Fences
 from keyleash.fence.apply import FenceOutcome
 from keyleash.fence.rotate import PasswordRotation
 from keyleash.fence.servers import FencedUser
+from keyleash.learn.acl import AclPolicy
+from keyleash.learn.backtest import Backtest, LimitHit, OutcomeRow
+from keyleash.learn.calls import Coverage, NotUnderstood
+from keyleash.learn.learn import Learned
+from keyleash.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
+from keyleash.learn.unused import Unused, UnusedRule
 from keyleash.operator.abilities import Abilities
 from keyleash.operator.credit import CreditCollection, ReturnedCredit
 from keyleash.operator.decisions import Explanation
@@ -53,15 +59,18 @@ from keyleash.watch.events import WatchEvent
 
 __all__ = [
     "Abilities",
+    "AclPolicy",
     "AclStep",
     "ActivePolicy",
     "ArchiveReport",
     "AuditEntry",
     "AuditEvent",
+    "Backtest",
     "Change",
     "ClusterStatus",
     "CompiledGuard",
     "ControlEvent",
+    "Coverage",
     "CreditCollection",
     "DelegatedToken",
     "Denial",
@@ -82,7 +91,12 @@ __all__ = [
     "HtmlReport",
     "IdentityStatus",
     "IssuedToken",
+    "Learned",
+    "LearnedIdentity",
+    "LearnedLimit",
+    "LearnedRule",
     "LeasedLimit",
+    "LimitHit",
     "LimitReset",
     "LimitUse",
     "LintFinding",
@@ -90,6 +104,8 @@ __all__ = [
     "LoadPlan",
     "LoadResult",
     "NodeEffect",
+    "NotUnderstood",
+    "OutcomeRow",
     "PasswordRotation",
     "Permission",
     "PolicyCheck",
@@ -122,6 +138,8 @@ __all__ = [
     "TokenUse",
     "UndoPlan",
     "UndoResult",
+    "Unused",
+    "UnusedRule",
     "ValueThen",
     "WatchEvent",
 ]

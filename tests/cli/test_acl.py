@@ -94,6 +94,8 @@ class Stage:
             "rollback": ["--yes", "--allow-widening", "--allow-removal"],
             "explain": ["writer", "GET", f"{self.key}:x"],
             "can-i": ["writer", "GET", f"{self.key}:x"],
+            "learn": ["writer", "--min", "1"],
+            "backtest": [self.file(600)],
             "audit show": [f"writer/{self.event()}"],
             "audit timeline": [self.key],
             "audit as-of": ["1s", self.key],

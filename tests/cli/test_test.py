@@ -19,6 +19,7 @@ from support.servers import RealServer
 
 EXAMPLE = examples_root() / "agents.test.yaml"
 JOBS = examples_root() / "jobs.test.yaml"
+MEMORY = examples_root() / "memory.test.yaml"
 POLICY = """\
 version: 1
 identities:
@@ -262,6 +263,33 @@ def test_named_server_is_empty_after_the_tests(server: RealServer, cases: Path) 
     assert cli.run("test", cases, "--yes", KEYLEASH_TEST_URL=server.url).exit_code == 0
 
     assert server.client().dbsize() == 0
+
+
+def test_searches_are_tested_on_a_server_that_has_them(
+    offline: Cli, cases: Path, stack_server: RealServer
+) -> None:
+    """Elsewhere the model decides alone; each case begins without indexes."""
+    assert offline.ok("test", MEMORY).splitlines()[-1] == (
+        "4 cases passed, on the model only (searches need `--server` and the module Search); "
+        "coverage 100 % (3 of 3 patterns)"
+    )
+    where = ["--server", stack_server.url, "--yes"]
+    report = offline.json("test", MEMORY, *where, "--min-coverage", "100")
+    assert (report["passed"], report["failed"], report["disagreed"]) == (4, 0, 0)
+    assert all(case["guard"] is not None for case in report["cases"])
+    cases.with_name("policy.yaml").write_text(
+        POLICY.replace('["k:{part}", "j:*"]', '["k:{part}:*"], indexes: ["i:{part}"]').replace(
+            "    deny:", "    token: {bound: true}\n    deny:"
+        )
+    )
+    make = "{command: 'FT.CREATE i:b PREFIX 1 k:a: SCHEMA t TEXT', expect: allow}"
+    search = "{command: FT.SEARCH i:b x, token: {bind: {part: b}}, expect: KEY_NOT_GRANTED}"
+    write(cases, f"steps: [{make}, {search}]")
+    assert "1 case passed" in offline.run("test", cases, *where).stdout
+
+    stack_server.client().execute_command("FT.CREATE", "own", "SCHEMA", "t", "TEXT")
+    assert "already has search indexes" in offline.run("test", cases, *where).stderr
+    assert stack_server.client().execute_command("FT._LIST") == [b"own"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

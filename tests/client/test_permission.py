@@ -50,7 +50,7 @@ LIMITED: dict[str, Any] = {
     ],
 )
 def test_answer_is_the_verdict_of_the_call(leash: Leash, command: Any, code: str | None) -> None:
-    """As the client makes the call, whoever answers it."""
+    """The question is about the call that the client would make."""
     leash.load(one=LIMITED)
 
     answer = leash.agent("one").can_i(*command)

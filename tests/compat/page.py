@@ -22,18 +22,19 @@ connections](client.md#guarded-connections) with the code and the policy that ar
 `url` and `token` are strings, and `keyleash` and `redis` are imported. It works as it is for
 `redis:` and `rediss:` URLs and for Unix sockets, and each is tested.
 
-The policies have the least that the tested features need; replace names such as `cache:` by those
-of the application. With a [rate](policy.md#limits) pass `wait=True` to `keyleash.pool`
-or `connection_class`: most libraries take a denial for a lost server, or stop. Some catch it:
-`Redlock.acquire()` of pottery then tries again without end. [`keyleash audit log
+The policies cover all tested features, with the least that these need; those of [Agent
+memory](../how-to/agent-memory.md) cover only its programs, and add limits. Replace names such as
+`cache:` by those of the application. With a [rate](policy.md#limits) pass `wait=True` to
+`keyleash.pool` or `connection_class`: most libraries take a denial for a lost server, or stop. Some
+catch it: `Redlock.acquire()` of pottery then tries again without end. [`keyleash audit log
 --denied`](../how-to/export-audit.md) shows what was denied.
 """
 
 MODULES = """\
 For servers with the modules of Redis Stack; see [agent memory](../how-to/agent-memory.md). Tested
 by TCP with these clients, with redis-py's clients over `keyleash.pool`, and with
-`redis.Redis.from_url(url)` [through the gateway](gateway.md), on redis-server 8.0.2 with search
-2.10; later versions of the modules were not run.
+`redis.Redis.from_url(url)` [through the gateway](gateway.md), on redis-server 8.0.2 with the
+modules of Redis Stack 7.4 (Search 2.10); those of Redis 8 itself were not run.
 """
 
 

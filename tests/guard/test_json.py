@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -95,8 +96,8 @@ def test_changes_of_documents_are_undone(leash: Leash) -> None:
     operator = keyleash.Operator.from_url(leash.server.url)
     plan = operator.undo.plan(correlation="job")
     made, changed = (next(item for item in plan.keys if item.key == key) for key in KEYS[1::-1])
-    assert short_value(made.current, plan.time_ms) == 'ReJSON-RL {"a":2}'
-    assert short_value(changed.target, plan.time_ms).startswith('ReJSON-RL {"a":"one"')
+    assert short_value(made.current, plan.time_ms) == 'JSON {"a":2}'
+    assert short_value(changed.target, plan.time_ms).startswith('JSON {"a":"one"')
     undone = operator.undo.apply(plan)
     assert ({*undone.restored}, {*undone.removed}) == ({*KEYS[:1]}, {*KEYS[1:]})
 
@@ -114,6 +115,8 @@ def test_undo_finds_a_later_change_of_others(leash: Leash) -> None:
     operator = keyleash.Operator.from_url(leash.server.url)
 
     assert [key.key for key in operator.undo.plan(correlation="job").blocked] == [b"doc:1"]
+    agent.json().set("doc:1", "$.a", 3)
+    assert "a JSON of 7 bytes" in str(operator.audit.value_at("doc:1", timedelta(0)))
 
 
 def test_rules_for_values_hold_for_documents(leash: Leash) -> None:

@@ -10,6 +10,7 @@ import keyleash
 from keyleash.commands.facts import UNCHECKED
 from keyleash.errors import PolicyError
 from keyleash.errors.sentences import LEFT_OUT, NO_SERVER_HAS, NOT_CHECKED, NOT_NAMED
+from keyleash.operator.decisions import explain
 from support.clustered import ClusterServer, lend_server
 from support.leash import Leash, grant, policy
 from support.servers import RealServer, RealServers
@@ -150,6 +151,15 @@ def test_command_of_a_module_that_reaches_other_keys_is_a_problem_of_the_policy(
         assert problem.code == "ungrantable-command"
         assert problem.message == f"`{name}` cannot be granted: {UNCHECKED}"
         assert problem.span
+
+
+def test_server_without_search_is_reported(embedded: RealServer) -> None:
+    """A policy with indexes does nothing there."""
+    leash = Leash(embedded)
+    result = leash.load(one={"grants": [{**grant("read", keys="doc:*"), "indexes": ["i"]}]})
+
+    assert [warning.message for warning in result.warnings] == ["the server has no module Search"]
+    assert "no module Search" in str(explain(leash.store, "one", "FT.SEARCH", "i", "*"))
 
 
 def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from redis.exceptions import NoPermissionError, ResponseError
 
 import keyleash
-from keyleash.audit.undo.key_plans import plan_undo
+from keyleash.audit.entry_text import reason_of_denial
+from keyleash.audit.point_in_time import value_at
+from keyleash.audit.read import read_denials
+from keyleash.audit.undo.key_plans import conflict_reason, plan_undo
 from keyleash.commands.facts import INDEXES, OF_SEVERAL_NODES
 from keyleash.commands.work import MAX_INDEXES
 from keyleash.errors import NothingToUndoError
+from keyleash.errors.sentences import reason_of
 from keyleash.evaluate.decision_text import denial_text, step_lines
 from keyleash.operator.decisions import can_i, explain
 from keyleash.operator.load.activate import load_policy
@@ -297,12 +302,12 @@ def test_undo_ignores_indexes_and_reports_deleted_documents(leash: Leash) -> Non
     agent = leash.agent("ann").execute_command
     agent("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
     agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", "x", "TAG")
-    with pytest.raises(NothingToUndoError):
+    with pytest.raises(NothingToUndoError, match="changed only search indexes"):
         plan_undo(leash.store, identity="ann")
 
     create(leash, "kb", "kb:pub:")
     leash.agent("keeper").execute_command("FT.DROPINDEX", "kb", "DD")
-    with pytest.raises(NothingToUndoError, match="documents that go with their index"):
+    with pytest.raises(NothingToUndoError, match="1 document went with the index"):
         plan_undo(leash.store, identity="keeper")
 
 
@@ -317,6 +322,25 @@ def test_query_is_recorded_as_its_length_where_keys_are_masked(leash: Leash) -> 
     agent("FT.AGGREGATE", "kb", "secret")
     first, second = (event["lengths"] for event in leash.events("ann")[-2:])
     assert (first, second) == ("2,18,9", "2,6")
+
+
+def test_key_that_an_index_took_with_it_is_explained(leash: Leash) -> None:
+    """Guards deleted it, though no event names it."""
+    body = {"grants": [grant("read", "write", "delete", keys="kb:*", indexes=["kb*"])]}
+    leash.load(keeper={**body, "audit": {"before_images": {"max_bytes": "1kb"}}})
+    keeper = leash.agent("keeper")
+    keeper.hset("kb:pub:1", "t", "x")
+    time_ms = leash.store.now_ms()
+    create(leash, "kb", "kb:pub:")
+    keeper.execute_command("FT.DROPINDEX", "kb", "DD")
+
+    plan = plan_undo(leash.store, identity="keeper")
+    ((conflict,),) = [key.conflicts for key in plan.keys]
+    reason = conflict_reason(plan.keys[0], conflict)
+    assert reason.startswith("was perhaps deleted with the index `kb` by FT.DROPINDEX DD, event ")
+    assert [(event.op, event.documents) for event in plan.drops] == [("FT.DROPINDEX", 1)]
+    with pytest.raises(keyleash.OperationError, match="perhaps deleted with the index `kb`"):
+        value_at(leash.store, "kb:pub:1", datetime.fromtimestamp(time_ms / 1000, UTC))
 
 
 def test_list_shows_granted_indexes(leash: Leash) -> None:
@@ -394,7 +418,7 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.AGGREGATE", "kb", "*", *["APPLY", "1", "AS", "a"] * 9), "at most 8 steps"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "1" * 1025), "at most 8 steps"),
-        (("FT.SEARCH", "kb", "*", "LIMIT", 0), "does not know `LIMIT`"),
+        (("FT.SEARCH", "kb", "*", "LIMIT", 0), "`LIMIT` needs other words"),
         (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "HIGHLIGHT"), "may stop the server"),
         (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "SUMMARIZE"), "may stop the server"),
         (("FT.SEARCH", "kb", "*", "RETURN", 3, "$..a..a", "AS", "x"), "may select too much"),
@@ -668,16 +692,39 @@ def test_child_token_is_bound_to_the_value_of_a_filter(shared: Leash) -> None:
 
 def test_filter_without_a_fitting_value_denies(shared: Leash) -> None:
     """A tag is equal in any case; a token without the binding has no value."""
-    refused = {"code": "INDEX_NOT_GRANTED", "index": "tags"}
-    assert denied(bound(shared), "FT.SEARCH", "tags", "*") == refused
-    assert denied(bound(shared, agent="Ann"), "FT.SEARCH", "tags", "*") == refused
-    assert denied(bound(shared, agent="a|b"), "FT.SEARCH", "tags", "*") == refused
-    assert denied(bound(shared, own="1e0"), "FT.SEARCH", "numbers", "*")["index"] == "numbers"
-    other = {**refused, "by": "token"}
-    assert denied(bound(shared, own="1"), "FT.SEARCH", "tags", "*") == other
+    for bind, index, why in (
+        ({}, "tags", "the token has no value"),
+        ({"agent": "Ann"}, "tags", "cannot tell upper-case letters apart"),
+        ({"agent": "a|b"}, "tags", "cannot be one"),
+        ({"own": "1e0"}, "numbers", "no field that fits"),
+        ({"own": "1"}, "tags", "covers the search index"),
+    ):
+        with pytest.raises(keyleash.IndexNotGrantedError) as caught:
+            bound(shared, **bind)("FT.SEARCH", index, "*")
+        assert why in reason_of(caught.value).sentence
+        (denial, *_) = shared.denials("one")[::-1]
+        assert denial["reason"] == caught.value.details.get("reason", "")
     shared.admin.execute_command("FT.DROPINDEX", "tags")
+    for name in ("FT.SEARCH", "FT.AGGREGATE"):
+        assert "no value" in denial_text(explain(shared.store, "one", name, "tags", "*").decision)
     create(shared, "tags", "all:")
-    assert denied(bound(shared, agent="ann"), "FT.SEARCH", "tags", "*") == refused
+    with pytest.raises(keyleash.IndexNotGrantedError, match="reason='field'"):
+        bound(shared, agent="ann")("FT.SEARCH", "tags", "*")
+
+
+def test_filter_of_a_missing_index_is_checked_as_far_as_it_goes(shared: Leash) -> None:
+    """A policy test decides so without an index; the error of the command comes last."""
+    shared.admin.execute_command("FT.DROPINDEX", "tags")
+    ann = bound(shared, agent="ann")
+
+    for words in (("FT.SEARCH", "tags", "hello"), ("FT.AGGREGATE", "tags", "*", "LIMIT", 0, 9)):
+        with pytest.raises(ResponseError, match=r"(?i)no such index"):
+            ann(*words)
+    with pytest.raises(keyleash.WorkTooLargeError) as caught:
+        ann("FT.AGGREGATE", "tags", "*", "GROUPBY", 0, "REDUCE", "TOLIST", 1, "@t")
+    assert str(caught.value.help).startswith("use a LIMIT")
+    with pytest.raises(keyleash.CommandRefusedError, match="brackets"):
+        ann("FT.SEARCH", "tags", "(hello")
 
 
 @pytest.mark.parametrize(
@@ -699,6 +746,54 @@ def test_query_that_may_leave_its_filter_is_denied(
     """It stands in parentheses beside the filter."""
     with pytest.raises(keyleash.CommandRefusedError, match=reason):
         bound(shared, agent="ann")("FT.SEARCH", "tags", *words)
+
+
+def test_help_names_the_option_or_the_bound(shared: Leash) -> None:
+    """The command is allowed, so another one is no help."""
+    shared.load(one=SHARED, ann=POLICY["ann"])
+    create(shared, "kb", "hr:")
+    call, agent = bound(shared, agent="ann"), shared.agent("ann").execute_command
+    for run, words, help in (
+        (call, ("FT.SEARCH", "tags", "*", "WITHSCORES"), "leave `WITHSCORES` out, or"),
+        (call, ("FT.SEARCH", "tags", "x" * 4097), "use a shorter or simpler call"),
+        (agent, ("JSON.SET", "memory:ann:1", "$..a..a", "1"), "policy.md#commands-of-modules"),
+        (agent, ("FT.SEARCH", "kb", "*"), "use an index whose prefixes are within your keys"),
+    ):
+        with pytest.raises(keyleash.LeashError) as caught:
+            run(*words)
+        assert help in str(caught.value.help)
+    decision = explain(shared.store, "ann", "FT.SEARCH", "kb", "*")
+    assert decision.help.startswith("add `hr:*` to `keys` of a read grant")
+
+
+def test_audit_log_has_the_reason_of_each_denial(shared: Leash) -> None:
+    """It names the option; one that the caller made up makes no entry of its own."""
+    shared.load(one={**SHARED, "grants": [*SHARED["grants"], grant("write", keys="all:{agent}")]})
+    ann = bound(shared, agent="ann")
+    for words in (
+        ("FT.SEARCH", "tags", "*", "withscores"),
+        ("FT.SEARCH", "tags", "x" * 4097),
+        ("FT.SEARCH", "tags", "*", "WITHCURSOR"),
+        ("FT.SEARCH", "tags", "*", "NOPE"),
+        ("FT.SEARCH", "tags", "*", "QUERY TERMS"),
+        ("JSON.SET", "all:ann", "$..a..a", "1"),
+    ):
+        with pytest.raises(keyleash.CommandRefusedError):
+            ann(*words)
+
+    entries = list(read_denials(shared.store, ["one"]))
+    found = [reason.sentence if (reason := reason_of_denial(item)) else "" for item in entries]
+    parts = (
+        "`FT.SEARCH WITHSCORES`",
+        "4096 bytes",
+        "reads of a cursor",
+        "do not know one",
+        "paths",
+    )
+    for part, text in zip(parts, found, strict=True):
+        assert part in text
+    assert [item.repeats for item in entries] == [1, 1, 1, 2, 1]
+    assert entries[-1].keys == (b"all:ann",)
 
 
 def test_filtered_index_gives_no_counts_and_no_change(shared: Leash) -> None:
@@ -750,8 +845,10 @@ def test_explain_reports_the_index_and_its_prefixes(leash: Leash) -> None:
     """It asks the server, as the guard does in the call."""
     create(leash, "kb", "kb:pub:")
     assert can_i(leash.store, "ann", "FT.SEARCH", "kb", "*")
-    absent = explain(leash.store, "ann", "FT.SEARCH", "kb9", "*").decision
-    assert "the guard reads its prefixes in the call" in "".join(step_lines(absent, []))
+    explained = explain(leash.store, "ann", "FT.SEARCH", "kb9", "*")
+    assert str(explained).endswith("\nallowed, if the index lies within the granted keys")
+    absent = explained.decision
+    assert "index     kb9: does not exist on this server" in "\n".join(step_lines(absent, []))
     leash.admin.execute_command("FT.DROPINDEX", "kb")
     create(leash, "kb", "hr:")
     decision = explain(leash.store, "ann", "FT.SEARCH", "kb", "*").decision

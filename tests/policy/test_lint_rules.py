@@ -487,6 +487,34 @@ def test_needless_accept_suggests_a_similar_code(parse: Parse) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("grant", "token", "message"),
+    [
+        ("keys: ['k:*'], indexes: [i]", "", None),
+        ("indexes: [i]", "", "no readable pattern of keys ends with `*`"),
+        ("keys: ['k:1'], indexes: [i]", "", "no readable pattern of keys ends with `*`"),
+        ("indexes: [{name: i, where: {a: x}}]", "", None),
+        ("indexes: [{name: i, where: {a: '{a}'}}]", "", "no token has a value for `{a}`"),
+        ("indexes: [{name: i, where: {a: '{a}'}}]", ", token: {bound: true}", None),
+    ],
+)
+def test_index_that_cannot_be_searched_is_reported(
+    parse: Parse, grant: str, token: str, message: str | None
+) -> None:
+    """Its policy is valid, and each search is denied."""
+    rules = f"a: grants: [{{allow: [read], {grant}}}]{token}, rate: {{requests: 1/minute}}"
+    found = [item for item in lint(parse(document(rules))).warnings if "index" in item.code]
+    assert [str(message) in item.message for item in found] == [True] * bool(message)
+
+
+def test_identities_with_other_indexes_have_another_scope(parse: Parse) -> None:
+    """So have those that find other documents of one index."""
+    grants = ["indexes: [i]", "indexes: [j]", "indexes: [{name: i, where: {a: x}}]"]
+    parts = [f"{name}: grants: [{{allow: [read], keys: ['k:*'], {text}}}]"
+             for name, text in zip("abc", grants, strict=True)]  # fmt: skip
+    assert "same-scope" not in [item.code for item in lint(parse(document(*parts))).warnings]
+
+
 def test_codes_are_stable() -> None:
     """Documents contain the codes: a renamed code would break their `accept`."""
     assert CODES == (
@@ -505,6 +533,7 @@ def test_codes_are_stable() -> None:
         "same-scope",
         "missing-delimiter",
         "index-prefix-open",
+        "index-cannot-work",
         "unreachable-budget",
         "unreachable-life",
         "long-lease",

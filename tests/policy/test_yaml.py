@@ -71,7 +71,7 @@ def test_both_parsers_read_the_same(documents: list[str], monkeypatch: pytest.Mo
 @pytest.mark.skipif(not pyyaml.__with_libyaml__, reason="PyYAML has no parser in C here")
 def test_usual_documents_are_read_by_the_parser_in_c() -> None:
     """It is the one that reads a thousand identities quickly."""
-    for name in ("agents.yaml", "jobs.yaml", "starter.yaml"):
+    for name in ("agents.yaml", "jobs.yaml", "memory.yaml", "starter.yaml"):
         text = (examples_root() / name).read_text("utf-8")
         for made in (text, StoredDocument(text)):
             assert isinstance(yaml._loader_of(made), pyyaml.CSafeLoader)

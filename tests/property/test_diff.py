@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from hypothesis import given
@@ -22,12 +22,11 @@ from keyleash.evaluate.access import matches
 from keyleash.evaluate.evaluate import decide
 from keyleash.evaluate.state import ModelState
 from keyleash.policy import Deny, Grant, Identity, IdentityKind, Pattern
-from keyleash.policy.diff.call_shapes import forms_of
+from keyleash.policy.diff.call_shapes import Form, example_call, forms_of
 from keyleash.policy.diff.changes import IdentityDiff, Part
 from keyleash.policy.diff.compare import diff_identities
 from keyleash.policy.diff.permissions import Gain
 from keyleash.policy.patterns import parse_pattern
-from support.calls import call_of
 from support.thorough import thorough
 
 TABLE = load_table()
@@ -161,6 +160,14 @@ def on_channel(spec: CommandSpec, channel: bytes) -> list[bytes]:
     """Return a call that publishes, subscribes or counts subscribers."""
     words = [*spec.name.encode().split(), channel]
     return words if spec.channel_class is OperationClass.SUBSCRIBE else [*words, b"message"]
+
+
+def call_of(spec: CommandSpec, form: Form, keys: Sequence[bytes]) -> list[bytes]:
+    """Return a call that has just these keys."""
+    argv = example_call(spec, form, keys)
+    uses = {(use.key, use.needs) for use in keys_of(spec, argv)}
+    assert uses == {*zip(keys, form.needs, strict=True)}, argv
+    return argv
 
 
 def witnesses(gain: Gain) -> list[list[bytes]]:

@@ -27,6 +27,19 @@ class HowTo:
         path.write_text(self._blocks("yaml")[number])
         self.cli.ok("load", path, "--yes")
 
+    def home(self, identity: str) -> Path:
+        """Return a home directory with a token where the page on MCP has it, and `keyleash`."""
+        token, program = (
+            self._folder / name for name in (".keyleash/token", ".local/bin/keyleash")
+        )
+        for file in (token, program):
+            file.parent.mkdir(parents=True)
+        token.write_text(self.cli.token(identity))
+        path, words = self.cli.process_env()["PYTHONPATH"], " ".join(self.cli.command)
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {words} "$@"\n')
+        program.chmod(0o700)
+        return self._folder
+
     def run(self, number: int = 0) -> list[str]:
         """Run a program; return the lines that it prints."""
         program = self._blocks("python")[number]

@@ -23,6 +23,7 @@ from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.load.preview import preview_load, summary_of_plan
 from keyleash.policy.problems import listing
+from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Progress
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import connect_nodes
@@ -30,7 +31,7 @@ from keyleash.store.fences import read_records
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.store import Store
-from keyleash.text import clock_time, printable, short_digest
+from keyleash.text import StoredDocument, clock_time, printable, short_digest
 
 MIN_DIGITS = 6
 """Minimum length of the digest prefix that selects a stored policy."""
@@ -90,7 +91,8 @@ def plan_load(
         progress: Called with the number of compiled guards and the total, in any thread.
 
     Raises:
-        PolicyError: the policy has problems.
+        PolicyError: the policy has problems, or breaks an invariant in the test files that it
+            names; a stored policy is not checked again.
         EvictionError, UnvalidatedRestoreError: see the arguments.
     """
     prepared = prepare_policy(
@@ -101,6 +103,8 @@ def plan_load(
         allow_unvalidated_restore=allow_unvalidated_restore,
         report=progress,
     )
+    if not isinstance(policy.document, StoredDocument):
+        require_invariants(prepared.policy, policy.file, prepared.table)
     return LoadPlan(prepared, preview_load(store, prepared), policy.file)
 
 

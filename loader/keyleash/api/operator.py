@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Self
+from pathlib import Path
+from typing import Self, Unpack
 
 from keyleash.api import loading
 from keyleash.api.nouns import (
@@ -16,15 +17,37 @@ from keyleash.api.nouns import (
     TokenOperations,
     UndoOperations,
 )
+from keyleash.api.policy import Policy
 from keyleash.doctor.examine import Examination, examine
+from keyleash.errors import ArgumentError
+from keyleash.learn.acl import learn_acl
+from keyleash.learn.backtest import Backtest, backtest
+from keyleash.learn.learn import MIN_CALLS, Learned, Least, learn
+from keyleash.learn.monitor import capture
+from keyleash.learn.sources import LogOptions, open_log
+from keyleash.learn.unused import Unused, find_unused
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
-from keyleash.operations.rights import FREEZE, IDENTITIES, SHARDS, STATUS, cluster, each
+from keyleash.operations.rights import (
+    EVENTS,
+    FREEZE,
+    HISTORY,
+    IDENTITIES,
+    SHARDS,
+    STATUS,
+    TOKENS,
+    cluster,
+    each,
+)
+from keyleash.operations.types import Duration, IdentityName
 from keyleash.operator import decisions, suspension
 from keyleash.operator.abilities import identity_abilities
 from keyleash.operator.roles import role_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
-from keyleash.policy.quantities import positive
+from keyleash.operator.tokens.list import list_tokens
+from keyleash.policy import parse_policy
+from keyleash.policy.quantities import positive, seconds_of
+from keyleash.results import Progress
 from keyleash.status.snapshot import read_snapshot
 from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
@@ -34,7 +57,11 @@ from keyleash.store.connect import (
     default_actor,
     parse_timeout,
 )
+from keyleash.store.identities import require_active
+from keyleash.store.records import read_active
 from keyleash.watch.watcher import Watcher
+
+LOG = (*EVENTS, *HISTORY, each("xlen", "%R~audit", "%R~denied"))
 
 
 @checked
@@ -123,6 +150,105 @@ class Server(Noun[F]):
     now = server_time
     identities = all_identities
     acl = role_user
+
+    learn_acl = learn_acl
+
+    @method("learn", rights=LOG)
+    def learn(
+        self, *identities: IdentityName, least: Least = MIN_CALLS, **options: Unpack[LogOptions]
+    ) -> Learned:
+        """Return what identities need by their recorded calls, as a policy; nothing is loaded.
+
+        Args:
+            identities: Names; all of the log if none is given.
+            least: Calls of a pattern or class that are enough; fewer are proposed as comments.
+            since: The earliest time; all that is left if None.
+            until: The latest time.
+            archive: Read the archive in this directory in place of the server's log.
+            monitor: Read this capture of MONITOR; its identities are names of clients.
+            progress: Called with the number of calls that were read, and the total if it is known.
+
+        Raises:
+            OperationError (too-few-calls): no identity has enough calls.
+            OperationError (unknown-identity): the log has no such identity.
+        """
+
+        def learned() -> Learned:
+            return learn(open_log(self._runner.open, identities, options), least=least)
+
+        return self._runner.run(learned)
+
+    @method("backtest", rights=LOG)
+    def backtest(self, policy: Policy, **options: Unpack[LogOptions]) -> Backtest:
+        """Decide recorded calls by another policy, with its limits replayed by time.
+
+        Args:
+            policy: The policy to try.
+            since: The earliest time; all that is left if None.
+            until: The latest time.
+            archive: Read the archive in this directory in place of the server's log.
+            monitor: Read this capture of MONITOR; its identities are names of clients.
+            progress: Called with the number of calls that were read, and the total if it is known.
+
+        Raises:
+            PolicyError: the policy has problems.
+        """
+
+        def tested() -> Backtest:
+            log = open_log(self._runner.open, (), options)
+            is_offline = options.get("archive") or options.get("monitor")
+            active = None if is_offline else read_active(self._runner.open())
+            if active is None:
+                return backtest(log, policy.model, policy.file)
+            before = parse_policy(active.document, file="<active policy>", commands=None)
+            return backtest(log, policy.model, policy.file, before, active.activated_ms)
+
+        return self._runner.run(tested)
+
+    @method("unused", rights=(*LOG, *TOKENS))
+    def unused(self, policy: Policy | None = None, **options: Unpack[LogOptions]) -> Unused:
+        """Return rules of a policy that no recorded call needed, and the policy without them.
+
+        Args:
+            policy: The policy; the active one if None.
+            since: As for `backtest`.
+            until: As for `backtest`.
+            archive: As for `backtest`; tokens are not read then.
+            monitor: As for `backtest`.
+            progress: As for `backtest`.
+
+        Raises:
+            ArgumentError: no policy is named for a log of no server.
+            OperationError (no-policy): no policy is active.
+            PolicyError: the policy has problems.
+        """
+
+        def found() -> Unused:
+            log = open_log(self._runner.open, (), options)
+            if options.get("archive") or options.get("monitor"):
+                if policy is None:
+                    raise ArgumentError("an archive or a capture has no active policy: name a file")
+                return find_unused(log, policy.document, policy.file)
+            store = self._runner.open()
+            idle = [item for item in list_tokens(store) if item.is_live and item.used_ms is None]
+            tokens = [(item.identity, item.id) for item in idle]
+            if policy is not None:
+                return find_unused(log, policy.document, policy.file, tokens)
+            return find_unused(log, require_active(store).document, "<active policy>", tokens)
+
+        return self._runner.run(found)
+
+    @method()
+    def capture(
+        self, file: str | Path, *, duration: Duration = "60s", progress: Progress | None = None
+    ) -> int:
+        """Write what MONITOR shows to a new file, and return the number of calls.
+
+        It costs the server up to half of its throughput, and the file has what clients write.
+        """
+        seconds = seconds_of("duration", duration) or 1
+        report = progress or (lambda _done, _total: None)
+        return self._runner.run(capture, self._runner.client, file, seconds, report)
 
     @method()
     def server(self) -> ServerSummary:

@@ -23,6 +23,7 @@ from keyleash.policy.model import Identity
 from keyleash.policy.model import Policy as PolicyModel
 from keyleash.policy.problems import in_order, which_identity
 from keyleash.policy.schema import json_schema
+from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Result
 from keyleash.text import json_object
 
@@ -141,9 +142,11 @@ class Policy:
         """Compile the policy for the shipped commands, and return likely mistakes.
 
         Raises:
-            PolicyError: The document has problems, or no guard can be made of it.
+            PolicyError: The document has problems, it breaks an invariant in the test files that it
+                names, or no guard can be made of it.
         """
         self.compile()
+        require_invariants(self.model, self.file, known_table())
         found = self.lint()
         return PolicyCheck(
             self.file,

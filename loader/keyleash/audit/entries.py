@@ -202,7 +202,8 @@ class Denial(AuditEntry):
     """A denied command.
 
     Attributes:
-        reason: The deny rule's pattern, the class or the limit; empty if the code has none.
+        reason: The deny rule's pattern, the class, the limit, the option or the word that says why;
+            empty if the code has none.
         repeats: Number of similar denials in its minute, including the first; 0 if the entry
             records the suspension of the identity by a breaker.
         folded: What `repeats` counts besides, if its minute had too many kinds of denials:

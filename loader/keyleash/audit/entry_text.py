@@ -8,7 +8,7 @@ from typing import Any
 from keyleash.audit.entries import Denial
 from keyleash.audit.undo.key_values import PARTS, Value, elements_of
 from keyleash.commands import known_table
-from keyleash.commands.refusals import pattern_of, with_reason
+from keyleash.commands.refusals import NO_MODE, pattern_of, with_reason
 from keyleash.errors import DENIALS, ReplyCode
 from keyleash.errors.sentences import LEFT_OUT, Reason, reason_of
 from keyleash.evaluate.trace import SHOWN_BYTES
@@ -19,7 +19,6 @@ _REASON_IS = {
     ReplyCode.COUNTER_CORRUPT: "limit",
     ReplyCode.CLASS_NOT_GRANTED: "class",
     ReplyCode.VALUE_REFUSED: "rule",
-    ReplyCode.COMMAND_REFUSED: "mode",
 }
 """The detail of a denial that its entry has as `reason`, where that is its name."""
 
@@ -34,7 +33,7 @@ def short_value(value: Value | None, now_ms: int) -> str:
     if value.is_absent:
         return "absent"
     expires = "" if value.expires_ms is None else f", expires {distance(value.expires_ms, now_ms)}"
-    return f"{value.kind} {_short_content(value)}{expires}"
+    return f"{value.noun} {_short_content(value)}{expires}"
 
 
 def _short_content(value: Value) -> str:
@@ -48,7 +47,7 @@ def _short_content(value: Value) -> str:
     if len(shown) < value.length:
         shown.append(f"… {value.length} in all")
     inside = ", ".join(shown)
-    if value.kind == "ReJSON-RL":
+    if value.noun == "JSON":
         return inside
     return f"[{inside}]" if value.kind in {"list", "stream"} else f"{{{inside}}}"
 
@@ -91,13 +90,18 @@ def value_lines(value: Value) -> Iterator[str]:
 def reason_of_denial(denial: Denial) -> Reason | None:
     """Return the reason of a denial, as the client that got it reports it.
 
-    An entry lacks what only the call has: numbers, and the argument for which a command is denied.
+    An entry lacks what only the call has: numbers, and most arguments for which calls are denied.
     """
     if denial.code not in DENIALS:
         return None
     key = next(iter(denial.keys), b"")[:SHOWN_BYTES].decode("utf-8", "surrogateescape")
     details = {"command": f"{denial.op}:{denial.script}" if denial.script else denial.op}
-    if denial.reason:
+    if denial.code == ReplyCode.COMMAND_REFUSED and denial.reason in NO_MODE:
+        details["mode"] = denial.reason
+    elif denial.code == ReplyCode.COMMAND_REFUSED:
+        # The word for which it is denied.
+        details["command"] += f" {denial.reason}".rstrip()
+    elif denial.reason:
         details[_REASON_IS.get(ReplyCode(denial.code), "reason")] = denial.reason
     if key:
         details |= {"key": key, "channel": key, "index": key}

@@ -14,6 +14,7 @@ from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_owners
 from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back, steps_on
 from keyleash.audit.undo.key_values import NOTHING, Value, read_images, read_keys
+from keyleash.audit.undo.selection import dropped_index, read_drops
 from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.errors import OperationError
 from keyleash.operations import operation
@@ -55,7 +56,9 @@ class ValueThen(Result):
         """Return type, size and expiry of the value, and the events around the time."""
         value = self.value
         length = counted(value.length, "byte" if value.kind == "string" else "element")
-        found = "did not exist" if value.is_absent else f"a {value.kind} of {length}"
+        if value.noun == "JSON":
+            length = counted(sum(map(len, value.elements)), "byte")
+        found = "did not exist" if value.is_absent else f"a {value.noun} of {length}"
         expires = "" if value.expires_ms is None else f", to expire {clock_time(value.expires_ms)}"
         until = f"until event {self.before.event}" if self.before else "as it is now"
         since = f"since event {self.after.event}" if self.after else "no earlier change is recorded"
@@ -109,6 +112,8 @@ def value_at(store: Store, key: str | bytes, time: Time) -> ValueThen:
     if is_same is False:
         after = last.event if last else "the first"
         until = f"event {source.event}" if source else "now"
+        for drop in read_drops(store, last.time_ms) if last and not source else ():
+            raise _unknown(f"it was perhaps deleted with {dropped_index(drop)}")
         raise _unknown(
             f"it was changed outside the guards, or expired in part,"
             f" between event {after} and {until}"

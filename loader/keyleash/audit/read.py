@@ -141,7 +141,8 @@ class EventMatcher:
             value = _field(words, name)
             if value is not None and not test(value):
                 return False
-        command = lone_command(words)
+        has_tests = self._op_tests or self._key_tests
+        command = lone_command(words) if has_tests else None
         if command is None:
             return True
         op, key = command

@@ -19,6 +19,7 @@ import click
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     DIRECTORY,
+    FILE,
     IDENTITY,
     TOKEN_ID,
     Name,
@@ -112,6 +113,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "count": {"type": click.IntRange(1)},
     "directory": {"metavar": "DIR", "type": DIRECTORY},
     "duration": {"metavar": "DURATION", "callback": as_duration},
+    "file": {"metavar": "FILE", "type": FILE},
     "grace": {"metavar": "DURATION", "callback": _grace},
     "id": {"metavar": "ID"},
     "identity": {"metavar": "NAME", "type": IDENTITY, "place": "IDENTITY"},

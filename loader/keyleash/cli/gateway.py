@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import resource
 import signal
 import sys
-from typing import Any
 
 import click
 from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 
+from keyleash.cli.listening import Address, require_tls, shown_address
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import FILE, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
@@ -25,19 +24,6 @@ from keyleash.store.connect import answering_url, split_urls
 
 WAIT_S = 0.5
 MAX_FILES = 12_288
-
-
-class Address(click.ParamType[Any]):
-    """HOST:PORT, or [HOST]:PORT for IPv6."""
-
-    name = "address"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the host and the port."""
-        host, separator, port = value.rpartition(":")
-        if not (separator and port.isdigit() and int(port) < 65536):
-            self.fail(f"`{value}` is no HOST:PORT", param, ctx)
-        return host.strip("[]"), int(port)
 
 
 @click.command(epilog=example("keyleash gateway --listen 127.0.0.1:6380"))
@@ -101,11 +87,7 @@ def gateway(
     """
     if (tls_cert is None) is not (tls_key is None) or (client_ca and not tls_cert):
         raise UsageError("`--tls-cert` and `--tls-key` belong together, and `--client-ca` to them")
-    if not (tls_cert or insecure or _is_loopback(listen[0])):
-        raise UsageError(
-            f"tokens would travel in clear to `{listen[0]}`",
-            help="pass `--tls-cert` and `--tls-key`, or `--insecure` where the network is private",
-        )
+    require_tls(listen[0], tls_cert, insecure)
     uvloop = import_with_extra("uvloop")
     tls = tls_context(tls_cert, tls_key, client_ca) if tls_cert and tls_key else None
 
@@ -143,8 +125,8 @@ def gateway(
                 return
         gate = Gateway(upstream)
         port = await gate.listen(*listen, unix, tls, share_port=share_port)
-        urls = {"url": f"{'rediss' if tls else 'redis'}://{_shown(listen[0], port)}"}
-        urls["admin"] = f"http://{_shown(admin[0], await gate.listen_for_admin(*admin))}"
+        urls = {"url": f"{'rediss' if tls else 'redis'}://{shown_address(listen[0], port)}"}
+        urls["admin"] = f"http://{shown_address(admin[0], await gate.listen_for_admin(*admin))}"
         _announce(settings, urls, unix)
         sweeping = loop.create_task(gate.sweep())
         await ended.wait()
@@ -162,17 +144,6 @@ def _allow_files() -> None:
     files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _announce(settings: Settings, urls: dict[str, str], unix: str | None) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from keyleash.api import Policy
-from keyleash.cli.failures import warn
+from keyleash.cli.backtest import backtest_lines, run_backtest
+from keyleash.cli.failures import FAILED, warn
 from keyleash.cli.options import (
     FILE,
     allow_unvalidated_restore_option,
     example,
     full_option,
     json_option,
+    moment,
 )
 from keyleash.cli.progress import progress
 from keyleash.cli.render.plan import print_plan
@@ -30,10 +34,23 @@ CHANGES = 2
 )
 @allow_unvalidated_restore_option
 @full_option
+@click.option(
+    "--backtest",
+    "since",
+    metavar="DURATION",
+    callback=moment,
+    help="Also decide the recorded calls since `7d` ago: see `keyleash backtest`. Exits with 1 if"
+    " an allowed call is denied.",
+)
 @json_option
 @pass_settings
 def plan(
-    settings: Settings, file: str, exit_code: bool, allow_unvalidated_restore: bool, full: bool
+    settings: Settings,
+    file: str,
+    exit_code: bool,
+    allow_unvalidated_restore: bool,
+    full: bool,
+    since: Any,
 ) -> int:
     """Show what loading a policy file would change (read-only).
 
@@ -44,19 +61,26 @@ def plan(
     payloads, as `keyleash load` does. `-` reads standard input.
     """
     name, text = read_text(file)
+    policy = Policy(text, file=name)
     with progress("compiling", is_wanted=not settings.json) as report:
         plan = settings.operator.plan(
-            Policy(text, file=name),
+            policy,
             # Eviction is decided at the load, so here it is a warning.
             allow_eviction=True,
             allow_unvalidated_restore=allow_unvalidated_restore,
             progress=report,
         )
+    tested = None if since is None else run_backtest(settings, policy, {"since": since})
     warnings = plan.prepared.warnings
     if settings.json:
         members = {"server": settings.shown_url, "file": name, **plan.to_dict()}
-        print_json({**members, "warnings": warnings})
+        more = {} if tested is None else {"backtest": tested}
+        print_json({**members, "warnings": warnings, **more})
     else:
         warn(warnings)
         print_plan(describe_target(settings), plan, full=full)
+        if tested is not None:
+            click.echo("\n".join(["", *backtest_lines(tested)]))
+    if tested is not None and tested.denies:
+        return FAILED
     return CHANGES if exit_code and not plan.is_empty else 0

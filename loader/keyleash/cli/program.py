@@ -36,6 +36,9 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "load": ("load:load", "Activate a policy file atomically."),
         "rollback": ("load:rollback", "Activate an earlier policy again."),
         "policy": ("policy:policy", "Show the active policy and its history."),
+        "learn": ("learn:learn", "Write a policy of what recorded calls needed."),
+        "backtest": ("backtest:backtest", "Decide recorded calls by another policy."),
+        "unused": ("backtest:unused", "List what no recorded call needed."),
         "explain": ("explain:explain", "Explain a decision, step by step."),
         "can-i": ("explain:can_i", "Check whether an identity may run a command."),
         "schema": ("schema:schema", "Print the JSON Schema of policy files, for editors."),
@@ -55,6 +58,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Operations": {
         "gateway": ("gateway:gateway", "Let agents use any Redis client, by a URL alone."),
+        "mcp": ("mcp:mcp", "Let language models use Redis, by MCP."),
         "status": ("status:status", "Show identities, tokens, limits and recent denials."),
         "doctor": ("doctor:doctor", "Diagnose problems (read-only)."),
         "limits": ("limits:limits", "Reset the counters of rate limits and budgets."),

@@ -71,13 +71,13 @@ def serve(
 ) -> None:
     """Run a local development server, or a cluster.
 
-    Runs the embedded Valkey on 127.0.0.1 until Ctrl-C, without password: for development and
-    demonstrations only.
+    Runs the embedded Valkey, or Redis with --stack, on 127.0.0.1 until Ctrl-C, without password:
+    for development and demonstrations only.
     """
     server = _server(port, data, primaries, replicas, stack=stack)
     try:
         with ended_by_signals(), server:
-            _announce(settings, server)
+            _announce(settings, server, stack=stack)
             status = server.wait()
     except Ended:
         print_note("stopped")
@@ -125,7 +125,7 @@ def _holder(url: str) -> str:
     return summary.release + (", started by `keyleash serve`" if summary.is_from_serve else "")
 
 
-def _announce(settings: Settings, server: EmbeddedServer | EmbeddedCluster) -> None:
+def _announce(settings: Settings, server: EmbeddedServer | EmbeddedCluster, *, stack: bool) -> None:
     data = None
     if isinstance(server, EmbeddedCluster):
         nodes = server.nodes
@@ -145,7 +145,8 @@ def _announce(settings: Settings, server: EmbeddedServer | EmbeddedCluster) -> N
             click.echo(node.url)
         print_note(note)
         print_note(f"stop it with Ctrl-C, or with `kill {os.getpid()}`")
-        if nodes[0].port != DEFAULT_PORT:
+        # Redis has no `availability-zone` by which other commands know the server.
+        if stack or nodes[0].port != DEFAULT_PORT:
             print_note(f"for other commands: export KEYLEASH_URL={server.url}")
     # Flushed: a calling program may wait for the lines.
     sys.stdout.flush()

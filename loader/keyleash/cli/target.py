@@ -8,7 +8,9 @@ from keyleash.errors import UsageError
 from keyleash.operator.server import ServerSummary
 from keyleash.text import counted
 
-NOT_NAMED = "neither `--url` nor KEYLEASH_URL is set, and `keyleash serve` did not start the server"
+NOT_NAMED = (
+    "neither `--url` nor KEYLEASH_URL is set, and no mark of `keyleash serve` is on the server"
+)
 
 
 def describe_target(settings: Settings, summary: ServerSummary | None = None) -> str:

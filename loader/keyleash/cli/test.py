@@ -21,6 +21,7 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note, read_text
 from keyleash.policy_tests.run import Verdict
 from keyleash.store.connect import shown_url
+from keyleash.text import without_tokens
 
 DISAGREED = 70
 """The exit code for an internal error (sysexits.h): a bug of keyleash."""
@@ -60,9 +61,10 @@ def test(
     """Run the unit tests of policies in FILEs.
 
     Each case runs on a model of the guard in Python and on the real guard, under a simulated
-    clock; both must agree. Active policies are not touched. Exits with 1 if a case failed or the
-    coverage is too low, and with 70 if model and guard disagree, which is a bug of keyleash.
-    docs/how-to/test-a-policy.md describes the files.
+    clock; both must agree. Invariants are decided for all keys. Active policies are not touched.
+    Exits with 1 if a case failed, an invariant is broken or the coverage is too low, and with 70 if
+    model and guard disagree, which is a bug of keyleash. docs/how-to/test-a-policy.md describes the
+    files.
     """
     refuse_typed_password("server", server, "KEYLEASH_TEST_URL")
     if server and not no_server:
@@ -86,6 +88,8 @@ def test(
         for outcome in report.outcomes:
             for line in failure_lines(*outcome, trace=trace):
                 click.echo(line)
+        for problem in report.broken:
+            click.echo(without_tokens(str(problem)))
         for line in coverage_lines(report):
             click.echo(line)
         click.echo(summary(report))
@@ -94,4 +98,4 @@ def test(
             print_note("help: add a case for each uncovered pattern above")
     if report.count(Verdict.DISAGREED):
         return DISAGREED
-    return FAILED if report.is_below or report.count(Verdict.FAILED) else 0
+    return FAILED if report.is_below or report.broken or report.count(Verdict.FAILED) else 0

@@ -31,7 +31,7 @@ _ENDS = frozenset({"UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"})
 
 @dataclass(frozen=True, slots=True)
 class Permission(Result):
-    """Whether the guard would allow a command; true if it would.
+    """The answer of a guard to whether it would allow a command; true if it would.
 
     Attributes:
         denial: The denial that the command would get; None if it is allowed.

@@ -155,9 +155,11 @@ The first document of an index takes memory for a thousand vectors.
 LISTS_INDEXES = "FT._LIST"
 """The command that lists the names of all indexes; any other names its index first."""
 
+NO_SEARCH = "this server has no module Search"
 OF_SEVERAL_NODES = "searches of several nodes cannot run in a guard"
 OF_ALL_DATABASES = "indexes have keys of all databases, so only database 0 has searches"
 REFUSED_OPTIONS: Mapping[str, str] = {
+    "OPTION": "guards do not know one of its options, or its number of words",
     "TEMPORARY": "documents are deleted when such an index expires",
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
     "DD": "with DD it is a call of its own, whose event has the number of documents",
@@ -187,9 +189,8 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with one `format` of {MAX_FORMATTED}"
     f" values, without `split` and `matched_terms`, and samples of {MAX_INKEYS}",
     **dict.fromkeys(("HIGHLIGHT", "SUMMARIZE"), "beside KNN it may stop the server"),
-    **dict.fromkeys(
-        ("DIALECT", "WITHOUTCOUNT"), "dialect 4 and missing counts may stop the server"
-    ),
+    "DIALECT": "dialect 4 may stop the server: use 1, 2 or 3",
+    "WITHOUTCOUNT": "missing counts may stop the server",
     "FIELDS": f"more than {MAX_RETURNED} words, or paths with `..`, `?`, a comma or NUL, may select"
     " too much",
     "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
@@ -200,7 +201,7 @@ REFUSED_OPTIONS: Mapping[str, str] = {
 }
 """The reasons why some words are denied in commands of indexes."""
 
-UNCHECKED = "keyleash does not check this command of a module yet"
+UNCHECKED = "keyleash does not check this command of a module"
 _UNCHECKED = re.compile(
     # Searches, indexes and time series by label reach keys that a call does not name; functions
     # of a module any key.

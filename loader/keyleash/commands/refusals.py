@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keyleash.commands.facts import (
     CONTAINER,
+    INDEX_OPTIONS,
     INDEXES,
     MODULE_KEYS,
     NAMED_ONLY,
@@ -22,7 +23,7 @@ from keyleash.commands.spec import CommandSpec, CommandTable
 from keyleash.errors import sentences
 
 NO_SLOT = "on a cluster a call with an id needs a key, in whose slot it is remembered"
-_NO_MODE = {
+NO_MODE = {
     "renew": "the policy does not let agents renew their tokens",
     "delegate": "the policy does not let tokens delegate",
 }
@@ -36,8 +37,8 @@ def with_reason(table: CommandTable, details: Mapping[str, str]) -> Mapping[str,
         details: Those that the guard returned.
     """
     mode = details.get("mode", "")
-    if mode in _NO_MODE:
-        return {**details, "command": mode.upper(), "reason": _NO_MODE[mode]}
+    if mode in NO_MODE:
+        return {**details, "command": mode.upper(), "reason": NO_MODE[mode]}
     if details.get("once") == "key":
         return {**details, "reason": NO_SLOT}
     command, _, script = details.get("command", "").partition(":")
@@ -91,6 +92,9 @@ def why_argument(spec: CommandSpec, argument: str) -> str:
         return f"with {argument} one call may take too much memory or time"
     if argument in spec.refused_if:
         return f"with {argument} it reaches keys beyond those that it names"
+    word = argument.upper()
+    if word not in REFUSED_OPTIONS and f" {word}=" in INDEX_OPTIONS.get(spec.name, ""):
+        return f"`{argument}` needs other words after it, or another number of them"
     return why_option(argument)
 
 

@@ -59,7 +59,10 @@ NO_IDS = "the policy lets no call have an idempotency id"
 LEFT_OUT = "no grant allows it, or the server lacks it"
 NO_SUB_COMMAND = "no grant allows its sub-commands, or none is named"
 NO_CHANNELS = "no grant with channels allows it"
-NO_INDEXES = "no grant with `indexes` allows it; on clusters and beyond database 0 none can"
+NO_INDEXES = (
+    "no grant with `indexes` allows it; without the module Search, on clusters and beyond"
+    " database 0 none can"
+)
 """Those with the help of `no grant`, with which all four begin."""
 
 _PHRASES = {
@@ -117,6 +120,12 @@ TOKEN_REVOKED: the token was revoked
 COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   agent: use another command: no token may call it; see docs/reference/commands.md
   operator: no policy can allow it; docs/reference/commands.md lists the denied commands
+  if option=BRACKETS|FIELDS|KNN|PATHS|PREFIX|QUERY|STEPS|TERMS
+  agent: use a shorter or simpler call, within the bounds of docs/reference/policy.md#{bounds}
+  operator: no policy can allow it; the bounds are in docs/reference/policy.md#{bounds}
+  if option
+  agent: leave `{option}` out, or use it within the bounds of docs/reference/policy.md#{bounds}
+  operator: no policy can allow it; the bounds are in docs/reference/policy.md#{bounds}
   if mode=renew
   agent: use the token until it expires, or ask the operator to renew it
   operator: add `token: {{renew: true}}` to the identity, or renew it with `keyleash token renew
@@ -172,9 +181,9 @@ KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
   operator: add a pattern that covers it to `keys` of a grant with `scan`, $OWN
   if pattern_of=FT
   sentence: no grant of the token covers all keys `{key}` of the search index
-  agent: use an index whose prefixes end within your keys, as `memory:42:` does; $SEE
-  operator: each prefix of an index must lie within `keys` of a read grant for the command: `sc*`
-      for the prefix `sc`, or make the index with the prefix `sc:`
+  agent: use an index whose prefixes are within your keys, as `memory:` is within `memory:*`; $SEE
+  operator: add `{key}` to `keys` of a read grant, and for DD of a delete grant, or make the index
+      without that prefix
   if pattern_of=SORT
   sentence: no grant of the token covers all keys of the SORT pattern `{key}`
   agent: use a pattern that a read grant covers, and that ends in `*`; $SEE
@@ -203,6 +212,23 @@ INDEX_NOT_GRANTED: no grant of the token covers the search index `{index}`
   operator: add a pattern to `indexes` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
+  if reason=unbound
+  sentence: the token has no value for the filter of the search index `{index}`
+  agent: use a token that is bound to a value, or ask the operator for one
+  operator: `where` of the policy has a capture: issue a token with `--bind NAME=VALUE` for it
+  if reason=value
+  sentence: the token's value for the filter of the search index `{index}` cannot be one
+  agent: $ASK: values of a filter have letters, digits and `_.@-` alone
+  operator: issue a token that is bound to a value of letters, digits and `_.@-`
+  if reason=case
+  sentence: the filter of the search index `{index}` cannot tell upper-case letters apart
+  agent: use another index, or report it: the operator can repair this
+  operator: make the field CASESENSITIVE in the index, or bind tokens to lower-case values
+  if reason=field
+  sentence: the search index `{index}` has no field that fits the filter of the policy
+  agent: use another index, or report it: the operator can repair this
+  operator: `where` needs a TAG or NUMERIC field of that name in the index, for a NUMERIC one a
+      whole number as value, for a TAG no SEPARATOR out of letters, digits and `_.@-`
 
 KEYS_MISMATCH: the keys that were declared are not those of the command
   agent: $CLIENT
@@ -250,6 +276,11 @@ WORK_TOO_LARGE: `{command}` is more work than one call may be
       call that reads many strings, else `limits: {{work: …}}`
   if command=EVAL
   agent: do less in one call of the script: it is {work} units, and the limit is {limit}
+  if command=FT.AGGREGATE, work=1000000000000000
+  agent: use a LIMIT: with a filter of the policy, an aggregation needs one
+  operator: with `where`, an aggregation needs a LIMIT: it counts no documents of others
+  if command=TOPK.RESERVE|CMS.INIT|BF.|CF.|TDIGEST.CREATE
+  agent: use a smaller capacity, or fewer counters: it is {work} units, and the limit is {limit}
   if command=JSON.
   agent: use a path to one value, or smaller values: it is {work} units, and the limit is {limit}
 
@@ -348,8 +379,8 @@ RENEWAL_REFUSED: the token is not renewed: {reason}
 """
 """The entry of each code: its sentence, the help of each reader, and after each `if` what differs.
 
-The first `if` that fits decides: the details have all its names, and begin with the values that it
-gives. Six blanks continue a line.
+The first `if` that fits decides: the details have all its names, and begin with one of the values
+that it gives, which `|` parts. Six blanks continue a line.
 """
 
 
@@ -399,11 +430,16 @@ _OVER = {"revoked": "was revoked", "rotated": "was rotated", "expired": "has exp
 def reason_of(error: Any) -> Reason:
     """Return the reason of a denial, with its details filled in; it contains no token."""
     details = {**error.details, "pattern_of": error.pattern_of}
+    name, _, option = details.get("command", "").partition(" ")
+    if option and "." in name:
+        # Of a module, none of whose commands has sub-commands.
+        details["option"] = option
     reason = next(
         reason
         for reason in REASONS[error.code]
         if all(
-            name in details and details[name].startswith(reason.when[name]) for name in reason.when
+            name in details and details[name].startswith(tuple(reason.when[name].split("|")))
+            for name in reason.when
         )
     )
     words = _words_of(error)
@@ -427,6 +463,8 @@ def _words_of(error: Any) -> defaultdict[str, str]:
     words = defaultdict(
         lambda: "?", {name: printable(value).rstrip() for name, value in error.details.items()}
     )
+    name, _, words["option"] = words["command"].partition(" ")
+    words["bounds"] = "searches" if name.startswith("FT.") else "commands-of-modules"
     words["identity"] = error.identity or "IDENTITY"
     words["on_key"] = f", on the key `{words['key']}`" if "key" in words else ""
     words["inherited"] = ", or one from which it was delegated," if "by" in words else ""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.facts import INDEXES, NO_SEARCH
 from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
 from keyleash.commands.refusals import why_argument, why_refused
 from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
@@ -71,7 +72,9 @@ def judge_command(command: RuledCommand, table: CommandTable, trace: Trace) -> D
     spec, verdict, why = command.spec, ALLOWED, ""
     if spec is None or spec.refused is not None or not command.grants:
         verdict = refused(ReplyCode.COMMAND_REFUSED, command=command.name)
-        why = why_refused(table, command.name.decode("latin-1"))
+        name = command.name.decode("latin-1")
+        # Here the table is that of the server, where there is one.
+        why = NO_SEARCH if spec is None and name in INDEXES else why_refused(table, name)
     trace.append(CommandStep(command.name, command.grants, why, code=verdict.code))
     return verdict
 

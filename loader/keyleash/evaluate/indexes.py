@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
-from typing import Any, NamedTuple
+from typing import Any
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import FUNCTIONS, INDEX_OPTIONS, LISTS_INDEXES, VECTOR_OPTIONS
-from keyleash.commands.refusals import why_option
+from keyleash.commands.refusals import why_argument
 from keyleash.commands.work import (
     DOCUMENT_WORK,
     HIT_WORK,
@@ -57,31 +57,18 @@ from keyleash.store.live_table import reply_mapping
 _MOST_BYTES = {"p": MAX_PARAM_BYTES, "x": MAX_EXPRESSION_BYTES, "m": MAX_MARK_BYTES}
 _TYPES = (b"AS", b"TEXT", b"TAG", b"NUMERIC", b"GEO", b"GEOSHAPE", b"VECTOR")
 _STEPS = ("APPLY", "FILTER", "GROUPBY", "REDUCE")
+NOT_LOOKED_UP = "its prefixes were not checked"
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
 
 
-class Option(NamedTuple):
-    """An option of a call, and the words after it."""
-
-    name: str
-    words: Sequence[bytes]
-
-
-def judge_index(
-    identity: Identity,
-    command: RuledCommand,
-    spec: CommandSpec,
-    argv: Argv,
-    state: ModelState,
-    trace: Trace,
-) -> Decision:
-    """Check the index, that the caller may read all keys with its prefixes, and the options."""
-    call = _Call(identity, command, spec, argv, state, trace)
-    return next((verdict for verdict in call.checks() if not verdict.allowed), ALLOWED)
+Option = tuple[str, Sequence[bytes]]
+"""An option of a call, and the words after it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class IndexCall:
+    """A call that may name a search index: the caller may read all keys with its prefixes."""
+
     identity: Identity
     command: RuledCommand
     spec: CommandSpec
@@ -95,7 +82,9 @@ class _Call:
         if cls is None:
             return
         if limits is not None and cls not in limits.allow:
-            yield self.by_token(ReplyCode.CLASS_NOT_GRANTED, class_=cls, command=self.command.name)
+            yield refused_by_token(
+                self.trace, ReplyCode.CLASS_NOT_GRANTED, class_=cls, command=self.command.name
+            )
         if name == LISTS_INDEXES or len(self.argv) < 2:
             return
         giving = [grant for grant in self.command.grants if cls in grant.allow]
@@ -106,27 +95,28 @@ class _Call:
             if matches(item, self.argv[1]) and (cls is OperationClass.READ or not item.where)
         ]
         yield self.index(named)
-        options = _options(name, self.argv)
-        broken = options if isinstance(options, bytes) else _broken_schema(name, self.argv)
-        info = None if broken or name == "FT.CREATE" else self.ask("FT.INFO")
-        info = None if info is None else reply_mapping(info)
-        prefixes = _created(options) if name == "FT.CREATE" else _stored(info)
-        if broken is None and name == "FT.CREATE":
-            broken = _broken_option(options)
+        (options, broken), creates = _options(name, self.argv), name == "FT.CREATE"
+        prefixes, wrong = _created(options) if creates else ((), None)
+        if creates and not broken:
             listed = (self.state.sizes and self.state.sizes.ask((LISTS_INDEXES,), (), ())) or ()
             items = [item for grant in giving for item in grant.indexes if not item.where]
             own = [key for key in listed if any(self.is_bound(item, key) for item in items)]
-            broken = b"INDEXES" if len(own) >= MAX_INDEXES else broken
-        yield self.refused_word(broken)
-        if info is None and name != "FT.CREATE":
-            why = "no such index here; the guard reads its prefixes in the call"
-            self.trace.append(ArgumentStep(Aspect.PREFIX, self.argv[1], why=why))
+            wrong = b"INDEXES" if len(own) >= MAX_INDEXES else wrong
+        for word in (broken, _broken_schema(name, self.argv), wrong):
+            yield self.refused_word(word)
+        reply = None if creates else self.ask("FT.INFO")
+        info = None if reply is None else reply_mapping(reply)
+        if info is not None:
+            prefixes = reply_mapping(info.get("index_definition", ())).get("prefixes") or [b""]
+        elif not creates:
+            where = "does not exist on this server" if self.state.sizes else "no server was asked"
+            why = f"{where}; {NOT_LOOKED_UP}"
+            self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], why=why))
         filtered = self.filter(named)
         for prefix in prefixes:
             yield self.prefix(prefix, is_filtered=filtered is not None)
         documents = int((info or {}).get("num_docs", 0))
         if name in ("FT.SEARCH", "FT.AGGREGATE"):
-            assert not isinstance(options, bytes)  # noqa: S101 - denied above
             yield from self.search(options, filtered, info, documents)
         else:
             deletes = name == "FT.DROPINDEX" and len(self.argv) > 2
@@ -137,13 +127,10 @@ class _Call:
         sizes = self.state.sizes
         return None if sizes is None else sizes.ask((name,), self.argv[1:2], words)
 
-    def by_token(self, code: ReplyCode, **details: bytes | str) -> Decision:
-        return refused_by_token(self.trace, code, **details)
-
     def refused_word(self, word: bytes | None) -> Decision:
         if word is None:
             return ALLOWED
-        why = why_option(word.decode("latin-1"))
+        why = why_argument(self.spec, word.decode("latin-1"))
         step = ArgumentStep(Aspect.OPTION, word, why=why, code=ReplyCode.COMMAND_REFUSED)
         self.trace.append(step)
         return refused(ReplyCode.COMMAND_REFUSED, command=self.command.name + b" " + word)
@@ -161,7 +148,7 @@ class _Call:
         if code is not None:
             return refused(code, index=name)
         if not any(self.is_bound(item.pattern, name) for item in named):
-            return self.by_token(ReplyCode.INDEX_NOT_GRANTED, index=name)
+            return refused_by_token(self.trace, ReplyCode.INDEX_NOT_GRANTED, index=name)
         return ALLOWED
 
     def filter(self, named: Sequence[Match[Grant]]) -> Mapping[str, bytes] | None:
@@ -190,12 +177,12 @@ class _Call:
                 self.trace.append(ArgumentStep(Aspect.PREFIX, shown, code=code))
                 return refused(code, key=shown)
             if not any(self.is_bound(item.pattern, prefix) for item in granted):
-                return self.by_token(ReplyCode.KEY_NOT_GRANTED, key=shown)
+                return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
         keys = limits.keys if limits else None
         if keys is not None and not any(
             is_open(key) and prefix.startswith(beginning(key)) for key in keys
         ):
-            return self.by_token(ReplyCode.KEY_NOT_GRANTED, key=shown)
+            return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
         starts = _excluded(self.identity)
         is_denied = any(start.startswith(prefix) or prefix.startswith(start) for start in starts)
         verdict = refused(ReplyCode.KEY_DENIED, key=shown) if is_denied else ALLOWED
@@ -212,17 +199,14 @@ class _Call:
         """Yield the verdicts on the query, its filter and its work."""
         query, forced = self.argv[2] if len(self.argv) > 2 else b"", list[bytes]()
         is_long = len(query) > MAX_QUERY_BYTES
-        query = b"" if is_long else query
+        query = b"*" if is_long else query
         is_filtered = filtered is not None
         broken = _broken_bound(query, options, is_filtered=is_filtered, is_long=is_long)
-        if filtered and info is not None:
+        if filtered:
             documents, wraps = inf, list[bytes]()
             for field, value in filtered.items():
-                kind = _kind_of(field, info, value)
-                if kind is None:
-                    code = ReplyCode.INDEX_NOT_GRANTED
-                    self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], code=code))
-                    yield refused(code, index=self.argv[1])
+                kind = None if info is None else _kind_of(field, info)
+                yield self.value(kind, value)
                 name = field.encode()
                 if kind == "NUMERIC" and self.spec.name == "FT.SEARCH":
                     forced += [b"FILTER", name, value, value]
@@ -233,11 +217,11 @@ class _Call:
             if wraps:
                 inner, near = _split(query)
                 is_all = inner.strip() == b"*"
-                if not (is_all or _is_enclosed(inner)) and broken in (None, b"QUERY", b"TERMS"):
+                if not (is_all or _is_enclosed(inner)) and broken in (None, b"TERMS"):
                     broken = b"BRACKETS"
                 wraps += [] if is_all else [b"(%s)" % inner]
                 query = b"(%s)%s" % (b" ".join(wraps), near)
-        forced += [b"DIALECT", b"2" if filtered and info is not None else b"1"]
+        forced += [b"DIALECT", b"2" if filtered else b"1"]
         yield self.refused_word(broken)
         definition = reply_mapping((info or {}).get("index_definition", ()))
         on_json, own = definition.get("key_type") == b"JSON", b"".join(self.argv[2:3])
@@ -248,6 +232,20 @@ class _Call:
         else:
             rows.read_aggregation(options, on_json=on_json)
         yield self.work(self.cost([query, *forced], options, rows))
+
+    def value(self, kind: str | None, value: bytes) -> Decision:
+        """Check that a field can filter by a value; without an index the kind is None."""
+        is_number = re.fullmatch(rb"0|-?[1-9][0-9]*", value) and len(value) < 16
+        why = "unbound" if not value else None
+        if not re.fullmatch(rb"[\w.@-]*", value):
+            why = "value"
+        elif not (why or kind in ("TAG!", None) or (kind == "NUMERIC" and is_number)):
+            why = "field" if kind != "TAG" else "case" if value != value.lower() else None
+        if why is None:
+            return ALLOWED
+        code = ReplyCode.INDEX_NOT_GRANTED
+        self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], code=code))
+        return refused(code, index=self.argv[1], reason=why)
 
     def cost(self, sent: Sequence[bytes], options: Sequence[Option], rows: _Rows) -> float:
         """Return the work of the rows of a search, and of the strings in them."""
@@ -359,8 +357,8 @@ def _words(options: Sequence[Option], limit: Sequence[bytes] = ()) -> Iterator[b
         yield from limit if name == "LIMIT" and limit else words
 
 
-def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
-    """Return the options of a call, or the word for which it is denied."""
+def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
+    """Return the options of a call, and the word for which it is denied, or None."""
     widths = dict(item.split("=") for item in INDEX_OPTIONS.get(name, "").split())
     options: list[Option] = []
     broken, formats, at = None, 0, 2 if name == "FT.CREATE" else 3
@@ -375,9 +373,9 @@ def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
             elif re.fullmatch(rb"0|[1-9][0-9]{0,3}", text):
                 width = place - at + int(text)
         if width is None or at + width >= len(argv):
-            return argv[at]
+            return options, argv[at]
         if len(options) == MAX_SEARCH_OPTIONS:
-            return b"STEPS"
+            return options, b"STEPS"
         words = argv[at + 1 : at + 1 + width]
         if kind == "p" and width > MAX_SEARCH_OPTIONS:
             broken = word.encode()
@@ -393,9 +391,9 @@ def _options(name: str, argv: Argv) -> Sequence[Option] | bytes:
                 broken = b"ROWS"
             elif not kind and _selects_many(text):
                 broken = b"FIELDS"
-        options.append(Option(word, words))
+        options.append((word, words))
         at += width + 1
-    return broken or options
+    return options, broken
 
 
 def _calls_known(expression: bytes) -> bool:
@@ -404,25 +402,14 @@ def _calls_known(expression: bytes) -> bool:
     return all(not opens or name.decode("latin-1") in FUNCTIONS.split() for name, opens in names)
 
 
-def _created(options: Sequence[Option] | bytes) -> Sequence[bytes]:
-    """Return the prefixes of an FT.CREATE."""
-    named = [] if isinstance(options, bytes) else options
-    lists = [words[1:] or [b""] for name, words in named if name == "PREFIX"]
-    return [prefix for words in lists for prefix in words] or [b""]
-
-
-def _broken_option(options: Sequence[Option] | bytes) -> bytes | None:
-    """Return the name of the option for which an FT.CREATE is denied, or None."""
-    named = [] if isinstance(options, bytes) else options
-    has_nul = any(b"\0" in word for name, words in named if name == "PREFIX" for word in words[1:])
-    return b"PREFIX" if has_nul else None
-
-
-def _stored(info: Mapping[str, Any] | None) -> Sequence[bytes]:
-    """Return the prefixes in the reply to FT.INFO; none if there is no such index."""
-    if info is None:
-        return ()
-    return reply_mapping(info.get("index_definition", ())).get("prefixes") or [b""]
+def _created(options: Sequence[Option]) -> tuple[Sequence[bytes], bytes | None]:
+    """Return the prefixes of an FT.CREATE, and the last option for which it is denied."""
+    prefixes, broken = list[bytes](), None
+    for name, words in options:
+        if name == "PREFIX":
+            prefixes += words[1:] or [b""]
+            broken = b"PREFIX" if any(b"\0" in word for word in words[1:]) else broken
+    return prefixes or [b""], broken
 
 
 def _excluded(identity: Identity) -> Iterator[bytes]:
@@ -536,22 +523,17 @@ def _is_param(query: bytes, name: bytes, text: bytes) -> bool:
     return used <= fitting and b"w'" not in query.lower()
 
 
-def _kind_of(field: str, info: Mapping[str, Any], value: bytes) -> str | None:
-    """Return the type of a field that can filter by *value*; None if it cannot."""
+def _kind_of(field: str, info: Mapping[str, Any]) -> str:
+    """Return the type of a field: `TAG!` if tags differ by case; "" if it cannot filter."""
     for attribute in info.get("attributes", ()):
         words = [str(word, "latin-1") for word in attribute]
         if words[3] != field:
             continue
-        if words[5] == "NUMERIC":
-            is_fit = re.fullmatch(rb"0|-?[1-9][0-9]*", value) and len(value) < 16
-            return "NUMERIC" if is_fit else None
         parted = words[words.index("SEPARATOR", 6) + 1] if "SEPARATOR" in words[6:] else ""
         if re.search(r"[\w.@-]", parted, re.ASCII):
-            return None
-        is_exact = "CASESENSITIVE" in words[6:] or value == value.lower()
-        is_plain = re.fullmatch(rb"[\w.@-]+", value) is not None
-        return "TAG" if words[5] == "TAG" and is_exact and is_plain else None
-    return None
+            return ""
+        return "TAG!" if "CASESENSITIVE" in words[6:] else words[5]
+    return ""
 
 
 def _split(query: bytes) -> tuple[bytes, bytes]:

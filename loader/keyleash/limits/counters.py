@@ -41,13 +41,14 @@ class Counter(StrEnum):
     @property
     def calls(self) -> Counter:
         """The counter of the calls whose bytes it counts; itself if it counts calls."""
-        return {Counter.BYTES_READ: Counter.READS, Counter.BYTES_WRITTEN: Counter.WRITES}.get(
-            self, self
-        )
+        return _CALLS.get(self, self)
 
     def counts(self, needs: Collection[OperationClass]) -> bool:
         """Return whether a call that needs these classes counts."""
-        return self is Counter.REQUESTS or any(COUNTED.get(cls) is self.calls for cls in needs)
+        if self is Counter.REQUESTS:
+            return True
+        calls = self.calls
+        return any(COUNTED.get(cls) is calls for cls in needs)
 
     def shown(self, amount: int) -> str:
         """Return an amount as a policy has it, such as `600` or `1gb`."""
@@ -64,6 +65,7 @@ class Counter(StrEnum):
         return f"{round(amount / BYTES[unit], 1):g}{unit}"
 
 
+_CALLS = {Counter.BYTES_READ: Counter.READS, Counter.BYTES_WRITTEN: Counter.WRITES}
 BYTES = {"b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3, "tb": 1024**4}
 """The units of amounts of bytes."""
 
@@ -129,9 +131,9 @@ class SlotKind(StrEnum):
     """At a shard of a cluster: units that its home has leased to it."""
 
 
-def emission_interval_us(limit: int, period_us: int) -> int:
-    """Return GCRA's interval between calls, rounded up so that the rate is never exceeded."""
-    return -(-period_us // limit)
+def emission_interval_us(limit: int, period_us: int, *, is_bytes: bool = False) -> float:
+    """Return GCRA's interval: of calls rounded up, so that the rate is never exceeded."""
+    return period_us / limit if is_bytes else -(-period_us // limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +167,8 @@ class Slot:
     @property
     def interval_us(self) -> float:
         """GCRA's emission interval: whole µs for a call; for a byte it may be less than one."""
-        if counter_of(self.name).is_bytes:
-            return self.period_us / self.limit
-        return emission_interval_us(self.limit, self.period_us)
+        is_bytes = counter_of(self.name).is_bytes
+        return emission_interval_us(self.limit, self.period_us, is_bytes=is_bytes)
 
     @property
     def pace_us(self) -> float:

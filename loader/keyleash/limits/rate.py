@@ -25,6 +25,7 @@ from keyleash.limits.counters import (
     SlotKind,
     Subject,
     a_period,
+    emission_interval_us,
     keep_numbers,
 )
 
@@ -138,7 +139,7 @@ class Rate(BaseLimit):
     @property
     def interval_us(self) -> float:
         """GCRA's emission interval."""
-        return self.slot().interval_us
+        return emission_interval_us(self.limit, self.period_us, is_bytes=self.counter.is_bytes)
 
     @property
     def tolerance_us(self) -> int:

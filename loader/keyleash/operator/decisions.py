@@ -14,6 +14,7 @@ from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.client_calls import REJECTED, client_call, decide_client_call
 from keyleash.evaluate.decision_text import denial_text, reason, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
+from keyleash.evaluate.indexes import NOT_LOOKED_UP
 from keyleash.evaluate.state import ModelState, stored_state
 from keyleash.evaluate.trace import (
     ArgumentsStep,
@@ -167,6 +168,13 @@ class DecisionContext:
         # The identity is checked before its token.
         is_stopped = any(isinstance(step, StandingStep) for step in decision.trace)
         return decision if is_stopped or self.denial is None else self.denial
+
+
+def explain_command(identity: str, words: Sequence[str | bytes], file: str = "") -> str:
+    """Return the command line that explains a call, by a policy file or the active policy."""
+    options = ["--policy", file] if file else []
+    head = ["keyleash", "explain", identity, *options, "--"]
+    return without_tokens(shlex.join([*head, *map(printable, words)]))
 
 
 def context_of_document(document: str, name: str, file: str = "<policy>") -> DecisionContext:
@@ -327,8 +335,11 @@ class Explanation(Result):
             *map(without_tokens, step_lines(self.decision, context.lines)),
         ]
         if self.allowed:
-            rejected = ConnectionStep(REJECTED) in self.decision.trace
-            return "\n".join([*lines, f"allowed   but {REJECTED}" if rejected else "allowed"])
+            trace = self.decision.trace
+            end = f"   but {REJECTED}" if ConnectionStep(REJECTED) in trace else ""
+            if any(isinstance(step, ArgumentStep) and NOT_LOOKED_UP in step.why for step in trace):
+                end = ", if the index lies within the granted keys"
+            return "\n".join([*lines, f"allowed{end}"])
         denied = f"denied    {denial_text(self.decision)}"
         return "\n".join([*lines, denied, f"help      {self.help}"])
 

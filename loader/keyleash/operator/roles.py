@@ -67,7 +67,8 @@ ROLES: Mapping[str, Role] = {
             ("audit log", "audit show", "audit timeline", "audit stats", "audit follow",
              "audit as-of", "audit report", "audit verify --recorded", "undo --dry-run",
              "policy show", "policy history", "token list", "token tree", "token show",
-             "status", "metrics", "explain", "can-i", "scripts pending"),
+             "status", "metrics", "explain", "can-i", "scripts pending", "learn",
+             "backtest", "unused"),
         ),
         Role(
             "incident-responder",
@@ -76,7 +77,8 @@ ROLES: Mapping[str, Role] = {
              "undo --dry-run", "audit log", "audit show", "audit timeline", "audit stats",
              "audit follow", "audit as-of", "audit report", "audit verify --recorded",
              "policy show", "policy history", "token list", "token tree", "token show",
-             "status", "metrics", "explain", "can-i", "scripts pending"),
+             "status", "metrics", "explain", "can-i", "scripts pending", "learn",
+             "backtest", "unused"),
         ),
         Role(
             "exporter",

@@ -71,6 +71,11 @@ class CommandNames:
         check_distinct(zip(names, node.entries, strict=True), self._problems)
         return tuple(dict.fromkeys(names))
 
+    def check_indexes(self, node: YamlNode | None) -> None:
+        """Warn of search indexes that the server cannot have."""
+        if node and self._server is not None and self._server.get("FT.SEARCH") is None:
+            self._warn("absent-command", "module Search", node)
+
     def _check_category(self, name: str, entry: YamlNode, table: CommandTable) -> None:
         names = sorted(table.categories)
         if name not in names:
@@ -94,7 +99,12 @@ class CommandNames:
                 if is_of_module
                 else "write a command's name, such as `GET`, or a category, such as `@hash`"
             )
-            alike = (item for item in table.commands if ("." in item) is is_of_module)
+            module = name[: name.find(".") + 1]
+            alike = (
+                item
+                for item in table.commands
+                if item.startswith(module) and ("." in item) is is_of_module
+            )
             self._problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
@@ -187,6 +197,7 @@ def _read_grant(
     allow = _read_classes(entry.get("allow"), problems)
     _check_has_lists(entry, allow, problems)
     _check_needs_fields(entry, allow, problems)
+    names.check_indexes(entry.get("indexes"))
     return Grant(
         allow=allow,
         keys=read_patterns("keys", entry.get("keys"), problems, captures_count=True),
@@ -211,7 +222,12 @@ def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, .
     indexes: list[Pattern] = []
     for entry in node.entries if node else ():
         name, where = entry.get("name") or entry, entry.get("where")
+        if isinstance(entry.value, dict) and entry.get("name") is None:
+            continue
         values = where.fields if where else {}
+        if where and not (values or where.partial):
+            help = 'add one, such as `where: {agent: "{agent}"}`'
+            problems.add("missing-field", "`where` has no field", where.label, help)
         pairs = {field: value.source for field, value in values.items()}
         for field, value in values.items():
             if not _WHERE.fullmatch(f"{field}={value.source}"):
@@ -219,7 +235,8 @@ def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, .
                     "bad-filter",
                     f"{quote(f'{field}={value.source}')} cannot be a filter",
                     value.span,
-                    "write a name, and letters, digits and `_.@-`, or the capture of a binding",
+                    "use letters, digits and `_.@-` in the value, or the capture of a binding, such"
+                    " as `{agent}`",
                 )
         pattern = problems.attempt(partial(parse_pattern, name.source, name.span, "index"))
         if pattern is not None:

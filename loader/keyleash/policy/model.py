@@ -628,10 +628,12 @@ class Policy:
 
     Attributes:
         warnings: Rules without effect, on the target server or on any, in file order.
+        tests: The test files whose invariants it keeps, and their places.
     """
 
     identities: tuple[Identity, ...]
     warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    tests: tuple[tuple[str, Span], ...] = field(default=(), compare=False)
 
     def identity(self, name: str) -> Identity | None:
         """Return the identity of that name, or None."""

@@ -112,7 +112,11 @@ class _Reader:
                 identities.span,
                 "write at least one identity, such as `agent-reader: {kind: machine, grants: […]}`",
             )
-        return Policy(tuple(self._identity(*field) for field in identities.fields.items()))
+        tests = self._root.get("tests")
+        return Policy(
+            tuple(self._identity(*field) for field in identities.fields.items()),
+            tests=tuple((entry.source, entry.span) for entry in tests.entries) if tests else (),
+        )
 
     def _check_version(self) -> None:
         node = self._root.get("version")

@@ -12,7 +12,7 @@ from keyleash.policy.problems import Problems, quote
 from keyleash.policy.schema import check_not_empty
 from keyleash.policy.yaml import YamlNode
 
-THINGS = {"keys": "key", "channels": "channel", "mask_keys": "key"}
+THINGS = {"keys": "key", "channels": "channel", "indexes": "index", "mask_keys": "key"}
 """What the patterns of a field match."""
 
 

@@ -31,7 +31,7 @@ def parse_pattern(source: str, span: Span = NOWHERE, thing: str = "key") -> Patt
         PolicyError: With every problem of the pattern.
     """
     if not source:
-        help = f'write the prefix of the {thing}s and `*`, or "*" for every {thing}'
+        help = f'write a prefix and `*`, or "*" for every {thing}'
         raise fail("empty-pattern", f"the {thing} pattern is empty", span, help)
     if source.count(":") >= MAX_SEGMENTS:
         message = f"the {thing} pattern has more than {MAX_SEGMENTS} segments"

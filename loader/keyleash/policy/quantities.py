@@ -170,7 +170,7 @@ def parse_wait(text: str, span: Span) -> int:
         help = (
             f"write a unit, such as `{text}ms`"
             if re.fullmatch(_NUMBER, text)
-            else "write a number of milliseconds or seconds, such as `50ms` or `2s`"
+            else "write milliseconds or seconds up to `60s`, such as `50ms` or `2s`"
         )
         raise fail("bad-timeout", f"{quote(text)} is not a time to wait", span, help)
     milliseconds = int(match[1]) * UNITS_MS[match[2]]

@@ -382,6 +382,12 @@ DOCUMENT = _section(
         "Lua scripts that grants may name.",
         **_NAMES,
     ),
+    tests=_may(
+        ListOf("a list of test files", entry=_TEXT),
+        "[agents.test.yaml]",
+        "Test files, relative to the folder of the policy, whose invariants it must keep.",
+        minItems=1,
+    ),
     identities=_need(
         MapOf(
             "a mapping from names to identities",

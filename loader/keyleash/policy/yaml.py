@@ -38,6 +38,7 @@ class YamlNode:
         label: The place of its field's name; `span` for the entries of a list.
         source: A scalar's text, without quotes.
         partial: Whether fields or entries were reported and left out.
+        is_flow: Whether it is a list or mapping in brackets.
     """
 
     value: str | int | bool | tuple[YamlNode, ...] | dict[str, YamlNode] | Broken | None
@@ -46,6 +47,7 @@ class YamlNode:
     label: Span
     source: str = ""
     partial: bool = False
+    is_flow: bool = False
 
     @property
     def fields(self) -> dict[str, YamlNode]:
@@ -239,6 +241,7 @@ class _Reader:
             return replace(node, value=Broken.BROKEN)
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, replace(node, end=self._span(event.end_mark)))
+        node = replace(node, is_flow=bool(event.flow_style))
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(node, path)
         return self._mapping(node, path)

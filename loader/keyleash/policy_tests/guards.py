@@ -8,6 +8,7 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.commands import CommandTable, load_table
+from keyleash.commands.facts import LISTS_INDEXES
 from keyleash.errors import LeashError, OperationError, ReplyCode, UnreadableCommandsError
 from keyleash.evaluate.client_calls import client_call
 from keyleash.evaluate.trace import ALLOWED, Decision
@@ -31,8 +32,12 @@ class Guards:
     Args:
         client: A redis-py client with all permissions, `decode_responses` off.
 
+    Attributes:
+        table: The commands of the server.
+        searches: Whether it has the module Search.
+
     Raises:
-        OperationError (not-empty): The database holds keys, or other tests use it.
+        OperationError (not-empty): The database holds keys or indexes, or other tests use it.
     """
 
     def __init__(self, client: Client) -> None:
@@ -45,6 +50,22 @@ class Guards:
         except BaseException:
             self._database.release()
             raise
+        search = self.table.get("FT.SEARCH")
+        self.searches = search is not None and search.refused is None
+        if self._indexes():
+            self._database.release()
+            raise OperationError(
+                "not-empty",
+                "the server already has search indexes, and tests make and drop some",
+                help="name a server without indexes, or use the embedded server",
+            )
+
+    def _indexes(self) -> list[bytes]:
+        return list(self._database.client.execute_command(LISTS_INDEXES)) if self.searches else []
+
+    def _drop_indexes(self) -> None:
+        for index in self._indexes():
+            self._database.client.execute_command("FT.DROPINDEX", index)
 
     def load(self, document: str, file: str, starts_us: int) -> None:
         """
@@ -71,7 +92,8 @@ class Guards:
         """
         Return the guard's decision about each call of a case; counters start at 0.
 
-        Each step is one call of the guard, perhaps another one: WATCH is a TOUCH.
+        Each step is one call of the guard, perhaps another one: WATCH is a TOUCH. Search indexes
+        are dropped afterwards.
 
         Raises:
             OperationError (guard-broke): The guard failed with an error of its own.
@@ -98,6 +120,7 @@ class Guards:
         limits = [limit.name for limit in identity.limits]
         is_exported = identity.audit.hard_max is not None
         replies = self._database.run(name, calls, limits, is_exported=is_exported)
+        self._drop_indexes()
         return [_decision(reply, digest) for reply in replies]
 
     def clear(self) -> None:
@@ -113,6 +136,7 @@ class Guards:
     def release(self) -> None:
         """Leave the database empty, also if a call was interrupted."""
         self._database.stop()
+        self._drop_indexes()
         self.clear()
         self._database.release()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
+from keyleash.commands import OperationClass
 from keyleash.errors import ReplyCode, Span
 from keyleash.operator.tokens.restrict import Scope, restrict
-from keyleash.policy import Identity
+from keyleash.policy import Identity, Pattern
 from keyleash.store.restrictions import Restrictions
 
 
@@ -79,6 +81,35 @@ class Case:
         return {name: item for name, item in found.items() if item is not None}
 
 
+class InvariantRule(StrEnum):
+    """The field of an invariant that has its classes."""
+
+    NO_IDENTITY_MAY = "no_identity_may"
+    MAY_ONLY = "may_only"
+    NO_TWO_MAY = "no_two_may"
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """A statement about all keys, channels and indexes, which a policy must keep.
+
+    Attributes:
+        classes: The classes that its rule names.
+        names: The identity that `may_only` is about; the identities that the others leave out.
+        scope: The patterns that it is about, by field of grants; all if it is empty.
+        excepted: Patterns that it is not about.
+    """
+
+    name: str
+    rule: InvariantRule
+    classes: tuple[OperationClass, ...]
+    names: tuple[str, ...]
+    scope: Mapping[str, tuple[Pattern, ...]]
+    excepted: tuple[Pattern, ...]
+    span: Span
+    names_span: Span
+
+
 @dataclass(frozen=True, slots=True)
 class CaseFile:
     """
@@ -93,3 +124,4 @@ class CaseFile:
     policy: str
     starts_us: int
     cases: tuple[Case, ...]
+    invariants: tuple[Invariant, ...] = ()

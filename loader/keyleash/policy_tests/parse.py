@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from keyleash.commands import CommandTable
+from keyleash.commands import CHANNEL_CLASSES, CommandTable, OperationClass
 from keyleash.errors import (
     BadCasesError,
     OperationError,
@@ -20,12 +21,20 @@ from keyleash.errors import (
 )
 from keyleash.evaluate.access import as_sent
 from keyleash.operator.tokens.restrict import Scope, restrict
-from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
+from keyleash.policy import SECOND_US, Identity, Pattern, Policy, parse_pattern, parse_policy
 from keyleash.policy.files import ReadText
 from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote, which_identity
 from keyleash.policy.quantities import parse_duration
 from keyleash.policy.yaml import Broken, YamlNode, read_document
-from keyleash.policy_tests.model import BoundToken, Case, CaseFile, Expected, TestStep
+from keyleash.policy_tests.model import (
+    BoundToken,
+    Case,
+    CaseFile,
+    Expected,
+    Invariant,
+    InvariantRule,
+    TestStep,
+)
 
 MILLISECOND_US = 1000
 YEARS_AHEAD = 5
@@ -56,7 +65,22 @@ FILE = {
     "policy": "policy: agents.yaml",
     "clock": 'clock: "2026-03-02T12:00:00Z"',
     "cases": "cases: [{identity: …, command: …, expect: …}]",
+    "invariants": "invariants: [{identity: …, may_only: [read]}]",
 }
+INVARIANT = {
+    "name": "name: only recovery deletes checkpoints",
+    "no_identity_may": "no_identity_may: [delete]",
+    "no_two_may": "no_two_may: [write]",
+    "but": "but: [agent-recovery]",
+    "identity": "identity: agent-reader",
+    "may_only": "may_only: [read]",
+    "keys": 'keys: ["agents:recovery:*"]',
+    "channels": 'channels: ["agents:events:*"]',
+    "indexes": "indexes: [memory]",
+    "except": 'except: ["agents:queue:*"]',
+}
+SCOPES = {"keys": "key", "channels": "channel", "indexes": "index"}
+"""The fields of an invariant that say what it is about."""
 STEP = {
     "command": "command: GET agents:context:1",
     "expect": "expect: allow` or `expect: KEY_DENIED",
@@ -408,6 +432,78 @@ def _read_case(node: YamlNode, starts_us: int, problems: Problems) -> Case:
     )
 
 
+def _read_invariant(node: YamlNode, problems: Problems) -> Invariant | None:
+    fields = _Mapping(node, "an invariant", INVARIANT, problems)
+    rules = [rule for rule in InvariantRule if rule in fields.fields]
+    if len(rules) != 1:
+        if not node.partial:
+            message = f"an invariant has one of {listing(InvariantRule)}"
+            problems.add(
+                "missing-field", message, node.label, f"write {listing(INVARIANT.values())}"
+            )
+        return None
+    (rule,), names_in = rules, "identity" if rules == [InvariantRule.MAY_ONLY] else "but"
+    surplus = {"identity": "but", "but": "identity"}[names_in]
+    if surplus in fields.fields:
+        message, help = f"an invariant with `{rule}` has no `{surplus}`", f"write `{names_in}`"
+        problems.add("surplus-field", message, fields.fields[surplus].label, help)
+    names = fields.texts("but") or []
+    if names_in == "identity" and fields.required("identity") is not None:
+        names = [fields.text("identity") or ""]
+    classes = _read_classes(fields, rule, problems)
+    scope = {field: _read_scope(fields, field, problems) for field in SCOPES if fields.get(field)}
+    _check_scope(fields.fields[rule], rule, classes, scope.keys(), problems)
+    return Invariant(
+        name=fields.text("name") or "",
+        rule=rule,
+        classes=classes,
+        names=tuple(names),
+        scope=scope,
+        excepted=_read_scope(fields, "except", problems),
+        span=node.span,
+        names_span=fields.fields.get(names_in, node).span,
+    )
+
+
+def _read_classes(
+    fields: _Mapping, rule: InvariantRule, problems: Problems
+) -> tuple[OperationClass, ...]:
+    """Return the classes of an invariant; `may_only` may name none."""
+    node, known = fields.fields[rule], [*OperationClass]
+    is_none = rule is InvariantRule.MAY_ONLY and node.value == ()
+    texts = [] if is_none else fields.texts(rule) or []
+    for text, entry in zip(texts, node.entries, strict=False):
+        if text not in known:
+            help = did_you_mean(text, known, f"write some of {listing(known)}")
+            problems.add("unknown-class", f"unknown class {quote(text)}", entry.span, help)
+    return tuple(item for item in OperationClass if item in texts)
+
+
+def _read_scope(fields: _Mapping, name: str, problems: Problems) -> tuple[Pattern, ...]:
+    thing = SCOPES.get(name, "key")
+    patterns = (
+        problems.attempt(partial(parse_pattern, entry.source, entry.span, thing))
+        for entry in fields.entries(name)
+    )
+    return tuple(filter(None, patterns))
+
+
+def _check_scope(
+    node: YamlNode,
+    rule: InvariantRule,
+    classes: Sequence[OperationClass],
+    scope: Set[str],
+    problems: Problems,
+) -> None:
+    """Report each class that says nothing, since no field of the scope has it."""
+    for cls in classes if scope and rule is not InvariantRule.MAY_ONLY else ():
+        able = ["channels"] if cls in CHANNEL_CLASSES else ["keys", "indexes"]
+        if scope.isdisjoint(able[: 1 + (cls is not OperationClass.SCAN)]):
+            message = f"{quote(cls)} is no class of {listing(scope)}"
+            help = f"remove it, or add `{INVARIANT[able[0]]}`"
+            problems.add("class-without-scope", message, node.span, help)
+
+
 def parse_cases(text: str, file: str) -> CaseFile:
     """
     Read a test file.
@@ -427,7 +523,9 @@ def parse_cases(text: str, file: str) -> CaseFile:
     fields = _Mapping(root, "the file", FILE, problems)
     fields.required("policy")
     clock = fields.get("clock")
-    fields.required("cases")
+    if "invariants" not in fields.fields:
+        fields.required("cases")
+    invariants = (_read_invariant(entry, problems) for entry in fields.entries("invariants"))
     starts_us = None if clock is None else _read_instant(clock, _TIME_HELP, problems)
     starts_us = instant_us(DEFAULT_START) if starts_us is None else starts_us
     cases = CaseFile(
@@ -435,6 +533,7 @@ def parse_cases(text: str, file: str) -> CaseFile:
         policy=fields.text("policy") or "",
         starts_us=starts_us,
         cases=tuple(_read_case(entry, starts_us, problems) for entry in fields.entries("cases")),
+        invariants=tuple(filter(None, invariants)),
     )
     problems.require_none()
     return cases
@@ -465,6 +564,15 @@ def _bad_tokens(case: Case, identity: Identity) -> Iterator[Problem]:
             yield Problem(error.code, error.message, token.span, error.help or "")
 
 
+def unknown_names(cases: CaseFile, policy: Policy) -> Iterator[Problem]:
+    """Yield a problem for each identity of an invariant that the policy does not have."""
+    names = [identity.name for identity in policy.identities]
+    for invariant in cases.invariants:
+        for name in {*invariant.names}.difference(names):
+            message, help = f"the policy has no identity {quote(name)}", which_identity(name, names)
+            yield Problem("unknown-identity", message, invariant.names_span, help)
+
+
 def read_suites(files: Sequence[str], table: CommandTable, read: ReadText) -> list[Suite]:
     """
     Read test files and their policies, each policy once.
@@ -493,6 +601,7 @@ def read_suites(files: Sequence[str], table: CommandTable, read: ReadText) -> li
             policies[path] = parse_policy(text, file=path, commands=table), text
         policy, text = policies[path]
         names = [identity.name for identity in policy.identities]
+        problems += unknown_names(cases, policy)
         for case in cases.cases:
             identity = policy.identity(case.identity)
             if identity is not None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from typing import Any
 
 from keyleash.commands import CommandTable, OperationClass
+from keyleash.commands.facts import INDEXES
+from keyleash.errors import Problem
 from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import ArgumentStep, Decision, KeyStep, Match
@@ -15,11 +17,12 @@ from keyleash.limits.caps import Cap
 from keyleash.operator.decisions import decision_json, place_json
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
 from keyleash.policy_tests.guards import Guards
-from keyleash.policy_tests.model import Case, Expected, TestStep
+from keyleash.policy_tests.invariants import broken_by
+from keyleash.policy_tests.model import Case, Expected, Invariant, TestStep
 from keyleash.policy_tests.parse import Suite
 from keyleash.results import Result
 from keyleash.store.trial import LIFE_MS
-from keyleash.text import iso_time, json_bytes, json_object
+from keyleash.text import iso_time, json_bytes, json_object, to_json
 
 
 class Verdict(StrEnum):
@@ -165,12 +168,19 @@ class TestReport(Result):
         coverages: The coverage of each policy.
         server: The server of the real guards; None without one.
         required: The required coverage in percent; None if any is enough.
+        invariants: Each invariant, with what breaks it.
     """
 
     outcomes: tuple[tuple[Suite, CaseOutcome], ...]
     coverages: tuple[Coverage, ...]
     server: str | None = None
     required: float | None = None
+    invariants: tuple[tuple[Invariant, tuple[Problem, ...]], ...] = ()
+
+    @property
+    def broken(self) -> tuple[Problem, ...]:
+        """The problems of all broken invariants."""
+        return tuple(problem for _, problems in self.invariants for problem in problems)
 
     @property
     def total(self) -> int:
@@ -197,7 +207,7 @@ class TestReport(Result):
         return self.required is not None and self.percent < self.required
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every case, its deciding call, and the coverage of each policy.
+        """Return every case, its deciding call, invariants, and the coverage of each policy.
 
         `keyleash test --json` prints it.
         """
@@ -205,6 +215,7 @@ class TestReport(Result):
             "server": self.server,
             **{verdict.value: self.count(verdict) for verdict in Verdict},
             "cases": [_case(*item) for item in self.outcomes],
+            "invariants": [_invariant(*item) for item in self.invariants],
             "coverage": {
                 "percent": self.percent,
                 "required": self.required,
@@ -228,6 +239,12 @@ def _case(suite: Suite, outcome: CaseOutcome) -> dict[str, Any]:
         "got": decision_json(outcome.decided, suite.document.splitlines()),
         "guard": None if guard is None else json_object(guard, "code", "details"),
     }
+
+
+def _invariant(invariant: Invariant, broken: tuple[Problem, ...]) -> dict[str, Any]:
+    place = {"file": invariant.span.file, "line": invariant.span.line}
+    rule = json_object(invariant, "rule", "classes")
+    return {**place, "name": invariant.name or None, **rule, "broken": to_json(broken)}
 
 
 def _coverage(coverage: Coverage, report: TestReport) -> dict[str, Any]:
@@ -254,7 +271,7 @@ def run_suites(
     report: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> TestReport:
     """
-    Run every case on the model, and on real guards if there are any.
+    Decide every invariant; run every case on the model, and on real guards if there are any.
 
     Args:
         suites: The cases to run.
@@ -267,9 +284,15 @@ def run_suites(
     """
     outcomes: list[tuple[Suite, CaseOutcome]] = []
     coverages: dict[str, Coverage] = {}
+    invariants: list[tuple[Invariant, tuple[Problem, ...]]] = []
     total = sum(len(suite.cases.cases) for suite in suites)
     loaded: tuple[str, int] | None = None
     for suite in suites:
+        for invariant in suite.cases.invariants:
+            broken = broken_by(invariant, suite.policy, table, suite.policy_file)
+            invariants.append((invariant, broken))
+        if not suite.cases.cases:
+            continue
         coverage = coverages.setdefault(suite.policy_file, Coverage(suite.policy))
         wanted = (suite.policy_file, suite.cases.starts_us)
         if guards is not None and loaded != wanted:
@@ -280,11 +303,21 @@ def run_suites(
             assert identity is not None  # noqa: S101 - `read_suites` checked it
             decisions = list(model_decisions(case, identity, table))
             calls = [client_call(identity, step.argv) for step in case.steps]
-            # A guard would run a script, with denials and errors of its commands.
-            is_real = guards is not None and all(len(call.calls) == 1 for call in calls)
+            names = [step.argv[0].decode("latin-1") for step in case.steps]
+            # A guard would run a script, with denials and errors of its commands, and it reads the
+            # prefixes of an index in each search.
+            is_real = all(len(call.calls) == 1 for call in calls)
+            is_real &= guards is not None and (guards.searches or INDEXES.keys().isdisjoint(names))
             real = guards.decisions(case, identity) if guards and is_real else None
+            if real is not None and "FT.CREATE" in names:
+                # The model does not know the prefixes of an index that the case itself made.
+                made = sum(step.times for step in case.steps[: names.index("FT.CREATE") + 1])
+                decisions[made:] = [
+                    decided if decided == guard else guard
+                    for decided, guard in zip(decisions[made:], real[made:], strict=True)
+                ]
             outcome = judged(case, decisions, real)
             coverage.note(identity, outcome.decisions)
             outcomes.append((suite, outcome))
             report(len(outcomes), total)
-    return TestReport(tuple(outcomes), tuple(coverages.values()))
+    return TestReport(tuple(outcomes), tuple(coverages.values()), invariants=tuple(invariants))

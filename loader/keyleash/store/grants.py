@@ -36,7 +36,7 @@ _NO_TEXT = Sandboxed("", frozenset(), None, (), (), only_reads=False)
 
 
 class PublishedGrants(NamedTuple):
-    """What an identity, or a token of it, may do.
+    """The grants and denied keys of an identity, or of a token of it.
 
     Attributes:
         grants: The texts of their scripts are empty.

@@ -9,7 +9,7 @@ local function number(at) return tonumber(string.match(argv[at] or '', '^%-?%d+$
 local broken
 if #query > {{ max_query_bytes }} then
   -- It is not scanned, either.
-  query, broken = '', 'QUERY'
+  query, broken = '*', 'QUERY'
 elseif #query > {{ max_word_bytes }} and find(query, "[wW]'") then
   broken = 'QUERY'
 elseif find(query, '[*%%]') and find(string.gsub(string.gsub(query, '\\.', 'xx'), '[^%s|(){}%[%]\34]+', function(token) return #token > {{ max_word_bytes }} and '\0' or '' end), '%z') then

@@ -118,5 +118,10 @@ if name_at < stop and not code then
       code, detail, value, amount = 'WORK_TOO_LARGE', 'command', command, string.format(' work=%.0f limit=%.0f', math.ceil(math.min({{ work_limit }} - left + work, 1e15)), {{ work_limit }})
     end
   end
+  if code == 'COMMAND_REFUSED' then
+    -- A caller makes up no reason, and so no kind of denials.
+    local word = string.match(string.upper(string.sub(value, 1, 64)), '^%S+ (%S+)$')
+    reason = word and find({{ refused_words }}, ' ' .. word .. ' ', 1, true) and word or 'OPTION'
+  end
 end
 --% endif

@@ -46,7 +46,11 @@ call('ECHO', '');
 --% endif
     if denial then
       code, detail, value, key, reason = denial, 'key', named, named, why
+--% if Bound.PATHS in bounds
+      if denial == 'COMMAND_REFUSED' then detail, key = 'command', why and names[1] end
+--% else
       if denial == 'COMMAND_REFUSED' then detail, key = 'command', nil end
+--% endif
       return
     end
 --% else

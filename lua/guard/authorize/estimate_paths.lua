@@ -45,5 +45,5 @@ for i = 1, stop do
   at = at + step
   if at > stop or is_refused then break end
 end
-if is_refused then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. {{ paths }} end
+if is_refused then return 0, 0, 'COMMAND_REFUSED', command .. ' ' .. {{ paths }}, {{ paths }} end
 do return max(total, bytes / 32 * strung * {{ string_units }}), asked end

@@ -1,19 +1,25 @@
 -- force_filter: make a search return documents with certain values alone.
 -- in:  filter, kinds, query, instead, made, key
--- out: broken, code, detail, instead, value
+-- out: amount, broken, code, detail, instead, reason, value
 --
 -- A number is an option of its own. A tag, or in an aggregation any value, stands beside the query in
 -- parentheses, which the query must not leave; an aggregation begins with the same as a step.
 local wraps, is_missing = {}, not next(kinds)
+--% if checks_ahead
+-- The error of a missing index is the command's own, but an earlier command may make it.
+is_missing = is_missing and not made[key]
+--% endif
 if not filter[1] then code, detail, value = 'INDEX_NOT_GRANTED', 'index', key end
 for i = 1, #filter, 2 do
   local field, text = filter[i], filter[i + 1]
   local kind = kinds[field]
   local is_number = kind == 'NUMERIC' and #text < 16 and (text == '0' or find(text, '^%-?[1-9]%d*$'))
-  -- Other tags are equal in any case.
-  if not is_number and not (find(text, '^[%w_.@-]+$') and (kind == 'TAG!' or kind == 'TAG' and text == string.lower(text))) then
-    code, detail, value = 'INDEX_NOT_GRANTED', 'index', key
+  local why = text == '' and 'unbound' or not find(text, '^[%w_.@-]+$') and 'value'
+  if not (why or is_missing or is_number or kind == 'TAG!') then
+    -- Other tags are equal in any case.
+    why = kind ~= 'TAG' and 'field' or text ~= string.lower(text) and 'case'
   end
+  if why and not code then code, detail, value, amount, reason = 'INDEX_NOT_GRANTED', 'index', key, ' reason=' .. why, why end
 --% if rule.index.command == "FT.AGGREGATE"
   if is_number then wraps[#wraps + 1] = '@' .. field .. ':[' .. text .. ' ' .. text .. ']' end
   for _, item in ipairs({ 'LOAD', '1', '@' .. field, 'FILTER', '@' .. field .. '==' .. (is_number and text or "'" .. text .. "'") }) do instead[#instead + 1] = item end
@@ -45,9 +51,3 @@ if wraps[1] and not find(before, '^%s*%*%s*$') then
   wraps[#wraps + 1] = '(' .. before .. ')'
 end
 if wraps[1] then instead[3] = '(' .. table.concat(wraps, ' ') .. ')' .. (near or '') end
--- The error of a missing index is the command's own, but an earlier command may make it.
-local is_own = is_missing
---% if checks_ahead
-is_own = is_missing and not made[key]
---% endif
-if is_own then code, detail, value = nil, nil, nil end

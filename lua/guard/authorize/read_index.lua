@@ -4,6 +4,8 @@
 local info = redis.pcall('FT.INFO', key)
 -- Words of the reply may be statuses, which are tables.
 local function word(text) return type(text) == 'table' and text.ok or text end
+-- With a filter, no count of all documents may show.
+if filter then documents = math.huge end
 if info.err then
   -- That of a missing index is the command's own error.
   local text = string.lower(info.err)
@@ -12,8 +14,7 @@ else
   local listed = { '' }
   for i = 1, #info, 2 do
     local name = word(info[i])
-    -- With a filter, no count of all documents may show.
-    if name == 'num_docs' then documents = filter and math.huge or tonumber(word(info[i + 1])) or documents end
+    if name == 'num_docs' and not filter then documents = tonumber(word(info[i + 1])) or documents end
 --% if rule.index.filtered
     for j = 1, filter and name == 'attributes' and #info[i + 1] or 0 do
       local words = info[i + 1][j]

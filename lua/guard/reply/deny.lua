@@ -30,11 +30,17 @@ end
 --% if batch
 if item then line = line .. ' item=' .. item end
 --% endif
+--% if batch or sandbox
+if not is_check then
+--% endif
 -- A client with a stale guard will use the new one; without a state there is no identity.
-if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE'{% if batch or sandbox %} and not is_check{% endif %} then
+if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
   if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
 --% include "record/append_denial.lua"
 --% if breaker
 --% include "record/break_circuit.lua"
 --% endif
 end
+--% if batch or sandbox
+end
+--% endif

@@ -20,7 +20,7 @@ async def call(*calls: tuple[str, dict[str, Any]]) -> list[str]:
     """Return the texts that tools reply with."""
     async with stdio_client(SERVER) as streams, ClientSession(*streams) as session:
         await session.initialize()
-        replies = [await session.call_tool(name, arguments) for name, arguments in calls]
+        replies: list[Any] = [await session.call_tool(name, arguments) for name, arguments in calls]
         return [" ".join(part.text for part in reply.content) for reply in replies]
 
 

@@ -8,11 +8,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Unpack
 
-from keyleash.audit.entries import LARGE, BeforeImage
+from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage
 from keyleash.audit.read import EVERYTHING, Query
 from keyleash.audit.selection import OneIdentity, UndoFilters, query_of
 from keyleash.audit.undo.history import (
     UndoStep,
+    event_name,
     images_of,
     in_order,
     read_back,
@@ -31,11 +32,14 @@ from keyleash.audit.undo.key_values import (
 from keyleash.audit.undo.selection import (
     concerns,
     describe,
+    dropped_index,
     may_concern,
+    read_drops,
     read_others,
     select_events,
 )
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
+from keyleash.commands.facts import INDEXES
 from keyleash.errors import ArgumentError, NothingToUndoError, UndoTooLargeError, UsageError
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES
@@ -132,6 +136,7 @@ class KeyPlan:
         image: The before-image of the target value.
         is_skipped: Whether the operator leaves the key out.
         node: The node of a cluster that has the key; empty on one server.
+        dropped: The index with which the key was perhaps deleted, and the event; else empty.
     """
 
     key: bytes
@@ -142,6 +147,7 @@ class KeyPlan:
     conflicts: tuple[Conflict, ...] = ()
     is_skipped: bool = False
     node: str = ""
+    dropped: str = ""
 
     @property
     def action(self) -> Action:
@@ -206,6 +212,7 @@ class UndoPlan(Result):
         others: Further keys that the same events changed and that are not selected.
         untrusted: The number of untrusted events by identity; they are left out, see `Trust`.
         description: The selection as options of `keyleash undo`, for the audit log.
+        drops: The selected events that deleted documents with their index, which stay deleted.
     """
 
     keys: tuple[KeyPlan, ...]
@@ -213,6 +220,7 @@ class UndoPlan(Result):
     others: tuple[bytes, ...] = ()
     untrusted: Mapping[str, int] = field(default_factory=dict)
     description: str = ""
+    drops: tuple[AuditEvent, ...] = ()
 
     time = Instant[datetime]("time_ms")
 
@@ -246,6 +254,7 @@ class UndoPlan(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as `undo --json` prints it."""
         fields = json_object(self, "keys", "others", "untrusted")
+        fields["drops"] = list(map(event_name, self.drops))
         return {**fields, "blocked": len(self.blocked)}
 
 
@@ -410,6 +419,7 @@ def plan_undo(
     trust = Trust(grants, () if query.key is None else (query.key,))
     selected = select_events(store, query, trust, events=events, identity=identity)
     by_key = steps_of(selected)
+    drops = tuple(event for event in selected if event.documents)
     chosen = {key: steps for key, steps in by_key.items() if concerns(query, key)}
     if len(chosen) > MAX_KEYS:
         raise UndoTooLargeError(
@@ -425,13 +435,23 @@ def plan_undo(
             raise NothingToUndoError(f"the key is masked, so its name is not recorded: `{shown}`")
         if trust.untrusted.total():
             raise nothing_trusted(trust.untrusted)
-        if any(event.documents for event in selected):
-            raise NothingToUndoError("documents that go with their index have no before-images")
+        for drop in drops:
+            count = counted(drop.documents or 0, "document")
+            raise NothingToUndoError(
+                f"{count} went with {dropped_index(drop)}: not recorded, so they cannot be restored"
+            )
+        if all(event.op in INDEXES for event in selected):
+            why = "undo does not make or drop indexes"
+            raise NothingToUndoError(f"the selected events changed only search indexes; {why}")
         raise NothingToUndoError("the selected events changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:
         for key, others in read_others(store, contested, grants).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
+        for key in [key for key in contested if plans[key].current.is_absent]:
+            since_ms = plans[key].steps[-1].time_ms
+            dropped = next(map(dropped_index, read_drops(store, since_ms)), "")
+            plans[key] = replace(plans[key], dropped=dropped)
     found = [
         _decided(plan, forced, skipped, None if across_policies else grants)
         for plan in plans.values()
@@ -441,7 +461,8 @@ def plan_undo(
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     further_keys = tuple(key for key in by_key if key not in chosen)
     description = describe(query, events, identity)
-    result = UndoPlan(tuple(found), seen.time_ms, further_keys, +trust.untrusted, description)
+    untrusted = +trust.untrusted
+    result = UndoPlan(tuple(found), seen.time_ms, further_keys, untrusted, description, drops)
     size = sum(key.current.size + (key.target.size if key.target else 0) for key in result.changes)
     if size > UNDO_MAX_BYTES:
         raise UndoTooLargeError(
@@ -531,6 +552,8 @@ def conflict_reason(plan: KeyPlan, conflict: Conflict) -> str:
     match conflict.kind:
         case "changed" if (undo := undone_by(plan)) is not None:
             return f"was already undone by {undo}"
+        case "changed" if plan.dropped and not (conflict.by or conflict.until):
+            return f"was perhaps deleted with {plan.dropped}"
         case "changed":
             until = conflict.until
             when = f"between events {after} and {until.event}" if until else "since"

@@ -137,6 +137,11 @@ class Value:
         return KeyState(self.digest, self.expires_ms)
 
     @property
+    def noun(self) -> str:
+        """Return its type in words."""
+        return "JSON" if self.kind == "ReJSON-RL" else self.kind
+
+    @property
     def is_absent(self) -> bool:
         """Return whether the key does not exist."""
         return self.digest == ABSENT

@@ -15,7 +15,7 @@ from keyleash.errors import NothingToUndoError, OperationError, UndoTooLargeErro
 from keyleash.policy.patterns import exactly
 from keyleash.policy.patterns import match as matches
 from keyleash.store.store import Store
-from keyleash.text import iso_time, without_tokens
+from keyleash.text import iso_time, printable, without_tokens
 
 MAX_SELECTED_BYTES = 256 * 1024 * 1024
 """Size of the before-images of a plan at most; they are held in memory."""
@@ -93,6 +93,18 @@ def _named(store: Store, names: Sequence[str], events: Sequence[str]) -> Iterato
                 raise OperationError("unknown-event", f"`{given}` changed no key", help=_SEE)
             chosen[event_name(event), event.item] = event
     yield from chosen.values()
+
+
+def read_drops(store: Store, since_ms: int) -> list[AuditEvent]:
+    """Return the events since a time that deleted documents with their index."""
+    query = Query(op="FT.DROPINDEX", since_ms=since_ms)
+    return [event for event in read_events(store, stream_owners(store), query) if event.documents]
+
+
+def dropped_index(event: AuditEvent) -> str:
+    """Return the index that such an event dropped, with the event."""
+    name = printable(event.keys[0] if event.keys else b"")
+    return f"the index `{name}` by FT.DROPINDEX DD, event {event_name(event)}"
 
 
 def read_others(

@@ -23,6 +23,7 @@ from keyleash.commands import OperationClass, known_table
 from keyleash.commands.facts import INDEXES
 from keyleash.errors import KeyleashError, NothingToUndoError
 from keyleash.policy import Identity, parse_policy
+from keyleash.policy.model import AnySuffix
 from keyleash.policy.patterns import beginning, match
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.records import ActivePolicy, read_active, read_history
@@ -39,10 +40,27 @@ class Grants:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._active = read_active(store)
+        self._unbounded: dict[str, bool] = {}
 
     def may_change(self, name: str, key: bytes) -> bool:
         """Return whether the active policy permits identity *name* to change *key*."""
         return self._active is not None and self._permits(self._active, name, key, CHANGES)
+
+    def may_change_all(self, name: str) -> bool:
+        """Return whether the active policy permits identity *name* to change every key."""
+        if name not in self._unbounded:
+            identities = _identities(self._active.document) if self._active else {}
+            identity = None if isinstance(identities, KeyleashError) else identities.get(name)
+            self._unbounded[name] = (
+                identity is not None
+                and not identity.deny
+                and any(
+                    pattern.parts == (AnySuffix(),) and not CHANGES.isdisjoint(grant.allow)
+                    for grant in identity.grants
+                    for pattern in grant.keys
+                )
+            )
+        return self._unbounded[name]
 
     def could_use(
         self, name: str, key: bytes, time_ms: int, classes: frozenset[OperationClass] = CHANGES
@@ -157,6 +175,8 @@ class Trust:
     def is_trusted(self, event: AuditEvent) -> bool:
         """Return whether a guard may have written *event*."""
         name, time_ms = event.identity, event.time_ms
+        if self._grants.may_change_all(name):
+            return True
         changed = changed_keys(event)
         is_trusted = all(
             self._grants.could_use(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from keyleash.commands.facts import INDEXES
 from keyleash.evaluate.decision_text import step_lines
 from keyleash.evaluate.trace import Decision
 from keyleash.policy_tests.parse import Suite
@@ -50,14 +51,20 @@ def coverage_lines(report: TestReport) -> Iterator[str]:
 def summary(report: TestReport) -> str:
     """Return the number of passed and failed cases, and the coverage, on one line."""
     parts = [f"{counted(report.count(Verdict.PASSED), 'case')} passed"]
+    if report.invariants:
+        holding = sum(not broken for _, broken in report.invariants)
+        parts.append(f"{holding} of {counted(len(report.invariants), 'invariant')} hold")
     if failed := report.count(Verdict.FAILED):
         parts.append(f"{failed} failed")
     if disagreed := report.count(Verdict.DISAGREED):
         parts.append(f"{disagreed} with a disagreement: please report it")
-    alone = sum(outcome.guard is None for _, outcome in report.outcomes)
+    alone = [outcome.case for _, outcome in report.outcomes if outcome.guard is None]
+    names = {step.argv[0].decode("latin-1") for case in alone for step in case.steps}
+    notes = ["searches need `--server` and the module Search"] if names & INDEXES.keys() else []
     where = "the model only"
-    if report.server and alone < len(report.outcomes):
+    if report.server and len(alone) < len(report.outcomes):
         where = f"the model and {report.server}"
-        where += f" ({alone} on the model only)" if alone else ""
+        notes[:0] = [f"{len(alone)} on the model only"] if alone else []
+    where += f" ({'; '.join(notes)})" if notes else ""
     patterns = f"{report.covered} of {counted(report.total, 'pattern')}"
     return f"{', '.join(parts)}, on {where}; coverage {report.percent:.0f} % ({patterns})"

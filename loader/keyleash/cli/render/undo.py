@@ -15,6 +15,7 @@ from keyleash.audit.undo.key_plans import (
     conflict_label,
     conflict_reason,
 )
+from keyleash.audit.undo.selection import dropped_index
 from keyleash.audit.undo.trust import untrusted_text
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.terminal import print_note
@@ -53,6 +54,9 @@ def print_plan(plan: UndoPlan, *, full: bool) -> None:
     if plan.others:
         named = listing(map(printable, plan.others), MAX_OTHERS)
         print_note(f"note: the same events changed {named} too, which stay as they are")
+    for drop in plan.drops:
+        count = counted(drop.documents or 0, "document")
+        print_note(f"note: {count} went with {dropped_index(drop)}; undo cannot restore them")
     if plan.nodes:
         print_note(
             "note: the keys of each node change in one step, one node after the other:"

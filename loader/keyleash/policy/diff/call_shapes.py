@@ -8,11 +8,14 @@ from enum import Enum, auto
 from functools import lru_cache
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
-from keyleash.commands.spec import Needs, OptionKey, Subscribes
+from keyleash.commands.spec import KeyRange, Needs, NumberedKeys, OptionKey, StreamKeys, Subscribes
 from keyleash.policy.model import Grant
 
 CACHED = 256
 """Cached pairs of filters; most identities have none."""
+
+_FILLER = b"1"
+_WORDS_BEFORE_STREAMS = {"XREADGROUP": (b"GROUP", b"g", b"c")}
 
 Filters = tuple[tuple[tuple[str, ...] | None, tuple[str, ...]], ...]
 """`only` and `except` of each grant."""
@@ -77,6 +80,35 @@ def forms_of(spec: CommandSpec) -> tuple[Form, ...]:
     if spec.variant is not None:
         forms.append(Form((spec.variant.needs,) * len(plain)))
     return tuple(dict.fromkeys(forms))
+
+
+def example_call(spec: CommandSpec, form: Form, keys: Sequence[bytes]) -> list[bytes]:
+    """Return a call of *form* with a key for each kind; a server need not accept its options."""
+    argv = [*spec.name.encode().split(b" ")]
+    for search, key in zip(spec.keys, keys, strict=False):
+        match search:
+            case KeyRange(first=first, last=last):
+                argv = [*_filled(argv, first), *[key] * (max(last, first) - first + 1)]
+            case NumberedKeys(count_at=count_at, first=first):
+                argv = [*_filled([*_filled(argv, count_at), b"1"], first), key]
+            case StreamKeys():
+                argv += [*_WORDS_BEFORE_STREAMS.get(spec.name, ()), b"STREAMS", key, b"0"]
+            case OptionKey(words=words, start=start):
+                argv = [*_filled(argv, start), words[0].encode(), key]
+    argv = _filled(argv, abs(spec.arity))
+    if spec.variant is not None and form.needs[0] == spec.variant.needs:
+        argv += [b"GET"] if spec.name == "SET" else [b"GET", b"u8", b"0"]
+    elif spec.name == "BITFIELD":
+        argv += [b"SET", b"u8", b"0", b"1"]
+    for search, key in zip(spec.keys, keys, strict=False):
+        if isinstance(search, KeyRange) and search.last < 0:
+            for place in range(search.first, len(argv) + search.last + 1, search.step):
+                argv[place] = key
+    return argv
+
+
+def _filled(argv: list[bytes], length: int) -> list[bytes]:
+    return [*argv, *[_FILLER] * (length - len(argv))]
 
 
 def filters_of(grants: tuple[Grant, ...]) -> Filters:

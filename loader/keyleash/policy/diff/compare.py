@@ -68,6 +68,8 @@ def grant_changes(
 ) -> Iterator[PolicyChange]:
     """Yield the grants that differ: those of *after* in its order, then the removed ones."""
     partners = _partners(before.grants, after.grants)
+    # A grant approves its scripts for the identity, so a script may move to another one.
+    old_scripts, new_scripts = _scripts(before.grants), _scripts(after.grants)
     for place, grant in enumerate(after.grants):
         partner = partners.get(place)
         old = None if partner is None else before.grants[partner]
@@ -76,9 +78,9 @@ def grant_changes(
                 Part.GRANT,
                 before=old,
                 after=grant,
-                widens=gains.by_grant(after, place) or _allows_more(grant, old),
+                widens=gains.by_grant(after, place) or _allows_more(grant, old, old_scripts),
                 narrows=partner is not None
-                and (losses.by_grant(before, partner) or _allows_more(old, grant)),
+                and (losses.by_grant(before, partner) or _allows_more(old, grant, new_scripts)),
             )
     for place, grant in enumerate(before.grants):
         if place not in partners.values():
@@ -102,18 +104,19 @@ def deny_changes(
             yield PolicyChange(Part.DENY, before=pattern, widens=gains.by_lifting(pattern))
 
 
-def _allows_more(item: Grant | None, other: Grant | None) -> bool:
-    """Return whether one grant allows other values or scripts than another.
+def _scripts(grants: Iterable[Grant]) -> set[str]:
+    return {script.digest for grant in grants for script in grant.scripts}
+
+
+def _allows_more(item: Grant | None, other: Grant | None, approved: set[str]) -> bool:
+    """Return whether a grant allows other values than another, or scripts that are not approved.
 
     A script needs the grants of its commands, but limits count it once.
     """
     if item is None:
         return False
-    scripts = {script.digest for script in item.scripts}
-    if other is None:
-        return bool(scripts)
-    other_scripts = {script.digest for script in other.scripts}
-    return item.values.allows_more_than(other.values) or not scripts <= other_scripts
+    has_values = other is not None and item.values.allows_more_than(other.values)
+    return has_values or not _scripts([item]) <= approved
 
 
 def _partners(befores: Sequence[Grant], afters: Sequence[Grant]) -> dict[int, int]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from keyleash.commands import OperationClass
 from keyleash.limits import BaseLimit, SubjectKind
 from keyleash.policy.diff.changes import IdentityDiff, PolicyChange
-from keyleash.policy.diff.permissions import Gain
+from keyleash.policy.diff.permissions import Gain, Reach
 from keyleash.policy.model import Breaker, Grant, Idempotency, Pattern, Script
 from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.policy.quantities import format_duration, format_size
@@ -19,7 +19,9 @@ SHOWN_EXAMPLES = 4
 """Examples shown per identity; `to_dict` has all."""
 NONE = "none"
 
-_FAMILIAR = ("GET", "SET", "DEL", "INCR", "LPOP", "EXISTS", "PUBLISH", "SCAN", "COPY", "PING")
+_FAMILIAR = (
+    "GET", "SET", "DEL", "INCR", "LPOP", "EXISTS", "PUBLISH", "SUBSCRIBE", "SCAN", "COPY", "PING"
+)  # fmt: skip
 _INDENT = "    "
 _WHOLE_RULES = ("grant", "deny", "rate", "budget")
 
@@ -84,7 +86,7 @@ def _body(diff: IdentityDiff) -> Iterator[str]:
 
 def _examples(gains: Iterable[Gain]) -> Iterator[str]:
     """Yield the widest gains as lines, and a count of the rest."""
-    ordered = sorted(gains, key=_rank)
+    ordered = sorted(gains, key=rank)
     yield from map(_example, ordered[:SHOWN_EXAMPLES])
     unshown = {name for gain in ordered[SHOWN_EXAMPLES:] for name in gain.commands}
     unshown -= {name for gain in ordered[:SHOWN_EXAMPLES] for name in gain.commands}
@@ -93,8 +95,9 @@ def _examples(gains: Iterable[Gain]) -> Iterator[str]:
         yield f"and {counted(len(unshown), 'more command')}{only}"
 
 
-def _rank(gain: Gain) -> tuple[int, int]:
-    name = _familiar(gain)
+def rank(gain: Gain | Reach) -> tuple[int, int]:
+    """Return the sort key of examples: calls that people know come first."""
+    name = familiar(gain)
     place = _FAMILIAR.index(name) if name in _FAMILIAR else len(_FAMILIAR)
     # Every identity may PING.
     return (len(gain.form.needs) or (9 if name == "PING" else 1), place)
@@ -102,7 +105,7 @@ def _rank(gain: Gain) -> tuple[int, int]:
 
 def _example(gain: Gain) -> str:
     """Return one call, and the number of other commands that gain the same."""
-    name = _familiar(gain)
+    name = familiar(gain)
     if gain.glob is not None:
         arguments = f"MATCH `{printable(gain.glob)}`"
     elif gain.channel is not None:
@@ -124,13 +127,14 @@ def _key(key: bytes | None) -> str:
     return f"`{printable(key)}`" if key else '`""`'
 
 
-def _familiar(gain: Gain) -> str:
+def familiar(gain: Gain | Reach) -> str:
+    """Return the command that people know best, if possible one that needs nothing more."""
     familiar = [name for name in _FAMILIAR if name in gain.commands]
     simple = (name for name in familiar if not _is_set_with_get(name, gain))
     return next(simple, (*familiar, *gain.commands)[0])
 
 
-def _is_set_with_get(name: str, gain: Gain) -> bool:
+def _is_set_with_get(name: str, gain: Gain | Reach) -> bool:
     """Return whether the calls are SET … GET: a plain SET reads nothing."""
     return name == "SET" and any(OperationClass.READ in needs for needs in gain.form.needs)
 

@@ -9,11 +9,17 @@ from typing import Any
 from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.spec import Needs
 from keyleash.errors import RegionsTooComplexError
-from keyleash.policy.diff.call_shapes import Form, PatternOf, command_groups, filters_of
+from keyleash.policy.diff.call_shapes import (
+    Form,
+    PatternOf,
+    command_groups,
+    example_call,
+    filters_of,
+)
 from keyleash.policy.keysets import NOWHERE, Region, common_key, find_key
 from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.pattern_lists import THINGS
-from keyleash.policy.patterns import beginning
+from keyleash.policy.patterns import beginning, is_open, keys_under
 from keyleash.text import to_json
 
 _SPECIAL = frozenset(b"*?[\\")
@@ -83,6 +89,39 @@ Places = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Reach:
+    """
+    Keys, channels or indexes on which the calls of a form are allowed.
+
+    Attributes:
+        classes: The classes that the calls use there.
+        named: The field of grants that has them.
+        commands: Names of the commands.
+        place: The kind of key that they are, of those of the form.
+        others: A key of each kind of the form, or the index whose documents they are.
+    """
+
+    classes: Needs
+    region: Region
+    named: str
+    commands: tuple[str, ...]
+    form: Form
+    place: int = 0
+    others: tuple[bytes, ...] = ()
+
+    def call(self, name: str, table: CommandTable, at: bytes) -> list[bytes]:
+        """Return a call of the command *name* on a key, channel or index of the region."""
+        spec, form = table.commands[name], self.form
+        if form.scans:
+            return [name.encode(), b"0", b"MATCH", at]
+        if form.channel is not None:
+            words = [*name.encode().split(), at if self.named == form.named else self.others[0]]
+            return words + [b"1"] * (abs(spec.arity) - len(words))
+        keys = (*self.others[: self.place], at, *self.others[self.place + 1 :])
+        return example_call(spec, form, keys)
+
+
+@dataclass(frozen=True, slots=True)
 class Access:
     """
     The rules of one identity, or of none.
@@ -120,16 +159,21 @@ class Access:
         groups = dict.fromkeys(self._patterns(places) for places in givers)
         return Region(tuple(groups), self.protected + self.denied)
 
-    def channels(self, about: Places, form: Form, other: Access) -> Region:
+    def channels(self, about: Places, form: Form, other: Access | None = None) -> Region:
         """Return the channels or indexes on which the grants allow a form of call.
 
-        An index under a filter of *other* is given, too, by a filter that has less conditions.
+        Compared with *other*, an index under a filter is another one than without, and one under a
+        filter of *other* is given, too, by a filter that has less conditions.
         """
         giving = self.gives(about, form.channel) if form.channel else ()
         granted = (
             channel
             for place in giving
-            for channel in _names(self.grants[place], form.named, other)
+            for channel in (
+                getattr(self.grants[place], form.named)
+                if other is None
+                else _names(self.grants[place], form.named, other)
+            )
             if form.pattern is None or _gives_pattern(channel, form.pattern)
             if form.channel is OperationClass.READ or not channel.where
         )
@@ -143,6 +187,43 @@ class Access:
         """Return the keys that scanning shows."""
         region, globs = self.keys(about, (OperationClass.SCAN,)), self.globs(about)
         return region if globs.show_more_than_named else region.within(globs.shown)
+
+    def reaches(self, table: CommandTable) -> Iterator[Reach]:
+        """Yield everything that the identity may use, by command and form of call."""
+        for group in command_groups(table, (), filters_of(self.grants)):
+            for form, names in group.names.items() if group.after else ():
+                yield from self._reaches(group.after, form, names)
+
+    def _reaches(self, about: Places, form: Form, names: tuple[str, ...]) -> Iterator[Reach]:
+        if form.scans:
+            if self.globs(about).widest:
+                yield Reach((OperationClass.SCAN,), self.shown(about), "keys", names, form)
+        elif form.channel is not None:
+            region = self.channels(about, form)
+            yield Reach((form.channel,), region, form.named, names, form)
+            if form.named == "indexes":
+                yield from self._documents(about, form, names, region.groups[0])
+        else:
+            regions = [self.keys(about, needs) for needs in form.needs]
+            looked = [_look(region, NOWHERE) for region in regions]
+            others = tuple(key or b"" for _, key in looked)
+            for place, region in enumerate(regions) if all(exists for exists, _ in looked) else ():
+                yield Reach(form.needs[place], region, "keys", names, form, place, others)
+
+    def _documents(
+        self, about: Places, form: Form, names: tuple[str, ...], indexes: tuple[Pattern, ...]
+    ) -> Iterator[Reach]:
+        """Yield the keys that documents of indexes may have: any under a filter of the policy."""
+        needs = tuple(dict.fromkeys((OperationClass.READ, form.channel or OperationClass.READ)))
+        opens = tuple(tuple(filter(is_open, self._patterns(self.gives(about, x)))) for x in needs)
+        denied = (*self.protected, *(keys_under(beginning(pattern)) for pattern in self.denied))
+        free = tuple(pattern for pattern in indexes if not pattern.where)
+        filtered = tuple(pattern for pattern in indexes if pattern.where)
+        for some, others, groups in ((free, (), opens), (filtered, free, ())):
+            exists, index = _look(Region((some,), others), NOWHERE)
+            if exists:
+                region = Region(groups, denied)
+                yield Reach(needs, region, "keys", names, form, others=(index or b"",))
 
     def _patterns(self, places: Iterable[int]) -> tuple[Pattern, ...]:
         return tuple(dict.fromkeys(key for place in places for key in self.grants[place].keys))

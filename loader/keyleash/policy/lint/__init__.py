@@ -49,6 +49,7 @@ RULES: dict[str, PolicyRule] = {
     "same-scope": grant_rules.same_scope,
     "missing-delimiter": grant_rules.missing_delimiter,
     "index-prefix-open": _each(grant_rules.index_prefix_open),
+    "index-cannot-work": _each(grant_rules.index_cannot_work),
     "unreachable-budget": _each(limit_rules.unreachable_budget),
     "unreachable-life": _each(limit_rules.unreachable_life),
     "long-lease": _each(_on_clusters(cluster_rules.long_lease)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from itertools import groupby, islice
+from typing import Any
 
 from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
 from keyleash.commands.facts import NAMED_ONLY, is_unchecked, why_unknown
@@ -21,6 +22,7 @@ from keyleash.policy.model import (
     Pattern,
     Policy,
     ValueRules,
+    capture_in,
 )
 from keyleash.policy.problems import listing, quote, some
 
@@ -233,6 +235,24 @@ def index_prefix_open(identity: Identity) -> Iterator[Finding]:
             )
 
 
+def index_cannot_work(identity: Identity) -> Iterator[Finding]:
+    """Find indexes of which every search is denied, whatever the server has."""
+    reading = [grant for grant in identity.grants if OperationClass.READ in grant.allow]
+    has_open = any(key.parts[-1] == AnySuffix() for grant in reading for key in grant.keys)
+    for grant in identity.grants:
+        for index in grant.indexes:
+            captures = [name for _, value in index.where if (name := capture_in(value))]
+            if not (index.where or has_open):
+                message = "no readable pattern of keys ends with `*`, as a prefix needs"
+                help = "add the keys of its documents to `keys` of a `read` grant"
+            elif captures and not identity.token.bound:
+                message = f"no token has a value for `{{{captures[0]}}}`, as bound tokens are off"
+                help = "add `token: {bound: true}` to the identity"
+            else:
+                continue
+            yield Finding(f"{quote(index.source)} cannot be searched: {message}", index.span, help)
+
+
 def _granted_keys(identity: Identity) -> KeySet:
     return KeySet(pattern for grant in identity.grants for pattern in grant.keys)
 
@@ -342,7 +362,7 @@ def _is_machine_paced(limit: Limit) -> bool:
 
 
 Commands = tuple[frozenset[str] | None, frozenset[str]]
-Scope = tuple[frozenset[tuple[OperationClass, Commands, Shape]], frozenset[Shape]]
+Scope = tuple[frozenset[tuple[OperationClass, Commands, Shape]], frozenset[Shape], frozenset[Any]]
 
 
 def same_scope(policy: Policy) -> Iterator[tuple[Identity, Finding]]:
@@ -382,6 +402,12 @@ def _scope(identity: Identity) -> Scope:
             for shape in _widest(patterns)
         ),
         frozenset(_widest(denied)),
+        frozenset(
+            (cls, index.where, shape_of(index))
+            for grant in identity.grants
+            for cls in grant.allow
+            for index in grant.indexes
+        ),
     )
 
 

@@ -1,0 +1,153 @@
+"""`keyleash backtest` and `keyleash unused`: recorded calls, and the policy that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from keyleash.api import Operator, Policy
+from keyleash.cli.derive import options_of
+from keyleash.cli.failures import FAILED
+from keyleash.cli.options import FILE, example, json_option
+from keyleash.cli.progress import progress
+from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json, print_note, read_text, write_output
+from keyleash.learn.backtest import Backtest, Outcome
+from keyleash.learn.calls import Coverage, NotUnderstood
+from keyleash.text import clock_time, counted, printable, without_tokens
+
+if TYPE_CHECKING:
+    from keyleash.learn.unused import Unused
+
+_LOG = "since until archive monitor"
+
+
+@click.command(epilog=example("keyleash backtest agents.yaml --since 7d"))
+@click.argument("file", type=FILE)
+@options_of(Operator.backtest, _LOG)
+@json_option
+@pass_settings
+def backtest(settings: Settings, file: str, **options: Any) -> int:
+    """Show which recorded calls a policy file would allow or deny otherwise.
+
+    Decides every call of the audit log, of an archive or of a capture by FILE, and replays its
+    limits by the times of the calls. A call is undecided where the log does not say enough, such as
+    the arguments that a rule for values needs. Exits with 1 if a call that was allowed is denied.
+    `-` reads standard input.
+    """
+    name, text = read_text(file)
+    found = run_backtest(settings, Policy(text, file=name), options)
+    if settings.json:
+        print_json(found)
+    else:
+        click.echo("\n".join(backtest_lines(found)))
+    return FAILED if found.denies else 0
+
+
+def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) -> Backtest:
+    """Return the outcome of recorded calls, with progress."""
+    given = {name: value for name, value in options.items() if value is not None}
+    with progress("reading", is_wanted=not settings.json) as report:
+        found = _operator(settings, given).backtest(policy, **given, progress=report)
+    _warn_of_log(found.coverage, found.not_understood)
+    if not any(found.outcomes.values()):
+        print_note("warning: the log has no call, so nothing was decided")
+    return found
+
+
+def backtest_lines(found: Backtest) -> Iterator[str]:
+    """Yield the outcomes of recorded calls, with examples, and the limits that they hit."""
+    counts = (f"{count:,} {_shown(outcome)}" for outcome, count in found.outcomes.items())
+    starts = [item.since_ms for item in found.coverage if item.since_ms is not None]
+    since = f" since {clock_time(min(starts))}" if starts else ""
+    yield f"calls of {found.source}{since}: {', '.join(counts)}"
+    for row in found.rows:
+        yield ""
+        title = f"{_shown(row.outcome)}  {row.identity}: {printable(row.rule)}"
+        times = _times(row.first_ms, row.last_ms)
+        yield without_tokens(f"{title}: {counted(row.calls, 'call')}, {times}")
+        yield from (f"    {line}" for line in row.examples)
+    for hit in found.hits:
+        yield ""
+        yield (
+            f"limit       {hit.identity}: {hit.limit}, {hit.allows}: denies"
+            f" {counted(hit.calls, 'call')}, {_times(hit.first_ms, hit.last_ms)}; at most"
+            f" {hit.worst} in the period from {clock_time(hit.worst_ms)}"
+        )
+
+
+@click.command(epilog=example("keyleash unused --since 30d -o narrowed.yaml"))
+@click.argument("file", type=FILE, required=False)
+@options_of(Operator.unused, _LOG)
+@click.option("-o", "--output", metavar="FILE", type=FILE, help="Write the policy without them.")
+@json_option
+@pass_settings
+def unused(settings: Settings, file: str | None, output: str | None, **options: Any) -> None:
+    """List what a policy allows and no recorded call needed.
+
+    Compares the active policy, or FILE, with the audit log, an archive or a capture: identities,
+    patterns, classes and scripts without a call, limits that were never used above half, and tokens
+    that were never used. What only reads is undecided while reads are not recorded. --output writes
+    the policy without unused identities, patterns, classes and scripts, and keeps its comments;
+    nothing is loaded.
+    """
+    policy = None
+    if file is not None:
+        name, text = read_text(file)
+        policy = Policy(text, file=name)
+    given = {name: value for name, value in options.items() if value is not None}
+    with progress("reading", is_wanted=not settings.json) as report:
+        found = _operator(settings, given).unused(policy, **given, progress=report)
+    _warn_of_log(found.coverage, found.not_understood)
+    if output is not None:
+        write_output(Path(output), found.document.encode(), is_new=True)
+    if settings.json:
+        print_json(found)
+        return
+    columns = [Column(name) for name in ("identity", "kind", "rule", "grant", "since", "verdict")]
+    print_table(columns, _rows(found))
+    if output is not None:
+        click.echo(found.diff.describe() or "nothing is removed")
+        print_note(f"wrote {output}, which is narrower; next: `keyleash plan {output}`")
+
+
+def _rows(found: Unused) -> Iterator[Sequence[str]]:
+    for rule in found.rules:
+        verdict = f"undecided: {rule.undecided}" if rule.undecided else "unused"
+        verdict = "never above half" if rule.kind == "limit" and not rule.undecided else verdict
+        since = clock_time(rule.since_ms) if rule.since_ms else "-"
+        yield rule.identity, rule.kind, printable(rule.rule), str(rule.grant or "-"), since, verdict
+
+
+def _operator(settings: Settings, options: dict[str, Any]) -> Operator:
+    is_offline = {"archive", "monitor"} & options.keys()
+    return settings.unconnected() if is_offline else settings.operator
+
+
+def _shown(outcome: Outcome) -> str:
+    return outcome.replace("_to_", "→")
+
+
+def _times(first_ms: int, last_ms: int) -> str:
+    return f"from {clock_time(first_ms)} to {clock_time(last_ms)}"
+
+
+def _warn_of_log(coverage: Sequence[Coverage], left_out: NotUnderstood) -> None:
+    """Warn of what a log does not say."""
+    lines = [f"{item.identity}: {hole}" for item in coverage for hole in item.holes]
+    lines += [
+        f"{item.identity}: {item.untrusted} events that no policy explains are left out"
+        for item in coverage
+        if item.untrusted
+    ]
+    unread = [item.identity for item in coverage if item.calls and item.reads_since_ms is None]
+    lines += [f"reads of {', '.join(unread)} are not recorded"] if unread else []
+    lines += [f"{left_out.count} lines are left out: {'; '.join(left_out.examples)}"] * bool(
+        left_out.count
+    )
+    for line in lines:
+        print_note(f"warning: {without_tokens(printable(line))}")

@@ -1,0 +1,163 @@
+"""`keyleash learn`: a policy of what recorded calls needed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from keyleash.api import Operator
+from keyleash.cli.derive import options_of
+from keyleash.cli.options import (
+    FILE,
+    as_duration,
+    example,
+    json_option,
+    require_consent,
+    yes_option,
+)
+from keyleash.cli.progress import progress
+from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.terminal import print_json, print_note, write_output
+from keyleash.errors import KeyleashError, OperationError, UsageError
+from keyleash.learn.document import support
+from keyleash.learn.learn import Learned
+from keyleash.learn.needs import LearnedRule
+from keyleash.policy.keysets import covers
+from keyleash.policy.patterns import parse_pattern
+from keyleash.text import counted
+
+_COST = (
+    "MONITOR copies every command of every client: it may halve what the server does meanwhile, and"
+    " the file will have the values that clients write. Capture for {seconds:.0f} seconds?"
+)
+_CHOICES = "keep, widen, narrow or drop"
+
+
+@click.command(epilog=example("keyleash learn agent-runner --since 7d -o learned.yaml"))
+@options_of(Operator.learn, "identities since until archive monitor least")
+@click.option("-o", "--output", metavar="FILE", type=FILE, help="The policy, or the capture.")
+@click.option(
+    "--capture",
+    "seconds",
+    metavar="DURATION",
+    callback=as_duration,
+    help="Write a capture of MONITOR to FILE instead, for --monitor.",
+)
+@click.option("--acl", is_flag=True, help="Write the policy of the server's ACL users instead.")
+@yes_option
+@json_option
+@pass_settings
+def learn(
+    settings: Settings,
+    identities: tuple[str, ...],
+    output: str | None,
+    seconds: Any,
+    acl: bool,
+    yes: bool,
+    **options: Any,
+) -> None:
+    """Write a policy that allows what IDENTITY, or each identity, was recorded to do.
+
+    Reads the audit log, an archive or a capture. Key segments that vary become captures, from five
+    values on; each line has its calls as a comment, and what fewer than --min calls show is
+    commented out. Limits are twice what was usual. On a terminal, each pattern is shown for review;
+    --yes takes all. Writes FILE and its tests, `*.test.yaml`; existing files are not overwritten.
+    Nothing is loaded.
+    """
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    if (acl or seconds) and (identities or given.keys() - {"least"} or (acl and seconds)):
+        raise UsageError(f"`--{'acl' if acl else 'capture'}` takes no other source")
+    if seconds is not None:
+        _capture(settings, output, seconds.total_seconds(), yes=yes)
+    elif acl:
+        users = settings.operator.learn_acl()
+        if settings.json:
+            print_json(users)
+        else:
+            _write(output, {"learned.yaml": users.document})
+    else:
+        is_offline = {"archive", "monitor"} & given.keys()
+        operator = settings.unconnected() if is_offline else settings.operator
+        with progress("reading", is_wanted=not settings.json) as report:
+            learned = operator.learn(*identities, **given, progress=report)
+        if settings.json:
+            print_json(learned)
+            return
+        for question in learned.questions:
+            print_note(f"question: {question}")
+        if not yes and output and sys.stdin.isatty():
+            learned = _reviewed(learned)
+            if not learned.identities:
+                raise OperationError("declined", "no pattern is left, and nothing was written")
+        name = Path(output).name if output else "learned.yaml"
+        _write(output, learned.files(name))
+
+
+def _write(output: str | None, files: dict[str, str]) -> None:
+    """Write files beside each other, or print the first."""
+    if output is None:
+        click.echo(next(iter(files.values())), nl=False)
+        return
+    paths = {Path(output).with_name(name): text for name, text in files.items()}
+    first, *_ = paths
+    paths = {Path(output) if path == first else path: text for path, text in paths.items()}
+    for path in paths:
+        if path.exists():
+            raise OperationError("file", f"`{path}` exists", help="name a new file", exit_code=1)
+    for path, text in paths.items():
+        write_output(path, text.encode("latin-1" if path.suffix == ".lua" else "utf-8"))
+        click.echo(path)
+    print_note(f"next: `keyleash check {output}`, `keyleash plan {output}`; nothing was loaded")
+
+
+def _capture(settings: Settings, output: str | None, seconds: float, *, yes: bool) -> None:
+    if output is None:
+        raise UsageError("`--capture` needs a file", help="add `-o capture.txt`")
+    require_consent(_COST.format(seconds=seconds), yes, "nothing was captured")
+    with progress("capturing", is_wanted=not settings.json) as report:
+        lines = settings.operator.capture(output, duration=f"{seconds:.0f}s", progress=report)
+    if settings.json:
+        print_json({"file": output, "calls": lines})
+        return
+    print_note(f"{counted(lines, 'call')}; next: `keyleash learn --monitor {output}`")
+
+
+def _reviewed(learned: Learned) -> Learned:
+    """Return what a person makes of each pattern."""
+    for identity in learned.identities:
+        rules = []
+        for rule in identity.rules:
+            if not rule.is_rare:
+                shown = support(rule, identity.coverage.until_ms or 0)
+                click.echo(f"{identity.name}: {', '.join(rule.allow)} on {rule.pattern}", err=True)
+                click.echo(f"  {shown}; {', '.join(rule.commands)}", err=True)
+            rules.append(rule if rule.is_rare else _decided(rule))
+        learned = learned.with_rules(identity.name, filter(None, rules))
+    return learned
+
+
+def _decided(rule: LearnedRule) -> LearnedRule | None:
+    """Ask about a rule until its pattern stands, or return None to drop it."""
+    while True:
+        answer = click.prompt(_CHOICES, "k", type=click.Choice("kwnd"), err=True)
+        if answer in "kd":
+            return rule if answer == "k" else None
+        pattern = _wider(rule.pattern) if answer == "w" else click.prompt("  pattern", err=True)
+        try:
+            is_within = covers(parse_pattern(rule.pattern), parse_pattern(pattern))
+        except KeyleashError as error:
+            click.echo(f"  {error}", err=True)
+            continue
+        if is_within == (answer == "n"):
+            rule = replace(rule, pattern=pattern)
+        click.echo(f"  {rule.pattern}", err=True)
+
+
+def _wider(pattern: str) -> str:
+    """Return the pattern with its last segment left open."""
+    head, colon, _ = pattern.removesuffix(":*").rpartition(":")
+    return f"{head}:*" if colon else pattern

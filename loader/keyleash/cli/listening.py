@@ -1,0 +1,69 @@
+"""Options of commands that listen: the address, and TLS beyond loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from typing import Any
+
+import click
+
+from keyleash.errors import OperationError, UsageError
+
+
+class Address(click.ParamType[Any]):
+    """HOST:PORT, or [HOST]:PORT for IPv6."""
+
+    name = "address"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the host and the port."""
+        host, separator, port = value.rpartition(":")
+        if not (separator and port.isdigit() and int(port) < 65536):
+            self.fail(f"`{value}` is no HOST:PORT", param, ctx)
+        return host.strip("[]"), int(port)
+
+
+def require_tls(host: str, tls_cert: str | None, insecure: bool) -> None:
+    """Require TLS beyond loopback, unless *insecure*.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not (tls_cert or insecure or is_loopback(host)):
+        raise UsageError(
+            f"tokens would travel in clear to `{host}`",
+            help="pass `--tls-cert` and `--tls-key`, or `--insecure` where the network is private",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def shown_address(host: str, port: int) -> str:
+    """Return an address as a URL has it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def listener(host: str, port: int, option: str) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        OperationError (port-in-use): the address is in use, or may not be used.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise OperationError(
+            "port-in-use",
+            f"cannot listen on {shown_address(host, port)}: {reason.lower()}",
+            help=f"choose another with `{option}`",
+        ) from None

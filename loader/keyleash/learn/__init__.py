@@ -1,0 +1,1 @@
+"""Recorded calls, and the policies that allow what they show."""

@@ -1,0 +1,271 @@
+"""Write what was learned as a policy with its support as comments, and as tests of it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
+from typing import Any
+
+from keyleash.commands import known_table, load_table
+from keyleash.commands.spec import NumberedKeys, StreamKeys
+from keyleash.errors import KeyleashError
+from keyleash.evaluate.client_calls import client_call, decide_client_call
+from keyleash.evaluate.state import ModelState
+from keyleash.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
+from keyleash.limits import Counter
+from keyleash.limits.rate import MAX_RING_SLOTS
+from keyleash.policy import Identity, Policy, parse_policy
+from keyleash.policy.bundles import BUNDLES, bundle_of, bundle_texts
+from keyleash.policy.lua import LuaError
+from keyleash.policy.problems import Problems
+from keyleash.policy.scripts import MARK, OF_LOCKS, approved
+from keyleash.policy.yaml import YamlNode, read_document
+from keyleash.text import StoredDocument, counted, distance, printable
+
+PERIODS = {"rate": "minute", "budget": "day"}
+FOREIGN = b"keyleash-learn:no-such-key"
+_LIMIT = re.compile(r"([0-9]+)/([a-z]+)")
+
+
+class PolicyWriter:
+    """Writes a policy of what identities need.
+
+    Args:
+        identities: Their needs.
+        texts: Texts of scripts, by what `LearnedIdentity.scripts` has.
+        active: The document of the active policy, whose other fields remain; empty for none.
+
+    Attributes:
+        files: The texts of its scripts by name of their files, beside the policy.
+    """
+
+    def __init__(
+        self, identities: Sequence[LearnedIdentity], texts: Mapping[str, str], active: str
+    ) -> None:
+        self.files: dict[str, str] = {}
+        self._identities, self._texts = identities, texts
+        document = _plain(read_document(active or "{}", "<active policy>", Problems()))
+        self._defaults = document.get("defaults")
+        self._active: Mapping[str, Any] = document.get("identities", {})
+
+    def document(self, head: Iterable[str]) -> str:
+        """Return the policy, with *head* as comments."""
+        bodies = [line for item in self._identities for line in self._identity(item)]
+        lines = [*(f"# {printable(line)}" for line in head), "version: 1"]
+        if self._defaults:
+            lines.append(f"defaults: {json.dumps(self._defaults)}")
+        if self.files:
+            lines.append("scripts:")
+            lines += (f"  {file[:-4]}: {{file: {file}}}" for file in self.files)
+        return "\n".join([*lines, "identities:", *bodies, ""])
+
+    def model(self, document: str) -> Policy:
+        """Return the parsed policy, without its files."""
+        stored = StoredDocument(
+            "\n".join([document, *(MARK + json.dumps(item) for item in self.files.items())])
+        )
+        return parse_policy(stored, file="learned.yaml", commands=None)
+
+    def _identity(self, identity: LearnedIdentity) -> Iterator[str]:
+        active = self._active.get(identity.name, {})
+        coverage = identity.coverage
+        yield f"  {identity.name}:"
+        yield f"    kind: {active.get('kind', 'machine')}"
+        yield "    grants:"
+        scripts = [*self._scripts(identity)]
+        for rules in _grants(identity.rules):
+            yield from _grant_lines(rules, coverage.until_ms or 0, scripts)
+            if not rules[0].is_rare and rules[0].kind == "keys":
+                scripts = []
+        for command, calls in identity.denied.items():
+            spec = known_table().get(command)
+            reason = (spec and spec.refused) or "keyleash does not know it"
+            shown = f"{printable(command)}, {counted(calls, 'call')}"
+            yield f"    # no policy allows {shown}: {reason}"
+        kept = {name: value for name, value in active.items() if name not in ("kind", "grants")}
+        # Without reads, requests are more than those that were counted.
+        limits = [
+            item
+            for item in identity.limits
+            if coverage.reads_since_ms or item.counter is not Counter.REQUESTS
+        ]
+        for kind, period in PERIODS.items():
+            yield from _limits(kind, period, limits, kept.pop(kind, {}))
+        if not active:
+            kept["audit"] = {"reads": True}
+            token = {"bound": identity.depth > 0, "renew": identity.renews}
+            kept["token"] = {name: True for name, wanted in token.items() if wanted}
+            kept["delegate"] = {"depth": identity.depth} if identity.depth else {}
+        yield from (f"    {name}: {json.dumps(value)}" for name, value in kept.items() if value)
+
+    def _scripts(self, identity: LearnedIdentity) -> Iterator[tuple[str, str]]:
+        """Yield what a grant names for the scripts of an identity, and comments on others."""
+        for script, calls in identity.scripts.items():
+            text = self._texts.get(script)
+            bundle = script if script in BUNDLES else bundle_of(script)
+            why = "its text is not known; see `keyleash scripts approve`"
+            try:
+                if bundle or script == OF_LOCKS:
+                    _ = [*bundle_texts(bundle)] if bundle else []
+                    yield bundle or script, ""
+                    continue
+            except KeyleashError as error:
+                # Its library is not installed here.
+                why = error.message
+            if text is not None:
+                is_digest = re.fullmatch("[0-9a-f]{40}", script)
+                name = f"script-{script[:8]}" if is_digest else script
+                try:
+                    approved(name, text, "")
+                except LuaError as error:
+                    why = f"it cannot be approved: {error}"
+                else:
+                    self.files[f"{name}.lua"] = text
+                    yield name, ""
+                    continue
+            yield "", f"script {printable(script)}, {counted(calls, 'call')}: {why}"
+
+
+def _plain(node: YamlNode) -> Any:
+    if isinstance(node.value, dict):
+        return {name: _plain(field) for name, field in node.fields.items()}
+    is_list = isinstance(node.value, tuple)
+    return [_plain(entry) for entry in node.entries] if is_list else node.value
+
+
+def _grants(rules: Sequence[LearnedRule]) -> Iterator[list[LearnedRule]]:
+    """Yield the rules that one grant has: first those that count."""
+
+    def order(rule: LearnedRule) -> tuple[Any, ...]:
+        return rule.is_rare, rule.kind != "keys", rule.kind, rule.only, rule.allow
+
+    for _, group in groupby(sorted(rules, key=order), order):
+        yield [*group]
+
+
+def _grant_lines(
+    rules: Sequence[LearnedRule], now_ms: int, scripts: Sequence[tuple[str, str]]
+) -> Iterator[str]:
+    first = rules[0]
+    mark = "# " if first.is_rare else ""
+    yield f"      {mark}- allow: [{', '.join(first.allow)}]"
+    if first.only:
+        yield f"      {mark}  only: [{first.only}]"
+    yield f"      {mark}  {first.kind}:"
+    for rule in rules:
+        yield f"      {mark}    - {quoted(rule.pattern)}  # {support(rule, now_ms)}"
+    if first.kind == "keys" and not first.is_rare:
+        names = dict.fromkeys(name for name, _ in scripts if name)
+        if names:
+            yield f"        scripts: [{', '.join(names)}]"
+        yield from (f"        # {printable(comment)}" for _, comment in scripts if comment)
+
+
+def support(rule: LearnedRule, now_ms: int) -> str:
+    """Return the calls that show the need of a rule, in words."""
+    noun = "values" if rule.noun.endswith("s") or not rule.noun else f"{rule.noun}s"
+    values = f", {rule.values:,} {noun}" if rule.values else ""
+    calls = f"{rule.calls:,} call{'s' * (rule.calls != 1)}"
+    return f"{calls}{values}, last {distance(min(rule.last_ms, now_ms - 1), now_ms)}"
+
+
+def _limits(
+    kind: str, period: str, limits: Sequence[LearnedLimit], active: Mapping[str, Any]
+) -> Iterator[str]:
+    """Yield the limits of a kind, none above that of the active policy."""
+    rest = dict(active)
+    lines = []
+    for item in limits:
+        if item.kind != kind:
+            continue
+        written, why = rest.pop(item.counter, None), ""
+        plain = _LIMIT.fullmatch(str(written))
+        is_lower = plain is None or plain[2] != period or int(plain[1]) <= item.limit
+        value = f"{item.limit}/{period}"
+        if written is not None and is_lower:
+            value, why = json.dumps(written), "of the active policy; "
+        elif kind == "rate" and item.limit > MAX_RING_SLOTS:
+            value = f"{{limit: {value}, burst: {item.limit}}}"
+        usual = "p99 of a minute" if kind == "rate" else "the greatest day"
+        most = f", the greatest {item.most:,}" if kind == "rate" else ""
+        lines.append(f"      {item.counter}: {value}  # {why}{usual} had {item.usual:,}{most}")
+    for name, value in rest.items():
+        lines.append(f"      {name}: {json.dumps(value)}  # of the active policy")
+    if lines:
+        yield f"    {kind}:"
+        yield from lines
+
+
+def quoted(text: str) -> str:
+    """Return a text as YAML, on one line."""
+    shown = (
+        letter if letter.isprintable() and letter not in '"\\' else f"\\U{ord(letter):08x}"
+        for letter in text
+    )
+    return f'"{"".join(shown)}"'
+
+
+def test_document(learned: Sequence[LearnedIdentity], policy: Policy, file: str) -> str:
+    """Return tests of a learned policy: calls that were seen, and some that are denied.
+
+    Arguments that are not keys are replaced: they may be secrets.
+    """
+    lines = [
+        "# Written by `keyleash learn`: what was seen, with 1 for arguments that are not keys.",
+        f"policy: {quoted(file)}",
+        "cases:",
+    ]
+    for item in learned:
+        identity = policy.identity(item.name)
+        assert identity is not None  # noqa: S101 - the policy was written for it
+        calls = {
+            rule.pattern: [_call(*command) for command in rule.commands.items()]
+            for rule in item.rules
+            if not rule.is_rare
+        }
+        denied = [(b"GET", FOREIGN), (b"FLUSHALL",)]
+        for name, several in [*calls.items(), ("elsewhere", denied)]:
+            is_seen = name in calls
+            calls_of_rule = filter(None, several)
+            steps = [s for argv in calls_of_rule for s in _step(identity, argv, allowed=is_seen)]
+            if steps:
+                title = f"{item.name}{' on' * is_seen} {name}"
+                lines += [f"  - name: {quoted(title)}", f"    identity: {item.name}", "    steps:"]
+                lines += steps
+    return "\n".join([*lines, ""])
+
+
+def _step(identity: Identity, argv: Sequence[bytes], *, allowed: bool) -> Iterator[str]:
+    """Yield the step of a call, if it is decided so and can be written."""
+    call = client_call(identity, argv)
+    decision = decide_client_call(identity, load_table(), call, ModelState(), 0)
+    with suppress(UnicodeDecodeError):
+        words = ", ".join(quoted(word.decode()) for word in argv)
+        if decision.allowed == allowed:
+            yield f"      - {{command: [{words}], expect: {decision.code or 'allow'}}}"
+
+
+def _call(command: str, keys: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return a call of a command with keys, and other arguments of no meaning; or nothing."""
+    spec = known_table().get(command)
+    words = tuple(command.encode().split(b" "))
+    if spec is None:
+        return ()
+    if spec.scans:
+        return (*words, b"0", b"MATCH", *keys)
+    if spec.keys and isinstance(spec.keys[-1], NumberedKeys):
+        heads, rest = keys[: len(spec.keys) - 1], keys[len(spec.keys) - 1 :]
+        return (*words, *heads, b"%d" % len(rest), *rest)
+    if spec.keys and isinstance(spec.keys[-1], StreamKeys):
+        group = (b"GROUP", b"1", b"1") if command.endswith("GROUP") else ()
+        return (*words, *group, b"STREAMS", *keys, *[b"0"] * len(keys))
+    if spec.channel is None and (spec.walk is None or spec.index is not None):
+        return ()
+    first, last, step = spec.walk or (spec.channel or 1, spec.channel or 1, 1)
+    placed = [word for key in keys for word in (key, *[b"1"] * (step - 1))]
+    behind = [b"1"] * max(-1 - last if last < 0 and step == 1 else 0, 0)
+    call = [*words, *[b"1"] * (first - len(words)), *placed, *behind]
+    return (*call, *[b"1"] * (abs(spec.arity) - len(call)))

@@ -1,0 +1,137 @@
+"""Learn a policy from recorded calls: a proposal, of which nothing is loaded."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from keyleash.errors import OperationError
+from keyleash.learn.calls import CallLog, NotUnderstood
+from keyleash.learn.document import PolicyWriter, test_document
+from keyleash.learn.needs import CHANGING, LearnedIdentity, LearnedRule, ObservedCalls
+from keyleash.operations.types import Param
+from keyleash.results import Result
+from keyleash.text import clock_time, counted, json_object
+
+MIN_CALLS = 5
+Least = Annotated[
+    int, Param("count", help="Calls that a pattern needs; fewer are commented out.", flag="--min")
+]
+ENOUGH = 5
+"""An identity needs this many times the least number of calls of a rule."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learned(Result):
+    """A policy to propose, with the calls that show its need.
+
+    Attributes:
+        source: The log, in words.
+        identities: Those with enough calls.
+        too_few: The numbers of calls of the others.
+        least: The calls that a rule has at least.
+        not_understood: Lines of the source that were left out.
+        scripts: Texts of scripts, by what `LearnedIdentity.scripts` has.
+        active: The document of the active policy, if the source is its server.
+    """
+
+    source: str
+    identities: tuple[LearnedIdentity, ...]
+    too_few: Mapping[str, int]
+    least: int
+    not_understood: NotUnderstood
+    scripts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    active: str = field(default="", repr=False)
+
+    def files(self, policy: str = "learned.yaml") -> dict[str, str]:
+        """Return the policy, its tests and the texts of its scripts, by names of files.
+
+        Args:
+            policy: The name of the policy's file.
+        """
+        writer = PolicyWriter(self.identities, self.scripts, self.active)
+        document = writer.document(self._head())
+        tests = test_document(self.identities, writer.model(document), policy)
+        test_file = f"{policy.removesuffix('.yaml')}.test.yaml"
+        return {policy: document, test_file: tests, **writer.files}
+
+    def _head(self) -> Iterator[str]:
+        yield f"Learned by `keyleash learn` from {self.source}."
+        yield "Review each line: its comment has the calls that show its need."
+        yield f"What fewer than {self.least} calls show is commented out."
+        for identity in self.identities:
+            coverage, name = identity.coverage, identity.name
+            since, until = clock_time(coverage.since_ms or 0), clock_time(coverage.until_ms or 0)
+            yield f"{name}: {counted(coverage.calls, 'call')}, {since} to {until}"
+            reads_ms = coverage.reads_since_ms
+            reads = f"since {clock_time(reads_ms)}" if reads_ms else "none: add what it reads"
+            yield f"{name}: reads: {reads}"
+            yield from (f"{name}: {hole}" for hole in coverage.holes)
+            if coverage.untrusted:
+                yield f"{name}: {counted(coverage.untrusted, 'event')} that may be forged left out"
+        for name, calls in self.too_few.items():
+            yield f"{name}: left out, with {counted(calls, 'call')}"
+        if self.not_understood.count:
+            yield f"{counted(self.not_understood.count, 'line')} not understood, such as"
+            yield from (f"  {example}" for example in self.not_understood.examples)
+        yield from (f"question: {question}" for question in self.questions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what was learned as `learn --json` prints it, with the policy."""
+        names = ("source", "identities", "too_few", "least", "not_understood")
+        document = self.files()["learned.yaml"]
+        return {**json_object(self, *names), "questions": [*self.questions], "policy": document}
+
+    @property
+    def questions(self) -> Iterator[str]:
+        """Yield what a person has to decide: patterns that several identities write."""
+        writers = defaultdict(list)
+        for identity in self.identities:
+            for rule in identity.rules:
+                if not CHANGING.isdisjoint(rule.allow) and not rule.is_rare:
+                    writers[rule.pattern].append(identity.name)
+        for pattern, names in writers.items():
+            if len({*names}) > 1:
+                shown = " and ".join(f"`{name}`" for name in dict.fromkeys(names))
+                yield f"{shown} write `{pattern}`: are they one identity, or is one not to?"
+
+    def with_rules(self, name: str, rules: Iterable[LearnedRule]) -> Learned:
+        """Return the same with other rules of one identity; without it if none is to be granted."""
+        rules = tuple(rules)
+        changed = (
+            replace(item, rules=rules) if item.name == name else item for item in self.identities
+        )
+        return replace(self, identities=tuple(filter(LearnedIdentity.is_granted, changed)))
+
+
+def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
+    """Learn from a log.
+
+    Raises:
+        OperationError (too-few-calls): no identity has enough.
+    """
+    observed: dict[str, ObservedCalls] = defaultdict(ObservedCalls)
+    for call in log:
+        if not call.code:
+            observed[call.identity].add(call)
+    needed = least * ENOUGH
+    found, too_few = [], {}
+    for name, coverage in sorted(log.coverage.items()):
+        identity = observed[name].learned(name, coverage, least)
+        if coverage.calls >= needed and identity.is_granted():
+            found.append(identity)
+        else:
+            too_few[name] = coverage.calls
+    if not found:
+        most = max(too_few.values(), default=0)
+        raise OperationError(
+            "too-few-calls",
+            f"{log.name} has {counted(most, 'call')} of one identity, and {needed} are needed",
+            help=f"of these, {least} of one pattern: record for longer, or lower the number that"
+            " a pattern needs (`--min`)",
+        )
+    return Learned(
+        log.name, tuple(found), too_few, least, log.not_understood, dict(log.scripts), log.active
+    )

@@ -1,0 +1,210 @@
+"""Captures of MONITOR: read one, and make one."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+from keyleash.commands import keys_of, known_table
+from keyleash.commands.facts import ABOUT_THE_CONNECTION, SCRIPT_CALLS
+from keyleash.commands.locks import LOCK_SCRIPTS
+from keyleash.commands.spec import Needs
+from keyleash.errors import OperationError, UnplacedKeysError
+from keyleash.evaluate.access import glob_of, named
+from keyleash.evaluate.client_calls import client_call
+from keyleash.learn.calls import COUNTERS, EVERY, CallLog, RecordedCall
+from keyleash.learn.patterns import shape_of
+from keyleash.limits import Counter
+from keyleash.policy import Identity
+from keyleash.policy.model import IdentityKind
+from keyleash.results import Progress
+from keyleash.store.server_check import Client
+
+Argv = tuple[bytes, ...]
+
+_WORD = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_LINE = re.compile(rb"\+?(\d+)\.(\d{6}) \[\d+ ([^\r\n]*?)\]((?: " + _WORD + rb")+)\r?\n?")
+_WORDS = re.compile(_WORD)
+_CLIENT = re.compile(r"# client (\S+) (\S+)\s*")
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
+_ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
+_ANYBODY = Identity("any", IdentityKind.MACHINE, ())
+_LUA = "lua"
+
+
+def identity_name(text: str) -> str:
+    """Return a text as the name of an identity."""
+    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")[:64] or "unnamed"
+
+
+class MonitorLog(CallLog):
+    """A capture: its identities are names of clients, or addresses without their ports."""
+
+    def __init__(self, path: Path, identities: Sequence[str], progress: Progress | None) -> None:
+        super().__init__(f"`{path}`", progress)
+        self._path, self._wanted = path, frozenset(identities)
+        self._names: dict[str, str] = {}
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            reason = (error.strerror or "failed").lower()
+            raise OperationError("file", f"cannot read `{path}`: {reason}") from None
+
+    def _calls(self) -> Iterator[RecordedCall]:
+        caller = script = ""
+        with self._path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                parsed = _LINE.fullmatch(line)
+                if parsed is None:
+                    self._note(number, line.decode("utf-8", "replace"))
+                    continue
+                time_ms = int(parsed[1]) * 1000 + int(parsed[2]) // 1000
+                first, *rest = map(_unquoted, _WORDS.findall(parsed[4]))
+                argv = (first.upper(), *rest)
+                address = parsed[3].decode("utf-8", "replace")
+                if address != _LUA:
+                    caller, script = address, self._script(argv)
+                    self._name(address, argv)
+                elif script in LOCK_SCRIPTS:
+                    # A guarded connection runs these scripts as commands.
+                    continue
+                identity = self._names.get(caller) or identity_name(
+                    f"client {caller.rpartition(':')[0] or caller}"
+                )
+                if self._wanted and identity not in self._wanted:
+                    continue
+                is_inner = address == _LUA
+                facts = {"time_ms": time_ms, "token_id": caller, "event": str(number)}
+                try:
+                    for words in self._guarded(argv, script, is_inner=is_inner):
+                        call = _captured(identity, words, script, is_inner=is_inner, **facts)
+                        coverage = self.covered(identity)
+                        coverage.reads_since_ms = coverage.reads_since_ms or time_ms
+                        yield call
+                except UnplacedKeysError as error:
+                    self.not_understood.add(f"line {number}", error.message)
+
+    def _note(self, number: int, line: str) -> None:
+        """Note a line that is no call."""
+        client = _CLIENT.fullmatch(line)
+        if client is not None:
+            self._note_name(client[1], client[2].encode())
+        elif line.strip() not in ("", "OK", "+OK"):
+            self.not_understood.add(f"line {number}", "not a complete line of MONITOR")
+
+    def _script(self, argv: Argv) -> str:
+        """Return the SHA-1 of the script that a call runs; empty if it runs none."""
+        if argv[0] == b"SCRIPT" and len(argv) == 3 and argv[1].upper() == b"LOAD":
+            self._text(argv[2])
+        if argv[0].decode("latin-1") not in SCRIPT_CALLS or len(argv) < 3:
+            return ""
+        is_digest = argv[0].startswith(b"EVALSHA")
+        return argv[1].decode("latin-1").lower() if is_digest else self._text(argv[1])
+
+    def _text(self, text: bytes) -> str:
+        digest = sha1(text, usedforsecurity=False).hexdigest()
+        self.scripts[digest] = text.decode("latin-1")
+        return digest
+
+    def _name(self, address: str, argv: Argv) -> None:
+        """Note the name that a client gives itself."""
+        is_named = argv[0] in (b"CLIENT", b"HELLO")
+        words = [word.upper() for word in argv[:-1]] if is_named else []
+        if b"SETNAME" in words:
+            self._note_name(address, argv[words.index(b"SETNAME") + 1])
+
+    def _note_name(self, address: str, name: bytes) -> None:
+        shape = shape_of(name)
+        # A name that is random, such as that of a worker of RQ, is no identity.
+        if shape is None or shape[0] != (b"", b""):
+            self._names[address] = identity_name(name.decode("utf-8", "replace"))
+
+    def _guarded(self, argv: Argv, script: str, *, is_inner: bool) -> Iterator[Argv]:
+        """Yield the calls that a guarded connection makes of a command."""
+        if argv[0] == b"SCRIPT":
+            # It is answered for each script that is approved.
+            return
+        if is_inner or (script and script not in LOCK_SCRIPTS):
+            yield argv
+            return
+        for call in client_call(_ANYBODY, argv).calls:
+            words = tuple(map(bytes, call))
+            spec = named(known_table(), words)
+            if spec is None or spec.refused != ABOUT_THE_CONNECTION:
+                yield words
+
+
+def capture(client: Client, file: str | Path, seconds: float, progress: Progress) -> int:
+    """Write what MONITOR shows to a new file, and return the number of lines.
+
+    Raises:
+        FileExistsError: the file exists.
+    """
+    connection = client.connection_pool.get_connection()
+    try:
+        # Only its owner may read the values of all clients.
+        with open(file, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
+            for item in client.client_list():
+                name = item["name"] or item["user"].replace("default", "")
+                output.write(f"# client {item['addr']} {name}\n".encode() if name else b"")
+            connection.send_command("MONITOR")
+            connection.read_response()
+            begun, count = time.monotonic(), 0
+            while (past := time.monotonic() - begun) < seconds:
+                if connection.can_read(min(1.0, seconds - past)):
+                    output.write(connection.read_response(disable_decoding=True) + b"\n")
+                    count += 1
+                if not count % EVERY:
+                    progress(round(past), round(seconds))
+            return count
+    finally:
+        # No other command may follow MONITOR.
+        connection.disconnect()
+        client.connection_pool.release(connection)
+
+
+def _captured(
+    identity: str, argv: Argv, script: str, *, is_inner: bool, **facts: Any
+) -> RecordedCall:
+    """Return a call of a capture with what follows from its words.
+
+    Raises:
+        UnplacedKeysError: its keys cannot be determined.
+    """
+    spec, keys, is_variant = named(known_table(), argv), argv[:0], False
+    name = argv[0].decode("latin-1") if spec is None else spec.name
+    needs: Needs = ()
+    script = "" if script in LOCK_SCRIPTS else script
+    if script and not is_inner:
+        name, keys = "EVALSHA", argv[3 : 3 + int(argv[2])] if argv[2].isdigit() else ()
+    elif spec is not None and spec.refused is None:
+        needs = spec.needs
+        if spec.channel is not None:
+            keys = argv[spec.channel : None if spec.counts else spec.channel + 1]
+        elif spec.scans or spec.index is not None:
+            keys = (glob_of(argv),) if spec.scans else argv[1:2]
+        else:
+            uses = keys_of(spec, argv)
+            keys = tuple(use.key for use in uses)
+            needs = tuple({cls for use in uses for cls in use.needs})
+            is_variant = bool(uses and spec.variant and uses[0].needs == spec.variant.needs)
+    cost = {COUNTERS[cls]: 1 for cls in needs if cls in COUNTERS}
+    if not is_inner:
+        # The commands of a script add what they take when they follow.
+        cost[Counter.REQUESTS] = 1
+    facts |= {"argv": argv, "cost": cost, "is_variant": is_variant, "script": script}
+    return RecordedCall(identity=identity, command=name, keys=keys, **facts)
+
+
+def _unquoted(word: bytes) -> bytes:
+    inner = word[1:-1]
+    return _ESCAPE.sub(_unescaped, inner) if b"\\" in inner else inner
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    return bytes([int(escape[1], 16)]) if escape[1] else _ESCAPES.get(escape[2], escape[2])

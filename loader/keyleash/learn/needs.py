@@ -1,0 +1,243 @@
+"""Needs of an identity, by its recorded calls: rules with their support, and limits."""
+
+from __future__ import annotations
+
+from collections import Counter as Counts
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.spec import Needs, Subscribes
+from keyleash.evaluate.restricted import literal_start
+from keyleash.learn.calls import Coverage, RecordedCall
+from keyleash.learn.patterns import KeyTree, LearnedPattern, Support
+from keyleash.limits import Counter
+from keyleash.policy.keysets import KeySet
+from keyleash.policy.model import Literal
+from keyleash.policy.patterns import parse_pattern
+from keyleash.results import Result
+
+CHANGING = {OperationClass.WRITE, OperationClass.DELETE}
+LIMITED = (Counter.REQUESTS, Counter.WRITES)
+DELEGATE, RENEW, EVALSHA = "DELEGATE", "RENEW", "EVALSHA"
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedRule(Result):
+    """A pattern with classes that calls needed.
+
+    Attributes:
+        kind: The field of the grant: `keys`, `channels` or `indexes`.
+        pattern: As in policies.
+        only: The command that the grant names, of a module or the like; else empty.
+        values: The number of values of the first capture; 0 without one.
+        noun: What these are.
+        is_rare: Whether it has fewer calls than wanted, so that it is commented out.
+        commands: Some commands, each with the keys of a call.
+    """
+
+    kind: str
+    pattern: str
+    allow: Needs
+    only: str
+    calls: int
+    last_ms: int
+    values: int = 0
+    noun: str = ""
+    is_rare: bool = False
+    commands: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedLimit(Result):
+    """A limit: twice what was usual, or the most that there was.
+
+    Attributes:
+        kind: `rate`, a minute, or `budget`, a day.
+        limit: What is proposed.
+        usual: The 99th percentile of minutes, or the greatest day.
+        most: The most within 60 seconds, or the greatest day.
+    """
+
+    kind: str
+    counter: Counter
+    limit: int
+    usual: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedIdentity(Result):
+    """The needs of one identity.
+
+    Attributes:
+        scripts: The scripts that it ran, by name or SHA-1: the calls or commands.
+        denied: Commands that no policy allows, with their number.
+        depth: The most delegations.
+        renews: Whether it renewed tokens.
+    """
+
+    name: str
+    coverage: Coverage
+    rules: tuple[LearnedRule, ...]
+    limits: tuple[LearnedLimit, ...]
+    scripts: Mapping[str, int]
+    denied: Mapping[str, int]
+    depth: int = 0
+    renews: bool = False
+
+    def is_granted(self) -> bool:
+        """Return whether some rule is to be granted."""
+        return not all(rule.is_rare for rule in self.rules)
+
+
+class _Load:
+    """The counts of each minute and day, and the most within 60 seconds."""
+
+    def __init__(self) -> None:
+        self._minutes: Counts[int] = Counts()
+        self._days: Counts[int] = Counts()
+        self._seconds: deque[list[int]] = deque()
+        self._recent = self._most = 0
+
+    def add(self, time_ms: int, count: int) -> None:
+        second = time_ms // 1000
+        self._minutes[second // 60] += count
+        self._days[second // 86_400] += count
+        if self._seconds and self._seconds[-1][0] == second:
+            self._seconds[-1][1] += count
+        else:
+            self._seconds.append([second, count])
+            while self._seconds[0][0] < second - 60:
+                self._recent -= self._seconds.popleft()[1]
+        self._recent += count
+        self._most = max(self._most, self._recent)
+
+    def limits(self, counter: Counter) -> Iterator[LearnedLimit]:
+        minutes = sorted(self._minutes.values())
+        if minutes:
+            usual = minutes[(len(minutes) * 99 - 1) // 100]
+            limit = _rounded(max(2 * usual, self._most))
+            yield LearnedLimit("rate", counter, limit, usual, self._most)
+            day = max(self._days.values())
+            yield LearnedLimit("budget", counter, _rounded(2 * day), day, day)
+
+
+def _rounded(number: int) -> int:
+    """Return a number with two digits that is not below."""
+    unit: int = 10 ** max(0, len(str(number)) - 2)
+    return -(-number // unit) * unit
+
+
+class ObservedCalls:
+    """The calls of one identity."""
+
+    def __init__(self) -> None:
+        self._trees = {"keys": KeyTree(), "channels": KeyTree(), "indexes": KeyTree()}
+        self._loads = {counter: _Load() for counter in LIMITED}
+        self._scripts: Counts[str] = Counts()
+        self._denied: Counts[str] = Counts()
+        self._depth = 0
+        self._renews = False
+
+    def add(self, call: RecordedCall) -> None:
+        for counter, load in self._loads.items():
+            count = call.cost.get(counter)
+            if count:
+                load.add(call.time_ms, count)
+        self._depth = max(self._depth, call.depth)
+        if call.script:
+            self._scripts[call.script] += 1
+        spec = call.spec
+        if call.command in (DELEGATE, RENEW):
+            self._depth = max(self._depth, call.depth + (call.command == DELEGATE))
+            self._renews |= call.command == RENEW
+        elif call.command == EVALSHA:
+            for key in call.keys:
+                self._trees["keys"].add(key, ((), ""), call)
+        elif spec is None or spec.refused is not None:
+            self._denied[call.command] += 1
+        else:
+            self._add_needs(call, spec)
+
+    def _add_needs(self, call: RecordedCall, spec: CommandSpec) -> None:
+        if spec.channel_class is not None or spec.scans:
+            kind = "keys" if spec.scans else "channels"
+            is_glob = spec.scans or spec.subscribes is Subscribes.PATTERN
+            for text in call.keys:
+                start = literal_start(text) if is_glob else text
+                tree, need = self._trees[kind], (spec.needs, "")
+                tree.add(start, need, call, is_open=start != text)
+        elif spec.index is not None:
+            for index in call.keys:
+                self._trees["indexes"].add(index, (spec.needs, ""), call)
+        else:
+            only = spec.name if spec.named_only else ""
+            for use in call.uses():
+                self._trees["keys"].add(use.key, (use.needs, only), call)
+
+    def learned(self, name: str, coverage: Coverage, least: int) -> LearnedIdentity:
+        """Return what the calls needed; call it once, at the end."""
+        rules: list[LearnedRule] = []
+        for kind, tree in self._trees.items():
+            patterns = sorted(tree.patterns(), key=lambda pattern: pattern.text)
+            every = [rule for pattern in patterns for rule in _rules_of(kind, pattern, least)]
+            rules += _without_covered(every)
+        limits = [item for counter, load in self._loads.items() for item in load.limits(counter)]
+        shown = (tuple(rules), tuple(limits), self._scripts, self._denied)
+        return LearnedIdentity(name, coverage, *shown, self._depth, self._renews)
+
+
+def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[LearnedRule]:
+    """Yield the rules of a pattern: one of classes with enough calls, one of the others."""
+    by_command: dict[str, dict[Needs, Support]] = defaultdict(dict)
+    for (needs, only), support in pattern.needs.items():
+        by_command[only][needs] = support
+    for only, supports in by_command.items():
+        calls: Counts[OperationClass] = Counts()
+        for needs, support in supports.items():
+            # Any grant is enough for a call without a class.
+            for cls in needs or ((OperationClass.READ,) if not any(supports) else ()):
+                calls[cls] += support.calls
+        for is_rare in (False, True):
+            allow = tuple(
+                cls for cls in OperationClass if cls in calls and (calls[cls] < least) is is_rare
+            )
+            shown = Support()
+            for needs, support in supports.items():
+                if not needs or not {*needs}.isdisjoint(allow):
+                    shown.add(support)
+            if allow:
+                facts = (shown.calls, shown.last_ms, pattern.values, pattern.noun, is_rare)
+                yield LearnedRule(kind, pattern.text, allow, only, *facts, shown.commands)
+
+
+def _without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
+    """Return rules without those that another one allows, whose calls it then has."""
+    parsed = [parse_pattern(rule.pattern) for rule in rules]
+    wide = {
+        place: KeySet([pattern])
+        for place, pattern in enumerate(parsed)
+        if not rules[place].is_rare and not all(isinstance(part, Literal) for part in pattern.parts)
+    }
+    kept = {}
+    for place, rule in enumerate(rules):
+        over = next(
+            (
+                other
+                for other, keys in wide.items()
+                if other != place
+                and rules[other].only == rule.only
+                and {*rule.allow} <= {*rules[other].allow}
+                and keys.covers(parsed[place])
+            ),
+            None,
+        )
+        if over is None:
+            kept[place] = rule
+        else:
+            rules[over] = replace(rules[over], calls=rules[over].calls + rule.calls)
+            if over in kept:
+                kept[over] = rules[over]
+    return [rules[place] for place in kept]

@@ -1,0 +1,282 @@
+"""Find rules of a policy that no recorded call needed, and write the policy without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
+from keyleash.errors import OperationError, Span
+from keyleash.evaluate.access import grants_of_channel, grants_of_glob, look_up, matches, matches_of
+from keyleash.evaluate.evaluate import take_limits
+from keyleash.evaluate.state import ModelState
+from keyleash.evaluate.trace import LimitStep, Match, Trace
+from keyleash.learn.backtest import REMEMBERED, shapes
+from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
+from keyleash.limits import Counter
+from keyleash.policy import Grant, Identity, Policy, ValueRules, parse_policy
+from keyleash.policy.diff.compare import PolicyDiff, diff_policies
+from keyleash.policy.problems import Problems
+from keyleash.policy.removal import Removal, without
+from keyleash.policy.yaml import YamlNode, read_document
+from keyleash.results import Result
+from keyleash.store.keyspace import CONTROL_PREFIX
+
+HALF = 0.5
+_READS = {OperationClass.READ, OperationClass.SCAN}
+_OF_KEYS = {*OperationClass} - CHANNEL_CLASSES
+_FIELDS = ("keys", "channels", "indexes")
+
+
+class RuleKind(StrEnum):
+    """The kind of a rule that may be unused."""
+
+    IDENTITY = "identity"
+    PATTERN = "pattern"
+    CLASS = "class"
+    SCRIPT = "script"
+    LIMIT = "limit"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedRule(Result):
+    """A rule that no recorded call needed.
+
+    Attributes:
+        rule: The pattern, class, script, limit or token.
+        grant: The number of its grant, from 1; 0 for others.
+        span: Its place in the policy, if it has one.
+        since_ms: From when on the log has no call of it.
+        undecided: Why that does not show that it is unused; empty if it does.
+    """
+
+    identity: str
+    kind: RuleKind
+    rule: str
+    grant: int = 0
+    since_ms: int | None = None
+    undecided: str = ""
+    span: Span | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Unused(Result):
+    """The rules of a policy that no recorded call used.
+
+    Attributes:
+        source: The log, in words.
+        rules: What is unused, or undecided.
+        coverage: What the log speaks for.
+        not_understood: Lines of the source that were left out.
+        document: The policy without what is unused; limits and tokens stay.
+        diff: What that narrows.
+    """
+
+    source: str
+    rules: tuple[UnusedRule, ...]
+    coverage: tuple[Coverage, ...]
+    not_understood: NotUnderstood
+    document: str = field(repr=False)
+    diff: PolicyDiff = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Use:
+    """The rules that calls of an identity used: patterns and classes by grant, shares of limits."""
+
+    identity: Identity
+    calls: int = 0
+    used: set[tuple[int, str, str, str]] = field(default_factory=set)
+    scripts: set[str] = field(default_factory=set)
+    shares: dict[str, float] = field(default_factory=dict)
+    state: ModelState = field(default_factory=ModelState)
+    seen: set[object] = field(default_factory=set)
+    shape: Callable[[bytes], object] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shape = shapes(key for grant in self.identity.grants for key in grant.keys)
+
+    def add(self, call: RecordedCall) -> None:
+        """Add a call."""
+        if call.code:
+            self.shares[call.reason] = 1.0
+            return
+        self.calls += 1
+        self.scripts.add(call.script)
+        spec = call.spec
+        keys = tuple(map(self.shape, call.keys)) if spec and spec.keys else call.keys
+        at = call.command, call.is_variant, keys
+        if at not in self.seen:
+            self.used.update(self._used(call))
+            if len(self.seen) < REMEMBERED:
+                self.seen.add(at)
+        is_charged = not call.script or bool(call.cost)
+        if is_charged and any(self.shares.get(x.name, 0) <= HALF for x in self.identity.limits):
+            self._take(call)
+
+    def _used(self, call: RecordedCall) -> Iterator[tuple[int, str, str, str]]:
+        """Yield grant, field, pattern and class for everything that allowed a call."""
+        spec, numbers = call.spec, {id(x): at for at, x in enumerate(self.identity.grants)}
+        grants = look_up(self.identity, known_table(), call.command.encode().split(b" ")).grants
+        found: list[tuple[str, Iterable[Match[Grant]], Sequence[OperationClass]]] = []
+        if spec is None:
+            return
+        for name in call.keys or [b"*"] * spec.scans:
+            if spec.scans:
+                found.append(("keys", grants_of_glob(grants, name), [OperationClass.SCAN]))
+            elif spec.channel_class is not None:
+                channels = grants_of_channel(grants, spec, name)
+                found.append(("channels", channels, [spec.channel_class]))
+            elif spec.index is not None:
+                indexes = [Match(x, y) for x in grants for y in x.indexes if matches(y, name)]
+                found.append(("indexes", indexes, [spec.index]))
+        for use in call.uses():
+            found.append(("keys", matches_of(grants, use.key), use.needs))
+        for field_, some, needs in found:
+            for match in some:
+                # Any class on the key is enough for EXISTS: the first one stays.
+                own = [cls for cls in match.rule.allow if cls in (needs or _OF_KEYS)]
+                for cls in own if needs else own[:1]:
+                    yield numbers[id(match.rule)], field_, match.pattern.source, cls
+
+    def _take(self, call: RecordedCall) -> None:
+        needs = [cls for cls, counter in COUNTERS.items() if call.cost.get(counter)]
+        if not call.script:
+            needs = [cls for use in call.uses() for cls in use.needs]
+        trace: Trace = []
+        now_us = call.time_ms * 1000
+        take_limits(self.identity, needs, call.keys, self.state, now_us, call.token_id, trace)
+        for step in trace:
+            if isinstance(step, LimitStep):
+                share = 1 - (step.left - 1) / step.limit.at_once
+                name = step.limit.name
+                self.shares[name] = max(self.shares.get(name, 0), share)
+
+
+def find_unused(
+    log: CallLog, document: str, file: str, tokens: Sequence[tuple[str, str]] = ()
+) -> Unused:
+    """Find what no call of a log needed.
+
+    Args:
+        log: The calls.
+        document: The policy.
+        file: Its name.
+        tokens: Identity and id of tokens that were never used.
+
+    Raises:
+        PolicyError: the policy has problems.
+    """
+    table = known_table()
+    policy = parse_policy(document, file=file, commands=None)
+    uses = {identity.name: _Use(identity) for identity in policy.identities}
+    for call in log:
+        if call.identity in uses:
+            uses[call.identity].add(call)
+    rules = [rule for use in uses.values() for rule in _rules(use, log.covered(use.identity.name))]
+    rules += [UnusedRule(name, RuleKind.TOKEN, id_) for name, id_ in tokens]
+    narrowed = _without(document, file, policy, [rule for rule in rules if not rule.undecided])
+    after = parse_policy(narrowed, file=file, commands=None)
+    diff = diff_policies(policy, after, table, (CONTROL_PREFIX,))
+    if diff.widens:
+        raise OperationError("widens", "the policy without unused rules would allow more")
+    coverage = tuple(log.covered(name) for name in uses)
+    return Unused(log.name, tuple(rules), coverage, log.not_understood, narrowed, diff)
+
+
+def _rules(use: _Use, coverage: Coverage) -> Iterator[UnusedRule]:
+    """Yield the rules of an identity that its calls did not need."""
+    identity, since_ms = use.identity, coverage.since_ms
+    unknown = "" if since_ms is not None else "the log has nothing about the identity"
+    reads_ms = coverage.reads_since_ms
+    has_reads = reads_ms is not None and reads_ms <= (since_ms or 0)
+
+    def unused(
+        kind: RuleKind, rule: str, number: int, span: Span | None, *, reads: bool
+    ) -> UnusedRule:
+        why = unknown or ("reads are not recorded" if reads and not has_reads else "")
+        return UnusedRule(identity.name, kind, rule, number, since_ms, why, span)
+
+    if not use.calls:
+        reads = any(not _READS.isdisjoint(grant.allow) for grant in identity.grants)
+        yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads)
+        return
+    for number, grant in enumerate(identity.grants, 1):
+        mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
+        for name in _FIELDS:
+            used = {item for field_, item, _ in mine if field_ == name}
+            reads = name != "channels" and not _READS.isdisjoint(grant.allow)
+            for item in getattr(grant, name):
+                if item.source not in used:
+                    yield unused(RuleKind.PATTERN, item.source, number, item.span, reads=reads)
+        for cls in grant.allow:
+            if cls not in {item for *_, item in mine}:
+                yield unused(RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS)
+        run = {x.name for x in grant.scripts if not use.scripts.isdisjoint((x.name, x.digest))}
+        for script in {x.name: None for x in grant.scripts if x.name not in run}:
+            yield unused(RuleKind.SCRIPT, script, number, grant.span, reads=False)
+    for limit in identity.limits:
+        if use.shares.get(limit.name, 0) <= HALF and not limit.counter.is_bytes:
+            reads = limit.counter in (Counter.REQUESTS, Counter.READS)
+            yield unused(RuleKind.LIMIT, limit.name, 0, limit.span, reads=reads)
+
+
+def _without(document: str, file: str, policy: Policy, rules: Sequence[UnusedRule]) -> str:
+    """Return a policy without unused identities, patterns, classes and scripts."""
+    root = read_document(document, file, Problems()).fields["identities"]
+    gone = {rule.identity for rule in rules if rule.kind is RuleKind.IDENTITY}
+    removals: list[Removal] = []
+    for identity in policy.identities:
+        grants = root.fields[identity.name].fields["grants"]
+        counted = {limit.subject.capture for limit in identity.limits} - {None}
+        empty: set[int] = set()
+        parts: list[Removal] = []
+        for number, node in enumerate(grants.entries):
+            grant = identity.grants[number]
+            unused = {
+                (rule.kind, rule.rule)
+                for rule in rules
+                if (rule.identity, rule.grant) == (identity.name, number + 1)
+            }
+            # Without a grant that has rules for values, others would allow more.
+            if not unused or grant.values != ValueRules():
+                continue
+            needed = {x.source for x in grant.keys if not counted.isdisjoint(x.captures)}
+            unused -= {(RuleKind.PATTERN, source) for source in needed}
+            found = _of_grant(node, grant, unused, needed)
+            if found is None:
+                empty.add(number)
+            else:
+                parts += found
+        if len(empty) == len(grants.entries):
+            gone.add(identity.name)
+        elif identity.name not in gone:
+            removals += [*parts, *([(grants, empty)] if empty else [])]
+    if gone and len(gone) < len(root.fields):
+        removals.append((root, gone))
+    # A stored document has the texts of its scripts.
+    return type(document)(without(document, removals))
+
+
+def _of_grant(
+    node: YamlNode, grant: Grant, unused: set[tuple[RuleKind, str]], needed: set[str]
+) -> list[Removal] | None:
+    """Return what is removed of a grant; None if nothing of it is left."""
+    kinds = {"allow": RuleKind.CLASS, "scripts": RuleKind.SCRIPT}
+    removals: list[Removal] = []
+    fields: set[str] = set()
+    for name in ("allow", "scripts", *_FIELDS):
+        entries = node.fields[name].entries if name in node.fields else ()
+        kind = kinds.get(name, RuleKind.PATTERN)
+        patterns = getattr(grant, name) if name in _FIELDS else entries
+        doomed = {at for at, item in enumerate(patterns) if (kind, item.source) in unused}
+        if doomed and len(doomed) == len(entries):
+            fields.add(name)
+        elif doomed:
+            removals.append((node.fields[name], doomed))
+    if "allow" in fields or not {*_FIELDS} & (node.fields.keys() - fields):
+        # Patterns that limits count by stay, and so do the classes of their grant.
+        return [] if needed else None
+    return [*removals, *([(node, fields)] if fields else [])]

@@ -1,0 +1,202 @@
+"""Commands as tools: their arguments, and the words that these become."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.facts import KEYLESS_PASSES
+from keyleash.commands.spec import KeyRange, NumberedKeys, Waits
+
+_FORMS = """
+GET key: Read a string
+GETRANGE key start end: Read bytes of a string, the last included
+SET key value [EX seconds] [NX]: =Write a string over what the key holds
+INCRBY key by: Add to an integer
+DEL keys...: =Delete keys
+TYPE key: Read the type of a key
+TTL key: Read the seconds until a key expires; -1 never, -2 no key
+EXPIRE key seconds: =Let a key expire
+SCAN cursor MATCH pattern COUNT 200: List keys; begin with cursor 0, go on until it is 0
+HGET key field: Read a field of a hash
+HGETALL key: Read a hash
+HSET key {fields}: =Write fields of a hash
+HDEL key fields...: =Delete fields of a hash
+RPUSH key values...: +Append to a list
+LRANGE key start stop: Read part of a list, the last included; -1 is its end
+LPOP key: Remove and return the head of a list
+SADD key members...: +=Add to a set
+SMEMBERS key: Read a set
+SREM key members...: =Remove from a set
+ZADD key score member: =Add a member to a sorted set, or set its score
+ZRANGE key start stop WITHSCORES: Read part of a sorted set by rank; -1 is its end
+ZREM key members...: =Remove from a sorted set
+XADD key * {fields}: +Append to a stream
+XRANGE key from_id to_id [COUNT count]: Read a stream between two ids; - and + are its ends
+XDEL key ids...: =Delete entries of a stream
+PUBLISH channel message: +Publish a message
+JSON.GET key [path]: Read a JSON document, or what a path selects
+JSON.SET key path value: =Write JSON text at a path; $ is the whole document
+JSON.DEL key [path]: =Delete a JSON document, or what a path selects
+FT.SEARCH index query [LIMIT 0 count]: Search an index
+"""
+"""Commands as their documentation writes them, and what they do.
+
+`name...` is a list, `{name}` pairs, `#name...` a list after its length, `[WORD name]` optional. Of
+those that change data, `+` replaces and deletes none of it, and `=` leaves the same if repeated.
+"""
+
+STRING: Mapping[str, Any] = {"type": "string"}
+BYTES: Mapping[str, Any] = {"type": ["string", "object"]}
+"""A text, or `{"base64": …}`."""
+_TYPES = {
+    **dict.fromkeys(("value", "values", "member", "members", "message", "fields"), BYTES),
+    **{name: {"type": "integer"} for name in ("by", "count", "end", "seconds", "start", "stop")},
+    "arguments": BYTES,
+    # Words before a path are options.
+    "path": {"type": "string", "pattern": r"^[$.]"},
+    "score": {"type": "number"},
+}
+
+
+class Part(NamedTuple):
+    """A part of a call: words, and after them an argument of the tool, if it has a name.
+
+    Attributes:
+        kind: `word`, `list`, `counted` or `pairs`; empty for words alone.
+    """
+
+    words: tuple[str, ...]
+    name: str
+    kind: str
+    is_optional: bool
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of its argument."""
+        item = dict(_TYPES.get(self.name, STRING))
+        if self.kind == "pairs":
+            return {"type": "object", "additionalProperties": item}
+        if self.kind in ("list", "counted"):
+            return {"type": "array", "items": item}
+        return item if self.kind else {"type": "boolean"}
+
+    def call(self, value: Any) -> Iterator[bytes | str]:
+        """Yield the words for a value of its argument."""
+        yield from self.words
+        if self.kind == "counted":
+            yield str(len(value))
+        if self.kind == "pairs":
+            yield from (word_of(item) for pair in value.items() for item in pair)
+        elif self.kind:
+            yield from map(word_of, [value] if self.kind == "word" else value)
+
+
+class Form(NamedTuple):
+    """A tool that is one command: its parts after the name, what it does, and its marks."""
+
+    command: str
+    parts: tuple[Part, ...]
+    text: str
+    marks: str
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the arguments."""
+        named = [part for part in self.parts if part.name]
+        required = [part.name for part in named if not part.is_optional]
+        return object_of({part.name: part.schema for part in named}, required)
+
+    def call(self, given: Mapping[str, Any]) -> list[bytes | str]:
+        """Return the words of the call for arguments that fit the schema; see `word_of`."""
+        words: list[bytes | str] = [self.command]
+        for part in self.parts:
+            value = given.get(part.name, False)
+            if not part.name or value is not False:
+                words += part.call(value)
+        return words
+
+
+def object_of(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    """Return the JSON Schema of an object without other properties."""
+    needed = {"required": required} if required else {}
+    return {"type": "object", "properties": properties, **needed, "additionalProperties": False}
+
+
+def word_of(value: Any) -> bytes:
+    """Return a word of a call.
+
+    Raises:
+        ValueError: an object is not `{"base64": …}`, or a text is not UTF-8.
+    """
+    if isinstance(value, dict):
+        if value.keys() != {"base64"} or not isinstance(value["base64"], str):
+            raise ValueError('an object must be {"base64": …}')
+        return base64.b64decode(value["base64"], validate=True)
+    return str(value).encode()
+
+
+def _form(line: str, command: str = "") -> Form:
+    usage, _, text = line.partition(": ")
+    if not command:
+        command, _, usage = usage.partition(" ")
+    parts = map(_part, re.findall(r"\[[^]]+\]|\S+", usage))
+    bare = text.lstrip("+=")
+    return Form(command, tuple(parts), bare, text[: -len(bare)])
+
+
+def _part(item: str) -> Part:
+    *words, last = item.strip("[]").split()
+    if last.upper() == last:
+        # Optional words alone are a flag, named by the last of them.
+        return Part((*words, last), last.lower() if item[0] == "[" else "", "", item[0] == "[")
+    kinds = {"{": "pairs", "#": "counted"}
+    kind = kinds.get(last[0], "list" if last.endswith("...") else "word")
+    return Part(tuple(words), last.strip("#{}."), kind, item[0] == "[")
+
+
+FORMS = {form.command: form for form in map(_form, _FORMS.strip().splitlines())}
+"""The forms of the commands that models use most, in the order of tools."""
+
+
+@cache
+def form_of(spec: CommandSpec) -> Form:
+    """Return the form of a command; without one of its own, as its row in the table has it."""
+    if spec.name in FORMS:
+        return FORMS[spec.name]
+    match spec.keys:
+        case [KeyRange(first=1, last=1)]:
+            usage = "key" if spec.arity == 2 else "key [arguments...]"
+        case [KeyRange(first=1, last=-1, step=1)]:
+            usage = "keys..."
+        case [NumberedKeys(count_at=1, step=1)]:
+            usage = "#keys... [arguments...]"
+        case [KeyRange(first=1, last=1), NumberedKeys(count_at=2)]:
+            usage = "key #keys... [arguments...]"
+        case _:
+            usage = "arguments..."
+    return _form(f"{usage}: Run {spec.name}", spec.name)
+
+
+def tool_name(command: str) -> str:
+    """Return the name of the tool of a command or a script."""
+    return re.sub(r"[^a-z0-9_-]", "_", command.lower())[:60]
+
+
+def is_usable(spec: CommandSpec) -> bool:
+    """Return whether tools may run a command: it is about keys, and does not wait."""
+    is_of_keys = spec.subscribes is None and not spec.counts and spec.name not in KEYLESS_PASSES
+    return is_of_keys and spec.refused is None and spec.waits in (None, Waits.BLOCK)
+
+
+def class_of(spec: CommandSpec) -> str:
+    """Return the tool that runs a command by its words: `read`, `write`, `delete`, `publish`."""
+    needs = {*spec.needs, *(cls for keys in spec.keys for cls in keys.needs)}
+    for cls in (OperationClass.DELETE, OperationClass.WRITE, OperationClass.PUBLISH):
+        if cls in needs:
+            return str(cls)
+    return "write" if spec.mutates else "read"

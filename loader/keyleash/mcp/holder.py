@@ -1,0 +1,215 @@
+"""The calls of one token: tools in, results of its guard out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from mcp_types import CallToolResult, Tool
+from redis.asyncio import BlockingConnectionPool
+
+import keyleash.asyncio
+from keyleash.client.blocking import timeout_of
+from keyleash.client.command_words import Role, role_of
+from keyleash.client.correlation import new_correlation
+from keyleash.client.once import maybe_once
+from keyleash.client.session import Session
+from keyleash.client.tokens import AsyncTokenSource
+from keyleash.client.unsupported import refused
+from keyleash.client.whoami import WhoAmI
+from keyleash.commands import CommandSpec, CommandTable
+from keyleash.errors import ClusterError, LeashError
+from keyleash.mcp.forms import class_of, form_of, is_usable, tool_name, word_of
+from keyleash.mcp.results import denied, invalid, outcome, text_of
+from keyleash.mcp.tools import BY_WORDS, OF_SCRIPT, SCHEMAS, Access
+from keyleash.text import without_tokens
+
+MAX_ARGUMENTS = 4 * 1024 * 1024
+MAX_CONNECTIONS = 16
+"""Further calls of a token wait."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TRACE = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Holder:
+    """The client of a token, and its tools.
+
+    Attributes:
+        calls: The number of calls that run.
+        listed, listed_at: The tools that were listed last, and the generation of their policy.
+    """
+
+    def __init__(
+        self, url: str, token: AsyncTokenSource, *, by_class: bool, timeout_s: float
+    ) -> None:
+        times = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_s)
+        options: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, **times}
+        # How to make the client of a cluster; None when it is made.
+        self._cluster: partial[Any] | None = partial(
+            keyleash.asyncio.RedisCluster.from_url, url, token=token, **options
+        )
+        options |= {"pool_class": BlockingConnectionPool, "timeout": timeout_s}
+        pool = keyleash.asyncio.pool(url, token, **options)
+        self.client: Any = keyleash.asyncio.Redis.from_pool(pool)
+        self.calls = self.listed_at = 0
+        self.listed: list[Tool] | None = None
+        self._by_class = by_class
+        self._correlation = new_correlation()
+        self._access: Access | None = None
+        self._access_at = 0
+
+    @property
+    def generation(self) -> int:
+        """The activation of the policy that the last call met; 0 before."""
+        guard = self._session.guard
+        return 0 if guard is None else guard.generation
+
+    @property
+    def _session(self) -> Session:
+        client = self.client
+        session: Session = client.session if self._cluster is None else client._session
+        return session
+
+    async def whoami(self) -> WhoAmI:
+        """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
+        client = self.client
+        try:
+            found: WhoAmI = await client.whoami()
+        except ClusterError:
+            # Of calls at the same time, the first makes the client of the cluster.
+            if self._cluster is not None and client is self.client:
+                self.client, self._cluster = self._cluster(), None
+                await client.aclose()
+            found = await self.client.whoami()
+        return found
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self.client.aclose()
+
+    async def tools(self) -> list[Tool]:
+        """Return the tools of the token; none if all its calls are denied."""
+        try:
+            return (await self._read_access()).tools()
+        except LeashError:
+            return []
+
+    async def _read_access(self) -> Access:
+        me = await self.whoami()
+        guard, table = self._session.guard, self._session.table
+        delegates = guard is not None and guard.delegates
+        self._access = Access(me.grants, me.deny, table, delegates, self._by_class)
+        self._access_at = self.generation
+        return self._access
+
+    async def call(
+        self, name: str, given: Mapping[str, Any], meta: Mapping[str, Any], session: str | None
+    ) -> CallToolResult:
+        """Make the call of a tool, listed or not; return its result, or the denial.
+
+        *meta* is `_meta` of the request, and *session* the correlation id if there is no other.
+
+        Raises:
+            MCPError: there is no such tool, or the arguments do not fit.
+        """
+        trace = _TRACE.fullmatch(str(meta.get("traceparent", "")))
+        correlation = trace[1] if trace else session or self._correlation
+        given = {key: value for key, value in given.items() if value is not None}
+        if len(text_of(given)) > MAX_ARGUMENTS:
+            raise invalid(f"the arguments are longer than {MAX_ARGUMENTS} bytes")
+        names: list[str] = []
+        self.calls += 1
+        try:
+            with keyleash.correlation(correlation), maybe_once(meta.get("idempotencyKey")):
+                return await outcome(self._run(name, given, names))
+        except LeashError as denial:
+            command = denial.details.get("command")
+            instead = self._access.patterns([command] if command else names) if self._access else ()
+            return denied(denial, instead)
+        except (ValueError, TypeError) as error:
+            raise invalid(str(error)) from None
+        finally:
+            self.calls -= 1
+
+    async def _run(self, name: str, given: Mapping[str, Any], names: list[str]) -> Any:
+        """Return the reply to a call; *names* receives its commands."""
+        access = self._access
+        if access is None or self._access_at != self.generation:
+            access = await self._read_access()
+        client = self.client
+        if name in SCHEMAS:
+            check(given, SCHEMAS[name])
+        if name == "whoami":
+            return (await self.whoami()).to_dict()
+        if name == "delegate":
+            made = await client.delegate(**given)
+            return {"token": made.token, **made.to_dict()}
+        if name == "batch" or name in BY_WORDS:
+            several = given["commands"] if name == "batch" else [given["command"]]
+            commands = [self._by_words(words, name) for words in several]
+            names += [str(words[0]) for words in commands]
+            if name != "batch":
+                return await client.execute_command(*commands[0])
+            async with client.pipeline(transaction=True) as pipe:
+                for words in commands:
+                    pipe.execute_command(*words)
+                return await pipe.execute(raise_on_error=False)
+        if name in access.scripts:
+            check(given, OF_SCRIPT)
+            keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
+            return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)
+        spec = _by_tool(self._session.table).get(name)
+        if spec is None:
+            raise invalid(f"there is no tool `{name[:64]}`")
+        form = form_of(spec)
+        check(given, form.schema)
+        names.append(spec.name)
+        return await client.execute_command(*form.call(given))
+
+    def _by_words(self, given: Sequence[Any], tool: str) -> list[bytes | str]:
+        """Return the words of a command, if it is one for a tool."""
+        name, words = given[0], [*map(word_of, given)]
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            raise invalid("the first word must be the name of a command")
+        waits = timeout_of(tuple(words)) is not None
+        if waits or role_of(name) not in (None, Role.KEYS, Role.BLOCKING):
+            raise refused(
+                name.upper(),
+                "tools run nothing that waits, and nothing about connections, channels and scripts",
+                "use the tools that are listed",
+            )
+        spec = self._session.table.find(words[:2])
+        if spec is None:
+            raise invalid(f"`{name}` is no command that keyleash knows")
+        if tool not in ("batch", class_of(spec)):
+            raise invalid(f"`{name}` is a command for the tool `{class_of(spec)}`")
+        # redis-py names a sub-command with its container.
+        return [spec.name, *words[spec.name.count(" ") + 1 :]]
+
+
+@lru_cache(maxsize=4)
+def _by_tool(table: CommandTable) -> Mapping[str, CommandSpec]:
+    """Return the commands by the names of their tools, listed or not."""
+    return {tool_name(spec.name): spec for spec in filter(is_usable, table)}
+
+
+def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Check arguments.
+
+    Raises:
+        MCPError: they do not fit the schema; it does not repeat them.
+    """
+    error: Any = best_match(Draft202012Validator(schema).iter_errors(given))
+    if error is None:
+        return
+    if error.validator == "required":
+        lacks = [name for name in error.validator_value if name not in error.instance]
+        raise invalid(f"arguments are missing: {', '.join(lacks)}")
+    if error.validator == "additionalProperties":
+        raise invalid(f"there are arguments besides {', '.join(error.schema['properties'])}")
+    place = without_tokens(".".join(map(str, error.absolute_path))[:64])
+    raise invalid(f"`{place}` does not fit {error.validator}: {text_of(error.validator_value)}")

@@ -1,0 +1,192 @@
+"""The tools of a token: one for each command that its grants allow, or for each class of them.
+
+The list is for the model. A tool that is not listed may still be called: the guard decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mcp_types import Tool, ToolAnnotations
+
+from keyleash.commands import CommandSpec, CommandTable
+from keyleash.evaluate.abilities import allowed_commands
+from keyleash.mcp.forms import (
+    BYTES,
+    FORMS,
+    STRING,
+    class_of,
+    form_of,
+    is_usable,
+    object_of,
+    tool_name,
+)
+from keyleash.policy import Grant, Pattern, overlaps
+
+MAX_DESCRIPTION = 200
+_WORDS = {"type": "array", "items": BYTES, "minItems": 1}
+_STRINGS = {"type": "array", "items": STRING}
+_PAIRS = {"type": "object", "additionalProperties": STRING}
+BY_WORDS = {
+    "read": ("Run a command that only reads", "GET"),
+    "write": ("Run a command that writes", "SET"),
+    "delete": ("Run a command that deletes", "DEL"),
+}
+"""The tools of classes of operations: what they do, and a command of theirs."""
+SCHEMAS = {
+    **{name: object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
+    "batch": object_of({"commands": {"type": "array", "items": _WORDS}}, ["commands"]),
+    "delegate": object_of(
+        {"ttl": STRING, "allow": _STRINGS, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
+    ),
+    "whoami": object_of({}),
+}
+"""The arguments of tools that are no command."""
+OF_SCRIPT = object_of({"keys": _STRINGS, "arguments": {"type": "array", "items": BYTES}})
+
+
+@dataclass(frozen=True)
+class Access:
+    """The access of a token, as its guard publishes it; no grants if the policy hides them.
+
+    With *by_class* its tools are classes of operations.
+    """
+
+    grants: Sequence[Grant] | None
+    deny: Sequence[Pattern]
+    table: CommandTable
+    delegates: bool = False
+    by_class: bool = False
+
+    @cached_property
+    def commands(self) -> Mapping[str, list[Grant]]:
+        """The grants of each command of which some call is allowed."""
+        grants = self.grants or ()
+        allowed = allowed_commands(grants, self.table)
+        by_command: dict[str, list[Grant]] = {name: [*grants] for name in allowed.together}
+        for grant, names in zip(grants, allowed.by_grant, strict=True):
+            for name in names:
+                by_command.setdefault(name, []).append(grant)
+        return by_command
+
+    @cached_property
+    def scripts(self) -> Mapping[str, tuple[str, list[Grant]]]:
+        """The digest and the grants of each approved script, by the name of its tool.
+
+        The scripts of a library share a name, and are no tools.
+        """
+        found: dict[str, dict[str, list[Grant]]] = {}
+        for grant in self.grants or ():
+            for script in grant.scripts:
+                found.setdefault(script.name, {}).setdefault(script.digest, []).append(grant)
+        taken = {*SCHEMAS, *map(tool_name, self.table.commands)}
+        return {
+            f"script_{tool}" if tool in taken else tool: item
+            for name, by_digest in sorted(found.items())
+            for tool, (item, *others) in [(tool_name(name), [*by_digest.items()])]
+            if not others
+        }
+
+    def patterns(self, names: Iterable[str]) -> list[str]:
+        """Return the patterns of keys, channels or indexes on which grants allow commands."""
+        several = [
+            getattr(grant, _field_of(self.table.get(name)))
+            for name in names
+            for grant in self.commands.get(name, ())
+        ]
+        return [*dict.fromkeys(pattern.source for patterns in several for pattern in patterns)]
+
+    def tools(self) -> list[Tool]:
+        """Return the tools, in an order that does not depend on that of the grants."""
+        tools = [*self._tools()]
+        hints = [tool.annotations for tool in tools if tool.annotations]
+        if len(tools) > 1:
+            text = 'Run several commands, all or none: [["SET", "key", "value"], …]'
+            reads = all(hint.read_only_hint for hint in hints)
+            destroys = any(hint.destructive_hint for hint in hints)
+            tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads))
+        if self.delegates:
+            text = "Make a token for another agent, which may do no more; ttl is 10m or the like"
+            tools.append(make_tool("delegate", text, SCHEMAS["delegate"], False, repeats=False))
+        text = "Show what this token may do, when it expires, and what is left of its limits"
+        return [*tools, make_tool("whoami", text, SCHEMAS["whoami"], True)]
+
+    def _tools(self) -> Iterator[Tool]:
+        names = ["PUBLISH"]
+        if self.grants is not None and not self.by_class:
+            named = {name for grant in self.grants for name in grant.only or ()}
+            names = [*FORMS, *sorted(named - FORMS.keys())]
+        specs = {name: spec for name in names if (spec := self.table.get(name))}
+        names = [
+            name
+            for name, spec in specs.items()
+            if is_usable(spec) and (self.grants is None or name in self.commands)
+        ]
+        for name in names:
+            form, reads = form_of(specs[name]), class_of(specs[name]) == "read"
+            text = self._text(form.text, [name])
+            destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
+            yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats)
+        for name, (_, grants) in self.scripts.items():
+            keys = [pattern.source for grant in grants for pattern in grant.keys]
+            text = self._text("Run this script", (), keys)
+            yield make_tool(name, text, OF_SCRIPT, False, True, False)
+        for cls, (text, example) in BY_WORDS.items():
+            others = [name for name in sorted(self.commands) if self._is_by_words(name, cls)]
+            others = [name for name in others if name not in names]
+            if others or self.grants is None:
+                if not (self.by_class or self.grants is None):
+                    text, example = text.replace("a command", "another command"), others[0]  # noqa: PLW2901
+                shown = self._text(f'{text}, by its words: ["{example}", …]', others)
+                reads = cls == "read"
+                yield make_tool(cls, shown, SCHEMAS[cls], reads, not reads, reads)
+
+    def _is_by_words(self, name: str, cls: str) -> bool:
+        spec = self.table.commands[name]
+        return is_usable(spec) and class_of(spec) == cls
+
+    def _text(self, text: str, names: Sequence[str], patterns: Sequence[str] = ()) -> str:
+        """Return a description: what a tool does, on which keys, and on which of them never."""
+        if self.grants is None:
+            return f"{text}. The policy does not publish on which keys"
+        patterns = patterns or self.patterns(names)
+        keys = [key for grant in self.grants for key in grant.keys if key.source in patterns]
+        never = [item.source for item in self.deny if any(overlaps(item, key) for key in keys)]
+        noun = _field_of(self.table.get(names[0]) if names else None).capitalize()
+        text = f"{text}. {noun}: {', '.join(patterns)}"
+        text += f"; never: {', '.join(never)}" if never else ""
+        end = "…; see whoami"
+        return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - len(end)] + end
+
+
+def _field_of(spec: CommandSpec | None) -> str:
+    """Return the list of a grant that covers what a command is about."""
+    if spec is not None and spec.channel is not None:
+        return "channels"
+    return "indexes" if spec is not None and spec.index else "keys"
+
+
+def make_tool(
+    name: str,
+    text: str,
+    schema: dict[str, Any],
+    reads: bool,
+    destroys: bool = False,
+    repeats: bool = True,
+) -> Tool:
+    """Return the definition of a tool, with its hints."""
+    return Tool(
+        name=name,
+        description=text,
+        input_schema=schema,
+        output_schema={"type": "object", "required": ["result"]},
+        annotations=ToolAnnotations(
+            read_only_hint=reads,
+            destructive_hint=destroys,
+            idempotent_hint=repeats,
+            open_world_hint=False,
+        ),
+    )

@@ -1,0 +1,257 @@
+"""`keyleash backtest`, `plan --backtest` and `keyleash unused`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import keyleash
+from keyleash.errors import LeashError
+from support.command_line import Cli
+from support.servers import RealServer
+
+POLICY = """\
+version: 1
+identities:
+  runner:
+    kind: machine
+    grants:
+      # Its jobs.
+      - {allow: [read, write, delete], keys: ["jobs:{id}:state", "jobs:{id}:old"]} # both
+      - allow: [read]
+        keys:
+          - "ctx:*"
+          - "gone:*"
+      - {allow: [publish, subscribe], channels: ["ev:*", "never:*"]}
+      # Legacy.
+      - {allow: [write], keys: ["legacy:*"]}
+      - {allow: [write], keys: ["jobs:{id}:{kind}"], scripts: [redis-py-lock]}
+    rate: {writes: 600/minute}
+    budget: {requests: 15/day}
+    audit: {reads: true}
+  idle:
+    kind: machine
+    grants: [{allow: [write], keys: ["x:*"]}]
+  blind:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["b:*", "c:*"]}, {allow: [write], keys: ["d:*"]}]
+"""
+NARROWED = """\
+version: 1
+identities:
+  runner:
+    kind: machine
+    grants:
+      # Its jobs.
+      - {allow: [read, write], keys: ["jobs:{id}:state"]} # both
+      - allow: [read]
+        keys:
+          - "ctx:*"
+      - {allow: [publish], channels: ["ev:*"]}
+      - {allow: [write], keys: ["jobs:{id}:{kind}"]}
+    rate: {writes: 600/minute}
+    budget: {requests: 15/day}
+    audit: {reads: true}
+  blind:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["b:*", "c:*"]}]
+"""
+
+
+@pytest.fixture
+def recorded(cli: Cli, embedded: RealServer, policy: Path) -> Cli:
+    """The command, on a server with some recorded calls."""
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+    runner, blind = (agent(embedded, name) for name in ("runner", "blind"))
+    for number in range(7):
+        runner.set(f"jobs:{number}:state", "x")
+    runner.get("jobs:1:state")
+    runner.get("ctx:1")
+    runner.publish("ev:1", "x")
+    with pytest.raises(LeashError):
+        runner.get("other:1")
+    blind.set("b:1", "x")
+    cli.ok("token", "issue", "idle")
+    return cli
+
+
+def agent(server: RealServer, name: str) -> keyleash.Redis:
+    token = keyleash.Operator(server.client()).tokens.issue(name)
+    return keyleash.Redis.from_url(server.url, token=token.token)
+
+
+def rows(report: dict[str, Any]) -> list[tuple[str, str, str, int]]:
+    return [(row["identity"], row["outcome"], row["rule"], row["calls"]) for row in report["rows"]]
+
+
+def test_a_backtest_lists_what_changes_by_identity_and_rule(recorded: Cli, policy: Path) -> None:
+    """A call that would be denied is an exit code of 1, and each row has examples."""
+    policy.write_text(POLICY.replace('"ctx:*"', '"other:*"').replace("b:*", "a:*"))
+
+    report = recorded.json("backtest", policy, "--since", "1h", exit_code=1)
+
+    assert rows(report) == [
+        ("runner", "allow_to_deny", "KEY_NOT_GRANTED", 1),
+        ("blind", "allow_to_deny", "KEY_NOT_GRANTED", 1),
+        ("runner", "deny_to_allow", "grant of `other:*`", 1),
+    ]
+    assert report["outcomes"]["unchanged"] == 9
+    assert report["rows"][0]["examples"] == [
+        f"keyleash explain runner --policy {policy} -- GET ctx:1"
+    ]
+    for row in report["rows"]:
+        identity, *words = row["examples"][0].split()[2:]
+        result = recorded.run("explain", identity, *words)
+        assert result.exit_code == (row["outcome"] == "allow_to_deny")
+    first, *_ = recorded.run("backtest", policy).stdout.splitlines()
+    assert re.fullmatch(
+        "calls of the audit log since [-0-9]+ [:0-9]+Z:"
+        " 9 unchanged, 2 allow→deny, 1 deny→allow, 0 undecided",
+        first,
+    )
+
+
+def test_a_backtest_of_the_active_policy_changes_nothing(recorded: Cli, policy: Path) -> None:
+    """Denied calls stay denied; reads that are not recorded are reported."""
+    result = recorded.run("backtest", policy)
+
+    assert result.exit_code == 0
+    assert "12 unchanged, 0 allow→deny, 0 deny→allow, 0 undecided" in result.stdout
+    assert "warning: reads of blind are not recorded" in result.stderr
+
+
+def test_a_log_without_calls_is_reported(cli: Cli, policy: Path) -> None:
+    """A pipeline passes, and says that nothing was decided."""
+    policy.write_text(POLICY)
+    cli.ok("load", policy, "--yes")
+
+    result = cli.run("backtest", policy)
+
+    assert result.exit_code == 0
+    assert "warning: the log has no call, so nothing was decided" in result.stderr
+
+
+def test_limits_are_replayed_by_the_times_of_calls(recorded: Cli, policy: Path) -> None:
+    """The hit names the limit, when, and by how much."""
+    policy.write_text(POLICY.replace("600/minute", "5/minute"))
+
+    report = recorded.json("backtest", policy, exit_code=1)
+
+    assert rows(report) == [("runner", "allow_to_deny", "rate.writes", 2)]
+    (hit,) = report["hits"]
+    assert (hit["limit"], hit["calls"], hit["worst"]) == ("rate.writes", 2, 2)
+    assert hit["allows"] == "5 a minute"
+    assert "limit       runner: rate.writes, 5 a minute: denies 2 calls" in (
+        recorded.run("backtest", policy).stdout
+    )
+
+
+def test_what_the_log_does_not_say_is_undecided(recorded: Cli, policy: Path) -> None:
+    """A rule for values needs arguments, which are not recorded."""
+    grant = 'keys: ["jobs:{id}:state", "jobs:{id}:old"]'
+    policy.write_text(POLICY.replace(grant, f"{grant}, values: {{max_bytes: 10b}}"))
+
+    report = recorded.json("backtest", policy)
+
+    assert rows(report) == [("runner", "undecided", "rules for values", 7)]
+    assert [line.split()[-2] for line in report["rows"][0]["examples"]] == [
+        f"jobs:{number}:state" for number in range(3)
+    ]
+
+
+def test_a_plan_with_a_backtest_shows_both(recorded: Cli, policy: Path) -> None:
+    """One command of a pipeline has the difference in words and in recorded calls."""
+    policy.write_text(POLICY.replace('"ctx:*"', '"ctx:2"'))
+
+    result = recorded.run("plan", policy, "--backtest", "7d")
+
+    assert result.exit_code == 1
+    assert "may no longer:" in result.stdout
+    assert "allow→deny  runner: KEY_NOT_GRANTED: 1 call" in result.stdout
+    report = recorded.json("plan", policy, "--backtest", "7d", exit_code=1)
+    assert report["backtest"]["denies"] is True
+
+
+def test_unused_rules_are_listed_and_removed(recorded: Cli, policy: Path, tmp_path: Path) -> None:
+    """The rest keeps its comments, and the plan proves that it allows less."""
+    output = tmp_path / "narrowed.yaml"
+
+    report = recorded.json("unused", "--since", "30d", "-o", output)
+
+    found = [
+        (rule["identity"], rule["kind"], rule["rule"], rule["undecided"])
+        for rule in report["rules"]
+    ]
+    unread = "reads are not recorded"
+    assert found[:-1] == [
+        ("runner", "pattern", "jobs:{id}:old", ""),
+        ("runner", "class", "delete", ""),
+        ("runner", "pattern", "gone:*", ""),
+        ("runner", "pattern", "never:*", ""),
+        ("runner", "class", "subscribe", ""),
+        ("runner", "pattern", "legacy:*", ""),
+        ("runner", "class", "write", ""),
+        ("runner", "script", "redis-py-lock", ""),
+        ("runner", "limit", "rate.writes", ""),
+        ("idle", "identity", "idle", ""),
+        ("blind", "pattern", "c:*", unread),
+        ("blind", "class", "read", unread),
+        ("blind", "pattern", "d:*", ""),
+        ("blind", "class", "write", ""),
+    ]
+    assert found[-1][:2] == ("idle", "token")
+    assert output.read_text() == NARROWED
+    assert recorded.json("plan", output)["widens"] is False
+    assert recorded.json("backtest", output)["denies"] is False
+    assert recorded.run("unused", "-o", output).exit_code == 1
+
+
+def test_a_grant_that_others_depend_on_stays(recorded: Cli, policy: Path, tmp_path: Path) -> None:
+    """A rule for values is a restriction, and a limit counts by the capture of a pattern."""
+    text = POLICY.replace('keys: ["legacy:*"]', 'keys: ["legacy:*"], values: {max_bytes: 1kb}')
+    text = text.replace('"jobs:{id}:old"', '"jobs:{of}:old"').replace(
+        "writes: 600/minute", 'writes: {limit: 600/minute, per: "{of}"}'
+    )
+    policy.write_text(text)
+    output = tmp_path / "narrowed.yaml"
+
+    recorded.ok("unused", policy, "-o", output)
+
+    assert 'legacy:*"], values' in output.read_text()
+    assert '"jobs:{of}:old"' in output.read_text()
+
+
+def test_scripts_and_indexes_that_no_call_used_are_removed(
+    cli: Cli, embedded: RealServer, policy: Path, tmp_path: Path
+) -> None:
+    """The stored document has the texts of scripts, and an index may have a filter."""
+    (tmp_path / "get.lua").write_text("return redis.call('GET', KEYS[1])")
+    indexes = "indexes: [idx, {name: other, where: {agent: one}}], only: [SET, FT.SEARCH]"
+    policy.write_text(
+        "version: 1\nscripts: {get: {file: get.lua}}\nidentities:\n  runner:\n    kind: machine\n"
+        f'    grants: [{{allow: [read, write], keys: ["a:*"], {indexes}, scripts: [get]}}]\n'
+        "    audit: {reads: true}\n"
+    )
+    cli.ok("load", policy, "--yes")
+    agent(embedded, "runner").set("a:1", "x")
+    output = tmp_path / "narrowed.yaml"
+
+    cli.ok("unused", "-o", output)
+
+    assert 'grants: [{allow: [write], keys: ["a:*"], only: [SET, FT.SEARCH]}]' in output.read_text()
+    assert cli.json("plan", output)["widens"] is False
+
+
+def test_an_archive_has_no_active_policy(recorded: Cli, policy: Path, tmp_path: Path) -> None:
+    """Both commands read archives without a server; `unused` then needs a file."""
+    archive = tmp_path / "archive"
+    recorded.ok("audit", "export", "--to", archive)
+    offline = Cli("redis://127.0.0.1:1")
+
+    assert offline.json("backtest", policy, "--archive", archive)["outcomes"]["unchanged"] == 12
+    assert "name a file" in offline.run("unused", "--archive", archive).stderr
+    assert offline.json("unused", policy, "--archive", archive)["rules"]

@@ -1,0 +1,53 @@
+"""The guide for a running application: its steps run as written, from an empty folder."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from docs.test_readme import ROOT, SHELL, assert_printed, run
+from keyleash.servers.embedded import free_port
+from support.servers import RealServer
+
+PAGE = (ROOT / "docs" / "how-to" / "move-an-application.md").read_text(encoding="utf-8")
+(APPLICATION,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
+(BROAD,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)
+ADDRESS = "127.0.0.1:6380"
+OUTPUT = (
+    "activated generation 1: 1 identity",
+    "agents.yaml",
+    "agents.yaml is valid",
+    "1 of 1 invariant hold",
+    "240 unchanged, 0 allow→deny, 0 deny→allow, 0 undecided",
+    "may no longer:",
+    "activated generation 2: 1 identity",
+    "shop:reports:*",
+    "activated generation 3: 1 identity",
+    "users.yaml",
+)
+"""Parts of the output, in their order."""
+
+
+def test_every_step_runs_from_an_empty_folder(embedded: RealServer, tmp_path: Path) -> None:
+    """The application never fails, and ends with a policy of what it did alone."""
+    (tmp_path / "app.py").write_text(APPLICATION)
+    (tmp_path / "broad.yaml").write_text(BROAD)
+    embedded.client().execute_command(
+        "ACL", "SETUSER", "mailer", "on", ">secret", "~mail:*", "+get", "+set"
+    )
+    address = f"127.0.0.1:{free_port()}"
+    ready = "until (: > /dev/tcp/{}) 2> /dev/null; do sleep 0.1; done".format(
+        address.replace(":", "/")
+    )
+    steps = "".join(SHELL.findall(PAGE)).replace(ADDRESS, address).replace("&\n", f"&\n{ready}\n")
+    steps = steps.replace("python app.py", f"{sys.executable} app.py")
+
+    ran = run(embedded, tmp_path, f"set -em\ntrap 'kill -- -$(jobs -p)' EXIT\n{steps}")
+
+    assert_printed(ran.stdout, ran, OUTPUT)
+    assert ran.returncode == 0, ran.stderr
+    policy = (tmp_path / "narrowed.yaml").read_text()
+    assert '"shop:orders:{order_id}:state"' in policy
+    assert "shop:reports" not in policy
+    assert '- "mail:*"' in (tmp_path / "users.yaml").read_text()

@@ -1,0 +1,142 @@
+"""Recorded calls under another policy, one by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keyleash.commands import known_table
+from keyleash.learn.backtest import Outcome, Replay
+from keyleash.learn.calls import RecordedCall
+from keyleash.limits import Counter
+from keyleash.policy import parse_policy
+
+POLICY = """\
+version: 1
+identities:
+  one:
+    kind: machine
+    grants:
+      - {allow: [read, write], keys: ["a:{x}", "c"]}
+      - {allow: [publish], channels: ["ev:*"]}
+      - {allow: [write], keys: ["v:*"], values: {max_bytes: 10b}}
+      - {allow: [write], keys: ["n:*"], values: {max_elements: 2}}
+      - {allow: [read, write, delete], keys: ["l:*"], scripts: [redis-py-lock]}
+    deny: [{keys: ["a:no"]}]
+    rate: {writes: 3/minute}
+    on_denials: {threshold: 3/minute, suspend: 1m}
+"""
+NEW = parse_policy(POLICY, file="new.yaml", commands=known_table())
+DENIED, ALLOWED, SAME, OPEN = (
+    Outcome.DENIED, Outcome.ALLOWED, Outcome.UNCHANGED, Outcome.UNDECIDED
+)  # fmt: skip
+
+
+def call(command: str, *keys: bytes, time_ms: int = 1_000_000, **facts: Any) -> RecordedCall:
+    return RecordedCall("one", time_ms, command, keys, "token", **facts)
+
+
+def words(*argv: bytes) -> dict[str, Any]:
+    return {"argv": argv}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "outcome", "rule"),
+    [
+        (call("GET", b"a:1"), SAME, "grant of `a:{x}`"),
+        (call("GET", b"b"), DENIED, "KEY_NOT_GRANTED"),
+        (call("GET", b"a:no"), DENIED, "KEY_DENIED `a:no`"),
+        (call("DEL", b"a:1"), DENIED, "CLASS_NOT_GRANTED delete"),
+        (call("COPY", b"a:1", b"b"), DENIED, "KEY_NOT_GRANTED"),
+        (call("PUBLISH", b"ev:1"), SAME, "a grant of the command"),
+        (call("PUBLISH", b"x"), DENIED, "CHANNEL_NOT_GRANTED"),
+        (call("SCAN", b"a:*"), DENIED, "CLASS_NOT_GRANTED scan"),
+        (call("FT.SEARCH", b"i"), DENIED, "COMMAND_REFUSED FT.SEARCH"),
+        (call("SORT", b"a:1"), OPEN, "patterns of keys in the arguments"),
+        (call("GET", b"a:1", script="tidy"), DENIED, "no grant approves the script tidy"),
+        (call("GET", b"l:1", script="redis-py-lock"), SAME, "grant of `l:*`"),
+        (call("GET", b"a:1", depth=1), DENIED, "delegate.depth 0"),
+        # SET … GET reads; the log may not know.
+        (call("SET", b"v:1", is_variant=None, **words(b"SET", b"v:1", b"x")), SAME, ""),
+        (call("SET", b"v:1", is_variant=None), OPEN, "options of the call"),
+        (call("GET", b"a:#" + b"0" * 40), OPEN, "masked keys"),
+        # Rules for values need arguments, and some need data.
+        (call("SET", b"v:1"), OPEN, "rules for values"),
+        (call("SET", b"v:1", **words(b"SET", b"v:1", b"short")), SAME, ""),
+        (call("SET", b"v:1", **words(b"SET", b"v:1", b"x" * 11)), DENIED, "VALUE_TOO_LARGE"),
+        (call("APPEND", b"v:1", **words(b"APPEND", b"v:1", b"x")), OPEN, "rules for values"),
+        (call("RPUSH", b"n:1", **words(b"RPUSH", b"n:1", b"x")), OPEN, "rules for values"),
+        # Denied calls, of which one key at most is recorded.
+        (call("GET", b"a:1", code="KEY_NOT_GRANTED"), ALLOWED, "grant of `a:{x}`"),
+        (call("GET", b"b", code="KEY_NOT_GRANTED"), SAME, "KEY_NOT_GRANTED"),
+        (call("MGET", b"a:1", code="KEY_NOT_GRANTED"), OPEN, "KEY_NOT_GRANTED of other"),
+        (call("MGET", b"b", code="KEY_NOT_GRANTED"), SAME, "KEY_NOT_GRANTED"),
+        (call("PUBLISH", b"ev:1", code="CHANNEL_NOT_GRANTED"), ALLOWED, "a grant of the command"),
+        (call("DEL", code="CLASS_NOT_GRANTED", reason="delete"), OPEN, "CLASS_NOT_GRANTED of"),
+        (call("SCAN", code="CLASS_NOT_GRANTED", reason="scan"), SAME, "CLASS_NOT_GRANTED scan"),
+        (call("FLUSHALL", code="COMMAND_REFUSED"), SAME, "COMMAND_REFUSED FLUSHALL"),
+        (call("SORT", code="COMMAND_REFUSED"), OPEN, "COMMAND_REFUSED of other keys or arguments"),
+        (call("SET", b"a:1", code="VALUE_REFUSED"), OPEN, "VALUE_REFUSED of other keys or"),
+        (call("SET", b"b", code="VALUE_REFUSED"), SAME, "KEY_NOT_GRANTED"),
+        (call("SET", b"a:1", code="RATE_LIMITED"), ALLOWED, ""),
+        (call("SET", b"a:1", code="TOKEN_EXPIRED"), SAME, "TOKEN_EXPIRED"),
+    ],
+)
+def test_a_call_is_decided_by_what_the_log_says(
+    recorded: RecordedCall, outcome: Outcome, rule: str
+) -> None:
+    """Arguments and data that are not recorded leave a call undecided, never allowed."""
+    found, ruling = Replay(NEW).outcome(recorded)
+
+    assert found is outcome, ruling
+    assert ruling.rule.startswith(rule)
+
+
+def test_an_unknown_identity_is_denied() -> None:
+    """The policy may have left it out."""
+    found, ruling = Replay(NEW).outcome(RecordedCall("two", 1, "GET", (b"a:1",)))
+
+    assert (found, ruling.rule) == (DENIED, "the policy has no such identity")
+
+
+def test_limits_are_charged_by_time_and_a_script_once() -> None:
+    """A call after the window is allowed again, and a hit says by how much."""
+    replay = Replay(NEW)
+    script: dict[str, Any] = {"script": "redis-py-lock"}
+    cost = {Counter.REQUESTS: 1, Counter.WRITES: 1}
+    calls = [
+        call("SET", b"l:1", cost=cost, **script),
+        call("SET", b"l:1", **script),
+        *(call("SET", b"a:1") for _ in range(4)),
+        call("GET", b"a:1"),
+        call("SET", b"a:1", time_ms=1_060_000),
+    ]
+
+    found = [replay.outcome(item)[0] for item in calls]
+
+    assert found == [SAME, SAME, SAME, SAME, DENIED, DENIED, SAME, SAME]
+    (hit,) = replay.hits.values()
+    assert (hit.limit, hit.calls, hit.worst) == ("rate.writes", 2, 2)
+
+
+def test_a_breaker_that_would_suspend_denies_what_follows() -> None:
+    """Denials of the new policy have the consequences that they would have."""
+    replay = Replay(NEW)
+
+    denied = [replay.outcome(call("GET", b"b"))[0] for _ in range(3)]
+    after, ruling = replay.outcome(call("GET", b"a:1", time_ms=1_030_000))
+    later, _ = replay.outcome(call("GET", b"a:1", time_ms=1_060_000))
+
+    assert denied == [DENIED] * 3
+    assert (after, ruling.rule) == (DENIED, "on_denials: 3/minute")
+    assert later is SAME
+
+
+def test_what_the_active_policy_enforces_is_decided() -> None:
+    """It allowed the calls since its activation, with arguments that no log has."""
+    replay = Replay(NEW, NEW, since_ms=500)
+
+    assert replay.outcome(call("SET", b"v:1", time_ms=499))[0] is OPEN
+    assert replay.outcome(call("SET", b"v:1", time_ms=500))[0] is SAME
+    assert replay.outcome(call("SORT", b"a:1"))[0] is SAME

@@ -1,0 +1,240 @@
+"""Policies learned from recorded calls: they allow what was recorded, and no more."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import keyleash
+from keyleash.commands import known_table
+from keyleash.evaluate.client_calls import client_call, decide_client_call
+from keyleash.evaluate.state import ModelState
+from keyleash.learn.learn import Learned
+from keyleash.learn.sources import open_log
+from keyleash.limits import Counter
+from keyleash.policy_tests.run import Verdict
+from support.errors import raises_code
+from support.servers import RealServer
+
+BROAD = """\
+version: 1
+defaults: {on_denials: {threshold: 50/minute, suspend: 10m}}
+scripts:
+  take: {file: take.lua}
+identities:
+  worker:
+    kind: machine
+    grants:
+      - allow: [read, write, delete, scan, publish, subscribe]
+        keys: ["*"]
+        channels: ["*"]
+        scripts: [take, redis-py-lock]
+    rate: {requests: 60000/minute, deletes: 9000/minute}
+    audit: {reads: true}
+    token: {bound: true, renew: true}
+    delegate: {depth: 2}
+  other:
+    kind: machine
+    grants: [{allow: [read, write], keys: ["*"]}]
+"""
+TAKE = "return redis.call('RPOPLPUSH', KEYS[1], KEYS[2])\n"
+
+
+def broad(server: RealServer, folder: Path) -> keyleash.Operator:
+    (folder / "take.lua").write_text(TAKE)
+    (folder / "broad.yaml").write_text(BROAD)
+    operator = keyleash.Operator(server.client())
+    operator.load(keyleash.Policy.from_file(folder / "broad.yaml"))
+    return operator
+
+
+def agent(server: RealServer, operator: keyleash.Operator, name: str = "worker") -> Any:
+    return keyleash.Redis.from_url(server.url, token=operator.tokens.issue(name).token)
+
+
+def work(client: Any, rng: random.Random) -> None:
+    """Make calls of many kinds, whose keys depend on the seed."""
+    for _ in range(30):
+        job = rng.randrange(10**6)
+        client.hset(f"jobs:{job}", mapping={"state": "new"})
+        client.set(f"jobs:{job}:lock", 1, get=True)
+        client.getdel(f"jobs:{job}:lock")
+        client.rpush("queue:high", job)
+        client.publish(f"events:{job}", "x")
+        client.exists(f"flags:{job}")
+        client.copy(f"jobs:{job}", f"archive:{job}")
+        client.xadd("log", {"a": "b"})
+        client.xread({"log": "$", "other": "0"})
+        client.zunionstore("sum", ["one", f"z:{job}"])
+        with client.pipeline() as pipe:
+            pipe.set(f"batch:{job}", 1).get(f"batch:{job}").mset({f"m:{job}": 1, "m:all": 2})
+            pipe.execute()
+        client.register_script(TAKE)(keys=["queue:high", "queue:taken"])
+        with client.lock(f"mutex:{job % 3}"):
+            list(client.scan_iter("jobs:*"))
+        with client.pubsub() as pubsub:
+            pubsub.subscribe(f"inbox:{job}")
+            pubsub.psubscribe("news:*")
+
+
+def written(learned: Learned, folder: Path) -> keyleash.Policy:
+    """Return the policy from its files, as `load` reads it."""
+    for name, text in learned.files().items():
+        (folder / name).write_text(text)
+    return keyleash.Policy.from_file(folder / "learned.yaml")
+
+
+def test_learned_policy_allows_the_same_work_and_is_narrower(
+    server: RealServer, tmp_path: Path
+) -> None:
+    """Fresh keys of the same kinds are allowed, foreign ones denied; tests and check pass."""
+    operator = broad(server, tmp_path)
+    work(agent(server, operator), random.Random(1))
+
+    policy = written(operator.learn("worker"), tmp_path)
+    plan = operator.plan(policy)
+    tests = policy.run_tests(tmp_path / "learned.test.yaml")
+    assert plan.widened == ()
+    operator.apply(plan, allow_removal=True)
+    # The rate still counts the calls from which it was learned.
+    operator.limits.reset("worker", reason="a new day")
+    client = agent(server, operator)
+    work(client, random.Random(2))
+
+    assert policy.check().digest
+    assert {outcome.verdict for _, outcome in tests.outcomes} == {Verdict.PASSED}
+    assert tests.covered == tests.total
+    for denied in (("GET", "jobs:1:x"), ("DEL", "jobs:1"), ("SET", "m", "1"), ("PUBLISH", "e", "")):
+        with pytest.raises(keyleash.LeashError):
+            client.execute_command(*denied)
+
+
+def test_pattern_has_its_support_and_rare_ones_are_comments(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """Lines have calls and values; what fewer calls show is there, commented out."""
+    operator = broad(embedded, tmp_path)
+    client = agent(embedded, operator)
+    for number in range(40):
+        client.set(f"jobs:{number}", 1)
+        client.get(f"jobs:{number}")
+    client.delete("jobs:1", "once")
+
+    text = operator.learn("worker").files()["learned.yaml"]
+
+    assert '- "jobs:{job_id}"  # 80 calls, 40 jobs, last' in text
+    assert '      #     - "once"  # 1 call, last' in text
+    assert '      #     - "jobs:{job_id}"  # 1 call, 40 jobs, last' in text
+    assert "take" not in text
+    assert 'deletes: "9000/minute"' in text
+    # Twice 81 calls, rounded up to two digits; the active rate is higher.
+    assert "requests: 170/minute  # p99 of a minute had" in text
+    assert "budget:\n      requests: 170/day" in text
+
+
+def test_few_calls_are_refused_with_their_number(embedded: RealServer, tmp_path: Path) -> None:
+    """The error has the number that there is and the number that is needed."""
+    operator = broad(embedded, tmp_path)
+    agent(embedded, operator).set("a", 1)
+
+    with raises_code("too-few-calls") as raised:
+        operator.learn("worker")
+
+    assert raised.value.message == ("the audit log has 1 call of one identity, and 25 are needed")
+
+
+def test_identities_that_write_one_pattern_are_a_question(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """They are not merged; a log without reads is reported."""
+    operator = broad(embedded, tmp_path)
+    for name in ("worker", "other"):
+        client = agent(embedded, operator, name)
+        for number in range(60):
+            client.set(f"jobs:{number}", 1)
+
+    learned = operator.learn()
+
+    assert [item.name for item in learned.identities] == ["other", "worker"]
+    assert [*learned.questions] == [
+        "`other` and `worker` write `jobs:{job_id}`: are they one identity, or is one not to?"
+    ]
+    text = learned.files()["learned.yaml"]
+    assert "# question: `other` and `worker` write" in text
+    assert "# other: reads: none: add what it reads" in text
+    # How many requests it makes is then not known.
+    assert "      requests:" not in text[text.index("  other:\n") : text.index("  worker:\n")]
+
+
+def test_odd_keys_make_a_valid_policy(tmp_path: Path) -> None:
+    """Quotes, control characters, braces, letters of all kinds and bytes that are not UTF-8."""
+    rng, lines = random.Random(1), []
+    parts = [
+        '\\"',
+        "\\n",
+        "\\x00",
+        "\\xff",
+        "{",
+        "}",
+        "*",
+        "é",
+        "\\xe2\\x80\\xae",
+        ":",
+        "a",
+        "1",
+        " ",
+    ]
+    for number in range(600):
+        key = "".join(rng.choices(parts, k=rng.randrange(1, 8)))
+        lines.append(f'{1700000000 + number}.000000 [0 10.0.0.9:7] "SET" "{key}" "x"')
+    file = tmp_path / "monitor.txt"
+    file.write_text("\n".join(lines))
+    operator = keyleash.Operator.from_url("redis://127.0.0.1:1")
+
+    policy = written(operator.learn(monitor=file, least=1), tmp_path)
+
+    assert policy.check().digest
+    (identity,) = policy.model.identities
+    calls = [call for call in open_log(fail, (), {"monitor": file}) if call.keys != (b"",)]
+    for call in calls:
+        found = client_call(identity, call.argv or ())
+        assert decide_client_call(identity, known_table(), found, ModelState(), 0).allowed, call
+
+
+def fail() -> Any:
+    raise AssertionError("a file needs no server")
+
+
+def test_capture_is_learned_with_scripts_and_denied_commands(tmp_path: Path) -> None:
+    """Texts of scripts are written to files; commands that no policy allows are comments."""
+    lines = ["# client 10.0.0.9:7 Worker@7"]
+    for number in range(60):
+        place = f"17000000{number:02}.000000 [0 10.0.0.9:7]"
+        lines += [
+            f'{place} "SET" "user:{number}:name" "kl-secret"',
+            f'{place} "EVAL" "return redis.call(\'GET\', KEYS[1])" "1" "user:{number}:name"',
+            f'17000000{number:02}.000001 [0 lua] "GET" "user:{number}:name"',
+            f'{place} "FLUSHALL"',
+            f'{place} "EVALSHA" "{"ab" * 20}" "0"',
+        ]
+    file = tmp_path / "monitor.txt"
+    file.write_text("\n".join([*lines, '"cut']))
+    operator = keyleash.Operator.from_url("redis://127.0.0.1:1")
+
+    learned = operator.learn(monitor=file)
+    files = learned.files()
+    text = files["learned.yaml"]
+
+    assert [name.endswith((".yaml", ".lua")) for name in files] == [True] * 3
+    assert "  worker-7:\n    kind: machine" in text
+    assert "scripts: [script-" in text
+    assert "# no policy allows FLUSHALL, 60 calls: it deletes the keys of all clients" in text
+    assert "its text is not known" in text
+    assert "# 1 line not understood" in text
+    assert "kl-secret" not in "".join(files.values())
+    assert written(learned, tmp_path).check().digest
+    (identity,) = learned.identities
+    assert {limit.counter for limit in identity.limits} == {Counter.REQUESTS, Counter.WRITES}

@@ -1,0 +1,201 @@
+"""Patterns learned from keys: grammars of applications, and keys of libraries."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+
+from keyleash.commands import OperationClass
+from keyleash.learn.calls import RecordedCall
+from keyleash.learn.patterns import KeyTree
+from keyleash.policy import Pattern
+from keyleash.policy.patterns import match, parse_pattern
+
+READ = ((OperationClass.READ,), "")
+Grammar = Callable[[random.Random], str]
+
+
+def hex_of(rng: random.Random, digits: int) -> str:
+    return f"{rng.getrandbits(4 * digits):0{digits}x}"
+
+
+def uuid(rng: random.Random) -> str:
+    return str(UUID(int=rng.getrandbits(128)))
+
+
+def ulid(rng: random.Random) -> str:
+    return "01" + "".join(rng.choices("0123456789ABCDEFGHJKMNPQRSTVWXYZ", k=24))
+
+
+def nanoid(rng: random.Random) -> str:
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+    return "".join(rng.choices(letters, k=21))
+
+
+def name(rng: random.Random) -> str:
+    return rng.choice("bcdfghklmnprst") + "".join(rng.choices("aeioulnrst", k=5))
+
+
+def any_of(*forms: str) -> Grammar:
+    """Return keys of one of these forms, with random values of what they name."""
+
+    def key(rng: random.Random) -> str:
+        return rng.choice(forms).format(
+            n=rng.randrange(10**6),
+            uuid=uuid(rng),
+            ulid=ulid(rng),
+            hex=hex_of(rng, 32),
+            short=hex_of(rng, 8),
+            nano=nanoid(rng),
+            name=name(rng),
+            day=f"2026-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}",
+            few=rng.randrange(3),
+        )
+
+    return key
+
+
+GRAMMARS: dict[str, tuple[Grammar, set[str]]] = {
+    "jobs": (
+        any_of("agents:jobs:{n}:state", "agents:jobs:{n}:result", "agents:jobs:index"),
+        {"agents:jobs:index", "agents:jobs:{job_id}:result", "agents:jobs:{job_id}:state"},
+    ),
+    "tenants": (
+        any_of("app:{uuid}:user:{name}:visits:{day}", "app:{uuid}:settings"),
+        {"app:{app_id}:settings", "app:{app_id}:user:{user}:visits:{date}"},
+    ),
+    "shards": (
+        any_of("shard-{few}:orders:{ulid}", "{{cart{n}}}:items", "tok-{short}"),
+        {
+            *(f"shard-{number}:orders:{{order_id}}" for number in range(3)),
+            "{{cart{cart_id}}}:items",
+            "tok-{tok_id}",
+        },
+    ),
+    "cache": (
+        any_of("cache:html:{nano}", "cache:api:v1:{hex}", "page:https://example.com/{name}/{n}"),
+        {"cache:api:v1:{v1_id}", "cache:html:{html_id}", "page:https://example.com/{com}"},
+    ),
+    "rq": (
+        any_of(
+            *("rq:job:{uuid}", "rq:results:{uuid}", "rq:executions:{uuid}", "rq:worker:{hex}"),
+            *("rq:queues", "rq:queue:default", "rq:workers", "rq:workers:default"),
+            *("rq:wip:default", "rq:finished:default"),
+        ),
+        {
+            *("rq:job:{job_id}", "rq:results:{result_id}", "rq:executions:{execution_id}"),
+            *("rq:worker:{worker_id}", "rq:queues", "rq:queue:default", "rq:workers"),
+            *("rq:workers:default", "rq:wip:default", "rq:finished:default"),
+        },
+    ),
+    "celery": (
+        any_of(
+            *("celery-task-meta-{uuid}", "celery", "unacked", "unacked_index", "unacked_mutex"),
+            *("_kombu.binding.celery", "_kombu.binding.celeryev", "_kombu.binding.celery.pidbox"),
+        ),
+        {
+            *("celery-task-meta-{meta_id}", "celery", "unacked", "unacked_index", "unacked_mutex"),
+            *("_kombu.binding.celery", "_kombu.binding.celeryev", "_kombu.binding.celery.pidbox"),
+        },
+    ),
+    "bullmq": (
+        any_of(
+            *("bull:emails:{n}", "bull:emails:{n}:lock", "bull:emails:{n}:logs"),
+            *("bull:emails:wait", "bull:emails:active", "bull:emails:completed"),
+            *("bull:emails:failed", "bull:emails:delayed", "bull:emails:meta", "bull:emails:id"),
+            *("bull:emails:events", "bull:emails:marker", "bull:emails:stalled-check"),
+        ),
+        # The first one matches the words too.
+        {"bull:emails:{email_id}", "bull:emails:{email_id}:lock", "bull:emails:{email_id}:logs"},
+    ),
+}
+
+
+def learned(grammar: Grammar, rng: random.Random, count: int = 10_000) -> list[Pattern]:
+    tree = KeyTree()
+    call = RecordedCall("a", 1, "GET")
+    for _ in range(count):
+        tree.add(grammar(rng).encode(), READ, call)
+    return [parse_pattern(pattern.text) for pattern in tree.patterns()]
+
+
+def allows(patterns: list[Pattern], key: str) -> bool:
+    return any(match(pattern, key.encode()) is not None for pattern in patterns)
+
+
+@pytest.mark.parametrize("name", GRAMMARS)
+def test_grammar_becomes_the_patterns_that_a_person_would_write(name: str) -> None:
+    """99 % of fresh keys match, no key of another grammar, and no pattern is wider."""
+    rng = random.Random(name)
+    grammar, expected = GRAMMARS[name]
+
+    patterns = learned(grammar, rng)
+
+    fresh = sum(allows(patterns, grammar(rng)) for _ in range(2_000))
+    assert fresh >= 1_980
+    foreign = [
+        key
+        for other, (keys, _) in GRAMMARS.items()
+        for key in (keys(rng) for _ in range(200))
+        if other != name and allows(patterns, key)
+    ]
+    assert foreign == []
+    written = [parse_pattern(text) for text in expected]
+    assert expected <= {pattern.source for pattern in patterns}
+    assert [
+        pattern.source
+        for pattern in patterns
+        if pattern.captures and pattern.source not in expected
+    ] == []
+    literal = [pattern.source for pattern in patterns if not pattern.captures]
+    assert [text for text in literal if not allows(written, text)] == []
+
+
+def test_four_values_are_literals_and_five_are_a_capture() -> None:
+    """The trees below the values are joined."""
+
+    def of(count: int) -> set[str]:
+        tree = KeyTree()
+        for number in range(count):
+            for end in ("a", "b")[: 1 + number % 2]:
+                tree.add(f"q:{number}:{end}".encode(), READ, RecordedCall("a", 1, "GET"))
+        return {pattern.text for pattern in tree.patterns()}
+
+    assert of(4) == {"q:0:a", "q:1:a", "q:1:b", "q:2:a", "q:3:a", "q:3:b"}
+    assert of(5) == {"q:{q_id}:a", "q:{q_id}:b"}
+
+
+def test_keys_that_no_literal_can_name_match_a_capture() -> None:
+    """Bytes that are not UTF-8, and a `*` within a key."""
+    tree = KeyTree()
+    for number in range(9):
+        tree.add(b"bin:%c\xff:x" % number, READ, RecordedCall("a", 1, "GET"))
+        tree.add(b"glob:%d*%d" % (number, number), READ, RecordedCall("a", 1, "GET"))
+
+    assert {pattern.text for pattern in tree.patterns()} == {"bin:{bin_id}:x", "glob:{glob_id}"}
+
+
+def test_masked_keys_become_an_open_pattern() -> None:
+    """A recorded mask is a prefix and a digest."""
+    tree = KeyTree()
+    tree.add(b"agents:secrets:#" + b"0123456789" * 4, READ, RecordedCall("a", 1, "GET"))
+
+    assert [pattern.text for pattern in tree.patterns()] == ["agents:secrets:*"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_keys_match_a_pattern(seed: int) -> None:
+    """Whatever is joined: each key that was added matches a pattern."""
+    rng = random.Random(seed)
+    words = ["a", "b", "x1", "7", "12", "2026-01-02", "e-3", "f0", "", "*", "{", "}x", "é"]
+    keys = {":".join(rng.choices(words, k=rng.randrange(1, 5))) for _ in range(300)}
+    keys |= {f"w:{name(rng)}:{rng.choice(words)}" for _ in range(60)}
+    tree = KeyTree()
+    for key in sorted(keys):
+        tree.add(key.encode(), READ, RecordedCall("a", 1, "GET"))
+    patterns = [parse_pattern(pattern.text) for pattern in tree.patterns()]
+
+    assert [key for key in keys if key and not allows(patterns, key)] == []

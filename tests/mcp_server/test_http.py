@@ -1,0 +1,164 @@
+"""The server over HTTP: who may call it, and what bounds it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+
+from keyleash.mcp import serve
+from keyleash.mcp.holder import Holder
+from keyleash.operator.suspension import freeze, thaw
+from keyleash.operator.tokens.revoke import revoke
+from support.command_line import Cli
+from support.leash import Leash
+from support.mcp_clients import http_server, over_http, run
+
+STATE = "agents:jobs:5:state"
+PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}
+
+
+@pytest.fixture
+def url(leash: Leash) -> Iterator[str]:
+    """The URL of a server."""
+    with http_server(leash.server.url) as url:
+        yield url
+
+
+def post(url: str, token: str = "", body: Any = PING, **headers: str) -> httpx2.Response:
+    """Return the response to a request."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    bearer = {"Authorization": f"Bearer {token}"} if token else {}
+    accept = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return httpx2.post(url, content=content, headers={**accept, **bearer, **named}, timeout=20)
+
+
+def test_only_live_tokens_are_let_in(url: str, leash: Leash) -> None:
+    """Without one, or with one that has ended, the answer is 401 and says what is wanted."""
+    issued = leash.issue("agent-runner")
+    unknown = "kl_agent-runner_" + "a" * 32
+    for token in ("", "x", unknown, "kl_nobody_" + "a" * 32, "kl_" + "a" * 5000):
+        response = post(url, token)
+        assert response.status_code == 401, token
+        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+        assert token == "" or token not in response.text
+    assert post(url, Authorization="Basic eDp5").status_code == 401
+    session = post(url, issued.token, INITIALIZE).headers["Mcp-Session-Id"]
+    assert post(url, issued.token, Mcp_Session_Id=session).status_code == 200
+    freeze(leash.store, "agent-runner", reason="test")
+    assert post(url, issued.token, Mcp_Session_Id=session).status_code == 200
+    thaw(leash.store, "agent-runner")
+    revoke(leash.store, issued.id)
+    assert post(url, issued.token, Mcp_Session_Id=session).status_code == 401
+
+
+def test_a_session_is_of_the_token_that_opened_it(url: str, leash: Leash) -> None:
+    """Another bearer finds no such session, nor does a broken id; others go on."""
+    owner, other = (leash.issue("agent-runner").token for _ in range(2))
+    session = post(url, owner, INITIALIZE).headers["Mcp-Session-Id"]
+    assert post(url, other, Mcp_Session_Id=session).status_code == 404
+    for id_ in ("nope", "x" * 4000, session[:-1]):
+        assert post(url, owner, Mcp_Session_Id=id_).status_code in (400, 404)
+    assert post(url, owner, Mcp_Session_Id=session).status_code == 200
+
+
+def test_foreign_hosts_and_origins_are_denied(url: str, leash: Leash) -> None:
+    """A page in a browser that names this address as its own reads nothing."""
+    token = leash.issue("agent-runner").token
+    assert post(url, token, INITIALIZE, Host="evil.example").status_code == 421
+    assert post(url, token, INITIALIZE, Origin="http://evil.example").status_code == 403
+    assert post(url, token, INITIALIZE, Origin="http://localhost:3000").status_code == 200
+    with http_server(leash.server.url, "--allow-host", "mcp.internal") as named:
+        assert post(named, token, INITIALIZE, Host="mcp.internal").status_code == 200
+
+
+def test_requests_are_bounded(url: str, leash: Leash) -> None:
+    """10 MB and deep JSON are errors of the protocol, and the server goes on."""
+    token = leash.issue("agent-runner").token
+    assert post(url, token, b"x" * 10_000_000).status_code == 413
+    for body in (b"[" * 100_000, b'{"a":' * 100_000, b"", b"null", b"\xff", b'{"jsonrpc":"2.0"}'):
+        assert post(url, token, body).status_code == 400
+    assert post(url, token, INITIALIZE).status_code == 200
+
+
+def test_sessions_and_clients_are_bounded(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest idle client of a token is closed; its next request makes another."""
+    monkeypatch.setattr(serve, "MAX_PROVIDERS", 2)
+
+    async def body() -> None:
+        def make(token: str) -> Any:
+            return Holder(leash.server.url, token, by_class=False, timeout_s=5)
+
+        server = serve.McpServer(make)
+        for _ in range(5):
+            assert await server.verify_token(leash.issue("agent-runner").token)
+            assert len(server._providers) <= 2
+        for _ in range(5):
+            assert await server.verify_token("kl_agent-runner_" + "a" * 32) is None
+        assert len(server._providers) <= 2
+        for provider in server._providers.values():
+            await provider.close()
+
+    run(body)
+
+
+def test_many_tokens_share_a_server(url: str, leash: Leash) -> None:
+    """Each caller has the tools of its own token."""
+
+    async def names(identity: str) -> set[str]:
+        async with over_http(url, leash.issue(identity).token) as client:
+            tools = {tool.name for tool in (await client.list_tools()).tools}
+            await client.call_tool("get", {"key": STATE})
+            return tools
+
+    async def body() -> None:
+        reader, runner = await asyncio.gather(names("agent-reader"), names("agent-runner"))
+        assert "set" in runner
+        assert "set" not in reader
+
+    run(body)
+    assert leash.refusals("agent-reader") == 1
+    assert leash.refusals("agent-runner") == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ((), "there is no token"),
+        (("--http", "0.0.0.0:0"), "tokens would travel in clear"),
+        (("--http", "127.0.0.1:0", "--operator"), "each request has its token"),
+        (("--http", "127.0.0.1:0", "--tls-cert", "c.pem"), "belong together"),
+        (("--http", "nowhere"), "is no HOST:PORT"),
+        (("--token", "kl_agent-runner_" + "a" * 32), "can be read by every user"),
+    ],
+)
+def test_wrong_options_are_errors_of_usage(
+    leash: Leash, words: tuple[str, ...], problem: str
+) -> None:
+    """Exit code 2, before anything is served."""
+    result = Cli(leash.server.url).run("mcp", *words)
+    assert result.exit_code == 2
+    assert problem in result.output
+
+
+def test_an_address_in_use_is_an_error(leash: Leash, url: str) -> None:
+    """The help names the option."""
+    port = url.split(":")[2].partition("/")[0]
+    result = Cli(leash.server.url).run("mcp", "--http", f"127.0.0.1:{port}")
+    assert result.exit_code == 1
+    assert "`--http`" in result.output

@@ -1,0 +1,485 @@
+"""Sessions by the official client: both transports, both revisions of the protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from mcp.shared.exceptions import MCPError
+
+import keyleash
+from keyleash.audit.read import Query, read_events
+from keyleash.audit.streams import stream_names
+from keyleash.operator.suspension import freeze
+from keyleash.operator.tokens.revoke import revoke
+from mcp_server.conftest import EXAMPLE
+from support.clusters import RealCluster
+from support.command_line import Cli, Spawned
+from support.leash import Leash, grant, policy
+from support.mcp_clients import REVISIONS, over_stdio, run, with_path
+
+STATE, RESULT = "agents:jobs:5:state", "agents:jobs:5:result"
+
+
+@pytest.mark.parametrize("mode", REVISIONS)
+def test_tools_read_write_and_explain_denials(
+    connect: Callable[..., Any], leash: Leash, mode: str
+) -> None:
+    """Text and bytes, batches and limits; a denial names what is allowed instead."""
+
+    async def body() -> None:
+        async with connect(leash.issue("agent-runner").token, mode=mode) as client:
+            assert client.protocol_version == REVISIONS[mode]
+            names = [tool.name for tool in (await client.list_tools()).tools]
+            assert {"get", "set", "hset", "read", "batch", "whoami"} <= {*names}
+            assert {"del", "delete", "scan", "publish", "delegate"}.isdisjoint(names)
+
+            async def call(name: str, **given: Any) -> Any:
+                return (await client.call_tool(name, given)).structured_content
+
+            assert await call("set", key=STATE, value="-") == {"result": True}
+            raw = {"base64": "/wA="}
+            assert await call("hset", key=RESULT, fields={"text": "ä", "raw": raw}) == {"result": 2}
+            assert leash.admin.hget(RESULT, "raw") == b"\xff\x00"
+            assert await call("hgetall", key=RESULT) == {"result": {"text": "ä", "raw": raw}}
+            assert await call("read", command=["HLEN", RESULT]) == {"result": 2}
+            commands = [["APPEND", STATE, "x"], ["GET", STATE], ["LLEN", STATE]]
+            length, value, error = (await call("batch", commands=commands))["result"]
+            assert (length, value) == (2, "-x")
+            assert error["error"].startswith("WRONGTYPE")
+            me = (await call("whoami"))["result"]
+            assert me["identity"] == "agent-runner"
+            assert me["grants"][0]["allow"] == ["read", "write"]
+            assert {limit["name"] for limit in me["limits"]} >= {"budget.requests", "rate.writes"}
+
+            denial = await client.call_tool("get", {"key": "agents:context:1"})
+            assert denial.is_error
+            assert denial.structured_content["code"] == "KEY_NOT_GRANTED"
+            patterns = ["agents:jobs:{job_id}:state", "agents:jobs:{job_id}:result"]
+            assert denial.structured_content["allowed_instead"] == patterns
+            text = denial.content[0].text
+            assert "one of the patterns in allowed_instead" in text
+            assert "add a" not in text
+            # Not listed, and the guard says why.
+            assert (await call("del", keys=[STATE]))["code"] == "CLASS_NOT_GRANTED"
+            assert leash.admin.get(STATE) == b"-x"
+
+    run(body)
+
+
+@pytest.mark.parametrize("mode", REVISIONS)
+def test_bad_input_is_an_error_of_the_protocol(
+    connect: Callable[..., Any], leash: Leash, mode: str
+) -> None:
+    """The session goes on after each, and no error repeats what was sent."""
+    token = leash.issue("agent-runner").token
+    deep: Any = "x"
+    for _ in range(100):
+        deep = {"a": deep}
+    calls: list[tuple[str, dict[str, Any]]] = [
+        ("nosuch", {}),
+        ("eval", {"script": "return 1"}),
+        ("set", {"key": STATE}),
+        ("set", {"key": STATE, "value": "x", "and": token}),
+        ("set", {"key": 7, "value": "x"}),
+        ("set", {"key": STATE, "value": {"base64": "?"}}),
+        ("set", {"key": STATE, "value": {"text": token}}),
+        ("set", {"key": STATE, "value": deep}),
+        ("read", {"command": []}),
+        ("read", {"command": ["GET " + STATE]}),
+        ("read", {"command": ["SET", STATE, "x"]}),
+        ("batch", {"commands": "FLUSHALL"}),
+        ("whoami", {"identity": "human-admin"}),
+    ]
+
+    async def body() -> None:
+        async with connect(token, mode=mode) as client:
+            for name, given in calls:
+                with pytest.raises(MCPError) as caught:
+                    await client.call_tool(name, given)
+                assert caught.value.error.code == -32602, (name, given)
+                assert token not in str(caught.value)
+            # HTTP closes the request, stdio reads all of it.
+            with pytest.raises(MCPError):
+                await client.call_tool("set", {"key": STATE, "value": "x" * 10_000_000})
+            found = await client.call_tool("type", {"key": STATE})
+            assert found.structured_content == {"result": "none"}
+
+    run(body)
+
+
+def test_long_replies_are_cut(leash: Leash) -> None:
+    """The result says how long the whole is, and how to read on."""
+    leash.admin.set(STATE, "ä" * 100_000)
+    leash.admin.rpush(RESULT, *("x" * 1000 for _ in range(200)))
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("agent-runner").token) as client:
+            text = (await client.call_tool("get", {"key": STATE})).structured_content
+            assert (len(text["result"].encode()), text["bytes"]) == (64 * 1024, 200_002)
+            assert "getrange" in text["cut"]
+            given = {"key": RESULT, "start": 0, "stop": -1}
+            items = (await client.call_tool("lrange", given)).structured_content
+            assert (len(items["result"]), items["items"]) == (65, 200)
+
+    run(body)
+
+
+def test_limits_say_when_to_come_again(leash: Leash) -> None:
+    """Of a rate the milliseconds, of a budget the moment."""
+    grants = [grant("read", "write", keys="k:*")]
+    limited = {"grants": grants, "rate": {"writes": "1/minute"}, "budget": {"requests": "2/day"}}
+    leash.load(one=limited)
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("one").token) as client:
+            await client.call_tool("set", {"key": "k:1", "value": "x"})
+            rate = (await client.call_tool("set", {"key": "k:1", "value": "x"})).structured_content
+            assert rate["code"] == "RATE_LIMITED"
+            assert 0 < rate["retry_after_ms"] <= 60_000
+            await client.call_tool("get", {"key": "k:1"})
+            budget = (await client.call_tool("get", {"key": "k:1"})).structured_content
+            assert budget["code"] == "BUDGET_EXHAUSTED"
+            assert budget["resets_at"].endswith("Z")
+
+    run(body)
+
+
+INJECTED = [
+    f"{before}{text}"
+    for before in ("", "agents:jobs:5:state")
+    for text in (
+        "\r\nSET other x\r\n",
+        "\r\n*3\r\n$3\r\nSET\r\n$5\r\nother\r\n$1\r\nx\r\n",
+        "*1\r\n$8\r\nFLUSHALL\r\n",
+        '","value":"x","key":"other',
+        '{"key":"other"}',
+        '["SET","other","x"]',
+        " other",
+        "\0other",
+        "' ; redis.call('SET','other','x') --",
+        "\u2028SET other x",
+        "%0d%0aSET%20other%20x",
+        "${other}",
+        "../other",
+        "other*",
+        "{other}",
+        "KEYS[1]",
+        "EX",
+        "NX GET",
+        "--",
+        "-1",
+        "\n",
+        "STORE other",
+        "LIMIT 0 1",
+        "other\tEX\t1",
+        "😀other",
+    )
+]
+
+
+def test_injected_arguments_reach_no_other_key(leash: Leash) -> None:
+    """Whatever stands in keys and values, calls change their own key or none, and run no other
+    command.
+    """
+    assert len(INJECTED) == 50
+    leash.load(one={"grants": [grant("read", "write", keys=[STATE, RESULT])]})
+    leash.admin.set("other", "before")
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("one").token) as client:
+            for text in INJECTED:
+                for name, given in (
+                    ("set", {"key": text, "value": "x"}),
+                    ("set", {"key": STATE, "value": text}),
+                    ("sadd", {"key": "agents:jobs:6:set", "members": [text]}),
+                    ("hset", {"key": RESULT, "fields": {text: text}}),
+                    ("read", {"command": ["GET", text]}),
+                    ("write", {"command": [text, "other"]}),
+                    ("batch", {"commands": [["SET", STATE, text], ["GET", STATE]]}),
+                ):
+                    try:
+                        found = (await client.call_tool(name, given)).structured_content
+                    except MCPError:
+                        continue
+                    if name == "batch":
+                        assert found == {"result": [True, text]}
+
+    run(body)
+    assert leash.admin.get("other") == b"before"
+    written = {key for key in leash.admin.keys("*") if b"leash" not in key}
+    assert written <= {b"other", STATE.encode(), RESULT.encode()}
+
+
+def test_commands_of_connections_and_those_that_wait_are_denied(leash: Leash) -> None:
+    """No tool runs them, by any name; XREAD without BLOCK is a read like others."""
+    refused = [
+        ["BLPOP", RESULT, "0"], ["XREAD", "BLOCK", "0", "STREAMS", RESULT, "$"], ["MULTI"],
+        ["EXEC"], ["SUBSCRIBE", "c"], ["EVAL", "return 1", "0"], ["CLIENT", "LIST"], ["INFO"],
+        ["SCRIPT", "FLUSH"], ["FLUSHALL"], ["CONFIG", "GET", "*"], ["AUTH", "x"], ["SELECT", "1"],
+        ["HELLO", "3"], ["QUIT"], ["RESET"], ["MONITOR"], ["SHUTDOWN"], ["NOSUCH", RESULT],
+    ]  # fmt: skip
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("human-admin").token) as client:
+            for words in refused:
+                for tool, given in (
+                    ("write", {"command": words}),
+                    ("batch", {"commands": [words]}),
+                ):
+                    try:
+                        found = await client.call_tool(tool, given, read_timeout_seconds=5)
+                        problem = found.structured_content["code"]
+                    except MCPError as error:
+                        problem = str(error)
+                    reasons = ("COMMAND_REFUSED", "is a command for the tool", "is no command")
+                    assert any(reason in problem for reason in reasons)
+            words = ["XREAD", "COUNT", "1", "STREAMS", RESULT, "0"]
+            found = await client.call_tool("read", {"command": words})
+            assert found.structured_content["result"] in (None, [], {})
+
+    run(body)
+
+
+@pytest.mark.parametrize("mode", REVISIONS)
+def test_the_list_changes_with_the_policy(
+    connect: Callable[..., Any], leash: Leash, mode: str
+) -> None:
+    """The first call after a load reaches the client; a revoked token has no tools, and its calls
+    end in its code.
+    """
+    issued = leash.issue("agent-runner")
+    changes: list[str] = []
+
+    async def note(message: Any) -> None:
+        changes.append(type(message).__name__)
+
+    async def body() -> None:
+        async with connect(issued.token, mode=mode, message_handler=note) as client:
+            before = {tool.name for tool in (await client.list_tools()).tools}
+            listening = asyncio.create_task(listen(client)) if mode == "auto" else None
+            await asyncio.sleep(0.3)
+            leash.load(EXAMPLE.replace("[read, write], keys", "[read, write, delete], keys"))
+            await client.call_tool("get", {"key": STATE})
+            for _ in range(100):
+                if any("Tool" in name for name in changes):
+                    break
+                await asyncio.sleep(0.05)
+            assert any("Tool" in name for name in changes)
+            after = {tool.name for tool in (await client.list_tools()).tools}
+            assert after - before >= {"del", "delete", "hdel"}
+            if listening is not None:
+                listening.cancel()
+
+    async def listen(client: Any) -> None:
+        async with client.listen(tools_list_changed=True) as events:
+            async for event in events:
+                changes.append(type(event).__name__)
+
+    run(body)
+
+
+def test_a_revoked_token_has_no_tools(leash: Leash) -> None:
+    """Each call ends in the code of the denial; so it is while the identity is suspended."""
+    issued = leash.issue("agent-runner")
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, issued.token, mode="legacy") as client:
+            assert len((await client.list_tools()).tools) > 10
+            freeze(leash.store, "agent-runner", reason="test")
+            found = (await client.call_tool("get", {"key": STATE})).structured_content
+            assert found["code"] == "SUSPENDED"
+            revoke(leash.store, issued.id)
+            for _ in range(2):
+                for name, given in (("get", {"key": STATE}), ("whoami", {})):
+                    found = (await client.call_tool(name, given)).structured_content
+                    assert found["code"] in ("TOKEN_REVOKED", "SUSPENDED")
+            assert (await client.list_tools()).tools == []
+
+    run(body)
+
+
+def test_calls_have_the_trace_or_the_session_as_correlation(leash: Leash) -> None:
+    """`traceparent` in `_meta` is of one call; other calls share an id."""
+    trace = "0af7651916cd43dd8448eb211c80319c"
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("agent-runner").token) as client:
+            given = {"key": STATE, "value": "x"}
+            meta: Any = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
+            await client.call_tool("set", given, meta=meta)
+            meta = {"traceparent": "00-x"}
+            await client.call_tool("set", given, meta=meta)
+            await client.call_tool("set", given)
+
+    run(body)
+    streams = stream_names(leash.store, ["agent-runner"])
+    events = read_events(leash.store, streams, Query())
+    first, second, third = (event.correlation for event in events)
+    assert first == trace
+    assert second == third != trace
+
+
+def test_a_token_delegates_if_the_policy_lets_it(leash: Leash) -> None:
+    """The tool makes a token for a sub-agent, which may do less."""
+    rules = {"token": {"bound": True}, "delegate": {"depth": 1}}
+    leash.load(one={"grants": [grant("read", "write", keys="k:{part}")], **rules})
+
+    async def body() -> None:
+        url = leash.server.url
+        async with over_stdio(url, leash.issue("one").token) as client:
+            given = {"ttl": "5m", "bind": {"part": "7"}, "allow": ["read"]}
+            made = (await client.call_tool("delegate", given)).structured_content["result"]
+            given["ttl"] = "300d"
+            refused = (await client.call_tool("delegate", given)).structured_content
+            assert refused["code"] == "DELEGATION_REFUSED"
+        async with over_stdio(url, made["token"]) as client:
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+            assert "set" not in tools
+            assert "k:7" in (tools["get"].description or "")
+
+    run(body)
+
+
+def test_lines_that_are_no_message_are_parse_errors(leash: Leash) -> None:
+    """Over stdio too a client learns it, and the session goes on."""
+    env = with_path(
+        {**Cli(leash.server.url).env, "KEYLEASH_TOKEN": leash.issue("agent-runner").token}
+    )
+    deep = b'{"jsonrpc":"2.0","id":5,"method":"ping","params":' + b'{"a":' * 5000 + b"}" * 5001
+    surrogate = b'{"jsonrpc":"2.0","id":6,"method":"ping","params":{"a":"\\ud800"}}'
+    lines = [b"garbage", b"[" * 100_000, deep, surrogate, b"\xff", b"null", b"{}"]
+    ping = b'{"jsonrpc":"2.0","id":7,"method":"ping"}'
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*Cli.command, "mcp"], env=env, **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"\n".join([*lines, ping, b""]))
+        process.stdin.flush()
+        *errors, pong = (json.loads(process.stdout.readline()) for _ in range(len(lines) + 1))
+        process.stdin.close()
+        assert process.wait(20) == 0
+    assert [error["error"]["code"] for error in errors] == [-32700] * len(lines)
+    assert (pong["id"], pong["result"]) == (7, {})
+
+
+def test_a_killed_server_runs_no_call_twice(leash: Leash) -> None:
+    """A client repeats its call with the same `idempotencyKey` at the next server."""
+    leash.load(one={"grants": [grant("read", "write", keys="k:*")], "idempotency": {"keep": "1h"}})
+    token = leash.issue("one").token
+    words = [*Cli.command, "mcp"]
+    env = with_path({**Cli(leash.server.url).env, "KEYLEASH_TOKEN": token})
+
+    def message(number: int, method: str, **params: Any) -> str:
+        meta = {
+            "io.modelcontextprotocol/protocolVersion": REVISIONS["auto"],
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "idempotencyKey": "step-1",
+        }
+        found = {"jsonrpc": "2.0", "id": number, "method": method}
+        return json.dumps({**found, "params": {"_meta": meta, **params}}) + "\n"
+
+    call = message(2, "tools/call", name="incrby", arguments={"key": "k:1", "by": 1})
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    for wait_s in (0.0, 0.002, 0.01):
+        leash.admin.delete("k:1")
+        key = f"step-{wait_s}"
+        with Spawned(words, env=env, **pipes) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(message(1, "tools/list"))
+            process.stdin.flush()
+            process.stdout.readline()
+            process.stdin.write(call.replace("step-1", key))
+            process.stdin.flush()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(wait_s or 0.0001)
+            # Of a killed client the server sees the end of its input.
+            process.stdin.close() if wait_s == 0.002 else process.send_signal(signal.SIGKILL)
+
+        async def again(key: str = key) -> Any:
+            async with over_stdio(leash.server.url, token) as client:
+                meta: Any = {"idempotencyKey": key}
+                return await client.call_tool("incrby", {"key": "k:1", "by": 1}, meta=meta)
+
+        found = asyncio.run(again())
+        assert found.structured_content == {"result": 1}
+        assert leash.admin.get("k:1") == b"1"
+
+
+def test_a_cancelled_call_leaves_the_session(leash: Leash) -> None:
+    """A client that gives up on a call makes others."""
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("agent-runner").token) as client:
+            await client.list_tools()
+            leash.admin.client_pause(400)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await client.call_tool("get", {"key": STATE})
+            found = await client.call_tool("type", {"key": STATE})
+            assert found.structured_content == {"result": "none"}
+
+    run(body)
+
+
+def test_a_cluster_is_served_as_one_server(embedded_cluster: RealCluster) -> None:
+    """Calls go to the nodes of their keys; the list and limits are those of the home."""
+    operator = keyleash.Operator.from_url(embedded_cluster.url)
+    document = policy(one={"grants": [grant("read", "write", keys="k:*")]})
+    operator.load(keyleash.Policy(document), allow_widening=True)
+    token = operator.tokens.issue("one").token
+
+    async def body() -> None:
+        async with over_stdio(embedded_cluster.url, token) as client:
+            for number in range(9):
+                given = {"key": f"k:{number}", "value": "x"}
+                assert (await client.call_tool("set", given)).structured_content["result"]
+            denial = await client.call_tool("get", {"key": "other"})
+            assert denial.structured_content["allowed_instead"] == ["k:*"]
+            assert "set" in {tool.name for tool in (await client.list_tools()).tools}
+
+    run(body)
+    operator.close()
+
+
+def test_operators_have_tools_that_only_read(leash: Leash) -> None:
+    """In an incident: what an agent did, why it is denied, and what an undo would restore."""
+    agent = leash.agent("agent-runner")
+    agent.set(STATE, "1")
+    with pytest.raises(Exception, match="KEY_NOT_GRANTED"):
+        agent.get("nope")
+    agent.close()
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, "", "--operator") as client:
+            tools = (await client.list_tools()).tools
+            assert [tool.name for tool in tools] == [
+                *("status", "denials", "timeline", "events", "explain", "undo_plan", "doctor")
+            ]
+            assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
+
+            async def call(name: str, **given: Any) -> Any:
+                found = await client.call_tool(name, given)
+                return found.structured_content.get("result", found.structured_content)
+
+            assert (await call("events"))[0]["keys"] == [STATE]
+            assert (await call("denials", code="KEY_NOT_GRANTED"))[0]["keys"] == ["nope"]
+            assert len(await call("timeline", key=STATE, limit=5)) == 1
+            words = ["DEL", STATE]
+            assert (await call("explain", identity="agent-runner", command=words))[
+                "allowed"
+            ] is False
+            assert (await call("undo_plan", key=STATE, since="1h"))["keys"][0]["action"] == "remove"
+            assert (await call("status", limit=2))["identities"]
+            assert "findings" in await call("doctor")
+            assert (await call("explain", identity="agent-x", command=words))["code"]
+            with pytest.raises(MCPError):
+                await client.call_tool("doctor", {"nodes": ["redis://elsewhere"]})
+
+    run(body)
