@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 import keyleash
 from keyleash.audit.read import read_events
@@ -167,3 +168,5 @@ def test_merge_with_a_wrong_number_of_keys_is_denied(leash: Leash, count: str) -
     for words in (("CMS.MERGE", "a:1", count, "a:1"), ("TDIGEST.MERGE", "a:2", count, "a:1")):
         with pytest.raises(keyleash.WorkTooLargeError):
             leash.agent("one").execute_command(*words)
+    with pytest.raises(ResponseError, match="wrong number of arguments"):
+        leash.agent("one").execute_command("CMS.MERGE")

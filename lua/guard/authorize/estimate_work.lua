@@ -230,7 +230,7 @@ local function weigh(command, argv, base, stop, names, left)
   elseif bound == {{ Bound.SAMPLES }} then
     if last == '0' then
       -- One with a wrong number of keys stopped servers.
-      n = #names - 1 == number(place) and #names * usage(names[1], 0) * {{ bytes_per_element }} or huge
+      n = (place > stop or #names - 1 == number(place)) and #names * (names[1] and usage(names[1], 0) or 0) * {{ bytes_per_element }} or huge
     else
       local info = redis.pcall('TS.INFO', names[1])
       -- Without a series, the error is the command's own.
