@@ -597,6 +597,8 @@ EXPLAINED = ("EXPLAINSCORE", "NOCONTENT", "LIMIT", 0, 99)
 
 def test_strings_of_a_search_are_work(leash: Leash) -> None:
     """They may all have one hash, in a row, in many rows, and in a list."""
+    # Counting has the time limit of a search, which a busy machine may need.
+    leash.load(ann={**POLICY["ann"], "limits": {"search": "10s"}})
     with leash.admin.pipeline(transaction=False) as pipe:
         for i in range(6000):
             pipe.hset(f"kb:pub:{i}", mapping={"t": f"w{i % 3}", "n": i})
