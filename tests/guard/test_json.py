@@ -165,6 +165,7 @@ def test_batch_counts_documents_that_it_makes(leash: Leash) -> None:
 
 HOSTILE = {
     "deep": chain(DEPTH),
+    "text": chain(DEPTH, json.dumps("x" * 100_000)),
     "nested": "[" * DEPTH + ",".join("1" * 2000) + "]" * DEPTH,
     "chains": "[" + ",".join([chain(DEPTH)] * 1300) + "]",
     "wide": json.dumps([{"a": i, "b": {"a": [i, i]}, "id": i} for i in range(24_000)]),
@@ -277,6 +278,21 @@ def test_indentation_is_denied(leash: Leash) -> None:
 
 
 @pytest.mark.parametrize(
+    "path", ["$.l[9223372036854775808]", "l[0,-9223372036854775809]", "$..[0: 9223372036854775808]"]
+)
+def test_place_that_is_no_number_of_the_module_is_denied(leash: Leash, path: str) -> None:
+    """It stopped the server."""
+    leash.admin.execute_command("JSON.SET", "doc:1", "$", '{"l": [1], "12345678901234567890": 2}')
+    call = leash.agent("one").execute_command
+
+    for words in (("JSON.GET", "doc:1", path), ("JSON.MSET", "doc:1", "$", "1", "doc:2", path, 1)):
+        with pytest.raises(keyleash.CommandRefusedError, match="places in arrays of up to 18"):
+            call(*words)
+    assert call("JSON.GET", "doc:1", "$['12345678901234567890']") == b"[2]"
+    assert call("JSON.GET", "doc:1", "$.l[?(@>0)]") == b"[1]"
+
+
+@pytest.mark.parametrize(
     ("document", "words", "is_allowed"),
     [
         ("wide", "JSON.GET $[0].id", True),
@@ -290,6 +306,7 @@ def test_indentation_is_denied(leash: Leash) -> None:
         ("nested", "JSON.ARRLEN $..*", False),
         ("wide", "JSON.OBJKEYS $", False),
         ("deep", "JSON.GET $..a", True),
+        ("text", "JSON.GET $..a", False),
     ],
 )
 def test_work_counts_the_memory_of_what_a_path_may_select(

@@ -136,7 +136,8 @@ def test_loading_a_module_changes_no_guard_that_does_not_name_it(
 
 
 @pytest.mark.parametrize(
-    "name", ["FT.CURSOR", "JSON.DEBUG", "JSON.NUMPOWBY", "TS.MRANGE", "CF.COMPACT", "TFCALL"]
+    "name",
+    ["FT.CURSOR", "JSON.DEBUG", "JSON.NUMPOWBY", "TS.MRANGE", "TS.DEL", "CF.COMPACT", "TFCALL"],
 )
 def test_command_of_a_module_that_reaches_other_keys_is_a_problem_of_the_policy(
     leash: Leash, name: str

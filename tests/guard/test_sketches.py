@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.exceptions import ResponseError
 
 import keyleash
 from keyleash.audit.read import read_events
@@ -31,7 +32,7 @@ def test_plain_commands_need_no_name_in_only(leash: Leash) -> None:
         *("TOPK.RESERVE a:k 50 2000 7 0.925", "TOPK.ADD a:k x y"),
         *("TDIGEST.CREATE a:t COMPRESSION 1000", "TDIGEST.ADD a:t 1 2 3", "TDIGEST.RESET a:t"),
         *("TS.CREATE a:s LABELS a b", "TS.CREATE a:s2", "TS.MADD a:s 1 1 a:s2 1 2"),
-        *("TS.CREATERULE a:s2 a:s AGGREGATION sum 10", "TS.DELETERULE a:s2 a:s", "TS.DEL a:s 0 9"),
+        *("TS.CREATERULE a:s2 a:s AGGREGATION sum 10", "TS.DELETERULE a:s2 a:s"),
     ]
     reads = [
         *("BF.EXISTS a:b x", "BF.INFO a:b", "CF.COUNT a:c x", "CMS.QUERY a:m x", "TOPK.LIST a:k"),
@@ -158,3 +159,14 @@ def test_payload_needs_its_name_in_only(leash: Leash) -> None:
     at, chunk = agent.execute_command("BF.SCANDUMP", "a:1", 0)
 
     assert agent.execute_command("BF.LOADCHUNK", "a:2", at, chunk)
+
+
+@pytest.mark.parametrize("count", ["-1", "2147483648", "9223372036854775807", "3", "x"])
+def test_merge_with_a_wrong_number_of_keys_is_denied(leash: Leash, count: str) -> None:
+    """Some ended the server."""
+    leash.admin.execute_command("CMS.INITBYDIM", "a:1", 10, 2)
+    for words in (("CMS.MERGE", "a:1", count, "a:1"), ("TDIGEST.MERGE", "a:2", count, "a:1")):
+        with pytest.raises(keyleash.WorkTooLargeError):
+            leash.agent("one").execute_command(*words)
+    with pytest.raises(ResponseError, match="wrong number of arguments"):
+        leash.agent("one").execute_command("CMS.MERGE")

@@ -205,6 +205,18 @@ GRANT = '{allow: [read, write], keys: ["ws:{workspace}:*"]}'
             True,
             "FT.AGGREGATE `a=y of ix`",
         ),
+        (
+            ", indexes: [{name: 'ix*', where: {a: x}}]",
+            ", indexes: [{name: ix, where: {b: y, a: x}}]",
+            False,
+            "may no longer",
+        ),
+        (
+            ", indexes: [{name: ix, where: {b: y, a: x}}]",
+            ", indexes: [{name: ix, where: {a: x}}]",
+            True,
+            "FT.AGGREGATE `a=x of ix`",
+        ),
     ],
 )
 def test_searches_of_more_indexes_widen(before: str, after: str, widens: bool, call: str) -> None:

@@ -211,7 +211,7 @@ def _part(part: str, value: Any) -> Any:
 _RESULT = ("attributes", "total_results", "format", "results", "warning")
 _PARTS = {"WITHSCORES": "score", "WITHPAYLOADS": "payload", "WITHSORTKEYS": "sortkey"}
 _VALUES = {
-    option: int(count) if count.isdigit() else None
+    option: int(count[0]) if count[0].isdigit() else None
     for option, _, count in (item.partition("=") for item in INDEX_OPTIONS["FT.SEARCH"].split())
 }
 """The numbers of values of options of FT.SEARCH; None if the first value says how many follow."""

@@ -23,13 +23,18 @@ from keyleash.commands.spec import (
 from keyleash.commands.work import (
     MAX_EXPANDED_TERMS,
     MAX_EXPRESSION_BYTES,
+    MAX_FORMATTED,
+    MAX_INDEX_WORDS,
+    MAX_INDEXES,
     MAX_INKEYS,
+    MAX_MARK_BYTES,
     MAX_NEIGHBOURS,
     MAX_QUERY_BYTES,
     MAX_RETURNED,
+    MAX_ROWS,
     MAX_SEARCH_STEPS,
-    MOST_DIMENSIONS,
-    MOST_OF_VECTORS,
+    MAX_VECTOR_RANGES,
+    MAX_WORD_BYTES,
     PATH_BYTES,
     PATH_LISTS,
     PATH_STEPS,
@@ -107,21 +112,44 @@ Servers declare the index as a key, or no key; its documents are keys that no ca
 """
 
 INDEX_OPTIONS: Mapping[str, str] = {
-    "FT.CREATE": " ON=1 PREFIX=n STOPWORDS=n LANGUAGE=1 LANGUAGE_FIELD=1 SCORE=1 SCORE_FIELD=1"
-    " PAYLOAD_FIELD=1 FILTER=1 INDEXALL=1 MAXTEXTFIELDS=0 NOOFFSETS=0 NOHL=0 NOFIELDS=0 NOFREQS=0"
+    "FT.CREATE": " ON=1 PREFIX=nt STOPWORDS=nt LANGUAGE=1 LANGUAGE_FIELD=1 SCORE=1 SCORE_FIELD=1"
+    " PAYLOAD_FIELD=1 FILTER=1x INDEXALL=1 MAXTEXTFIELDS=0 NOOFFSETS=0 NOHL=0 NOFIELDS=0 NOFREQS=0"
     " SKIPINITIALSCAN=0 ",
     "FT.SEARCH": " NOCONTENT=0 VERBATIM=0 NOSTOPWORDS=0 WITHSCORES=0 WITHPAYLOADS=0 WITHSORTKEYS=0"
-    " FILTER=3 GEOFILTER=5 INKEYS=n INFIELDS=n RETURN=n SUMMARIZE=0 HIGHLIGHT=0 FIELDS=n FRAGS=1"
-    " LEN=1 SEPARATOR=1 TAGS=2 SLOP=1 TIMEOUT=1 INORDER=0 LANGUAGE=1 EXPANDER=1 SCORER=1 PAYLOAD=1"
-    " EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 LIMIT=2 PARAMS=n DIALECT=1 ",
+    " FILTER=3 GEOFILTER=5 INKEYS=nt INFIELDS=n RETURN=n SUMMARIZE=0 HIGHLIGHT=0 FIELDS=n FRAGS=1"
+    " LEN=1 SEPARATOR=1m TAGS=2m SLOP=1 TIMEOUT=1 INORDER=0 LANGUAGE=1 EXPANDER=1 SCORER=1"
+    " PAYLOAD=1p EXPLAINSCORE=0 SORTBY=1 ASC=0 DESC=0 WITHCOUNT=0 LIMIT=2d PARAMS=np DIALECT=1 ",
     "FT.AGGREGATE": " VERBATIM=0 INORDER=0 SLOP=1 ADDSCORES=0 SCORER=1 LOAD=* TIMEOUT=1 GROUPBY=n"
-    " REDUCE=r AS=1 SORTBY=n MAX=1 WITHCOUNT=0 APPLY=1 LIMIT=2 FILTER=1 PARAMS=n"
+    " REDUCE=r AS=1 SORTBY=n MAX=1d WITHCOUNT=0 APPLY=1x LIMIT=2d FILTER=1x PARAMS=np"
     " DIALECT=1 ",
 }
 """The options that commands of indexes may have, with the number of words after each.
 
 `n` is a count and as many words, `r` a word and the same, `*` the same or a `*`. A word that the
 server takes for an option only after another one is an error elsewhere.
+
+A letter says what these words are: `d` numbers of rows, `m` marks between words, `p` parameters,
+`t` texts, `x` an expression; without one they are names of fields, or paths.
+"""
+
+FUNCTIONS = (
+    " abs case ceil contains day dayofmonth dayofweek dayofyear exists exp floor format geodistance"
+    " hour log log2 lower minute month monthofyear parsetime sqrt startswith strlen substr timefmt"
+    " to_number to_str upper year "
+)
+"""The functions that an expression may call.
+
+`split` makes as many strings as a text has parts, and `matched_terms` allocates as many as a call
+asks for.
+"""
+
+VECTOR_OPTIONS = (
+    " DIM=8192 INITIAL_CAP=1000000 BLOCK_SIZE=1024 M=1024 EF_CONSTRUCTION=4096 EF_RUNTIME=4096"
+    " TYPE= DISTANCE_METRIC= EPSILON= "
+)
+"""The options of a vector field, and the most that its numbers add up to in one call.
+
+The first document of an index takes memory for a thousand vectors.
 """
 
 LISTS_INDEXES = "FT._LIST"
@@ -136,30 +164,39 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
     "DD": "with DD it is a call of its own, whose event has the number of documents",
     "WITHCURSOR": "a guard does not check the reads of a cursor",
-    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes",
-    "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix",
+    "INDEXES": f"the patterns of a caller have at most {MAX_INDEXES} indexes",
+    "QUERY": f"a query has at most {MAX_QUERY_BYTES} bytes, with `w'` {MAX_WORD_BYTES}, and with"
+    f" `*` or `%` words up to {MAX_WORD_BYTES}",
+    "WORDS": f"names and texts have at most {MAX_WORD_BYTES} bytes, `TAGS` and `SEPARATOR`"
+    f" {MAX_MARK_BYTES}, and an index {MAX_INDEX_WORDS} words",
+    "PARAMS": "names of parameters have letters, digits and `_`, and values above"
+    f" {MAX_WORD_BYTES} bytes are vectors",
+    "ROWS": f"a search has at most {MAX_ROWS} rows",
+    "TERMS": f"a query has at most {MAX_EXPANDED_TERMS} terms with a wildcard, `%` or a prefix, or"
+    " half as many negations",
+    "GEOSHAPE": "a comparison with a shape visits all documents",
     "BRACKETS": "with a filter of the policy, brackets and quotes of a query stand in pairs",
     **dict.fromkeys(
         ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES"),
         "with a filter of the policy, scores would count words of other documents",
     ),
-    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours",
+    "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours, in batches of 10 or more, and"
+    f" has {MAX_VECTOR_RANGES} ranges of vectors",
     **dict.fromkeys(
         ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
     ),
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER, GROUPBY and"
-    f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with one `format` and samples of"
-    f" {MAX_INKEYS}",
+    f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with one `format` of {MAX_FORMATTED}"
+    f" values, without `split` and `matched_terms`, and samples of {MAX_INKEYS}",
     **dict.fromkeys(("HIGHLIGHT", "SUMMARIZE"), "beside KNN it may stop the server"),
     "DIALECT": "dialect 4 may stop the server: use 1, 2 or 3",
     "WITHOUTCOUNT": "missing counts may stop the server",
-    "FIELDS": f"more than {MAX_RETURNED} words, or paths with `..`, `?` or a comma, may select too"
-    " much",
+    "FIELDS": f"more than {MAX_RETURNED} words, or paths with `..`, `?`, a comma or NUL, may select"
+    " too much",
     "WITHSUFFIXTRIE": "the suffixes of one document may take gigabytes",
     **dict.fromkeys(
-        ("DIM", "M", "BLOCK_SIZE", "EF_CONSTRUCTION", "EF_RUNTIME"),
-        f"an index has at most {MOST_DIMENSIONS} dimensions, and at most {MOST_OF_VECTORS} as M,"
-        " BLOCK_SIZE, EF_CONSTRUCTION and EF_RUNTIME",
+        ("VECTOR", *(item.partition("=")[0] for item in VECTOR_OPTIONS.split())),
+        f"the numbers of vectors are at most{VECTOR_OPTIONS.partition(' TYPE')[0]} in all",
     ),
 }
 """The reasons why some words are denied in commands of indexes."""
@@ -170,8 +207,9 @@ _UNCHECKED = re.compile(
     # of a module any key.
     r"_?FT\.|SEARCH\.|TIMESERIES\.|RG\.|TF(CALL|CALLASYNC|FUNCTION)\b"
     r"|TS\.(MGET|M(REV)?RANGE|QUERYINDEX)$"
-    # A change that is declared as a read, and what is for developers of modules.
-    r"|CF\.COMPACT$|.*\.(LOAD|DEBUG)\b"
+    # A change that is declared as a read, what stopped servers for series that have rules, and what
+    # is for developers of modules.
+    r"|CF\.COMPACT$|TS\.DEL$|.*\.(LOAD|DEBUG)\b"
 )
 
 
@@ -194,11 +232,15 @@ def why_unknown(name: str) -> str:
     return NOT_CHECKED if dot and not is_reviewed else f"{NO_SERVER_HAS} it"
 
 
+LONG_PLACE = "[%[,:][%s-]*" + "%d" * 19
+"""The Lua pattern of a place in an array that RedisJSON cannot hold: it stops the server."""
+
 PATHS = "PATHS"
 """What a denial names if the JSON paths of a call may select too much."""
 
 TOO_MANY_PATHS = (
-    f"its paths may select too much: keyleash allows in each one `..` or `?`, {PATH_LISTS} commas,"
+    "its paths may select too much: keyleash allows in each one `..` or `?`, places in arrays of up"
+    f" to 18 digits, {PATH_LISTS} commas,"
     f" {PATH_STEPS} steps and {PATH_BYTES} bytes, new values of {SPREAD_BYTES} bytes where it may"
     " select several, and no arrays and objects after `..`"
 )
@@ -304,7 +346,6 @@ MODULE_KEYS: Mapping[str, tuple[KeySearch, ...]] = {
     **_first_key("TS GET INFO RANGE REVRANGE", READ),
     **_first_key("TS CREATE ALTER ADD INCRBY DECRBY", WRITE),
     "TS.MADD": (KeyRange(1, -1, 3, (WRITE,)),),
-    **_first_key("TS DEL", DELETE),
     # A rule copies what is written to the first key later.
     **dict.fromkeys(("TS.CREATERULE", "TS.DELETERULE"), (KeyRange(1, 2, 1, (READ, WRITE)),)),
 }

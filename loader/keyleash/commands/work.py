@@ -26,15 +26,16 @@ COMPARED_STRINGS = 256
 PLAIN_STRING_BYTES, COMPARED_BYTES = 144, 40
 """Memory of a string that does not count; further bytes that are as much work as one string."""
 
-SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK = 2_000, 60, 300, 6
-"""Work of a call of an index, of a document in its reply, of its summary, and of a key alone."""
+SEARCH_WORK, DOCUMENT_WORK, SUMMARY_WORK, HIT_WORK, MARKING_WORK = 2_000, 60, 300, 6, 3
+"""Work of a call of an index, of a document in its reply, of its summary, and of a key alone; of a
+byte of a document in which matches are marked."""
 
 MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000, 100
-MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED = 8, 1024, 32
+MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED, MAX_FORMATTED = 8, 1024, 32, 8
+MAX_WORD_BYTES, MAX_MARK_BYTES, MAX_PARAM_BYTES = 512, 32, 64 * 1024
+MAX_INDEX_WORDS, MAX_INDEXES, MAX_SEARCH_OPTIONS, MAX_ROWS = 1024, 256, 64, 1_000_000
+MAX_VECTOR_RANGES = 4
 """Bounds on what the time limit of a search does not stop."""
-
-MOST_DIMENSIONS, MOST_OF_VECTORS = 8192, 1024
-"""Bounds on the vectors of an index, whose first document takes memory for a thousand."""
 
 MANY_ARGUMENTS = 2_000
 """Arguments of a call from which a guard collects garbage: less than a twentieth of its time."""
@@ -126,9 +127,10 @@ A deep value stops a server that reads it, so a path has few steps.
 DOCUMENT_SHRINKS = 16
 """Memory of a JSON document for a byte of its before-image, up to which one is made."""
 
-BRANCH_WORK, DESCENT_WORK, PATH_LOOKUPS = 0.08, 1.5, 5
-"""Work of a byte of a document for a JSON path that may select several values, for one with `..`,
-which may return each value as often as it is deep, and how often a change does the same."""
+BRANCH_WORK, PATH_LOOKUPS, DESCENT_WORK, DESCENT_LOOKUPS = 0.08, 5, 4, 7.5
+"""Work of a byte of a document for a JSON path that may select several values, and how many times
+as much a change is; for one with `..`, which may return each value as often as it is deep, and for
+a change by one."""
 
 JSON_WORK = 0.12
 """Work of a byte of JSON that a call writes."""
@@ -226,7 +228,7 @@ WORK: Mapping[str, Work] = {
     # Sketches and time series. One call makes 64 MB at most within the default bound.
     **dict.fromkeys(SKETCHES, Work(1 / 256, None, bound=Bound.SKETCH, place=2)),
     **_each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
-    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES)),
+    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES, place=2)),
     # JSON.
     **_each(
         "JSON.GET JSON.MGET", Work(STRING_WORK, None, last=0, bound=Bound.PATHS, place=2, default=2)

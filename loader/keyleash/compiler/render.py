@@ -17,7 +17,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 
 from keyleash.commands import OperationClass, work
-from keyleash.commands.facts import PATHS, REFUSED_OPTIONS
+from keyleash.commands.facts import FUNCTIONS, LONG_PLACE, PATHS, REFUSED_OPTIONS, VECTOR_OPTIONS
 from keyleash.commands.spec import Bound, Join, Lengthening, Size
 from keyleash.commands.writes import Expiry, Target, Writes
 from keyleash.compiler.ir import LimitPlan
@@ -156,6 +156,7 @@ def environment() -> Environment:
     env.globals.update(
         rule_digits=RULE_DIGITS, paths=PATHS, refused_words=f" {' '.join(REFUSED_OPTIONS)} "
     )
+    env.globals.update(functions=FUNCTIONS, vector_options=VECTOR_OPTIONS, long_place=LONG_PLACE)
     sketches = "".join(f" {name}={forms}" for name, forms in work.SKETCHES.items())
     env.globals.update(sketches=sketches)
     # The letters of plans, by which Lua reads what Python knows about a command.

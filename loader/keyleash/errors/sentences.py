@@ -277,8 +277,8 @@ WORK_TOO_LARGE: `{command}` is more work than one call may be
   if command=EVAL
   agent: do less in one call of the script: it is {work} units, and the limit is {limit}
   if command=FT.AGGREGATE, work=1000000000000000
-  agent: use a LIMIT: with a filter of the policy, an aggregation needs one
-  operator: with `where`, an aggregation needs a LIMIT: it counts no documents of others
+  agent: make no lists: with a filter of the policy, TOLIST and RANDOM_SAMPLE are denied
+  operator: with `where`, TOLIST and RANDOM_SAMPLE are denied: documents of others are not counted
   if command=TOPK.RESERVE|CMS.INIT|BF.|CF.|TDIGEST.CREATE
   agent: use a smaller capacity, or fewer counters: it is {work} units, and the limit is {limit}
   if command=JSON.

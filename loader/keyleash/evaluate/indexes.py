@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import Any
 
 from keyleash.commands import CommandSpec, OperationClass
-from keyleash.commands.facts import INDEX_OPTIONS, LISTS_INDEXES
+from keyleash.commands.facts import FUNCTIONS, INDEX_OPTIONS, LISTS_INDEXES, VECTOR_OPTIONS
 from keyleash.commands.refusals import why_argument
 from keyleash.commands.work import (
     DOCUMENT_WORK,
     HIT_WORK,
+    MARKING_WORK,
     MAX_EXPANDED_TERMS,
     MAX_EXPRESSION_BYTES,
+    MAX_FORMATTED,
+    MAX_INDEX_WORDS,
+    MAX_INDEXES,
     MAX_INKEYS,
+    MAX_MARK_BYTES,
     MAX_NEIGHBOURS,
+    MAX_PARAM_BYTES,
     MAX_QUERY_BYTES,
     MAX_RETURNED,
+    MAX_ROWS,
+    MAX_SEARCH_OPTIONS,
     MAX_SEARCH_STEPS,
-    MOST_DIMENSIONS,
-    MOST_OF_VECTORS,
+    MAX_VECTOR_RANGES,
+    MAX_WORD_BYTES,
+    QUESTION_WORK,
     SEARCH_WORK,
     SUMMARY_WORK,
 )
@@ -46,7 +54,8 @@ from keyleash.policy.model import capture_in
 from keyleash.policy.patterns import beginning, bound_pattern, is_open, may_start_with
 from keyleash.store.live_table import reply_mapping
 
-_VECTORS = (b"BLOCK_SIZE", b"M", b"EF_CONSTRUCTION", b"EF_RUNTIME")
+_MOST_BYTES = {"p": MAX_PARAM_BYTES, "x": MAX_EXPRESSION_BYTES, "m": MAX_MARK_BYTES}
+_TYPES = (b"AS", b"TEXT", b"TAG", b"NUMERIC", b"GEO", b"GEOSHAPE", b"VECTOR")
 _STEPS = ("APPLY", "FILTER", "GROUPBY", "REDUCE")
 NOT_LOOKED_UP = "its prefixes were not checked"
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
@@ -88,7 +97,12 @@ class IndexCall:
         yield self.index(named)
         (options, broken), creates = _options(name, self.argv), name == "FT.CREATE"
         prefixes, wrong = _created(options) if creates else ((), None)
-        for word in (broken, _large_vectors(name, self.argv), wrong):
+        if creates and not broken:
+            listed = (self.state.sizes and self.state.sizes.ask((LISTS_INDEXES,), (), ())) or ()
+            items = [item for grant in giving for item in grant.indexes if not item.where]
+            own = [key for key in listed if any(self.is_bound(item, key) for item in items)]
+            wrong = b"INDEXES" if len(own) >= MAX_INDEXES else wrong
+        for word in (broken, _broken_schema(name, self.argv), wrong):
             yield self.refused_word(word)
         reply = None if creates else self.ask("FT.INFO")
         info = None if reply is None else reply_mapping(reply)
@@ -152,8 +166,8 @@ class IndexCall:
 
     def prefix(self, prefix: bytes, *, is_filtered: bool) -> Decision:
         admitting = [grant for grant in self.identity.grants if grant.admits(self.spec)]
-        deletes = self.spec.name == "FT.DROPINDEX" and len(self.argv) > 2
-        needed = (OperationClass.READ, *([OperationClass.DELETE] if deletes else ()))
+        changes = self.spec.index not in (None, OperationClass.READ) and len(self.argv) > 2
+        needed = (OperationClass.READ, *([self.spec.index] if changes else ()))
         limits, shown = self.state.restrictions, prefix + b"*"
         granted: tuple[Match[Grant], ...] = ()
         for cls in () if is_filtered else needed:
@@ -207,9 +221,17 @@ class IndexCall:
                     broken = b"BRACKETS"
                 wraps += [] if is_all else [b"(%s)" % inner]
                 query = b"(%s)%s" % (b" ".join(wraps), near)
-            forced += [b"DIALECT", b"2"]
+        forced += [b"DIALECT", b"2" if filtered else b"1"]
         yield self.refused_word(broken)
-        yield self.work(self.cost(query, forced, options, documents))
+        definition = reply_mapping((info or {}).get("index_definition", ()))
+        on_json, own = definition.get("key_type") == b"JSON", b"".join(self.argv[2:3])
+        strings = 2 * (len(filtered or ()) + own.count(b"=>"))
+        rows = _Rows(documents, documents, HIT_WORK, strings, self.identity.string_units)
+        if self.spec.name == "FT.SEARCH":
+            rows.read_search(options, own, on_json=on_json)
+        else:
+            rows.read_aggregation(options, on_json=on_json)
+        yield self.work(self.cost([query, *forced], options, rows))
 
     def value(self, kind: str | None, value: bytes) -> Decision:
         """Check that a field can filter by a value; without an index the kind is None."""
@@ -225,31 +247,36 @@ class IndexCall:
         self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], code=code))
         return refused(code, index=self.argv[1], reason=why)
 
-    def cost(
-        self, query: bytes, forced: Sequence[bytes], options: Sequence[Option], documents: float
-    ) -> float:
-        """Return the work of the documents that a search returns."""
+    def cost(self, sent: Sequence[bytes], options: Sequence[Option], rows: _Rows) -> float:
+        """Return the work of the rows of a search, and of the strings in them."""
+        cost, left, units = rows.work(), self.identity.work, self.identity.string_units
         is_search = self.spec.name == "FT.SEARCH"
-        unit = DOCUMENT_WORK if is_search else HIT_WORK
-        first, rows = 0.0, 10.0 if is_search else documents
-        counting = [query, *forced]
-        for name, words in options:
-            counting += [name.encode(), *([b"0", b"0"] if name == "LIMIT" else words)]
-            if name == "LIMIT":
-                first, rows = (_number(word, inf) for word in words)
-            elif name in ("LOAD", "SUMMARIZE"):
-                unit = DOCUMENT_WORK if name == "LOAD" else SUMMARY_WORK
-            elif name == "NOCONTENT" or (name, *words) == ("RETURN", b"0"):
-                unit = HIT_WORK
+        if is_search and cost > left:
+            reply = self.ask("FT.SEARCH", *sent, *_words(options, limit=(b"0", b"0")))
+            rows.documents = reply[0] if reply else 0
+        elif cost > left:
+            counting = b"GROUPBY 0 REDUCE COUNT 0 AS n".split()
+            reply = self.ask("FT.AGGREGATE", *sent, *_words(options), *counting)
+            rows.shown = float(reply[1][1]) if reply and len(reply) > 1 else 0
+        cost = rows.work()
+        if not (rows.is_whole or rows.is_marked) or rows.shown <= 0 or cost > left:
+            return cost
+        wide, asked = 0.0, 0.0
+        found = self.ask("FT.SEARCH", *sent, *_words(options), b"NOCONTENT") or [0]
+        for key in found[1 :: 1 + len(rows.parts)]:
+            wide += rows.strings + 2 * (self.about(key, "HLEN") if rows.is_whole else 0)
+            usage = self.about(key, "MEMORY", "USAGE", b"SAMPLES", b"0") if rows.is_marked else 0
+            asked += QUESTION_WORK + usage * MARKING_WORK
+            if max(cost, wide * units) + asked > left:
+                break
+        return max(cost, wide * units) + asked
 
-        def estimated(documents: float) -> float:
-            return min(first, documents) * HIT_WORK + min(rows, max(documents - first, 0)) * unit
-
-        cost = estimated(documents)
-        if is_search and cost > self.identity.work:
-            reply = self.ask("FT.SEARCH", *counting)
-            cost = estimated(reply[0] if reply else 0)
-        return cost
+    def about(self, key: bytes, *words: str | bytes) -> float:
+        """Return the size of a document."""
+        assert self.state.sizes is not None  # noqa: S101 - it has given the key
+        head = [word for word in words if isinstance(word, str)]
+        reply = self.state.sizes.ask(head, (key,), [w for w in words if isinstance(w, bytes)])
+        return inf if reply is None else float(reply)
 
     def work(self, cost: float) -> Decision:
         work, most, code = SEARCH_WORK + cost, self.identity.work, ReplyCode.WORK_TOO_LARGE
@@ -259,26 +286,120 @@ class IndexCall:
         return refused(code, command=self.spec.name, work=ceil(min(work, 10**15)), limit=most)
 
 
+@dataclass(slots=True)
+class _Rows:
+    """The rows of a search.
+
+    Attributes:
+        shown, first: How many it returns at the most, behind how many others.
+        unit, string_units: The work of a row, and of each string.
+        strings: How many a row has.
+        lists: How many of them are lists of values of many documents.
+        is_whole, is_marked: Whether a row is a whole document; whether matches are marked.
+        parts: What a row has between its key and its fields.
+    """
+
+    documents: float
+    shown: float
+    unit: float
+    strings: float
+    string_units: float
+    first: float = 0.0
+    lists: int = 0
+    is_whole: bool = False
+    is_marked: bool = False
+    parts: set[str] = field(default_factory=set)
+
+    def read_search(self, options: Sequence[Option], query: bytes, *, on_json: bool) -> None:
+        self.shown, self.unit, self.is_whole = 10, DOCUMENT_WORK, True
+        self.strings += 1
+        for name, words in options:
+            if name == "LIMIT":
+                self.first, self.shown = (_number(word, inf) for word in words)
+            elif name in ("NOCONTENT", "RETURN"):
+                self.unit = HIT_WORK if len(words) < 2 else self.unit
+                self.strings += 2 * max(len(words) - 1, 0)
+                self.is_whole = False
+            elif name in ("HIGHLIGHT", "SUMMARIZE"):
+                self.unit = SUMMARY_WORK if name == "SUMMARIZE" else self.unit
+                self.is_marked = True
+            elif name == "EXPLAINSCORE":
+                self.strings += len(query)
+            elif name.startswith(("WITHS", "WITHP")):
+                self.strings += name not in self.parts
+                self.parts.add(name)
+        if self.is_whole and on_json:
+            self.strings, self.is_whole = self.strings + 4, False
+
+    def read_aggregation(self, options: Sequence[Option], *, on_json: bool) -> None:
+        for name, words in options:
+            if name == "LIMIT":
+                self.first, self.shown = (_number(word, inf) for word in words)
+            elif name in ("LOAD", "GROUPBY", "SORTBY"):
+                self.unit = DOCUMENT_WORK if name == "LOAD" else self.unit
+                self.strings = (0 if name == "GROUPBY" else self.strings) + 2 * (len(words) - 1)
+                if words[0] == b"*":
+                    self.strings = self.strings + 4 if on_json else inf
+            elif name in ("REDUCE", "APPLY", "ADDSCORES"):
+                self.strings += 2
+                self.lists += name == "REDUCE" and words[0][:1].upper() in (b"T", b"R")
+
+    def work(self) -> float:
+        shown = min(self.shown, max(self.documents - self.first, 0))
+        listed = self.lists * self.documents if self.lists else 0
+        units = min(self.first, self.documents) * HIT_WORK + shown * self.unit
+        return max(units, (shown * self.strings + listed) * self.string_units)
+
+
+def _words(options: Sequence[Option], limit: Sequence[bytes] = ()) -> Iterator[bytes]:
+    for name, words in options:
+        yield name.encode()
+        yield from limit if name == "LIMIT" and limit else words
+
+
 def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
     """Return the options of a call, and the word for which it is denied, or None."""
     widths = dict(item.split("=") for item in INDEX_OPTIONS.get(name, "").split())
     options: list[Option] = []
-    at = 2 if name == "FT.CREATE" else 3
+    broken, formats, at = None, 0, 2 if name == "FT.CREATE" else 3
     while widths and at < len(argv) and (word := argv[at].decode("latin-1").upper()) != "SCHEMA":
-        kind = widths.get(word, "")
-        width = int(kind) if kind.isdigit() else None
-        if kind in ("n", "r", "*"):
-            place = at + 2 if kind == "r" else at + 1
+        count, kind = widths.get(word, "")[:1], widths.get(word, "")[1:]
+        width = int(count) if count.isdigit() else None
+        if count in ("n", "r", "*"):
+            place = at + 2 if count == "r" else at + 1
             text = argv[place] if place < len(argv) else b""
-            if kind == "*" and text == b"*":
+            if count == "*" and text == b"*":
                 width = 1
-            elif re.fullmatch(rb"[0-9]{1,4}", text):
+            elif re.fullmatch(rb"0|[1-9][0-9]{0,3}", text):
                 width = place - at + int(text)
         if width is None or at + width >= len(argv):
             return options, argv[at]
-        options.append((word, argv[at + 1 : at + 1 + width]))
+        if len(options) == MAX_SEARCH_OPTIONS:
+            return options, b"STEPS"
+        words = argv[at + 1 : at + 1 + width]
+        if kind == "p" and width > MAX_SEARCH_OPTIONS:
+            broken = word.encode()
+        for text in words:
+            if len(text) > _MOST_BYTES.get(kind, MAX_WORD_BYTES):
+                broken = b"STEPS" if kind == "x" else b"WORDS"
+            elif kind == "x":
+                calls = text.lower().count(b"format")
+                formats += calls
+                is_large = formats > 1 or (calls > 0 and text.count(b"%") > MAX_FORMATTED)
+                broken = b"STEPS" if is_large or not _calls_known(text) else broken
+            elif kind == "d" and not (text.isdigit() and int(text) <= MAX_ROWS):
+                broken = b"ROWS"
+            elif not kind and _selects_many(text):
+                broken = b"FIELDS"
+        options.append((word, words))
         at += width + 1
-    return options, None
+    return options, broken
+
+
+def _calls_known(expression: bytes) -> bool:
+    """Return whether an expression calls only functions of the list."""
+    names = re.findall(rb"([^-\s+*/%^,!<>=&|'\"()]+)\s*(\(?)", expression.lower())
+    return all(not opens or name.decode("latin-1") in FUNCTIONS.split() for name, opens in names)
 
 
 def _created(options: Sequence[Option]) -> tuple[Sequence[bytes], bytes | None]:
@@ -288,10 +409,6 @@ def _created(options: Sequence[Option]) -> tuple[Sequence[bytes], bytes | None]:
         if name == "PREFIX":
             prefixes += words[1:] or [b""]
             broken = b"PREFIX" if any(b"\0" in word for word in words[1:]) else broken
-        elif name == "FILTER" and (
-            len(words[0]) > MAX_EXPRESSION_BYTES or words[0].lower().count(b"format") > 1
-        ):
-            broken = b"STEPS"
     return prefixes or [b""], broken
 
 
@@ -303,25 +420,41 @@ def _excluded(identity: Identity) -> Iterator[bytes]:
     yield from (beginning(key) for deny in identity.deny for key in deny.keys)
 
 
-def _large_vectors(name: str, argv: Argv) -> bytes | None:
-    """Return the word for which the vectors of an index are too large, or None."""
-    dimensions, broken, is_schema = 0.0, None, False
-    words = argv[2:] if name in ("FT.CREATE", "FT.ALTER") else ()
-    for word, text in pairwise([*words, b""]):
-        digits = re.match(rb"-?[0-9]+", text)
-        number, upper = float(digits[0]) if digits else 0, word.upper()[:32]
-        is_schema |= upper == b"SCHEMA"
-        is_path = is_schema and word[:1] == b"$"
-        broken = b"FIELDS" if is_path and _selects_many(word) else broken
-        dimensions += max(number, 0) if upper == b"DIM" else 0
-        is_large = upper == b"DIM" and dimensions > MOST_DIMENSIONS
-        is_large |= upper in _VECTORS and number > MOST_OF_VECTORS
-        broken = upper if is_large or upper == b"WITHSUFFIXTRIE" else broken
+def _broken_schema(name: str, argv: Argv) -> bytes | None:
+    """Return the word for which the fields of an index may take too much, or None."""
+    if name not in ("FT.CREATE", "FT.ALTER"):
+        return None
+    listed = dict(item.encode().split(b"=") for item in VECTOR_OPTIONS.split())
+    upper = [word[:32].upper() for word in argv] + [b""]
+    broken = b"WORDS" if len(argv) - 1 > MAX_INDEX_WORDS else None
+    sums = dict[bytes, float]()
+    start = upper.index(b"SCHEMA", 2) if b"SCHEMA" in upper[2:] else len(argv)
+    for at, text in enumerate(argv[start:], start):
+        if len(text) > MAX_WORD_BYTES:
+            broken = b"WORDS"
+        elif _selects_many(text):
+            broken = b"FIELDS"
+        elif upper[at] == b"WITHSUFFIXTRIE":
+            broken = upper[at]
+        elif upper[at] == b"VECTOR" and upper[at + 1] in (b"FLAT", b"HNSW"):
+            count = b"".join(argv[at + 2 : at + 3])
+            is_count = re.fullmatch(rb"[1-9][0-9]?", count)
+            broken = broken if is_count else upper[at]
+            for place in range(at + 3, at + 3 + (int(count) if is_count else 0), 2):
+                option, value = b"".join(upper[place : place + 1]), b"".join(argv[place + 1 :][:1])
+                most = listed.get(option)
+                sums[option] = sums.get(option, 0) + (int(value) if value.isdigit() else inf)
+                if most is None:
+                    broken = upper[at]
+                elif most and sums[option] > int(most):
+                    broken = option
+        elif upper[at] == b"VECTOR" and upper[at + 1] not in _TYPES:
+            broken = upper[at]
     return broken
 
 
 def _selects_many(path: bytes) -> bool:
-    return re.match(rb"(?s)@?\$.*(\?|,|\.\.)", path) is not None
+    return re.search(rb"(?s)\0|\.\.|\A@?\$.*[?,]|[\[,:][\s-]*[0-9]{19}", path) is not None
 
 
 def _number(text: bytes, otherwise: float) -> float:
@@ -338,35 +471,56 @@ def _broken_bound(
         for name, words in options
         if name == "REDUCE" and words[0].upper() == b"RANDOM_SAMPLE"
     ]
-    formats = sum(step.lower().count(b"format") for step in steps)
-    terms = query.count(b"*") + query.count(b"%") / 2 + query.lower().count(b"w'")
-    params: dict[bytes, bytes] = {}
-    for name, words in options:
-        params |= dict(zip(words[1::2], words[2::2], strict=False)) if name == "PARAMS" else {}
-    skipped = rb"[^A-Za-z0-9@$]*"
-    found = re.findall(rb"\[" + skipped + rb"(?i:KNN)" + skipped + rb"(\$?\w*)", query)
-    nearest = [params.get(near[1:], near) if near[:1] == b"$" else near for near in found]
-    if not all(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest):
+    wild = query.lower().count(b"w'")
+    terms = query.count(b"*") + query.count(b"%") / 2 + wild + 2 * query.count(b"!=")
+    terms += 2 * re.sub(rb"[A-Za-z0-9\\]-", b"", query).count(b"-")
+    pairs = [pair for name, words in options if name == "PARAMS" for pair in _pairs(words)]
+    lower = query.lower()
+    found = re.findall(rb"\[\s*knn\s+(\$?\w+)\s+@", query, re.IGNORECASE)
+    nearest = [dict(pairs).get(near[1:], near) if near[:1] == b"$" else near for near in found]
+    brackets = re.sub(rb"\[+", b"[", re.sub(rb"[^a-z0-9_@$\[]", b"", lower))
+    nearest += [b""] * (brackets.count(b"[knn") - len(found))
+    nearest += [b""] * (brackets.count(b"[vector") > MAX_VECTOR_RANGES)
+    batches = re.findall(rb"batch_size([\s:]+[1-9][0-9])?", lower)
+    if not all([*(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest), *batches]):
         return b"KNN"
-    is_large = any(len(step) > MAX_EXPRESSION_BYTES for step in steps)
-    is_large |= not all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
-    if is_large or len(steps) > MAX_SEARCH_STEPS or formats > 1:
+    is_small = all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
+    if not is_small or len(steps) > MAX_SEARCH_STEPS:
         return b"STEPS"
-    broken = b"QUERY" if is_long else None
+    has_marks = re.search(rb"[*%]", query) is not None
+    tokens = re.findall(rb"[^\s|(){}\[\]\"]+", re.sub(rb"(?s)\\.", b"xx", query))
+    is_large = has_marks and any(len(token) > MAX_WORD_BYTES for token in tokens)
+    is_large |= wild > 0 and len(query) > MAX_WORD_BYTES
+    broken = b"QUERY" if is_long or is_large else None
+    if len(re.findall(rb"\[[cdiw]", brackets)) > brackets.count(b"[inf"):
+        return b"GEOSHAPE"
     for name, words in options:
-        is_listed = name in ("RETURN", "LOAD")
-        if is_listed and (len(words) > MAX_RETURNED + 1 or any(map(_selects_many, words))):
+        if name in ("RETURN", "LOAD") and len(words) > MAX_RETURNED + 1:
             broken = b"FIELDS"
         elif (
             (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
             or (is_filtered and name in _OF_SCORES)
             or (name in ("HIGHLIGHT", "SUMMARIZE") and b"knn" in query.lower())
             or (name == "DIALECT" and words[0] not in (b"1", b"2", b"3"))
+            or (name == "PARAMS" and not all(_is_param(query, *pair) for pair in _pairs(words)))
         ):
             broken = name.encode()
     if broken is not None:
         return broken
     return b"TERMS" if terms > MAX_EXPANDED_TERMS else None
+
+
+def _pairs(words: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    return zip(words[1::2], words[2::2], strict=False)
+
+
+def _is_param(query: bytes, name: bytes, text: bytes) -> bool:
+    """Return whether a parameter is short, or stands only where vectors and shapes do."""
+    if not re.fullmatch(rb"\w+", name) or len(text) <= MAX_WORD_BYTES:
+        return re.fullmatch(rb"\w+", name) is not None
+    used = len(re.findall(rb"\$%s(?!\w)" % name, query))
+    fitting = len(re.findall(rb"[\w.]\s+\$%s(?=[\s\]])" % name, query))
+    return used <= fitting and b"w'" not in query.lower()
 
 
 def _kind_of(field: str, info: Mapping[str, Any]) -> str:

@@ -42,7 +42,7 @@ _LARGEST = 10**15
 
 _MOST_OF_PATHS = (
     *((rb"(?s).", PATH_BYTES), (rb"\.\.|\?", 1), (rb",", PATH_LISTS), (rb"[.\[]", PATH_STEPS)),
-    *((rb"=~", 0), (rb"\0", 0), (rb"(?s)\A.+\$.*\?|\?.*\$", 0)),
+    *((rb"[\[,:][\s-]*[0-9]{19}", 0), (rb"=~", 0), (rb"\0", 0), (rb"(?s)\A.+\$.*\?|\?.*\$", 0)),
 )
 """The parts of a JSON path, and how many of each it may have."""
 
@@ -82,7 +82,7 @@ def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
     if spec.work is None or spec.work.bound is not Bound.PATHS:
         return False
     step = {"JSON.GET": 1, "JSON.MSET": 3}.get(spec.name, len(argv))
-    at = len(argv) - 1 if spec.name == "JSON.MGET" else spec.work.place
+    at = max(2, len(argv) - 1) if spec.name == "JSON.MGET" else spec.work.place
     while at < len(argv):
         path, value = argv[at], b""
         if spec.work.join is Join.PRODUCT:

@@ -17,7 +17,7 @@ end
 restore = 'indexes'
 --% else
 if name_at < stop and not code then
-  local matched, prefixes, options, kinds, filter, documents, cost = false, {}, {}, {}, nil, 0, 0
+  local matched, prefixes, options, kinds, filter, on_json, documents, cost = false, {}, {}, {}, nil, false, 0, 0
   key = argv[name_at + 1]
 --% with indexes = rule.index.every_name
 --% include "authorize/match_index.lua"

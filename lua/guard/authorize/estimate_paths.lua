@@ -15,13 +15,15 @@ for i = 1, stop do
   end
   local descents, filters, lists = count('%.%.'), count('%?'), count(',')
   is_refused = is_refused or descents + filters > 1 or lists > {{ path_lists }} or count('[.%[]') > {{ path_steps }}
-    or find(path, '=~', 1, true) or find(path, '\0', 1, true) or filters > 0 and find(path, '$', 2, true)
+    or find(path, {{ long_place }}) or find(path, '=~', 1, true) or find(path, '\0', 1, true) or filters > 0 and find(path, '$', 2, true)
   local each = weight + 0
   local is_spread = descents > 0 or find(path, '[*?:,]')
   if is_spread then
-    each = (descents > 0 and {{ descent_work }} or {{ branch_work }} * (1 + count('[@|&]'))) * 2 ^ lists
     -- Others than those that return JSON look each value up again.
-    if not find(command, '%.M?GET$') then each = each * {{ path_lookups }} end
+    local returns = find(command, '%.M?GET$')
+    each = {{ branch_work }} * (1 + count('[@|&]')) * (returns and 1 or {{ path_lookups }})
+    if descents > 0 then each = returns and {{ descent_work }} or {{ descent_lookups }} end
+    each = each * 2 ^ lists
   end
   if join == {{ Join.PRODUCT }} then
     local size = 0

@@ -229,7 +229,8 @@ local function weigh(command, argv, base, stop, names, left)
 --% if Bound.SAMPLES in bounds
   elseif bound == {{ Bound.SAMPLES }} then
     if last == '0' then
-      n = #names * (names[1] and usage(names[1], 0) or 0) * {{ bytes_per_element }}
+      -- One with a wrong number of keys stopped servers.
+      n = (place > stop or #names - 1 == number(place)) and #names * (names[1] and usage(names[1], 0) or 0) * {{ bytes_per_element }} or huge
     else
       local info = redis.pcall('TS.INFO', names[1])
       -- Without a series, the error is the command's own.

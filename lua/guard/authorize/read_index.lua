@@ -1,6 +1,6 @@
 -- read_index: read the prefixes of a search index, how many documents it has, and the types of fields.
 -- in:  key, prefixes, kinds, filter, find
--- out: code, detail, documents, kinds, prefixes, value
+-- out: code, detail, documents, kinds, on_json, prefixes, value
 local info = redis.pcall('FT.INFO', key)
 -- Words of the reply may be statuses, which are tables.
 local function word(text) return type(text) == 'table' and text.ok or text end
@@ -32,6 +32,7 @@ else
     if name == 'index_definition' then
       for j = 1, #info[i + 1], 2 do
         if word(info[i + 1][j]) == 'prefixes' then listed = info[i + 1][j + 1] end
+        if word(info[i + 1][j]) == 'key_type' then on_json = word(info[i + 1][j + 1]) == 'JSON' end
       end
     end
   end

@@ -7,6 +7,10 @@
 local args_field, args_value
 do
   local parts = {}
+--% if masks and has_indexes
+  -- A query may quote a key in many ways.
+  is_masked = is_masked or find(command, '^FT%.[SA][EG]')
+--% endif
   -- The name of a sub-command is in the command's.
   for at = name_at + (command == argv[name_at] and 1 or 2), stop do
     if walked ~= argv or at < first or at > last or (at - first) % step ~= 0 then

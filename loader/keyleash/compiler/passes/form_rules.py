@@ -282,7 +282,7 @@ def _index(grants: Sequence[_Grant], usage: Usage) -> IndexPlan:
     name, cls = usage.spec.name, usage.spec.index
     assert cls is not None  # noqa: S101 - the caller asked
     giving = [grants[i] for i in usage.grants if cls in grants[i].allow]
-    needs = (OperationClass.READ, *([cls] if cls is OperationClass.DELETE else ()))
+    needs = dict.fromkeys((OperationClass.READ, cls))
     return IndexPlan(
         command=name,
         class_=cls,

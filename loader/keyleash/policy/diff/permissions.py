@@ -159,16 +159,21 @@ class Access:
         groups = dict.fromkeys(self._patterns(places) for places in givers)
         return Region(tuple(groups), self.protected + self.denied)
 
-    def channels(self, about: Places, form: Form, *, plain: bool = False) -> Region:
+    def channels(self, about: Places, form: Form, other: Access | None = None) -> Region:
         """Return the channels or indexes on which the grants allow a form of call.
 
-        Unless *plain*, an index under a filter is another one than without.
+        Compared with *other*, an index under a filter is another one than without, and one under a
+        filter of *other* is given, too, by a filter that has less conditions.
         """
         giving = self.gives(about, form.channel) if form.channel else ()
         granted = (
             channel
             for place in giving
-            for channel in (getattr if plain else _names)(self.grants[place], form.named)
+            for channel in (
+                getattr(self.grants[place], form.named)
+                if other is None
+                else _names(self.grants[place], form.named, other)
+            )
             if form.pattern is None or _gives_pattern(channel, form.pattern)
             if form.channel is OperationClass.READ or not channel.where
         )
@@ -194,7 +199,7 @@ class Access:
             if self.globs(about).widest:
                 yield Reach((OperationClass.SCAN,), self.shown(about), "keys", names, form)
         elif form.channel is not None:
-            region = self.channels(about, form, plain=True)
+            region = self.channels(about, form)
             yield Reach((form.channel,), region, form.named, names, form)
             if form.named == "indexes":
                 yield from self._documents(about, form, names, region.groups[0])
@@ -209,8 +214,7 @@ class Access:
         self, about: Places, form: Form, names: tuple[str, ...], indexes: tuple[Pattern, ...]
     ) -> Iterator[Reach]:
         """Yield the keys that documents of indexes may have: any under a filter of the policy."""
-        cls = OperationClass.DELETE
-        needs = (OperationClass.READ, *([cls] if form.channel is cls else []))
+        needs = tuple(dict.fromkeys((OperationClass.READ, form.channel or OperationClass.READ)))
         opens = tuple(tuple(filter(is_open, self._patterns(self.gives(about, x)))) for x in needs)
         denied = (*self.protected, *(keys_under(beginning(pattern)) for pattern in self.denied))
         free = tuple(pattern for pattern in indexes if not pattern.where)
@@ -347,8 +351,8 @@ class _Search:
         if form.scans:
             self._find_scans(form, names)
         elif form.channel is not None:
-            inside = self.new.channels(self.about_new, form)
-            outside = self.old.channels(self.about_old, form)
+            inside = self.new.channels(self.about_new, form, self.old)
+            outside = self.old.channels(self.about_old, form, self.new)
             is_gained, channel = _look(inside, outside)
             if is_gained:
                 if channel is not None and form.pattern is PatternOf.MANY:
@@ -412,16 +416,18 @@ class _Search:
             self._add(Gain(names, form, shown=key), Opening(scanning, inside, outside))
 
 
-def _names(grant: Grant, named: str) -> Iterator[Pattern]:
+def _names(grant: Grant, named: str, other: Access | None = None) -> Iterator[Pattern]:
     """Yield the patterns of a field; an index under a filter is another one than without."""
+    filters = {item.where for some in (other.grants if other else ()) for item in some.indexes}
     for pattern in getattr(grant, named):
-        parts = pattern.parts
-        if pattern.where:
-            text = parts[0].text if isinstance(parts[0], Literal) else b""
-            rest = parts[1:] if text else parts
-            where = ", ".join(map("=".join, pattern.where))
-            parts = (Literal(f"{where} of ".encode() + text), *rest)
-        yield replace(pattern, parts=parts)
+        parts, own = pattern.parts, {*pattern.where}
+        if not own:
+            yield pattern
+            continue
+        text = parts[0].text if isinstance(parts[0], Literal) else b""
+        for where in (pattern.where, *(item for item in sorted(filters) if own < {*item})):
+            label = ", ".join(map("=".join, sorted(where))) + " of "
+            yield replace(pattern, parts=(Literal(label.encode() + text), *parts[bool(text) :]))
 
 
 def _gives_pattern(granted: Pattern, pattern: PatternOf) -> bool:

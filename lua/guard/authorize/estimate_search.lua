@@ -1,0 +1,79 @@
+-- estimate_search: the work of the rows of a search, and of the strings in them.
+-- in:  argv, options, filter, query, instead, shift, documents, left, on_json, count, number
+-- out: cost, documents, instead
+local first, rows, unit, strings, lists = 0, documents, {{ hit_work }}, (filter and #filter or 0) + 2 * count(query, '=>'), 0
+--% if rule.index.command == "FT.SEARCH"
+-- Before its fields a row has its key, and other parts.
+local limit_at, parts, seen, is_whole, is_marked = nil, 1, {}, true, false
+rows, unit, strings = 10, {{ document_work }}, strings + 1
+--% endif
+for i = 1, #options do
+  local word, at, width = unpack(options[i])
+  if word == 'LIMIT' then
+    first, rows = number(at + 1), number(at + 2)
+--% if rule.index.command == "FT.SEARCH"
+    limit_at = at
+  elseif word == 'NOCONTENT' or word == 'RETURN' then
+    if width < 2 then unit = {{ hit_work }} end
+    strings, is_whole = strings + 2 * math.max(width - 1, 0), false
+  elseif word == 'HIGHLIGHT' or word == 'SUMMARIZE' then
+    unit, is_marked = word == 'SUMMARIZE' and {{ summary_work }} or unit, true
+  elseif word == 'EXPLAINSCORE' then
+    strings = strings + #query
+  elseif find(word, '^WITH[SP]') and not seen[word] then
+    seen[word], parts, strings = true, parts + 1, strings + 1
+--% else
+  elseif word == 'LOAD' or word == 'SORTBY' or word == 'GROUPBY' then
+    if word == 'LOAD' then unit = {{ document_work }} end
+    strings = (word == 'GROUPBY' and 0 or strings) + 2 * (width - 1)
+    if argv[at + 1] == '*' then strings = on_json and strings + 4 or math.huge end
+  elseif word == 'REDUCE' or word == 'APPLY' or word == 'ADDSCORES' then
+    strings = strings + 2
+    -- Lists have values of many documents.
+    if word == 'REDUCE' and find(argv[at + 1], '^[rRtT]') then lists = lists + 1 end
+--% endif
+  end
+end
+--% if rule.index.command == "FT.SEARCH"
+if is_whole and on_json then strings, is_whole = strings + 4, false end
+--% endif
+local function estimated()
+  local shown = math.min(rows, math.max(documents - first, 0))
+  return math.max(math.min(first, documents) * {{ hit_work }} + shown * unit, (shown * strings + (lists > 0 and lists * documents or 0)) * {{ string_units }})
+end
+cost = estimated()
+--% if rule.index.command == "FT.SEARCH"
+if limit_at and cost > left then
+  -- Few documents may match: a client may ask for as many as there are.
+  local at = limit_at + shift + 1
+  instead[at], instead[at + 1] = '0', '0'
+  local found = redis.pcall(unpack(instead))
+  instead[at], instead[at + 1] = argv[limit_at + 1], argv[limit_at + 2]
+  -- An error is the command's own.
+  documents = found.err and 0 or tonumber(found[1]) or documents
+  cost = estimated()
+end
+if (is_whole or is_marked) and rows > 0 and cost <= left then
+  -- Documents may have any number of fields.
+  local found, wide, asked = { unpack(instead) }, 0, 0
+  found[#found + 1] = 'NOCONTENT'
+  found = redis.pcall(unpack(found))
+  for i = 2, found.err and 0 or #found, parts do
+    local fields = is_whole and redis.pcall('HLEN', found[i]) or 0
+    local bytes = is_marked and redis.pcall('MEMORY', 'USAGE', found[i], 'SAMPLES', '0') or 0
+    wide = wide + strings + 2 * (tonumber(fields) or math.huge)
+    asked = asked + {{ question_work }} + (tonumber(bytes) or math.huge) * {{ marking_work }}
+    if math.max(cost, wide * {{ string_units }}) + asked > left then break end
+  end
+  cost = math.max(cost, wide * {{ string_units }}) + asked
+end
+--% else
+if cost > left then
+  -- Few groups may remain.
+  local counting = { unpack(instead) }
+  for word in string.gmatch('GROUPBY 0 REDUCE COUNT 0 AS n', '%S+') do counting[#counting + 1] = word end
+  local found = redis.pcall(unpack(counting))
+  rows = found.err and 0 or found[2] and tonumber(found[2][2]) or 0
+  cost = estimated()
+end
+--% endif
