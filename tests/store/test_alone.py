@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "loader" / "keyleash"
 OTHERS = {
     "client": "calls guards, for agents",
     "gateway": "calls guards, for agents in any language",
+    "mcp": "calls guards, for models",
     "servers": "starts servers, and waits until they answer",
     "testing": "fakes servers, and lends plain clients to tests",
 }

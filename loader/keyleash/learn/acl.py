@@ -16,7 +16,7 @@ from keyleash.policy.patterns import parse_pattern
 from keyleash.results import Result
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.store import Store
-from keyleash.store.users import read_user_fields, user_names
+from keyleash.store.users import commands_of_category, read_user_fields, user_names
 from keyleash.text import printable
 
 _GLOB = re.compile(r"\\(.)|(\*+)|([?\[])|([{}])|(.)", re.DOTALL)
@@ -130,8 +130,7 @@ class _Reader:
         if name == "@all":
             return frozenset(self._all)
         if name not in self._categories:
-            words = self._client.execute_command("ACL", "CAT", name[1:])
-            found = {reply_text(word).upper().replace("|", " ") for word in words}
+            found = commands_of_category(self._client, name[1:])
             self._categories[name] = frozenset(
                 item for item in self._all if {item, item.partition(" ")[0]} & found
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha1
 from pathlib import Path
@@ -23,6 +22,7 @@ from keyleash.limits import Counter
 from keyleash.policy import Identity
 from keyleash.policy.model import IdentityKind
 from keyleash.results import Progress
+from keyleash.store.monitor import client_names, monitored
 from keyleash.store.server_check import Client
 
 Argv = tuple[bytes, ...]
@@ -145,27 +145,18 @@ def capture(client: Client, file: str | Path, seconds: float, progress: Progress
     Raises:
         FileExistsError: the file exists.
     """
-    connection = client.connection_pool.get_connection()
-    try:
-        # Only its owner may read the values of all clients.
-        with open(file, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
-            for item in client.client_list():
-                name = item["name"] or item["user"].replace("default", "")
-                output.write(f"# client {item['addr']} {name}\n".encode() if name else b"")
-            connection.send_command("MONITOR")
-            connection.read_response()
-            begun, count = time.monotonic(), 0
-            while (past := time.monotonic() - begun) < seconds:
-                if connection.can_read(min(1.0, seconds - past)):
-                    output.write(connection.read_response(disable_decoding=True) + b"\n")
-                    count += 1
-                if not count % EVERY:
-                    progress(round(past), round(seconds))
-            return count
-    finally:
-        # No other command may follow MONITOR.
-        connection.disconnect()
-        client.connection_pool.release(connection)
+    count = 0
+    # Only its owner may read the values of all clients.
+    with open(file, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as output:
+        for address, name in client_names(client):
+            output.write(f"# client {address} {name}\n".encode())
+        for line, past_s in monitored(client, seconds):
+            if line is not None:
+                output.write(line + b"\n")
+                count += 1
+            if not count % EVERY:
+                progress(round(past_s), round(seconds))
+    return count
 
 
 def _captured(

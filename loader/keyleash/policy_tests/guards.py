@@ -8,7 +8,6 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from keyleash.commands import CommandTable, load_table
-from keyleash.commands.facts import LISTS_INDEXES
 from keyleash.errors import LeashError, OperationError, ReplyCode, UnreadableCommandsError
 from keyleash.evaluate.client_calls import client_call
 from keyleash.evaluate.trace import ALLOWED, Decision
@@ -52,7 +51,7 @@ class Guards:
             raise
         search = self.table.get("FT.SEARCH")
         self.searches = search is not None and search.refused is None
-        if self._indexes():
+        if self.searches and self._database.indexes():
             self._database.release()
             raise OperationError(
                 "not-empty",
@@ -60,12 +59,9 @@ class Guards:
                 help="name a server without indexes, or use the embedded server",
             )
 
-    def _indexes(self) -> list[bytes]:
-        return list(self._database.client.execute_command(LISTS_INDEXES)) if self.searches else []
-
     def _drop_indexes(self) -> None:
-        for index in self._indexes():
-            self._database.client.execute_command("FT.DROPINDEX", index)
+        if self.searches:
+            self._database.drop_indexes()
 
     def load(self, document: str, file: str, starts_us: int) -> None:
         """

@@ -15,6 +15,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from keyleash.commands.facts import LISTS_INDEXES
 from keyleash.errors import OperationError
 from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 from keyleash.store.records import GuardRecord, guard_record, read_active
@@ -75,6 +76,15 @@ class TrialDatabase:
         self._connection = client.client_id()
         self._claim_value = f"{actor} {new_token_id()}".encode()
         self._claim()
+
+    def indexes(self) -> list[bytes]:
+        """Return the search indexes of a server that has the module Search."""
+        return list(self.client.execute_command(LISTS_INDEXES))
+
+    def drop_indexes(self) -> None:
+        """Drop them all."""
+        for index in self.indexes():
+            self.client.execute_command("FT.DROPINDEX", index)
 
     def open(self) -> Store:
         """Return the store."""

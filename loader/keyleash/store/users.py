@@ -54,6 +54,12 @@ def read_user_fields(client: Client, names: Sequence[str]) -> dict[str, Mapping[
         }
 
 
+def commands_of_category(client: Client, name: str) -> set[str]:
+    """Return the commands of an ACL category of this server, in upper case."""
+    words = client.execute_command("ACL", "CAT", name)
+    return {reply_text(word).upper().replace("|", " ") for word in words}
+
+
 def user_names(client: Client) -> set[str]:
     """Return the names of all users of the server."""
     return {reply_text(name) for name in client.acl_users()}
