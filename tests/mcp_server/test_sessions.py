@@ -409,6 +409,23 @@ def test_a_revoked_token_has_no_tools(leash: Leash) -> None:
     run(body)
 
 
+@pytest.mark.parametrize(
+    ("is_up", "note"),
+    [(True, "TOKEN_UNKNOWN: the server does not know the token"), (False, "does not answer")],
+)
+def test_a_start_without_access_is_noted(leash: Leash, is_up: bool, note: str) -> None:
+    """On standard error, since many clients show an empty list and no reason."""
+    url = leash.server.url if is_up else "redis://127.0.0.1:1"
+    env = with_path({**Cli(url).env, "KEYLEASH_TOKEN": "kl_agent-runner_" + "a" * 32})
+    pipes: Any = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with Spawned([*Cli.command, "mcp"], env=env, **pipes) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+    assert "keyleash mcp: " in line
+    assert note in line
+    assert "kl_" not in line
+
+
 def test_calls_have_the_trace_or_the_session_as_correlation(leash: Leash) -> None:
     """`traceparent` in `_meta` is of one call; other calls share an id."""
     trace = "0af7651916cd43dd8448eb211c80319c"
@@ -584,6 +601,11 @@ def test_operators_have_tools_that_only_read(leash: Leash) -> None:
             assert (await call("status", limit=2))["identities"]
             assert "findings" in await call("doctor")
             assert (await call("explain", identity="agent-x", command=words))["code"]
+            assert "a correlation id, or" in (await call("undo_plan"))["message"]
+            key = next(tool for tool in tools if tool.name == "undo_plan").input_schema[
+                "properties"
+            ]
+            assert "a pattern" in key["key"]["description"]
             with pytest.raises(MCPError):
                 await client.call_tool("doctor", {"nodes": ["redis://elsewhere"]})
 

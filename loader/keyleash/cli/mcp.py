@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from keyleash.cli.listening import Address, is_loopback, listener, require_tls, shown_address
-from keyleash.cli.options import FILE, example, json_option, require_token, token_option
+from keyleash.cli.options import FILE, example, json_option, require_token, token_file_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import STANDARD_INPUT, print_json, print_note
 from keyleash.client.tokens import TokenFile, token_from_env
@@ -30,12 +30,10 @@ MAX_CONNECTIONS = 1024
 @click.option(
     "--tools",
     type=click.Choice(["named", "class"]),
-    default="named",
-    show_default=True,
-    help="A tool for each command, or for each class of operations.",
+    help="A tool for each command, or for each class of operations.  [default: named]",
 )
 @click.option("--operator", is_flag=True, help="Read-only tools of operators, without a token.")
-@token_option
+@token_file_option
 @click.option("--tls-cert", metavar="FILE", type=FILE, help="Certificate for clients of HTTP.")
 @click.option("--tls-key", metavar="FILE", type=FILE, help="Key of the certificate.")
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
@@ -51,7 +49,7 @@ MAX_CONNECTIONS = 1024
 def mcp(
     settings: Settings,
     http: tuple[str, int] | None,
-    tools: str,
+    tools: str | None,
     operator: bool,
     token_file: str | None,
     tls_cert: str | None,
@@ -65,10 +63,14 @@ def mcp(
     stdio the token is that of the environment or of --token; over HTTP each request has its own,
     as a bearer.
     """
-    if (tls_cert is None) is not (tls_key is None) or (tls_cert and http is None):
-        raise UsageError("`--tls-cert` and `--tls-key` belong together, and to `--http`")
+    if (tls_cert is None) is not (tls_key is None):
+        raise UsageError("`--tls-cert` and `--tls-key` belong together")
+    if http is None and (tls_cert or insecure or hosts):
+        raise UsageError("`--tls-cert`, `--insecure` and `--allow-host` are options of `--http`")
     if http is not None and (operator or token_file):
         raise UsageError("over HTTP each request has its token: no `--token`, and no `--operator`")
+    if operator and (token_file or tools):
+        raise UsageError("the tools of operators need no `--token`, and have no `--tools`")
     if token_file == STANDARD_INPUT:
         raise UsageError("`--token` cannot be standard input, on which the client writes")
     _log_without_tokens()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -22,11 +21,9 @@ from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.unsupported import refused
 from keyleash.client.whoami import WhoAmI
-from keyleash.commands import CommandSpec, CommandTable
-from keyleash.commands.keys import keys_of
-from keyleash.errors import ClusterError, LeashError, UnplacedKeysError
-from keyleash.mcp.forms import class_of, form_of, is_usable, tool_name, word_of
-from keyleash.mcp.results import denied, invalid, outcome, text_of
+from keyleash.errors import ClusterError, LeashError
+from keyleash.mcp.forms import class_of, form_of, word_of
+from keyleash.mcp.results import denied, invalid, result, text_of
 from keyleash.mcp.tools import BY_WORDS, OF_SCRIPT, SCHEMAS, Access
 from keyleash.text import without_tokens
 
@@ -116,7 +113,7 @@ class Holder:
         *meta* is `_meta` of the request, and *session* the correlation id if there is no other.
 
         Raises:
-            MCPError: there is no such tool, or the arguments do not fit.
+            MCPError, ValueError, TypeError: there is no such tool, or the arguments do not fit.
         """
         trace = _TRACE.fullmatch(str(meta.get("traceparent", "")))
         correlation = trace[1] if trace else session or self._correlation
@@ -127,12 +124,10 @@ class Holder:
         self.calls += 1
         try:
             with keyleash.correlation(correlation), maybe_once(meta.get("idempotencyKey")):
-                return await outcome(self._run(name, given, names))
+                return result(await self._run(name, given, names))
         except LeashError as denial:
             command = denial.details.get("command")
             return denied(denial, self._access, [command] if command else names)
-        except (ValueError, TypeError) as error:
-            raise invalid(str(error)) from None
         finally:
             self.calls -= 1
 
@@ -152,20 +147,20 @@ class Holder:
         if name in access.scripts:
             check(given, OF_SCRIPT)
             keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
-            _reject_templates(access, keys)
+            _reject_template(access, keys)
             return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)
         if name == "batch" or name in BY_WORDS:
             several = given["commands"] if name == "batch" else [given["command"]]
             commands = [self._by_words(words, name, access) for words in several]
         else:
-            spec = _by_tool(self._session.table).get(name)
+            spec = access.by_tool.get(name)
             if spec is None:
                 raise invalid(f"there is no tool `{name[:64]}`")
             check(given, form_of(spec).schema)
             commands = [form_of(spec).call(given)]
         names += [str(words[0]) for words in commands]
-        for words in commands if access.templates else ():
-            _reject_templates(access, _keys_of(self._session.table, words))
+        for _, *words in commands:
+            _reject_template(access, words)
         if name != "batch":
             return _page(names[0], await client.execute_command(*commands[0]))
         async with client.pipeline(transaction=True) as pipe:
@@ -196,25 +191,10 @@ class Holder:
         return [spec.name, *words[spec.name.count(" ") + 1 :]]
 
 
-@lru_cache(maxsize=4)
-def _by_tool(table: CommandTable) -> Mapping[str, CommandSpec]:
-    """Return the commands by the names of their tools, listed or not."""
-    return {tool_name(spec.name): spec for spec in filter(is_usable, table)}
-
-
-def _keys_of(table: CommandTable, words: Sequence[bytes | str]) -> list[bytes]:
-    """Return the keys of a call; none if only the guard can tell."""
-    name, *rest = (word if isinstance(word, bytes) else word.encode() for word in words)
-    with suppress(UnplacedKeysError):
-        return [use.key for use in keys_of(table.commands[name.decode()], [*name.split(), *rest])]
-    return []
-
-
-def _reject_templates(access: Access, keys: Iterable[bytes]) -> None:
-    """Reject a pattern in place of a key, which would be written as it is."""
-    for key in keys:
-        if name := access.templates.get(key):
-            raise invalid(f"`{key.decode()}` is a pattern: replace `{{{name}}}` by a value")
+def _reject_template(access: Access, words: Sequence[bytes | str]) -> None:
+    """Reject a pattern in place of the first key, which would be written as it is."""
+    if words and (name := access.templates.get(words[0])):
+        raise invalid(f"the key is a pattern: replace `{{{name}}}` by a value")
 
 
 def _page(name: str, reply: Any) -> Any:

@@ -21,30 +21,27 @@ MAX_REPLY = 64 * 1024
 PAGING = "read parts: getrange, lrange, zrange and xrange, or HSCAN, SSCAN and SCAN with a cursor"
 
 
-async def outcome(run: Awaitable[Any]) -> CallToolResult:
-    """Return the result of a call, also of one that failed; denials are raised.
+async def outcome(run: Awaitable[CallToolResult]) -> CallToolResult:
+    """Return the result of a call, also of one that failed.
 
     Raises:
-        LeashError: the call is denied.
         MCPError: an argument has a wrong value.
     """
     try:
-        return result(await run)
-    except LeashError:
-        raise
-    except KeyleashError as error:
-        return failure(error.code, without_tokens(error.message))
-    except ResponseError as error:
-        why = without_tokens(str(error))
-        return failure("REDIS", f"the call was allowed, and the server replied: {why}")
-    except RedisError as error:
-        return failure("UNAVAILABLE", no_answer(error))
+        return await run
+    except (KeyleashError, RedisError) as error:
+        code = "REDIS" if isinstance(error, ResponseError) else "UNAVAILABLE"
+        return failure(getattr(error, "code", code), reason_of(error))
     except (ValueError, TypeError) as error:
         raise invalid(str(error)) from None
 
 
-def no_answer(error: RedisError) -> str:
-    """Return why Redis does not answer, and whether the call may have run."""
+def reason_of(error: KeyleashError | RedisError) -> str:
+    """Return why a call failed, and whether it may have run."""
+    if isinstance(error, KeyleashError):
+        return without_tokens(error.message)
+    if isinstance(error, ResponseError):
+        return f"the call was allowed, and the server replied: {without_tokens(str(error))}"
     ran = "the call may have run" if is_unanswered(error) else "nothing has run"
     return f"Redis does not answer, {ran}: {printable_reason(error)}"
 

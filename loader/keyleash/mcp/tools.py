@@ -92,10 +92,15 @@ class Access:
         }
 
     @cached_property
-    def templates(self) -> Mapping[bytes, str]:
-        """The patterns of keys that are no key, as a model may send them, and what to replace."""
+    def templates(self) -> Mapping[bytes | str, str]:
+        """The first capture of each pattern of keys that has one."""
         patterns = (pattern for grant in self.grants or () for pattern in grant.keys)
         return {item.source.encode(): item.captures[0] for item in patterns if item.captures}
+
+    @cached_property
+    def by_tool(self) -> Mapping[str, CommandSpec]:
+        """The commands by the names of their tools, listed or not."""
+        return {tool_name(spec.name): spec for spec in filter(is_usable, self.table)}
 
     def patterns(self, names: Iterable[str], cls: str = "") -> list[str]:
         """Return the patterns of keys, channels or indexes on which grants, of a class if it is
