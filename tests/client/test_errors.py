@@ -18,6 +18,7 @@ from redis.retry import Retry
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
+from keyleash.commands.facts import FLUSHES
 from keyleash.commands.spec import CommandSpec, OperationClass
 from keyleash.errors.sentences import explain, reason_of
 from keyleash.operator.load.activate import load_policy
@@ -612,6 +613,15 @@ def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
     assert "or one from which it was delegated" in reason.operator
 
 
+def test_help_of_a_flush_names_no_replacement() -> None:
+    """A model that is told to delete keys one by one would."""
+    message, help_ = explain(
+        keyleash.CommandRefusedError({"command": "FLUSHALL", "reason": FLUSHES})
+    )
+    assert "SCAN" not in f"{message} {help_}"
+    assert "report that you cannot do this" in str(help_)
+
+
 @pytest.mark.parametrize(
     ("denial", "text"),
     [
@@ -624,7 +634,7 @@ def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
         ),
         (
             keyleash.DelegationRefusedError({"reason": "outlives", "restriction": "60"}),
-            "renew the token first",
+            "leave `ttl` out for the longest life",
         ),
     ],
 )
