@@ -49,7 +49,7 @@ def test_keys_is_denied_where_scan_is(leash: Pooled) -> None:
         leash.agent("one").keys("*")
     message, help = explain(denied.value)
     assert message == "KEY_NOT_GRANTED: no grant of the token covers all keys of the pattern `*`"
-    assert help.startswith("use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*`")
+    assert help.startswith("use a pattern of a grant with `scan`, as in `SCAN 0 MATCH PREFIX*`")
     with pytest.raises(keyleash.ClassNotGrantedError) as lacking:
         leash.agent("two").keys("t:*")
     assert lacking.value.details["command"] == "KEYS"

@@ -523,7 +523,7 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
             call()
         reason = reason_of(caught.value)
         assert reason.sentence.startswith(message)
-        assert "ask the operator" in reason.agent
+        assert "`whoami()` lists" in reason.agent
         assert "issue a token with other restrictions" in reason.operator
 
 
@@ -547,7 +547,7 @@ def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) 
         ({"reason": "rotated"}, ("another token", "the new token")),
         ({"reason": "meta"}, ("a label", "ASCII")),
         ({"reason": "meta", "restriction": "Run"}, ("a label is malformed", "not `Run`")),
-        ({"reason": "bind", "restriction": "user=a"}, ("bound so", "the capture `{user}`")),
+        ({"reason": "bind", "restriction": "user=a"}, ("this binding", "the capture `{user}`")),
         ({"reason": "budget", "restriction": "requests=0"}, ("a cap", "not `requests=0`")),
     ],
 )
@@ -634,7 +634,7 @@ def test_help_of_a_flush_names_no_replacement() -> None:
         ),
         (
             keyleash.DelegationRefusedError({"reason": "outlives", "restriction": "60"}),
-            "leave `ttl` out for the longest life",
+            "leave it out for the longest",
         ),
     ],
 )

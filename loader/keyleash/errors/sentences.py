@@ -322,11 +322,11 @@ DELEGATION_REFUSED: no child token is made: {reason}
   sentence: no child token is made: a label is malformed, given twice or secret, or one too many
   agent: use labels of printable ASCII, with lower-case names, without tokens; not `{restriction}`
   if reason=ttl
-  sentence: no child token is made: a life of {life} is longer than `delegate.max_ttl`, or under 1s
-  agent: leave `ttl` out for the longest life, or use a shorter one than {life}
+  sentence: no child token is made: its life would be longer than `delegate.max_ttl`, or under 1s
+  agent: use a shorter `ttl` than {life}, or leave it out for the longest
   if reason=outlives
   sentence: no child token is made: it would outlive the token
-  agent: leave `ttl` out for the longest life, or use a shorter one than {life}
+  agent: use a shorter `ttl` than {life}, or leave it out for the longest
   if reason=depth
   sentence: no child token is made: no deeper delegation is allowed
   agent: use the token itself
