@@ -614,7 +614,7 @@ def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
 
 
 def test_help_of_a_flush_names_no_replacement() -> None:
-    """A model that is told to delete keys one by one would."""
+    """A model would delete the keys that a replacement names."""
     message, help_ = explain(
         keyleash.CommandRefusedError({"command": "FLUSHALL", "reason": FLUSHES})
     )

@@ -125,7 +125,7 @@ def test_bad_input_is_an_error_of_the_protocol(
     [
         ("set", {"key": STATE, "value": "x", "ttl": 1}, "`ttl` is no argument"),
         ("set", {"key": STATE, "value": {"base64": "?"}}, "`value` has an object"),
-        ("whoami", {"a": 1}, "there are none"),
+        ("whoami", {"a": 1}, "there are: none"),
         ("read", {"command": ["DEL", STATE]}, "`DEL` is not allowed by any grant"),
         ("read", {"command": ["SET", STATE, "x"]}, "for the tool `write`"),
         ("get", {"key": "agents:jobs:{job_id}:result"}, "replace `{job_id}` by a value"),
@@ -202,8 +202,11 @@ def test_long_replies_are_cut(leash: Leash) -> None:
 
 def test_denied_keys_are_listed_beside_those_that_are_allowed(leash: Leash) -> None:
     """A denied key that fits a pattern of the grants is no loop; hidden grants list neither."""
-    one: dict[str, Any] = {"grants": [grant("read", keys="k:*")], "deny": [{"keys": ["k:secret"]}]}
-    leash.load(one=one, two={**one, "token": {"publish_grants": False}})
+    rules: dict[str, Any] = {
+        "grants": [grant("read", keys="k:*")],
+        "deny": [{"keys": ["k:secret"]}],
+    }
+    leash.load(one=rules, two={**rules, "token": {"publish_grants": False}})
     shown = {"allowed_instead": ["k:*"], "never": ["k:secret"]}
 
     async def body() -> None:

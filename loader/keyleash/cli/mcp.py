@@ -77,7 +77,8 @@ def mcp(
     # Otherwise the thread that reads standard input would hold up the end.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     timeout_s = settings.timeout_s or TIMEOUT_S
-    first = "" if operator or http else require_token(token_file)
+    if not (operator or http):
+        require_token(token_file)
     serve = import_with_extra("keyleash.mcp.serve")
     url = settings.chosen_url()
     make = partial(serve.Holder, url, by_class=tools == "class", timeout_s=timeout_s)
@@ -93,8 +94,7 @@ def mcp(
         asyncio.run(server.serve_stdio())
     else:
         # A file is read again when its token has ended.
-        source = TokenFile(token_file) if token_file else token_from_env()
-        token = source if isinstance(source, TokenFile) else first
+        token = TokenFile(token_file) if token_file else token_from_env()
         asyncio.run(serve.McpServer(lambda _: make(token)).serve_stdio())
 
 
@@ -138,13 +138,9 @@ def _serve_http(
         print_note("stopped")
 
 
-class _WithoutTokens(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record: errors may repeat what a client sent."""
-        return without_tokens(super().format(record))
-
-
 def _log_without_tokens() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WithoutTokens("%(levelname)s %(name)s: %(message)s"))
+    handler = logging.StreamHandler()
+    lines = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    # Errors may repeat what a client sent.
+    handler.format = lambda record: without_tokens(lines.format(record))  # type: ignore[method-assign]
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -93,10 +93,10 @@ class Part(NamedTuple):
         yield from self.words
         if self.kind == "counted":
             yield str(len(value))
-        if self.kind == "pairs":
-            yield from (word_of(item, self.name) for pair in value.items() for item in pair)
-        elif self.kind:
+        if self.kind:
             items = [value] if self.kind == "word" else value
+            if self.kind == "pairs":
+                items = [item for pair in value.items() for item in pair]
             yield from (word_of(item, self.name) for item in items)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
@@ -70,8 +70,7 @@ class Holder:
     @property
     def _session(self) -> Session:
         client = self.client
-        session: Session = client.session if self._cluster is None else client._session
-        return session
+        return cast(Session, client.session if self._cluster is None else client._session)
 
     async def whoami(self) -> WhoAmI:
         """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
@@ -147,7 +146,6 @@ class Holder:
         if name in access.scripts:
             check(given, OF_SCRIPT)
             keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
-            _reject_template(access, keys)
             return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)
         if name == "batch" or name in BY_WORDS:
             several = given["commands"] if name == "batch" else [given["command"]]
@@ -160,7 +158,9 @@ class Holder:
             commands = [form_of(spec).call(given)]
         names += [str(words[0]) for words in commands]
         for _, *words in commands:
-            _reject_template(access, words)
+            # It would be written as it is.
+            if words and (capture := access.templates.get(words[0])):
+                raise invalid(f"the key is a pattern: replace `{{{capture}}}` by a value")
         if name != "batch":
             return _page(names[0], await client.execute_command(*commands[0]))
         async with client.pipeline(transaction=True) as pipe:
@@ -191,12 +191,6 @@ class Holder:
         return [spec.name, *words[spec.name.count(" ") + 1 :]]
 
 
-def _reject_template(access: Access, words: Sequence[bytes | str]) -> None:
-    """Reject a pattern in place of the first key, which would be written as it is."""
-    if words and (name := access.templates.get(words[0])):
-        raise invalid(f"the key is a pattern: replace `{{{name}}}` by a value")
-
-
 def _page(name: str, reply: Any) -> Any:
     """Return a reply; of SCAN and the like with the cursor as text, as tools take it."""
     is_page = name.endswith("SCAN") and isinstance(reply, list | tuple)
@@ -216,9 +210,8 @@ def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         lacks = [name for name in error.validator_value if name not in error.instance]
         raise invalid(f"arguments are missing: {', '.join(lacks)}")
     if error.validator == "additionalProperties":
-        names = [f"`{name}`" for name in error.schema["properties"]]
-        wrong = next(name for name in error.instance if f"`{name}`" not in names)
-        known = f"the arguments are: {', '.join(names)}" if names else "there are none"
-        raise invalid(f"`{wrong[:64]}` is no argument; {known}")
+        names = [*error.schema["properties"]]
+        wrong = without_tokens(next(name for name in error.instance if name not in names))[:64]
+        raise invalid(f"`{wrong}` is no argument; there are: {', '.join(names) or 'none'}")
     place = without_tokens(".".join(map(str, error.absolute_path))[:64])
     raise invalid(f"`{place}` does not fit {error.validator}: {text_of(error.validator_value)}")

@@ -23,16 +23,13 @@ MAX_ITEMS = 100
 _EVENTS = "identities since until key correlation token_id op newest_first"
 _UNDO = "events correlation identity key since until skip"
 _TOOLS = {
-    name: (operation, parameters.split(), text)
-    for name, operation, parameters, text in (
-        ("status", "status", "identities only sort limit", "Identities: tokens, limits, denials"),
-        ("denials", "audit.denials", f"{_EVENTS} code", "Denied calls, with how often each was"),
-        ("timeline", "audit.timeline", "key since until limit", "What happened to a key"),
-        ("events", "audit.events", _EVENTS, "Changes that agents made"),
-        ("explain", "explain", "identity command token_id", "Decide on a call, and run nothing"),
-        ("undo_plan", "undo.plan", _UNDO, "What an undo of events would restore, and conflicts"),
-        ("doctor", "doctor", "", "Problems of the server and its settings"),
-    )
+    "status": ("status", "identities only sort limit", "Show tokens, limits and denials"),
+    "denials": ("audit.denials", f"{_EVENTS} code", "List denied calls, each with its number"),
+    "timeline": ("audit.timeline", "key since until limit", "List what happened to a key"),
+    "events": ("audit.events", _EVENTS, "List the changes that agents made"),
+    "explain": ("explain", "identity command token_id", "Say why a call is allowed or denied"),
+    "undo_plan": ("undo.plan", _UNDO, "Show what an undo would restore, and its conflicts"),
+    "doctor": ("doctor", "", "List problems of the server and its settings"),
 }
 """The operation of each tool, those of its parameters that a client may give, and what it shows."""
 INSTRUCTIONS = (
@@ -68,14 +65,12 @@ class OperatorTools:
         check(given, _schema(self._operation(name)[2]))
         try:
             return result(await self._run(name, given))
-        except RedisError as error:
-            found = server_failure(error, "")
+        except (KeyleashError, RedisError) as error:
+            found = error if isinstance(error, KeyleashError) else server_failure(error, "")
             help_ = found.help
             if found.code == "not-permitted":
                 help_ = help_of_roles(self._operation(name)[1].command) or help_
-            return _failure(found.code, found.message, help_)
-        except KeyleashError as error:
-            return _failure(error.code, error.message, error.help)
+            return failure(found.code, f"{found.message}: {help_}" if help_ else found.message)
 
     async def _run(self, name: str, given: Mapping[str, Any]) -> Any:
         method, _, parameters = self._operation(name)
@@ -102,7 +97,7 @@ class OperatorTools:
         owner = getattr(self._operator, noun) if noun else self._operator
         operation = getattr(type(owner), method)
         known = operation.parameters
-        return getattr(owner, method), operation, [known[item] for item in parameters]
+        return getattr(owner, method), operation, [known[item] for item in parameters.split()]
 
 
 def _schema(items: list[Parameter]) -> dict[str, Any]:
@@ -119,7 +114,3 @@ def _type(parameter: Parameter) -> dict[str, Any]:
         return {"type": "array", "items": {"type": "string"}, **about}
     kind = "boolean" if "bool" in names else "integer" if "int" in names else "string"
     return {"type": kind, **about}
-
-
-def _failure(code: str, message: str, help_: str | None) -> CallToolResult:
-    return failure(code, f"{message}: {help_}" if help_ else message)

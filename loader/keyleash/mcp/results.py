@@ -113,12 +113,12 @@ def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> C
         elif name != "identity" and not (name == "reason" and " " in value):
             more[name] = shown(value.encode("utf-8", "surrogateescape"))
     sentence, help_ = explain(denial)
-    noun = next((name for name in ("key", "channel", "index", "class") if name in more), "")
-    if noun and access and access.grants is not None:
+    nouns = [name for name in ("key", "channel", "index", "class") if name in more]
+    if nouns and access and access.grants is not None:
         more["allowed_instead"] = instead = access.patterns(names)
         if instead:
-            what = "key" if noun == "class" else noun
-            help_ = f"use a {what} that fits a pattern in allowed_instead, with values for {{…}}"
+            noun = nouns[0].replace("class", "key")
+            help_ = f"use a {noun} that fits a pattern in allowed_instead; replace {{…}} by a value"
         if never := access.never(instead):
             more["never"] = never
             help_ += "; what fits a pattern in never is always denied"

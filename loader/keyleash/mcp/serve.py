@@ -38,14 +38,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
 from keyleash import __version__
-from keyleash.errors import (
-    KeyleashError,
-    LeashError,
-    NotActiveError,
-    TokenExpiredError,
-    TokenRevokedError,
-    TokenUnknownError,
-)
+from keyleash.errors import KeyleashError, LeashError
 from keyleash.errors.sentences import explain
 from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
 from keyleash.mcp.results import outcome, reason_of
@@ -68,8 +61,8 @@ _UNREADABLE = JSONRPCError(
 )
 _NO_ANSWER = "the server of Redis does not answer"
 _log = logging.getLogger("keyleash mcp")
-_REJECTED = (TokenUnknownError, TokenExpiredError, TokenRevokedError, NotActiveError)
-_ENDED = ("TOKEN_", "SUSPENDED", "NOT_ACTIVE")
+_REJECTED = ("TOKEN_", "NOT_ACTIVE")
+"""Codes of tokens that are not let in; while an identity is suspended, each call is denied."""
 
 Provider: TypeAlias = "Holder | OperatorTools"
 
@@ -123,8 +116,7 @@ class McpServer(Server[Any]):
             if isinstance(provider, Holder):
                 await provider.whoami()
         except LeashError as denial:
-            message, help_ = explain(denial)
-            _log.warning("%s; the list of tools is empty (%s)", message, help_)
+            _log.warning("%s; the list of tools is empty (%s)", *explain(denial))
         except (RedisError, KeyleashError) as error:
             _log.warning(reason_of(error))
 
@@ -156,12 +148,11 @@ class McpServer(Server[Any]):
             provider = self._provider_of(token)
             assert isinstance(provider, Holder)  # noqa: S101 - operators have no HTTP
             await provider.whoami()
-        except _REJECTED as denial:
-            await self._forget(_digest(token))
-            _log.warning("401: %s, identity %s", denial.code, denial.identity)
-            raise AuthenticationError(f"{denial.code}: ask the operator for a token") from None
-        except LeashError:
-            pass  # Of an identity that is suspended: its calls are denied one by one.
+        except LeashError as denial:
+            if denial.code.startswith(_REJECTED):
+                await self._forget(_digest(token))
+                _log.warning("401: %s, identity %s", denial.code, denial.identity)
+                raise AuthenticationError(f"{denial.code}: ask the operator for a token") from None
         except (RedisError, KeyleashError):
             raise AuthenticationError(_NO_ANSWER) from None
         if len(self._providers) > MAX_PROVIDERS:
@@ -224,7 +215,8 @@ class McpServer(Server[Any]):
         provider = self._provider(context)
         given, meta = params.arguments or {}, params.meta or {}
         found = await outcome(provider.call(params.name, given, meta, _session_of(context)))
-        has_ended = found.is_error and found.structured_content["code"].startswith(_ENDED)
+        ended = (*_REJECTED, "SUSPENDED")
+        has_ended = found.is_error and found.structured_content["code"].startswith(ended)
         if provider.listed and (has_ended or provider.generation != provider.listed_at):
             await self._look(provider)
         return found

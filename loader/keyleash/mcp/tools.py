@@ -140,14 +140,11 @@ class Access:
         if self.grants is not None and not self.by_class:
             named = {name for grant in self.grants for name in grant.only or ()}
             names = [*FORMS, *sorted(named - FORMS.keys())]
-        specs = {name: spec for name in names if (spec := self.table.get(name))}
-        names = [
-            name
-            for name, spec in specs.items()
-            if is_usable(spec) and (self.grants is None or name in self.commands)
-        ]
-        for name in names:
-            form, reads = form_of(specs[name]), class_of(specs[name]) == "read"
+        known = self.table.commands if self.grants is None else self.commands
+        specs = {name: self.table.commands[name] for name in names if name in known}
+        specs = {name: spec for name, spec in specs.items() if is_usable(spec)}
+        for name, spec in specs.items():
+            form, reads = form_of(spec), class_of(spec) == "read"
             text = self._text(form.text, [name])
             destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
             yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats)
@@ -155,15 +152,14 @@ class Access:
             keys = [pattern.source for grant in grants for pattern in grant.keys]
             text = self._text("Run this script", (), keys)
             yield make_tool(name, text, OF_SCRIPT, False, True, False)
+        unnamed = sorted(self.commands.keys() - specs.keys())
         for cls, (text, example) in BY_WORDS.items():
-            others = [name for name in sorted(self.commands) if self._is_by_words(name, cls)]
-            others = [name for name in others if name not in names]
+            others = [name for name in unnamed if self._is_by_words(name, cls)]
             # SORT and the like, which need `read` alone, are no reason for the tool `write`.
             keys = self.patterns(others, "" if cls == "read" else cls)
             if keys or self.grants is None:
-                if not (self.by_class or self.grants is None):
-                    text, example = text.replace("a command", "another command"), others[0]  # noqa: PLW2901
-                shown = self._text(f'{text}, by its words: ["{example}", …]', others, keys)
+                first = example if self.by_class or self.grants is None else others[0]
+                shown = self._text(f'{text}, by its words: ["{first}", …]', others, keys)
                 reads = cls == "read"
                 yield make_tool(cls, shown, SCHEMAS[cls], reads, not reads, reads)
 
