@@ -122,9 +122,10 @@ def _serve_http(
         timeout_graceful_shutdown=5,
         ws="none",
     )
-    # uvicorn repeats the signal that ended it.
+    running = uvicorn.Server(config)
+    # uvicorn repeats the signal that ended it; while it starts, an exception would make it hang.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit())
+        signal.signal(number, lambda *_: setattr(running, "should_exit", True))
     where = shown_address(address[0], sock.getsockname()[1])
     url = f"{'https' if tls_cert else 'http'}://{where}/mcp"
     if settings.json:
@@ -133,7 +134,7 @@ def _serve_http(
         click.echo(url)
     sys.stdout.flush()
     try:
-        uvicorn.Server(config).run([sock])
+        running.run([sock])
     finally:
         print_note("stopped")
 
