@@ -203,7 +203,7 @@ def test_long_replies_are_cut(leash: Leash) -> None:
 def test_denied_keys_are_listed_beside_those_that_are_allowed(leash: Leash) -> None:
     """A denied key that fits a pattern of the grants is no loop; hidden grants list neither."""
     rules: dict[str, Any] = {
-        "grants": [grant("read", keys="k:*")],
+        "grants": [grant("read", "scan", keys="k:*")],
         "deny": [{"keys": ["k:secret"]}],
     }
     leash.load(one=rules, two={**rules, "token": {"publish_grants": False}})
@@ -218,6 +218,8 @@ def test_denied_keys_are_listed_beside_those_that_are_allowed(leash: Leash) -> N
                 assert ("is always denied" in found["message"]) is bool(more)
                 me = (await client.call_tool("whoami", {})).structured_content["result"]
                 assert me["deny"] == (more.get("never") or None)
+                found = await client.call_tool("read", {"command": ["SCAN", "0"]})
+                assert "as in `SCAN 0 MATCH PREFIX*`" in found.structured_content["message"]
 
     run(body)
 

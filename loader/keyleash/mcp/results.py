@@ -116,7 +116,7 @@ def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> C
     nouns = [name for name in ("key", "channel", "index", "class") if name in more]
     if nouns and access and access.grants is not None:
         more["allowed_instead"] = instead = access.patterns(names)
-        if instead:
+        if instead and not denial.pattern_of:
             noun = nouns[0].replace("class", "key")
             help_ = f"use a {noun} that fits a pattern in allowed_instead; replace {{…}} by a value"
         if never := access.never(instead):
