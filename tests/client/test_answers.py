@@ -49,7 +49,7 @@ def test_keys_is_denied_where_scan_is(leash: Pooled) -> None:
         leash.agent("one").keys("*")
     message, help = explain(denied.value)
     assert message == "KEY_NOT_GRANTED: no grant of the token covers all keys of the pattern `*`"
-    assert help.startswith("use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*`")
+    assert help.startswith("use a pattern of a grant with `scan`, as in `SCAN 0 MATCH PREFIX*`")
     with pytest.raises(keyleash.ClassNotGrantedError) as lacking:
         leash.agent("two").keys("t:*")
     assert lacking.value.details["command"] == "KEYS"
@@ -171,10 +171,10 @@ def test_section_of_info_is_the_reply(leash: Pooled, section: str, field: str | 
 def test_denial_of_a_command_on_all_keys_names_the_alternative(
     leash: Pooled, call: Callable[[Any], Any]
 ) -> None:
-    """A library's user learns what to call instead."""
+    """A library's user learns why."""
     leash.load(one=SCANNING)
 
-    with pytest.raises(keyleash.CommandRefusedError, match="those that SCAN lists"):
+    with pytest.raises(keyleash.CommandRefusedError, match="of all clients"):
         call(leash.agent("one"))
 
 

@@ -18,6 +18,7 @@ from redis.retry import Retry
 import keyleash
 from client.alike import EITHER, ONE_EITHER
 from keyleash import LeashError, ReplyCode
+from keyleash.commands.facts import FLUSHES
 from keyleash.commands.spec import CommandSpec, OperationClass
 from keyleash.errors.sentences import explain, reason_of
 from keyleash.operator.load.activate import load_policy
@@ -522,7 +523,7 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
             call()
         reason = reason_of(caught.value)
         assert reason.sentence.startswith(message)
-        assert "ask the operator" in reason.agent
+        assert "`whoami()` lists" in reason.agent
         assert "issue a token with other restrictions" in reason.operator
 
 
@@ -546,7 +547,7 @@ def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) 
         ({"reason": "rotated"}, ("another token", "the new token")),
         ({"reason": "meta"}, ("a label", "ASCII")),
         ({"reason": "meta", "restriction": "Run"}, ("a label is malformed", "not `Run`")),
-        ({"reason": "bind", "restriction": "user=a"}, ("bound so", "the capture `{user}`")),
+        ({"reason": "bind", "restriction": "user=a"}, ("this binding", "the capture `{user}`")),
         ({"reason": "budget", "restriction": "requests=0"}, ("a cap", "not `requests=0`")),
     ],
 )
@@ -612,6 +613,15 @@ def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
     assert "or one from which it was delegated" in reason.operator
 
 
+def test_help_of_a_flush_names_no_replacement() -> None:
+    """A model would delete the keys that a replacement names."""
+    message, help_ = explain(
+        keyleash.CommandRefusedError({"command": "FLUSHALL", "reason": FLUSHES})
+    )
+    assert "SCAN" not in f"{message} {help_}"
+    assert "report that you cannot do this" in str(help_)
+
+
 @pytest.mark.parametrize(
     ("denial", "text"),
     [
@@ -624,7 +634,7 @@ def test_used_up_cap_of_an_ancestor_is_named_as_such() -> None:
         ),
         (
             keyleash.DelegationRefusedError({"reason": "outlives", "restriction": "60"}),
-            "renew the token first",
+            "leave it out for the longest",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from support.mcp_clients import http_server
 from support.servers import RealServer
 
 PAGE = HowTo("mcp", Cli(""), Path()).text
-(PROGRAM, BY_HTTP), (SHOWN, *_) = (
+(_, PROGRAM, BY_HTTP), (SHOWN, *_) = (
     re.findall(rf"^```{kind}\n(.*?)^```$", PAGE, re.M | re.S) for kind in ("python", "text")
 )
 

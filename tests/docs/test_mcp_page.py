@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,20 @@ def test_shell_lines_of_the_page_write_a_token_that_others_cannot_read(
     token = tmp_path / ".keyleash" / "token"
     assert token.stat().st_mode & 0o777 == 0o600
     assert how_to.cli.json("whoami", "--token", token)["identity"] == "agent-runner"
+
+
+def test_program_of_the_page_lists_tools_and_shows_a_denial(home: Path, how_to: HowTo) -> None:
+    """A reader tries the server before an application does."""
+    program = re.findall(r"^```python\n(.*?)^```$", TEXT, re.M | re.S)[0]
+    path = f"{home / '.local' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, "HOME": str(home), "PATH": path, "KEYLEASH_URL": how_to.cli.url}
+
+    printed = subprocess.check_output([sys.executable, "-c", program], env=env, text=True)
+
+    listed, denied, *_, done = printed.splitlines()
+    assert "'set'" in listed
+    assert denied.startswith("KEY_NOT_GRANTED")
+    assert done == '{"result":true}'
 
 
 def test_write_path_of_the_page_has_no_tool_that_reads_values(home: Path, how_to: HowTo) -> None:

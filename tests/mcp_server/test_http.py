@@ -9,6 +9,8 @@ from typing import Any
 
 import httpx2
 import pytest
+from starlette.authentication import AuthenticationError
+from starlette.requests import HTTPConnection
 
 from keyleash.mcp import serve
 from keyleash.mcp.holder import Holder
@@ -55,7 +57,10 @@ def test_only_live_tokens_are_let_in(url: str, leash: Leash) -> None:
     for token in ("", "x", unknown, "kl_nobody_" + "a" * 32, "kl_" + "a" * 5000):
         response = post(url, token)
         assert response.status_code == 401, token
-        assert response.headers["WWW-Authenticate"].startswith("Bearer ")
+        wanted = response.headers["WWW-Authenticate"]
+        assert wanted.startswith("Bearer ")
+        codes = {"": "no bearer token", "kl_nobody_" + "a" * 32: "NOT_ACTIVE"}
+        assert codes.get(token, "TOKEN_UNKNOWN") in wanted
         assert token == "" or token not in response.text
     assert post(url, Authorization="Basic eDp5").status_code == 401
     session = post(url, issued.token, INITIALIZE).headers["Mcp-Session-Id"]
@@ -64,7 +69,9 @@ def test_only_live_tokens_are_let_in(url: str, leash: Leash) -> None:
     assert post(url, issued.token, Mcp_Session_Id=session).status_code == 200
     thaw(leash.store, "agent-runner")
     revoke(leash.store, issued.id)
-    assert post(url, issued.token, Mcp_Session_Id=session).status_code == 401
+    response = post(url, issued.token, Mcp_Session_Id=session)
+    assert response.status_code == 401
+    assert "TOKEN_REVOKED: ask the operator" in response.headers["WWW-Authenticate"]
 
 
 def test_a_session_is_of_the_token_that_opened_it(url: str, leash: Leash) -> None:
@@ -96,6 +103,12 @@ def test_requests_are_bounded(url: str, leash: Leash) -> None:
     assert post(url, token, INITIALIZE).status_code == 200
 
 
+def request(token: str) -> HTTPConnection:
+    """Return a request with a token."""
+    headers = [(b"authorization", f"Bearer {token}".encode())]
+    return HTTPConnection({"type": "http", "headers": headers})
+
+
 def test_sessions_and_clients_are_bounded(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest idle client of a token is closed; its next request makes another."""
     monkeypatch.setattr(serve, "MAX_PROVIDERS", 2)
@@ -106,10 +119,11 @@ def test_sessions_and_clients_are_bounded(leash: Leash, monkeypatch: pytest.Monk
 
         server = serve.McpServer(make)
         for _ in range(5):
-            assert await server.verify_token(leash.issue("agent-runner").token)
+            assert await server.authenticate(request(leash.issue("agent-runner").token))
             assert len(server._providers) <= 2
         for _ in range(5):
-            assert await server.verify_token("kl_agent-runner_" + "a" * 32) is None
+            with pytest.raises(AuthenticationError):
+                await server.authenticate(request("kl_agent-runner_" + "a" * 32))
         assert len(server._providers) <= 2
         for provider in server._providers.values():
             await provider.close()
@@ -143,6 +157,10 @@ def test_many_tokens_share_a_server(url: str, leash: Leash) -> None:
         (("--http", "0.0.0.0:0"), "tokens would travel in clear"),
         (("--http", "127.0.0.1:0", "--operator"), "each request has its token"),
         (("--http", "127.0.0.1:0", "--tls-cert", "c.pem"), "belong together"),
+        (("--allow-host", "h"), "options of `--http`"),
+        (("--insecure",), "options of `--http`"),
+        (("--operator", "--tools", "class"), "have no `--tools`"),
+        (("--operator", "--token", "f"), "need no `--token`"),
         (("--http", "nowhere"), "is no HOST:PORT"),
         (("--token", "kl_agent-runner_" + "a" * 32), "can be read by every user"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def test_tools_read_write_and_explain_denials(
             patterns = ["agents:jobs:{job_id}:state", "agents:jobs:{job_id}:result"]
             assert denial.structured_content["allowed_instead"] == patterns
             text = denial.content[0].text
-            assert "one of the patterns in allowed_instead" in text
+            assert "use a key that fits a pattern in allowed_instead" in text
             assert "add a" not in text
             # Not listed, and the guard says why.
             assert (await call("del", keys=[STATE]))["code"] == "CLASS_NOT_GRANTED"
@@ -89,6 +90,11 @@ def test_bad_input_is_an_error_of_the_protocol(
         ("set", {"key": 7, "value": "x"}),
         ("set", {"key": STATE, "value": {"base64": "?"}}),
         ("set", {"key": STATE, "value": {"text": token}}),
+        ("set", {"key": "agents:jobs:{job_id}:state", "value": "x"}),
+        ("batch", {"commands": [["SET", "agents:jobs:{job_id}:state", "x"]]}),
+        ("hset", {"key": RESULT, "fields": {}}),
+        ("rpush", {"key": RESULT, "values": []}),
+        ("batch", {"commands": []}),
         ("set", {"key": STATE, "value": deep}),
         ("read", {"command": []}),
         ("read", {"command": ["GET " + STATE]}),
@@ -111,6 +117,70 @@ def test_bad_input_is_an_error_of_the_protocol(
             assert found.structured_content == {"result": "none"}
 
     run(body)
+    assert leash.admin.keys("agents:*") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "problem"),
+    [
+        ("set", {"key": STATE, "value": "x", "ttl": 1}, "`ttl` is no argument"),
+        ("set", {"key": STATE, "value": {"base64": "?"}}, "`value` has an object"),
+        ("whoami", {"a": 1}, "there are: none"),
+        ("read", {"command": ["DEL", STATE]}, "`DEL` is not allowed by any grant"),
+        ("read", {"command": ["SET", STATE, "x"]}, "for the tool `write`"),
+        ("get", {"key": "agents:jobs:{job_id}:result"}, "replace `{job_id}` by a value"),
+    ],
+)
+def test_wrong_arguments_are_explained(
+    leash: Leash, name: str, given: dict[str, Any], problem: str
+) -> None:
+    """The error names the argument, and what it should be."""
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("agent-runner").token) as client:
+            with pytest.raises(MCPError, match=re.escape(problem)):
+                await client.call_tool(name, given)
+
+    run(body)
+
+
+def test_a_scan_goes_on_with_its_own_cursor(leash: Leash) -> None:
+    """The cursor of each page is text, in a batch and by words too, and a number is taken."""
+    leash.load(one={"grants": [grant("read", "scan", keys="k:*")]})
+    names = [f"k:{number}" for number in range(500)]
+    leash.admin.mset(dict.fromkeys(names, "x"))
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("one").token) as client:
+
+            async def call(name: str, **given: Any) -> Any:
+                return (await client.call_tool(name, given)).structured_content["result"]
+
+            cursor, found = await call("scan", cursor=0, pattern="k:*")
+            while cursor != "0":
+                cursor, page = await call("scan", cursor=cursor, pattern="k:*")
+                found += page
+            assert sorted(found) == sorted(names)
+            words = ["SCAN", "0", "MATCH", "k:*", "COUNT", "1000"]
+            assert (await call("read", command=words))[0] == "0"
+            assert (await call("batch", commands=[words]))[0][0] == "0"
+
+    run(body)
+
+
+def test_keys_may_be_bytes(leash: Leash) -> None:
+    """Of tools that are one command as of those that take words."""
+    leash.load(one={"grants": [grant("read", "write", keys="k:*")]})
+    key = {"base64": "azr/"}
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("one").token) as client:
+            await client.call_tool("set", {"key": key, "value": "x"})
+            found = await client.call_tool("read", {"command": ["STRLEN", key]})
+            assert found.structured_content == {"result": 1}
+
+    run(body)
+    assert leash.admin.get(b"k:\xff") == b"x"
 
 
 def test_long_replies_are_cut(leash: Leash) -> None:
@@ -126,6 +196,46 @@ def test_long_replies_are_cut(leash: Leash) -> None:
             given = {"key": RESULT, "start": 0, "stop": -1}
             items = (await client.call_tool("lrange", given)).structured_content
             assert (len(items["result"]), items["items"]) == (65, 200)
+
+    run(body)
+
+
+def test_denied_keys_are_listed_beside_those_that_are_allowed(leash: Leash) -> None:
+    """A denied key that fits a pattern of the grants is no loop; hidden grants list neither."""
+    rules: dict[str, Any] = {
+        "grants": [grant("read", "scan", keys="k:*")],
+        "deny": [{"keys": ["k:secret"]}],
+    }
+    leash.load(one=rules, two={**rules, "token": {"publish_grants": False}})
+    shown = {"allowed_instead": ["k:*"], "never": ["k:secret"]}
+
+    async def body() -> None:
+        for identity, more in (("one", shown), ("two", {})):
+            async with over_stdio(leash.server.url, leash.issue(identity).token) as client:
+                found = (await client.call_tool("get", {"key": "k:secret"})).structured_content
+                assert found["code"] == "KEY_DENIED"
+                assert {name: found[name] for name in shown if name in found} == more
+                assert ("is always denied" in found["message"]) is bool(more)
+                me = (await client.call_tool("whoami", {})).structured_content["result"]
+                assert me["deny"] == (more.get("never") or None)
+                found = await client.call_tool("read", {"command": ["SCAN", "0"]})
+                assert "as in `SCAN 0 MATCH PREFIX*`" in found.structured_content["message"]
+
+    run(body)
+
+
+def test_errors_of_the_server_are_no_denials(leash: Leash) -> None:
+    """The message says that the call was allowed; a suspension says until when."""
+    leash.admin.rpush(RESULT, "x")
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, leash.issue("agent-runner").token) as client:
+            found = (await client.call_tool("get", {"key": RESULT})).structured_content
+            assert found["code"] == "REDIS"
+            assert "the call was allowed" in found["message"]
+            freeze(leash.store, "agent-runner", reason="test", duration="1h")
+            found = (await client.call_tool("get", {"key": RESULT})).structured_content
+            assert found["until"].endswith("Z")
 
     run(body)
 
@@ -237,7 +347,7 @@ def test_commands_of_connections_and_those_that_wait_are_denied(leash: Leash) ->
                         problem = found.structured_content["code"]
                     except MCPError as error:
                         problem = str(error)
-                    reasons = ("COMMAND_REFUSED", "is a command for the tool", "is no command")
+                    reasons = ("COMMAND_REFUSED", "is a command", "is no command", "by any grant")
                     assert any(reason in problem for reason in reasons)
             words = ["XREAD", "COUNT", "1", "STREAMS", RESULT, "0"]
             found = await client.call_tool("read", {"command": words})
@@ -302,6 +412,23 @@ def test_a_revoked_token_has_no_tools(leash: Leash) -> None:
             assert (await client.list_tools()).tools == []
 
     run(body)
+
+
+@pytest.mark.parametrize(
+    ("is_up", "note"),
+    [(True, "TOKEN_UNKNOWN: the server does not know the token"), (False, "does not answer")],
+)
+def test_a_start_without_access_is_noted(leash: Leash, is_up: bool, note: str) -> None:
+    """On standard error, since many clients show an empty list and no reason."""
+    url = leash.server.url if is_up else "redis://127.0.0.1:1"
+    env = with_path({**Cli(url).env, "KEYLEASH_TOKEN": "kl_agent-runner_" + "a" * 32})
+    pipes: Any = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with Spawned([*Cli.command, "mcp"], env=env, **pipes) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+    assert "keyleash mcp: " in line
+    assert note in line
+    assert "kl_" not in line
 
 
 def test_calls_have_the_trace_or_the_session_as_correlation(leash: Leash) -> None:
@@ -479,6 +606,11 @@ def test_operators_have_tools_that_only_read(leash: Leash) -> None:
             assert (await call("status", limit=2))["identities"]
             assert "findings" in await call("doctor")
             assert (await call("explain", identity="agent-x", command=words))["code"]
+            assert "a correlation id, or" in (await call("undo_plan"))["message"]
+            key = next(tool for tool in tools if tool.name == "undo_plan").input_schema[
+                "properties"
+            ]
+            assert "a pattern" in key["key"]["description"]
             with pytest.raises(MCPError):
                 await client.call_tool("doctor", {"nodes": ["redis://elsewhere"]})
 

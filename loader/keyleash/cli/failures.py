@@ -114,21 +114,13 @@ def _with_options(help: str | None) -> str | None:
 
 def _server_failure(error: redis_errors.RedisError, server: str, operation: str) -> Failure:
     found = server_failure(error, server)
-    help_ = _help_of_roles(operation) if found.code == "not-permitted" else None
+    help_ = None
+    if found.code == "not-permitted":
+        # Imported here: the operator API is heavy, and this is rare.
+        from keyleash.operator.roles import help_of_roles  # noqa: PLC0415
+
+        help_ = help_of_roles(operation)
     return Failure(found.code, found.exit_code, found.message, help_ or _with_options(found.help))
-
-
-def _help_of_roles(operation: str) -> str | None:
-    # Imported here: the operator API is heavy, and this is rare.
-    from keyleash.operator.roles import roles_with  # noqa: PLC0415
-
-    roles = roles_with(operation)
-    if not roles:
-        return None
-    shown = " or ".join(f"`{name}`" for name in roles)
-    return (
-        f"the role {shown} has this right; `keyleash acl {roles[0]}` prints the rules of its user"
-    )
 
 
 def _file_failure(error: OSError) -> Failure:

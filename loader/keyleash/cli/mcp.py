@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from keyleash.cli.listening import Address, is_loopback, listener, require_tls, shown_address
-from keyleash.cli.options import FILE, example, json_option, require_token, token_option
+from keyleash.cli.options import FILE, example, json_option, require_token, token_file_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import STANDARD_INPUT, print_json, print_note
 from keyleash.client.tokens import TokenFile, token_from_env
@@ -30,12 +30,10 @@ MAX_CONNECTIONS = 1024
 @click.option(
     "--tools",
     type=click.Choice(["named", "class"]),
-    default="named",
-    show_default=True,
-    help="A tool for each command, or for each class of operations.",
+    help="A tool for each command, or for each class of operations.  [default: named]",
 )
 @click.option("--operator", is_flag=True, help="Read-only tools of operators, without a token.")
-@token_option
+@token_file_option
 @click.option("--tls-cert", metavar="FILE", type=FILE, help="Certificate for clients of HTTP.")
 @click.option("--tls-key", metavar="FILE", type=FILE, help="Key of the certificate.")
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
@@ -51,7 +49,7 @@ MAX_CONNECTIONS = 1024
 def mcp(
     settings: Settings,
     http: tuple[str, int] | None,
-    tools: str,
+    tools: str | None,
     operator: bool,
     token_file: str | None,
     tls_cert: str | None,
@@ -65,17 +63,22 @@ def mcp(
     stdio the token is that of the environment or of --token; over HTTP each request has its own,
     as a bearer.
     """
-    if (tls_cert is None) is not (tls_key is None) or (tls_cert and http is None):
-        raise UsageError("`--tls-cert` and `--tls-key` belong together, and to `--http`")
+    if (tls_cert is None) is not (tls_key is None):
+        raise UsageError("`--tls-cert` and `--tls-key` belong together")
+    if http is None and (tls_cert or insecure or hosts):
+        raise UsageError("`--tls-cert`, `--insecure` and `--allow-host` are options of `--http`")
     if http is not None and (operator or token_file):
         raise UsageError("over HTTP each request has its token: no `--token`, and no `--operator`")
+    if operator and (token_file or tools):
+        raise UsageError("the tools of operators need no `--token`, and have no `--tools`")
     if token_file == STANDARD_INPUT:
         raise UsageError("`--token` cannot be standard input, on which the client writes")
     _log_without_tokens()
     # Otherwise the thread that reads standard input would hold up the end.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     timeout_s = settings.timeout_s or TIMEOUT_S
-    first = "" if operator or http else require_token(token_file)
+    if not (operator or http):
+        require_token(token_file)
     serve = import_with_extra("keyleash.mcp.serve")
     url = settings.chosen_url()
     make = partial(serve.Holder, url, by_class=tools == "class", timeout_s=timeout_s)
@@ -91,8 +94,7 @@ def mcp(
         asyncio.run(server.serve_stdio())
     else:
         # A file is read again when its token has ended.
-        source = TokenFile(token_file) if token_file else token_from_env()
-        token = source if isinstance(source, TokenFile) else first
+        token = TokenFile(token_file) if token_file else token_from_env()
         asyncio.run(serve.McpServer(lambda _: make(token)).serve_stdio())
 
 
@@ -120,9 +122,10 @@ def _serve_http(
         timeout_graceful_shutdown=5,
         ws="none",
     )
-    # uvicorn repeats the signal that ended it.
+    running = uvicorn.Server(config)
+    # uvicorn repeats the signal that ended it; while it starts, an exception would make it hang.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit())
+        signal.signal(number, lambda *_: setattr(running, "should_exit", True))
     where = shown_address(address[0], sock.getsockname()[1])
     url = f"{'https' if tls_cert else 'http'}://{where}/mcp"
     if settings.json:
@@ -131,18 +134,14 @@ def _serve_http(
         click.echo(url)
     sys.stdout.flush()
     try:
-        uvicorn.Server(config).run([sock])
+        running.run([sock])
     finally:
         print_note("stopped")
 
 
-class _WithoutTokens(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line of a record: errors may repeat what a client sent."""
-        return without_tokens(super().format(record))
-
-
 def _log_without_tokens() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_WithoutTokens("%(levelname)s %(name)s: %(message)s"))
+    handler = logging.StreamHandler()
+    lines = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    # Errors may repeat what a client sent.
+    handler.format = lambda record: without_tokens(lines.format(record))  # type: ignore[method-assign]
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

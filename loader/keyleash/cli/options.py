@@ -222,14 +222,17 @@ IDENTITY_OR_TOKEN_ID = Name(lambda store: [*known_identities(store), *_token_ids
 
 
 TOKEN_VARIABLES = ("KEYLEASH_TOKEN", "KEYLEASH_TOKEN_FILE")
-token_option = click.option(
-    "--token",
-    "token_file",
-    metavar="FILE",
-    type=FILE,
-    help="A file with the token on its first line; `-` is standard input.  "
-    f"[default: {TOKEN_VARIABLES[0]}, or the file that {TOKEN_VARIABLES[1]} names]",
-)
+
+
+def _token_option(help: str) -> Callable[[F], F]:
+    default = f"[default: {TOKEN_VARIABLES[0]}, or the file that {TOKEN_VARIABLES[1]} names]"
+    help = f"{help}.  {default}"
+    return click.option("--token", "token_file", metavar="FILE", type=FILE, help=help)
+
+
+token_option = _token_option("A file with the token on its first line; `-` is standard input")
+token_file_option = _token_option("A file with the token on its first line")
+"""For a command whose standard input is for something else."""
 
 
 def refuse_typed_token(word: str) -> None:
@@ -265,7 +268,7 @@ def require_token(file: str | None) -> str:
     return token
 
 
-_TOKEN_HELP = f"set {' or '.join(TOKEN_VARIABLES)}, or pass `--token FILE`; `-` is standard input"
+_TOKEN_HELP = f"set {' or '.join(TOKEN_VARIABLES)}, or pass `--token FILE`"
 
 
 def _first_line(file: str) -> str:

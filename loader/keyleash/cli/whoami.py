@@ -54,11 +54,11 @@ def _show(found: WhoAmI) -> None:
         # Caps are in the table of limits.
         if name != "cap":
             click.echo(f"{name:<10}{text}")
-    grants = ["not published: the policy has `publish_grants: false`"]
-    if found.grants is not None:
-        grants = [_grant_line(grant) for grant in found.grants] or ["nothing"]
-    _show_rules("may", grants)
-    _show_rules("may not", [key.source for key in found.deny])
+    if found.grants is None:
+        click.echo("grants    hidden: the policy has `token: {publish_grants: false}`")
+    else:
+        _show_rules("may", [_grant_line(grant) for grant in found.grants] or ["nothing"])
+        _show_rules("may not", [key.source for key in found.deny or ()])
     if found.limits:
         click.echo()
         columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]

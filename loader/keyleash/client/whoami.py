@@ -57,8 +57,8 @@ class WhoAmI:
         restrictions: What the token may do of what the identity may do; None if all of that.
         renewable_until: The latest time until which the client may renew it; None if it may not.
         grants: The grants of the identity, as the restrictions narrow them; None if the policy
-            hides them by `publish_grants: false`. The texts of their scripts are empty.
-        deny: The patterns of keys that are denied whatever the grants allow.
+            hides them by `token: {publish_grants: false}`. The texts of their scripts are empty.
+        deny: The patterns of keys that are denied whatever the grants allow; None likewise.
     """
 
     identity: str
@@ -70,15 +70,15 @@ class WhoAmI:
     restrictions: Restrictions | None = None
     renewable_until: datetime | None = None
     grants: tuple[Grant, ...] | None = field(default=None, repr=False)
-    deny: tuple[Pattern, ...] = field(default=(), repr=False)
+    deny: tuple[Pattern, ...] | None = field(default=None, repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as an object for JSON, with times in ISO 8601, and grants as in a policy."""
         from keyleash.store.grants import PublishedGrants  # noqa: PLC0415
 
-        published = PublishedGrants(self.grants or (), self.deny).to_dict()
-        if self.grants is None:
-            published["grants"] = None
+        published: Any = {"grants": None, "deny": None}
+        if self.grants is not None:
+            published = PublishedGrants(self.grants, self.deny or ()).to_dict()
         return {**json_object(self), **published}
 
 
@@ -117,7 +117,7 @@ def read_whoami(identity: str, guard: GuardRecord, reply: Any) -> WhoAmI:
         caps = restrictions.counts if restrictions else ()
         left += [remaining_limit(count.limit, count, now_us) for count in caps]
         published = unpack_grants(guard.grants)
-        grants, deny = published.narrowed(restrictions) if published else (None, ())
+        grants, deny = published.narrowed(restrictions) if published else (None, None)
         idle_us = token.used_us + use_noted_us(guard.idle_s) + guard.idle_s * 1_000_000
         return WhoAmI(
             identity=identity,

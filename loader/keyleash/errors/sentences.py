@@ -80,7 +80,7 @@ _PHRASES = {
     "NO_RULE": "no rule of the policy decided",
     "REPORT": "stop, and report it to the operator",
     "RESET": "raise it in the policy, or reset it with `keyleash limits reset {identity}`",
-    "SEE": "ask the operator what the token allows",
+    "SEE": "`whoami()` lists what the token allows",
 }
 """What stands for `$NAME` in the catalog."""
 
@@ -120,6 +120,8 @@ TOKEN_REVOKED: the token was revoked
 COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   agent: use another command: no token may call it; see docs/reference/commands.md
   operator: no policy can allow it; docs/reference/commands.md lists the denied commands
+  if command=FLUSH
+  agent: do not try to replace it; report that you cannot do this
   if option=BRACKETS|FIELDS|KNN|PATHS|PREFIX|QUERY|STEPS|TERMS
   agent: use a shorter or simpler call, within the bounds of docs/reference/policy.md#{bounds}
   operator: no policy can allow it; the bounds are in docs/reference/policy.md#{bounds}
@@ -149,14 +151,14 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   operator: {reason}: add its text to `scripts` of the policy, and its name to `scripts` of a grant;
       every byte counts, also a last newline, and a changed text needs `keyleash load`
   if reason=$NOT_NAMED
-  agent: use another command: $SEE
+  agent: use another command; $SEE
   operator: name it in `only` of a grant, $OWN
   if reason=$NOT_CHECKED
-  agent: use another command: $SEE
+  agent: use another command; $SEE
   operator: name it in `only` of a grant, $OWN and the command touches only the keys that its module
       declares
   if reason=no grant
-  agent: use another command: $SEE
+  agent: use another command; $SEE
   operator: see `only`, `except`, `channels` and `indexes` of the grants, $OWN
   if reason=$IN_A_BATCH
   agent: make the call before the transaction, or use SCAN in place of KEYS
@@ -166,18 +168,17 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   operator: $NO_RULE
 
 CLASS_NOT_GRANTED: no grant of the token gives `{class}`, which `{command}` needs{on_key}
-  agent: use another command: $SEE
+  agent: use another command; $SEE
   operator: add `{class}` to `allow` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
 
 KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
-  agent: use another key: $SEE
+  agent: use another key; $SEE
   operator: add a pattern to `keys` of a grant, $OWN
   if pattern_of=SCAN
   sentence: no grant of the token covers all keys of the pattern `{key}`
-  agent: use a pattern of a read grant, as in `SCAN 0 MATCH agents:queue:*` or `KEYS
-      agents:queue:*`; $SEE
+  agent: use a pattern of a grant with `scan`, as in `SCAN 0 MATCH PREFIX*` or `KEYS PREFIX*`; $SEE
   operator: add a pattern that covers it to `keys` of a grant with `scan`, $OWN
   if pattern_of=FT
   sentence: no grant of the token covers all keys `{key}` of the search index
@@ -202,13 +203,13 @@ KEY_DENIED: the key `{key}` is denied by a `deny` rule
   agent: use another pattern: every token of the identity is denied some of its keys
 
 CHANNEL_NOT_GRANTED: no grant of the token covers the channel `{channel}`
-  agent: use another channel: $SEE
+  agent: use another channel; $SEE
   operator: add a pattern to `channels` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
 
 INDEX_NOT_GRANTED: no grant of the token covers the search index `{index}`
-  agent: use another index: $SEE
+  agent: use another index; $SEE
   operator: add a pattern to `indexes` of a grant, $OWN
   if by=token
   operator: the identity may, its token may not: issue a token with other restrictions
@@ -304,7 +305,7 @@ DELEGATION_REFUSED: no child token is made: {reason}
   agent: $CLIENT
   operator: the restrictions of the token, or `delegate` of the policy, do not allow it
   if reason=bind
-  sentence: no child token is made: it cannot be bound so
+  sentence: no child token is made: this binding is not allowed
   agent: use another value than `{restriction}`: no pattern of the token has the capture `{capture}`
       with those that are bound, or it is bound to another value
   if reason=allow
@@ -321,11 +322,11 @@ DELEGATION_REFUSED: no child token is made: {reason}
   sentence: no child token is made: a label is malformed, given twice or secret, or one too many
   agent: use labels of printable ASCII, with lower-case names, without tokens; not `{restriction}`
   if reason=ttl
-  sentence: no child token is made: its life is not between 1s and `delegate.max_ttl`
-  agent: use a shorter `ttl` than {life}, or leave it out
+  sentence: no child token is made: its life would be longer than `delegate.max_ttl`, or under 1s
+  agent: use a shorter `ttl` than {life}, or leave it out for the longest
   if reason=outlives
   sentence: no child token is made: it would outlive the token
-  agent: use a shorter `ttl` than {life}, or leave it out, or renew the token first
+  agent: use a shorter `ttl` than {life}, or leave it out for the longest
   if reason=depth
   sentence: no child token is made: no deeper delegation is allowed
   agent: use the token itself

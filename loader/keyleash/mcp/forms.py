@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -55,8 +56,10 @@ BYTES: Mapping[str, Any] = {"type": ["string", "object"]}
 """A text, or `{"base64": …}`."""
 _TYPES = {
     **dict.fromkeys(("value", "values", "member", "members", "message", "fields"), BYTES),
+    **dict.fromkeys(("key", "keys", "field"), BYTES),
     **{name: {"type": "integer"} for name in ("by", "count", "end", "seconds", "start", "stop")},
     "arguments": BYTES,
+    "cursor": {"type": ["string", "integer"]},
     # Words before a path are options.
     "path": {"type": "string", "pattern": r"^[$.]"},
     "score": {"type": "number"},
@@ -80,9 +83,9 @@ class Part(NamedTuple):
         """The JSON Schema of its argument."""
         item = dict(_TYPES.get(self.name, STRING))
         if self.kind == "pairs":
-            return {"type": "object", "additionalProperties": item}
+            return {"type": "object", "additionalProperties": item, "minProperties": 1}
         if self.kind in ("list", "counted"):
-            return {"type": "array", "items": item}
+            return {"type": "array", "items": item, **({} if self.is_optional else {"minItems": 1})}
         return item if self.kind else {"type": "boolean"}
 
     def call(self, value: Any) -> Iterator[bytes | str]:
@@ -90,10 +93,11 @@ class Part(NamedTuple):
         yield from self.words
         if self.kind == "counted":
             yield str(len(value))
-        if self.kind == "pairs":
-            yield from (word_of(item) for pair in value.items() for item in pair)
-        elif self.kind:
-            yield from map(word_of, [value] if self.kind == "word" else value)
+        if self.kind:
+            items = [value] if self.kind == "word" else value
+            if self.kind == "pairs":
+                items = [item for pair in value.items() for item in pair]
+            yield from (word_of(item, self.name) for item in items)
 
 
 class Form(NamedTuple):
@@ -127,17 +131,18 @@ def object_of(properties: dict[str, Any], required: list[str] | None = None) -> 
     return {"type": "object", "properties": properties, **needed, "additionalProperties": False}
 
 
-def word_of(value: Any) -> bytes:
-    """Return a word of a call.
+def word_of(value: Any, name: str = "command") -> bytes:
+    """Return a word of a call, of the argument *name*.
 
     Raises:
         ValueError: an object is not `{"base64": …}`, or a text is not UTF-8.
     """
-    if isinstance(value, dict):
-        if value.keys() != {"base64"} or not isinstance(value["base64"], str):
-            raise ValueError('an object must be {"base64": …}')
-        return base64.b64decode(value["base64"], validate=True)
-    return str(value).encode()
+    if not isinstance(value, dict):
+        return str(value).encode()
+    with suppress(TypeError, ValueError):
+        (text,) = value.values()
+        return base64.b64decode(text if "base64" in value else "?", validate=True)
+    raise ValueError(f'`{name}` has an object that is not {{"base64": …}} with valid base64')
 
 
 def _form(line: str, command: str = "") -> Form:

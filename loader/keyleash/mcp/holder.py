@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
@@ -21,10 +21,9 @@ from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.unsupported import refused
 from keyleash.client.whoami import WhoAmI
-from keyleash.commands import CommandSpec, CommandTable
 from keyleash.errors import ClusterError, LeashError
-from keyleash.mcp.forms import class_of, form_of, is_usable, tool_name, word_of
-from keyleash.mcp.results import denied, invalid, outcome, text_of
+from keyleash.mcp.forms import class_of, form_of, word_of
+from keyleash.mcp.results import denied, invalid, result, text_of
 from keyleash.mcp.tools import BY_WORDS, OF_SCRIPT, SCHEMAS, Access
 from keyleash.text import without_tokens
 
@@ -71,8 +70,7 @@ class Holder:
     @property
     def _session(self) -> Session:
         client = self.client
-        session: Session = client.session if self._cluster is None else client._session
-        return session
+        return cast(Session, client.session if self._cluster is None else client._session)
 
     async def whoami(self) -> WhoAmI:
         """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
@@ -114,7 +112,7 @@ class Holder:
         *meta* is `_meta` of the request, and *session* the correlation id if there is no other.
 
         Raises:
-            MCPError: there is no such tool, or the arguments do not fit.
+            MCPError, ValueError, TypeError: there is no such tool, or the arguments do not fit.
         """
         trace = _TRACE.fullmatch(str(meta.get("traceparent", "")))
         correlation = trace[1] if trace else session or self._correlation
@@ -125,13 +123,10 @@ class Holder:
         self.calls += 1
         try:
             with keyleash.correlation(correlation), maybe_once(meta.get("idempotencyKey")):
-                return await outcome(self._run(name, given, names))
+                return result(await self._run(name, given, names))
         except LeashError as denial:
             command = denial.details.get("command")
-            instead = self._access.patterns([command] if command else names) if self._access else ()
-            return denied(denial, instead)
-        except (ValueError, TypeError) as error:
-            raise invalid(str(error)) from None
+            return denied(denial, self._access, [command] if command else names)
         finally:
             self.calls -= 1
 
@@ -148,29 +143,32 @@ class Holder:
         if name == "delegate":
             made = await client.delegate(**given)
             return {"token": made.token, **made.to_dict()}
-        if name == "batch" or name in BY_WORDS:
-            several = given["commands"] if name == "batch" else [given["command"]]
-            commands = [self._by_words(words, name) for words in several]
-            names += [str(words[0]) for words in commands]
-            if name != "batch":
-                return await client.execute_command(*commands[0])
-            async with client.pipeline(transaction=True) as pipe:
-                for words in commands:
-                    pipe.execute_command(*words)
-                return await pipe.execute(raise_on_error=False)
         if name in access.scripts:
             check(given, OF_SCRIPT)
             keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
             return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)
-        spec = _by_tool(self._session.table).get(name)
-        if spec is None:
-            raise invalid(f"there is no tool `{name[:64]}`")
-        form = form_of(spec)
-        check(given, form.schema)
-        names.append(spec.name)
-        return await client.execute_command(*form.call(given))
+        if name == "batch" or name in BY_WORDS:
+            several = given["commands"] if name == "batch" else [given["command"]]
+            commands = [self._by_words(words, name, access) for words in several]
+        else:
+            spec = access.by_tool.get(name)
+            if spec is None:
+                raise invalid(f"there is no tool `{name[:64]}`")
+            check(given, form_of(spec).schema)
+            commands = [form_of(spec).call(given)]
+        names += [str(words[0]) for words in commands]
+        for _, *words in commands:
+            # It would be written as it is.
+            if words and (capture := access.templates.get(words[0])):
+                raise invalid(f"the key is a pattern: replace `{{{capture}}}` by a value")
+        if name != "batch":
+            return _page(names[0], await client.execute_command(*commands[0]))
+        async with client.pipeline(transaction=True) as pipe:
+            for words in commands:
+                pipe.execute_command(*words)
+            return [*map(_page, names, await pipe.execute(raise_on_error=False))]
 
-    def _by_words(self, given: Sequence[Any], tool: str) -> list[bytes | str]:
+    def _by_words(self, given: Sequence[Any], tool: str, access: Access) -> list[bytes | str]:
         """Return the words of a command, if it is one for a tool."""
         name, words = given[0], [*map(word_of, given)]
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
@@ -179,22 +177,24 @@ class Holder:
         if waits or role_of(name) not in (None, Role.KEYS, Role.BLOCKING):
             raise refused(
                 name.upper(),
-                "tools run nothing that waits, and nothing about connections, channels and scripts",
-                "use the tools that are listed",
+                "no tool runs commands that wait or subscribe, or are about connections or scripts",
+                "use the tools that are listed, and LPOP in place of BLPOP",
             )
         spec = self._session.table.find(words[:2])
         if spec is None:
             raise invalid(f"`{name}` is no command that keyleash knows")
         if tool not in ("batch", class_of(spec)):
-            raise invalid(f"`{name}` is a command for the tool `{class_of(spec)}`")
+            is_allowed = access.grants is None or spec.name in access.commands
+            place = f"is a command for the tool `{class_of(spec)}`"
+            raise invalid(f"`{name}` {place if is_allowed else 'is not allowed by any grant'}")
         # redis-py names a sub-command with its container.
         return [spec.name, *words[spec.name.count(" ") + 1 :]]
 
 
-@lru_cache(maxsize=4)
-def _by_tool(table: CommandTable) -> Mapping[str, CommandSpec]:
-    """Return the commands by the names of their tools, listed or not."""
-    return {tool_name(spec.name): spec for spec in filter(is_usable, table)}
+def _page(name: str, reply: Any) -> Any:
+    """Return a reply; of SCAN and the like with the cursor as text, as tools take it."""
+    is_page = name.endswith("SCAN") and isinstance(reply, list | tuple)
+    return [str(reply[0]), *reply[1:]] if is_page else reply
 
 
 def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -210,6 +210,8 @@ def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         lacks = [name for name in error.validator_value if name not in error.instance]
         raise invalid(f"arguments are missing: {', '.join(lacks)}")
     if error.validator == "additionalProperties":
-        raise invalid(f"there are arguments besides {', '.join(error.schema['properties'])}")
+        names = [*error.schema["properties"]]
+        wrong = without_tokens(next(name for name in error.instance if name not in names))[:64]
+        raise invalid(f"`{wrong}` is no argument; there are: {', '.join(names) or 'none'}")
     place = without_tokens(".".join(map(str, error.absolute_path))[:64])
     raise invalid(f"`{place}` does not fit {error.validator}: {text_of(error.validator_value)}")

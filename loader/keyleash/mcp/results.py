@@ -13,34 +13,37 @@ from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import KeyleashError, LeashError
 from keyleash.errors.sentences import explain
+from keyleash.mcp.tools import Access
 from keyleash.store.failures import is_unanswered, printable_reason
 from keyleash.text import iso_time, json_bytes, without_tokens
 
 MAX_REPLY = 64 * 1024
 PAGING = "read parts: getrange, lrange, zrange and xrange, or HSCAN, SSCAN and SCAN with a cursor"
-_NOT_SHOWN = ("identity", "reason", "retry_after_ms", "resets_at_ms")
 
 
-async def outcome(run: Awaitable[Any]) -> CallToolResult:
-    """Return the result of a call, also of one that failed; denials are raised.
+async def outcome(run: Awaitable[CallToolResult]) -> CallToolResult:
+    """Return the result of a call, also of one that failed.
 
     Raises:
-        LeashError: the call is denied.
         MCPError: an argument has a wrong value.
     """
     try:
-        return result(await run)
-    except LeashError:
-        raise
-    except KeyleashError as error:
-        return failure(error.code, without_tokens(error.message))
-    except ResponseError as error:
-        return failure("REDIS", without_tokens(str(error)))
-    except RedisError as error:
-        ran = "the call may have run" if is_unanswered(error) else "nothing ran"
-        return failure("UNAVAILABLE", f"no reply, {ran}: {printable_reason(error)}")
+        return await run
+    except (KeyleashError, RedisError) as error:
+        code = "REDIS" if isinstance(error, ResponseError) else "UNAVAILABLE"
+        return failure(getattr(error, "code", code), reason_of(error))
     except (ValueError, TypeError) as error:
         raise invalid(str(error)) from None
+
+
+def reason_of(error: KeyleashError | RedisError) -> str:
+    """Return why a call failed, and whether it may have run."""
+    if isinstance(error, KeyleashError):
+        return without_tokens(error.message)
+    if isinstance(error, ResponseError):
+        return f"the call was allowed, and the server replied: {without_tokens(str(error))}"
+    ran = "the call may have run" if is_unanswered(error) else "nothing has run"
+    return f"Redis does not answer, {ran}: {printable_reason(error)}"
 
 
 def invalid(message: str) -> MCPError:
@@ -98,26 +101,29 @@ def _cut(value: Any) -> dict[str, Any]:
     return {"result": dict(kept) if isinstance(value, dict) else kept, "items": len(value)}
 
 
-def denied(denial: LeashError, instead: Sequence[str]) -> CallToolResult:
-    """Return the result of a denied call, with the patterns on which the command is allowed."""
-    details = denial.details
-    more: dict[str, Any] = {
-        name: shown(value.encode("utf-8", "surrogateescape"))
-        for name, value in details.items()
-        if name not in _NOT_SHOWN
-    }
-    if "retry_after_ms" in details:
-        more["retry_after_ms"] = int(details["retry_after_ms"])
-    if "resets_at_ms" in details:
-        more["resets_at"] = iso_time(int(details["resets_at_ms"]))
-    if "item" in details:
-        # The place in the batch, from 1.
-        more["item"] = int(details["item"])
+def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> CallToolResult:
+    """Return the result of a denied call, with the patterns on which its commands are allowed."""
+    more: dict[str, Any] = {}
+    for name, value in denial.details.items():
+        if name in ("retry_after_ms", "item"):
+            more[name] = int(value)
+        elif name in ("resets_at_ms", "until_ms") and value.isdecimal():
+            more[name.removesuffix("_ms")] = iso_time(int(value))
+        # A reason in words is part of the message.
+        elif name != "identity" and not (name == "reason" and " " in value):
+            more[name] = shown(value.encode("utf-8", "surrogateescape"))
     sentence, help_ = explain(denial)
-    if not {"key", "channel", "index", "class"}.isdisjoint(more):
-        more["allowed_instead"] = [*instead]
-        if instead:
-            help_ = "use what one of the patterns in allowed_instead matches"
+    nouns = [name for name in ("key", "channel", "index", "class") if name in more]
+    if nouns and access and access.grants is not None:
+        more["allowed_instead"] = instead = access.patterns(names)
+        if instead and not denial.pattern_of:
+            noun = nouns[0].replace("class", "key")
+            help_ = f"use a {noun} that fits a pattern in allowed_instead; replace {{…}} by a value"
+        if never := access.never(instead):
+            more["never"] = never
+            help_ += "; what fits a pattern in never is always denied"
+    if denial.code.startswith("TOKEN_"):
+        help_ = "stop, and report it to the operator"
     message = sentence.partition(": ")[2] + (f". To go on: {help_}" if help_ else "")
     return failure(str(denial.code), message, **more)
 

@@ -5,14 +5,14 @@ The list is for the model. A tool that is not listed may still be called: the gu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from mcp_types import Tool, ToolAnnotations
 
-from keyleash.commands import CommandSpec, CommandTable
+from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.evaluate.abilities import allowed_commands
 from keyleash.mcp.forms import (
     BYTES,
@@ -29,7 +29,8 @@ from keyleash.policy import Grant, Pattern, overlaps
 MAX_DESCRIPTION = 200
 _WORDS = {"type": "array", "items": BYTES, "minItems": 1}
 _STRINGS = {"type": "array", "items": STRING}
-_PAIRS = {"type": "object", "additionalProperties": STRING}
+_CLASSES = {"type": "array", "items": {"enum": [*OperationClass]}}
+_PAIRS = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
 BY_WORDS = {
     "read": ("Run a command that only reads", "GET"),
     "write": ("Run a command that writes", "SET"),
@@ -38,14 +39,14 @@ BY_WORDS = {
 """The tools of classes of operations: what they do, and a command of theirs."""
 SCHEMAS = {
     **{name: object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
-    "batch": object_of({"commands": {"type": "array", "items": _WORDS}}, ["commands"]),
+    "batch": object_of({"commands": {**_WORDS, "items": _WORDS}}, ["commands"]),
     "delegate": object_of(
-        {"ttl": STRING, "allow": _STRINGS, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
+        {"ttl": STRING, "allow": _CLASSES, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
     ),
     "whoami": object_of({}),
 }
 """The arguments of tools that are no command."""
-OF_SCRIPT = object_of({"keys": _STRINGS, "arguments": {"type": "array", "items": BYTES}})
+OF_SCRIPT = object_of({name: {"type": "array", "items": BYTES} for name in ("keys", "arguments")})
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Access:
     """
 
     grants: Sequence[Grant] | None
-    deny: Sequence[Pattern]
+    deny: Sequence[Pattern] | None
     table: CommandTable
     delegates: bool = False
     by_class: bool = False
@@ -90,22 +91,42 @@ class Access:
             if not others
         }
 
-    def patterns(self, names: Iterable[str]) -> list[str]:
-        """Return the patterns of keys, channels or indexes on which grants allow commands."""
+    @cached_property
+    def templates(self) -> Mapping[bytes | str, str]:
+        """The first capture of each pattern of keys that has one."""
+        patterns = (pattern for grant in self.grants or () for pattern in grant.keys)
+        return {item.source.encode(): item.captures[0] for item in patterns if item.captures}
+
+    @cached_property
+    def by_tool(self) -> Mapping[str, CommandSpec]:
+        """The commands by the names of their tools, listed or not."""
+        return {tool_name(spec.name): spec for spec in filter(is_usable, self.table)}
+
+    def patterns(self, names: Iterable[str], cls: str = "") -> list[str]:
+        """Return the patterns of keys, channels or indexes on which grants, of a class if it is
+        given, allow commands.
+        """
         several = [
             getattr(grant, _field_of(self.table.get(name)))
             for name in names
             for grant in self.commands.get(name, ())
+            if not cls or cls in grant.allow
         ]
         return [*dict.fromkeys(pattern.source for patterns in several for pattern in patterns)]
+
+    def never(self, patterns: Collection[str]) -> list[str]:
+        """Return the patterns of denied keys that overlap *patterns* of keys."""
+        keys = [key for grant in self.grants or () for key in grant.keys if key.source in patterns]
+        return [item.source for item in self.deny or () if any(overlaps(item, key) for key in keys)]
 
     def tools(self) -> list[Tool]:
         """Return the tools, in an order that does not depend on that of the grants."""
         tools = [*self._tools()]
         hints = [tool.annotations for tool in tools if tool.annotations]
-        if len(tools) > 1:
+        if tools:
             text = 'Run several commands, all or none: [["SET", "key", "value"], …]'
             reads = all(hint.read_only_hint for hint in hints)
+            reads = reads and not any(self._is_by_words(name, "write") for name in self.commands)
             destroys = any(hint.destructive_hint for hint in hints)
             tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads))
         if self.delegates:
@@ -119,14 +140,11 @@ class Access:
         if self.grants is not None and not self.by_class:
             named = {name for grant in self.grants for name in grant.only or ()}
             names = [*FORMS, *sorted(named - FORMS.keys())]
-        specs = {name: spec for name in names if (spec := self.table.get(name))}
-        names = [
-            name
-            for name, spec in specs.items()
-            if is_usable(spec) and (self.grants is None or name in self.commands)
-        ]
-        for name in names:
-            form, reads = form_of(specs[name]), class_of(specs[name]) == "read"
+        known = self.table.commands if self.grants is None else self.commands
+        specs = {name: self.table.commands[name] for name in names if name in known}
+        specs = {name: spec for name, spec in specs.items() if is_usable(spec)}
+        for name, spec in specs.items():
+            form, reads = form_of(spec), class_of(spec) == "read"
             text = self._text(form.text, [name])
             destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
             yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats)
@@ -134,13 +152,14 @@ class Access:
             keys = [pattern.source for grant in grants for pattern in grant.keys]
             text = self._text("Run this script", (), keys)
             yield make_tool(name, text, OF_SCRIPT, False, True, False)
+        unnamed = sorted(self.commands.keys() - specs.keys())
         for cls, (text, example) in BY_WORDS.items():
-            others = [name for name in sorted(self.commands) if self._is_by_words(name, cls)]
-            others = [name for name in others if name not in names]
-            if others or self.grants is None:
-                if not (self.by_class or self.grants is None):
-                    text, example = text.replace("a command", "another command"), others[0]  # noqa: PLW2901
-                shown = self._text(f'{text}, by its words: ["{example}", …]', others)
+            others = [name for name in unnamed if self._is_by_words(name, cls)]
+            # SORT and the like, which need `read` alone, are no reason for the tool `write`.
+            keys = self.patterns(others, "" if cls == "read" else cls)
+            if keys or self.grants is None:
+                first = example if self.by_class or self.grants is None else others[0]
+                shown = self._text(f'{text}, by its words: ["{first}", …]', others, keys)
                 reads = cls == "read"
                 yield make_tool(cls, shown, SCHEMAS[cls], reads, not reads, reads)
 
@@ -151,10 +170,9 @@ class Access:
     def _text(self, text: str, names: Sequence[str], patterns: Sequence[str] = ()) -> str:
         """Return a description: what a tool does, on which keys, and on which of them never."""
         if self.grants is None:
-            return f"{text}. The policy does not publish on which keys"
+            return f"{text}. The allowed keys are hidden"
         patterns = patterns or self.patterns(names)
-        keys = [key for grant in self.grants for key in grant.keys if key.source in patterns]
-        never = [item.source for item in self.deny if any(overlaps(item, key) for key in keys)]
+        never = self.never(patterns)
         noun = _field_of(self.table.get(names[0]) if names else None).capitalize()
         text = f"{text}. {noun}: {', '.join(patterns)}"
         text += f"; never: {', '.join(never)}" if never else ""

@@ -123,6 +123,17 @@ def roles_with(operation: str) -> list[str]:
     return [role.name for role in sorted(found, key=lambda role: len(role.operations))]
 
 
+def help_of_roles(operation: str) -> str | None:
+    """Return the help of an operation whose user lacks a right; None if no role has it."""
+    roles = roles_with(operation)
+    if not roles:
+        return None
+    shown = " or ".join(f"`{name}`" for name in roles)
+    return (
+        f"the role {shown} has this right; `keyleash acl {roles[0]}` prints the rules of its user"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RoleUser(Result):
     """The ACL user of a role.
