@@ -108,7 +108,7 @@ def test_an_approved_script_is_a_tool_by_its_name() -> None:
 
 
 def test_scripts_with_like_names_are_tools_each() -> None:
-    """What they have in common, or is too long, is told apart by a digest of the name."""
+    """A digest of the name distinguishes names that are the same or too long as tools."""
     names = ("get", "script_get", "a.b", "a_b", "x" * 63 + "a", "x" * 63 + "b")
     document = json.loads(policy(one={"grants": [{**grant("read", keys="a:*"), "scripts": names}]}))
     document["scripts"] = {name: {"file": f"{name}.lua"} for name in names}

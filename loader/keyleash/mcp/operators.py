@@ -15,7 +15,7 @@ from keyleash.mcp.results import invalid, outcome
 from keyleash.mcp.tools import make_tool
 from keyleash.operations import Parameter
 
-MAX_ITEMS = 100
+MAX_ITEMS, MAX_LIMIT = 100, 10_000
 _EVENTS = "identities since until key correlation token_id op newest_first"
 _TOOLS = {
     "status": ("status", "identities only sort limit"),
@@ -36,10 +36,9 @@ INSTRUCTIONS = (
 class OperatorTools:
     """The provider of these tools, with the rights of an operator's URL."""
 
-    generation = listed_at = calls = 0
+    generation = calls = 0
 
     def __init__(self, operator: AsyncOperator) -> None:
-        self.listed: list[Tool] | None = None
         self._operator = operator
 
     async def close(self) -> None:
@@ -98,4 +97,6 @@ def _type(parameter: Parameter) -> dict[str, Any]:
     names = {getattr(get_origin(kind) or kind, "__name__", "") for kind in kinds}
     if parameter.is_many or names & {"Collection", "Sequence", "list", "tuple"}:
         return {"type": "array", "items": {"type": "string"}}
-    return {"type": "boolean" if "bool" in names else "integer" if "int" in names else "string"}
+    if "int" in names:
+        return {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT}
+    return {"type": "boolean" if "bool" in names else "string"}

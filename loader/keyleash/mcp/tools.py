@@ -116,9 +116,7 @@ class Access:
             text = 'Run several commands, all or none: [["SET", "key", "value"], …]'
             reads = all(hint.read_only_hint for hint in hints)
             destroys = any(hint.destructive_hint for hint in hints)
-            tools.append(
-                make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads, ["array"])
-            )
+            tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads))
         if self.delegates:
             text = "Make a token for another agent, which may do no more; ttl is 10m or the like"
             tools.append(make_tool("delegate", text, SCHEMAS["delegate"], False, repeats=False))
