@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
+import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
+import uvicorn
 from starlette.authentication import AuthenticationError
 from starlette.requests import HTTPConnection
 
-from keyleash.mcp import serve
-from keyleash.mcp.holder import Holder
+from keyleash.errors import KeyNotGrantedError, RightMissingError, UnknownDenialError
+from keyleash.mcp import requests, serve
+from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.revoke import revoke
 from support.command_line import Cli
@@ -103,28 +109,144 @@ def test_requests_are_bounded(url: str, leash: Leash) -> None:
     assert post(url, token, INITIALIZE).status_code == 200
 
 
-def request(token: str) -> HTTPConnection:
+def test_foreign_hosts_cost_no_call(url: str, leash: Leash) -> None:
+    """They are denied before the guard is asked about a token."""
+
+    def calls() -> int:
+        stats: Any = leash.admin.info("commandstats")
+        return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "auth"))
+
+    before = calls()
+    for number in range(5):
+        assert post(url, f"kl_agent-runner_{number:032}", Host="evil.example").status_code == 421
+    assert calls() == before
+
+
+def test_a_token_that_opens_many_sessions_loses_its_oldest(url: str, leash: Leash) -> None:
+    """And no other token is denied one."""
+    greedy, other = (leash.issue("agent-runner").token for _ in range(2))
+    kept = post(url, other, INITIALIZE).headers["Mcp-Session-Id"]
+    count = serve.MAX_SESSIONS_OF_TOKEN + 2
+    ids = [post(url, greedy, INITIALIZE).headers["Mcp-Session-Id"] for _ in range(count)]
+    codes = [post(url, greedy, Mcp_Session_Id=id_).status_code for id_ in ids]
+    assert codes == [404, 404, *[200] * (count - 2)]
+    assert post(url, other, Mcp_Session_Id=kept).status_code == 200
+
+
+def test_the_stream_of_a_revoked_token_ends(url: str, leash: Leash) -> None:
+    """With its session, when a request of the token is denied."""
+    issued = leash.issue("agent-runner")
+    session = post(url, issued.token, INITIALIZE).headers["Mcp-Session-Id"]
+    headers = {"Accept": "text/event-stream", "Authorization": f"Bearer {issued.token}"}
+    with httpx2.stream(
+        "GET", url, headers={**headers, "Mcp-Session-Id": session}, timeout=20
+    ) as it:
+        revoke(leash.store, issued.id)
+        assert post(url, issued.token, Mcp_Session_Id=session).status_code == 401
+        assert not "".join(it.iter_text()).strip()
+
+
+def request(url: str, token: str = "", length: int = 0) -> bytes:
+    """Return the head of a request."""
+    bearer = f"Authorization: Bearer {token}\r\n" if token else ""
+    accept = "Content-Type: application/json\r\nAccept: application/json, text/event-stream"
+    host = url.split("/")[2]
+    head = f"POST /mcp HTTP/1.1\r\nHost: {host}\r\n{bearer}{accept}\r\nContent-Length: {length}"
+    return f"{head}\r\n\r\n".encode()
+
+
+def test_unfinished_requests_stop_nobody(url: str, leash: Leash) -> None:
+    """The oldest without a token are closed, and the bodies of a token are bounded. A client that
+    goes away is no error of the server.
+    """
+    token = leash.issue("agent-runner").token
+    host, _, port = url.split("/")[2].partition(":")
+
+    def opened(data: bytes) -> socket.socket:
+        sock = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+        sock.sendall(data)
+        return sock
+
+    with ExitStack() as stack:
+        heads = [request(url)[:12], request(url, length=9) + b"{"]
+        waiting = [opened(heads[at % 2]) for at in range(requests.MAX_WAITING + 50)]
+        with suppress(ConnectionResetError):
+            while waiting[0].recv(1000):
+                pass
+        assert post(url, token, INITIALIZE).status_code == 200
+    with ExitStack() as stack:
+        bodies = [
+            opened(request(url, token, MAX_ARGUMENTS) + b"x" * (MAX_ARGUMENTS - 1))
+            for _ in range(requests.MAX_BODIES_OF_TOKEN // MAX_ARGUMENTS + 1)
+        ]
+        answered, _, _ = select.select(bodies, [], [], 20)
+        assert [b" 503 " in sock.recv(100) for sock in answered] == [True]
+        assert post(url, leash.issue("agent-runner").token, INITIALIZE).status_code == 200
+    # `http_server` looks at what was logged.
+    assert post(url, token, INITIALIZE).status_code == 200
+
+
+def test_requests_must_arrive_in_time(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that sends its headers or its body too slowly is closed."""
+    monkeypatch.setattr(requests, "ARRIVAL_S", 0.2)
+    token = leash.issue("agent-runner").token
+
+    async def body() -> None:
+        app = serve.McpServer(maker(leash)).http_app(["127.0.0.1"])
+        config = uvicorn.Config(app, http=requests.Connection, log_config=None)
+        sock = socket.create_server(("127.0.0.1", 0))
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server.serve([sock]))
+        url = f"http://127.0.0.1:{sock.getsockname()[1]}/mcp"
+        for head in (b"", b"POST /mcp HT", request(url, token, 9) + b"{"):
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            writer.write(head)
+            with suppress(ConnectionResetError):
+                assert not await asyncio.wait_for(reader.read(), 20)
+            writer.close()
+        server.should_exit = True
+        await task
+
+    run(body)
+
+
+def connection(token: str) -> HTTPConnection:
     """Return a request with a token."""
     headers = [(b"authorization", f"Bearer {token}".encode())]
     return HTTPConnection({"type": "http", "headers": headers})
 
 
-def test_sessions_and_clients_are_bounded(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest idle client of a token is closed; its next request makes another."""
+def maker(leash: Leash, port: int = 0) -> Any:
+    """Return a function that makes the client of a token."""
+    url = f"redis://127.0.0.1:{port}" if port else leash.server.url
+    return lambda token: Holder(url, token, by_class=False, timeout_s=5)
+
+
+def test_clients_are_bounded(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest idle client of a token is closed; its next request makes another. Tokens that are
+    not accepted leave none, also while Redis does not answer or denies them for another reason.
+    """
     monkeypatch.setattr(serve, "MAX_PROVIDERS", 2)
 
     async def body() -> None:
-        def make(token: str) -> Any:
-            return Holder(leash.server.url, token, by_class=False, timeout_s=5)
-
-        server = serve.McpServer(make)
+        server = serve.McpServer(maker(leash))
         for _ in range(5):
-            assert await server.authenticate(request(leash.issue("agent-runner").token))
+            assert await server.authenticate(connection(leash.issue("agent-runner").token))
             assert len(server._providers) <= 2
+        kept = [*server._providers]
         for _ in range(5):
             with pytest.raises(AuthenticationError):
-                await server.authenticate(request("kl_agent-runner_" + "a" * 32))
-        assert len(server._providers) <= 2
+                await server.authenticate(connection("kl_agent-runner_" + "a" * 32))
+        server._make = maker(leash, port=1)
+        with pytest.raises(AuthenticationError):
+            await server.authenticate(connection("kl_agent-runner_" + "b" * 32))
+        server._make = maker(leash)
+        errors = (UnknownDenialError("NEW"), KeyNotGrantedError(), RightMissingError("a", "", ""))
+        monkeypatch.setattr(Holder, "whoami", AsyncMock(side_effect=errors))
+        for _ in errors:
+            with pytest.raises(AuthenticationError):
+                await server.authenticate(connection("kl_agent-runner_" + "c" * 32))
+        assert [*server._providers] == kept
         for provider in server._providers.values():
             await provider.close()
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from mcp.shared.exceptions import MCPError
@@ -16,6 +17,8 @@ from mcp.shared.exceptions import MCPError
 import keyleash
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_names
+from keyleash.mcp.holder import Holder
+from keyleash.mcp.serve import McpServer
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from mcp_server.conftest import EXAMPLE
@@ -191,7 +194,7 @@ def test_long_replies_are_cut(leash: Leash) -> None:
     async def body() -> None:
         async with over_stdio(leash.server.url, leash.issue("agent-runner").token) as client:
             text = (await client.call_tool("get", {"key": STATE})).structured_content
-            assert (len(text["result"].encode()), text["bytes"]) == (64 * 1024, 200_002)
+            assert (len(text["result"].encode()), text["bytes"]) == (64 * 1024 - 2, 200_000)
             assert "getrange" in text["cut"]
             given = {"key": RESULT, "start": 0, "stop": -1}
             items = (await client.call_tool("lrange", given)).structured_content
@@ -555,6 +558,65 @@ def test_a_cancelled_call_leaves_the_session(leash: Leash) -> None:
     run(body)
 
 
+def test_a_call_that_the_client_judges_says_that_the_token_has_ended(leash: Leash) -> None:
+    """A call with too few words reaches no guard, and ends in its code all the same."""
+    issued = leash.issue("agent-runner")
+
+    async def body() -> None:
+        async with over_stdio(leash.server.url, issued.token) as client:
+            given = {"commands": [["SET"]]}
+            before = (await client.call_tool("batch", given)).structured_content
+            revoke(leash.store, issued.id)
+            after = (await client.call_tool("batch", given)).structured_content
+            assert (before["code"], after["code"]) == ("REDIS", "TOKEN_REVOKED")
+
+    run(body)
+
+
+def test_many_arguments_are_denied_before_they_are_read(leash: Leash) -> None:
+    """Other clients do not wait for them; 1.0 is an integer."""
+    several: list[list[Any]] = [[["GET", 1]], [["GET", "k", "k"]], [[]]]
+
+    async def body() -> None:
+        holder = Holder(
+            leash.server.url, leash.issue("agent-runner").token, by_class=False, timeout_s=5
+        )
+        for commands in several:
+            with pytest.raises(MCPError, match="more than 7000 arguments"):
+                await holder.call("batch", {"commands": commands * 90_000}, {}, None)
+        with pytest.raises(MCPError, match="maxItems"):
+            await holder.call("batch", {"commands": [["GET", STATE]] * 1001}, {}, None)
+        with pytest.raises(MCPError, match="takes no `idempotencyKey`"):
+            await holder.call("delegate", {"ttl": "5m"}, {"idempotencyKey": "one"}, None)
+        await holder.call("incrby", {"key": STATE, "by": 1.0}, {}, None)
+        assert leash.admin.get(STATE) == b"1"
+        await holder.close()
+
+    run(body)
+
+
+def test_an_evicted_client_notices_a_load(leash: Leash) -> None:
+    """The list that its sessions have outlives its connections."""
+    issued = leash.issue("agent-runner")
+    server = McpServer(
+        lambda _: Holder(leash.server.url, issued.token, by_class=False, timeout_s=5)
+    )
+    context = Mock(request=None, session=AsyncMock())
+    call: Any = Mock(arguments={"key": STATE}, meta=None)
+    call.name = "get"
+
+    async def body() -> None:
+        await server._list_tools(context, None)
+        await server._providers.popitem()[1].close()
+        document = EXAMPLE.replace("allow: [read, write]", "allow: [read]")
+        leash.load(document)
+        await server._call_tool(context, call)
+        context.session.send_tool_list_changed.assert_awaited_once()
+        await server._providers.popitem()[1].close()
+
+    run(body)
+
+
 def test_a_cluster_is_served_as_one_server(embedded_cluster: RealCluster) -> None:
     """Calls go to the nodes of their keys; the list and limits are those of the home."""
     operator = keyleash.Operator.from_url(embedded_cluster.url)
@@ -611,6 +673,9 @@ def test_operators_have_tools_that_only_read(leash: Leash) -> None:
                 "properties"
             ]
             assert "a pattern" in key["key"]["description"]
+            for limit in (0, 10**30):
+                with pytest.raises(MCPError, match="`limit` does not fit"):
+                    await client.call_tool("timeline", {"key": STATE, "limit": limit})
             with pytest.raises(MCPError):
                 await client.call_tool("doctor", {"nodes": ["redis://elsewhere"]})
 

@@ -107,6 +107,30 @@ def test_an_approved_script_is_a_tool_by_its_name() -> None:
     assert "a:*" in (tools["tidy"].description or "")
 
 
+def test_scripts_with_like_names_are_tools_each() -> None:
+    """A digest of the name distinguishes names that are the same or too long as tools."""
+    names = ("get", "script_get", "a.b", "a_b", "x" * 63 + "a", "x" * 63 + "b")
+    document = json.loads(policy(one={"grants": [{**grant("read", keys="a:*"), "scripts": names}]}))
+    document["scripts"] = {name: {"file": f"{name}.lua"} for name in names}
+    files = {f"{name}.lua": f"return redis.call('GET', KEYS[1]) -- {name}" for name in names}
+    scripts = access(with_files(json.dumps(document), files)).scripts
+    assert len(scripts) == len({digest for digest, _ in scripts.values()}) == len(names)
+    assert max(map(len, scripts)) <= 60
+
+
+def test_a_token_that_only_reads_is_shown_no_writes() -> None:
+    """SORT and the like have reading forms, which are no reason for a tool that writes."""
+    for by_class in (False, True):
+        tools = access(
+            policy(one={"grants": [grant("read", keys="a:*")]}), by_class=by_class
+        ).tools()
+        assert {"read", "batch"} <= {tool.name for tool in tools}
+        assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
+    only = grant("write", keys="a:*", only=["APPEND"])
+    write = access(policy(one={"grants": [only]}), by_class=True).tools()[0]
+    assert '["APPEND", …]' in (write.description or "")
+
+
 def test_hidden_grants_leave_the_tools_of_classes() -> None:
     """A policy that publishes no grants lists nothing of them."""
     names = [tool.name for tool in Access(None, (), TABLE).tools()]

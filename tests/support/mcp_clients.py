@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -54,6 +55,8 @@ def http_server(url: str, *options: str) -> Iterator[str]:
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 0, errors
         assert "kl_" not in errors
+        assert "Traceback" not in errors, errors
+        assert not re.search(r"\b[0-9a-f]{32}\b", errors), "ids of sessions are secrets"
 
 
 @asynccontextmanager

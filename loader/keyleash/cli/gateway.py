@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import resource
 import signal
 import sys
 
 import click
 from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 
-from keyleash.cli.listening import Address, require_tls, shown_address
+from keyleash.cli.listening import Address, allow_files, require_tls, shown_address
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import FILE, example, json_option
 from keyleash.cli.settings import Settings, pass_settings
@@ -23,7 +22,6 @@ from keyleash.gateway.upstream import Upstream
 from keyleash.store.connect import answering_url, split_urls
 
 WAIT_S = 0.5
-MAX_FILES = 12_288
 
 
 @click.command(epilog=example("keyleash gateway --listen 127.0.0.1:6380"))
@@ -133,17 +131,9 @@ def gateway(
         sweeping.cancel()
         await gate.drain()
 
-    _allow_files()
+    allow_files()
     uvloop.run(serve())
     print_note("stopped")
-
-
-def _allow_files() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # No more, since each TLS handshake takes memory before it is a connection.
-    files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
 
 
 def _announce(settings: Settings, urls: dict[str, str], unix: str | None) -> None:

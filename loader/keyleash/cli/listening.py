@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import resource
 import socket
 from typing import Any
 
 import click
 
 from keyleash.errors import OperationError, UsageError
+
+MAX_FILES = 12_288
 
 
 class Address(click.ParamType[Any]):
@@ -67,3 +71,12 @@ def listener(host: str, port: int, option: str) -> socket.socket:
             f"cannot listen on {shown_address(host, port)}: {reason.lower()}",
             help=f"choose another with `{option}`",
         ) from None
+
+
+def allow_files() -> None:
+    """Let this process open as many files as its hard limit allows, up to `MAX_FILES`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # No more, since each TLS handshake takes memory before it is a connection.
+    files = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))

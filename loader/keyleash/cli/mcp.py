@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,7 +13,14 @@ from typing import Any
 
 import click
 
-from keyleash.cli.listening import Address, is_loopback, listener, require_tls, shown_address
+from keyleash.cli.listening import (
+    Address,
+    allow_files,
+    is_loopback,
+    listener,
+    require_tls,
+    shown_address,
+)
 from keyleash.cli.options import FILE, example, json_option, require_token, token_file_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import STANDARD_INPUT, print_json, print_note
@@ -23,6 +31,7 @@ from keyleash.store.connect import TIMEOUT_S
 from keyleash.text import without_tokens
 
 MAX_CONNECTIONS = 1024
+_SESSION = re.compile(r"\b[0-9a-f]{32}\b")
 
 
 @click.command(epilog=example("keyleash mcp --tools class"))
@@ -108,12 +117,15 @@ def _serve_http(
 ) -> None:
     import uvicorn  # noqa: PLC0415
 
+    from keyleash.mcp.requests import Connection  # noqa: PLC0415
+
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     names = {shown, *hosts, *(("127.0.0.1", "localhost") if is_loopback(address[0]) else ())}
     sock = listener(address[0], address[1], "--http")
     config = uvicorn.Config(
         server.http_app(sorted(names)),
         access_log=False,
+        http=Connection,
         log_config=None,
         limit_concurrency=MAX_CONNECTIONS,
         ssl_certfile=tls_cert,
@@ -133,6 +145,7 @@ def _serve_http(
     else:
         click.echo(url)
     sys.stdout.flush()
+    allow_files()
     try:
         running.run([sock])
     finally:
@@ -142,6 +155,6 @@ def _serve_http(
 def _log_without_tokens() -> None:
     handler = logging.StreamHandler()
     lines = logging.Formatter("%(levelname)s %(name)s: %(message)s")
-    # Errors may repeat what a client sent.
-    handler.format = lambda record: without_tokens(lines.format(record))  # type: ignore[method-assign]
+    # Errors may repeat what a client sent, and its session.
+    handler.format = lambda record: _SESSION.sub("…", without_tokens(lines.format(record)))  # type: ignore[method-assign]
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.spec import KeyRange, NumberedKeys, Waits
+from keyleash.store.wire import MAX_ARGUMENTS
 
 _FORMS = """
 GET key: Read a string
@@ -51,6 +52,23 @@ FT.SEARCH index query [LIMIT 0 count]: Search an index
 those that change data, `+` replaces and deletes none of it, and `=` leaves the same if repeated.
 """
 
+_RESULTS = """
+array: SCAN LRANGE SMEMBERS ZRANGE XRANGE
+boolean: EXPIRE
+boolean null: SET
+integer: INCRBY DEL TTL HSET HDEL RPUSH SADD SREM ZADD ZREM XDEL PUBLISH
+object: HGETALL
+string: TYPE XADD
+string object: GETRANGE
+string object null: GET HGET LPOP
+"""
+"""The JSON types of results."""
+RESULTS: Mapping[str, list[str]] = {
+    name: types.split()
+    for types, _, names in (line.partition(": ") for line in _RESULTS.strip().splitlines())
+    for name in names.split()
+}
+
 STRING: Mapping[str, Any] = {"type": "string"}
 BYTES: Mapping[str, Any] = {"type": ["string", "object"]}
 """A text, or `{"base64": …}`."""
@@ -85,7 +103,8 @@ class Part(NamedTuple):
         if self.kind == "pairs":
             return {"type": "object", "additionalProperties": item, "minProperties": 1}
         if self.kind in ("list", "counted"):
-            return {"type": "array", "items": item, **({} if self.is_optional else {"minItems": 1})}
+            least = {} if self.is_optional else {"minItems": 1}
+            return {"type": "array", "items": item, "maxItems": MAX_ARGUMENTS, **least}
         return item if self.kind else {"type": "boolean"}
 
     def call(self, value: Any) -> Iterator[bytes | str]:
@@ -189,7 +208,7 @@ def form_of(spec: CommandSpec) -> Form:
 
 def tool_name(command: str) -> str:
     """Return the name of the tool of a command or a script."""
-    return re.sub(r"[^a-z0-9_-]", "_", command.lower())[:60]
+    return re.sub(r"[^a-z0-9_-]", "_", command.lower())
 
 
 def is_usable(spec: CommandSpec) -> bool:

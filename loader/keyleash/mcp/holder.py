@@ -8,26 +8,30 @@ from functools import partial
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
 from mcp_types import CallToolResult, Tool
 from redis.asyncio import BlockingConnectionPool
+from redis.exceptions import ResponseError
 
 import keyleash.asyncio
 from keyleash.client.blocking import timeout_of
 from keyleash.client.command_words import Role, role_of
 from keyleash.client.correlation import new_correlation
-from keyleash.client.once import maybe_once
+from keyleash.client.once import current_block, maybe_once
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.unsupported import refused
 from keyleash.client.whoami import WhoAmI
-from keyleash.errors import ClusterError, LeashError
+from keyleash.errors import ClusterError, KeyleashError, LeashError
 from keyleash.mcp.forms import class_of, form_of, word_of
 from keyleash.mcp.results import denied, invalid, result, text_of
 from keyleash.mcp.tools import BY_WORDS, OF_SCRIPT, SCHEMAS, Access
+from keyleash.store.wire import MAX_ARGUMENTS as MAX_WORDS
+from keyleash.store.wire import MAX_BATCH_COMMANDS
 from keyleash.text import without_tokens
 
 MAX_ARGUMENTS = 4 * 1024 * 1024
+MAX_ITEMS = 2 * MAX_WORDS + MAX_BATCH_COMMANDS
+"""The values in the arguments of a call; an object of base64 is two."""
 MAX_CONNECTIONS = 16
 """Further calls of a token wait."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -39,7 +43,6 @@ class Holder:
 
     Attributes:
         calls: The number of calls that run.
-        listed, listed_at: The tools that were listed last, and the generation of their policy.
     """
 
     def __init__(
@@ -54,8 +57,7 @@ class Holder:
         options |= {"pool_class": BlockingConnectionPool, "timeout": timeout_s}
         pool = keyleash.asyncio.pool(url, token, **options)
         self.client: Any = keyleash.asyncio.Redis.from_pool(pool)
-        self.calls = self.listed_at = 0
-        self.listed: list[Tool] | None = None
+        self.calls = 0
         self._by_class = by_class
         self._correlation = new_correlation()
         self._access: Access | None = None
@@ -75,6 +77,7 @@ class Holder:
     async def whoami(self) -> WhoAmI:
         """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
         client = self.client
+        self.calls += 1
         try:
             found: WhoAmI = await client.whoami()
         except ClusterError:
@@ -83,6 +86,8 @@ class Holder:
                 self.client, self._cluster = self._cluster(), None
                 await client.aclose()
             found = await self.client.whoami()
+        finally:
+            self.calls -= 1
         return found
 
     async def close(self) -> None:
@@ -116,21 +121,34 @@ class Holder:
         """
         trace = _TRACE.fullmatch(str(meta.get("traceparent", "")))
         correlation = trace[1] if trace else session or self._correlation
-        given = {key: value for key, value in given.items() if value is not None}
+        given = {
+            # JSON does not tell 1.0 from 1.
+            key: int(value) if isinstance(value, float) and value.is_integer() else value
+            for key, value in given.items()
+            if value is not None
+        }
         if len(text_of(given)) > MAX_ARGUMENTS:
             raise invalid(f"the arguments are longer than {MAX_ARGUMENTS} bytes")
         names: list[str] = []
         self.calls += 1
         try:
             with keyleash.correlation(correlation), maybe_once(meta.get("idempotencyKey")):
-                return result(await self._run(name, given, names))
+                try:
+                    return result(await self._run(name, given, names))
+                except ResponseError as error:
+                    if not isinstance(error, KeyleashError):
+                        # The client may have judged it alone, also with a token that has ended.
+                        await self.whoami()
+                    raise
         except LeashError as denial:
             command = denial.details.get("command")
             return denied(denial, self._access, [command] if command else names)
         finally:
             self.calls -= 1
 
-    async def _run(self, name: str, given: Mapping[str, Any], names: list[str]) -> Any:
+    async def _run(  # noqa: PLR0912 - one branch for each kind of tool
+        self, name: str, given: Mapping[str, Any], names: list[str]
+    ) -> Any:
         """Return the reply to a call; *names* receives its commands."""
         access = self._access
         if access is None or self._access_at != self.generation:
@@ -141,6 +159,8 @@ class Holder:
         if name == "whoami":
             return (await self.whoami()).to_dict()
         if name == "delegate":
+            if current_block() is not None:
+                raise invalid("`delegate` takes no `idempotencyKey`: each call makes another token")
             made = await client.delegate(**given)
             return {"token": made.token, **made.to_dict()}
         if name in access.scripts:
@@ -203,7 +223,16 @@ def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     Raises:
         MCPError: they do not fit the schema; it does not repeat them.
     """
-    error: Any = best_match(Draft202012Validator(schema).iter_errors(given))
+    several, count = [*given.values()], 0
+    # To look at each item of more would hold up the other clients.
+    while several and count <= MAX_ITEMS:
+        item, count = several.pop(), count + 1
+        several += (
+            item if isinstance(item, list) else item.values() if isinstance(item, dict) else ()
+        )
+    if count > MAX_ITEMS:
+        raise invalid(f"there are more than {MAX_WORDS} arguments")
+    error: Any = next(Draft202012Validator(schema).iter_errors(given), None)
     if error is None:
         return
     if error.validator == "required":

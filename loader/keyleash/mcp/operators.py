@@ -19,7 +19,7 @@ from keyleash.operations import Parameter
 from keyleash.operator.roles import help_of_roles
 from keyleash.store.failures import server_failure
 
-MAX_ITEMS = 100
+MAX_ITEMS, MAX_LIMIT = 100, 10_000
 _EVENTS = "identities since until key correlation token_id op newest_first"
 _UNDO = "events correlation identity key since until skip"
 _TOOLS = {
@@ -41,10 +41,9 @@ INSTRUCTIONS = (
 class OperatorTools:
     """The provider of these tools, with the rights of an operator's URL."""
 
-    generation = listed_at = calls = 0
+    generation = calls = 0
 
     def __init__(self, operator: AsyncOperator) -> None:
-        self.listed: list[Tool] | None = None
         self._operator = operator
 
     async def close(self) -> None:
@@ -112,5 +111,6 @@ def _type(parameter: Parameter) -> dict[str, Any]:
     names = {getattr(get_origin(kind) or kind, "__name__", "") for kind in kinds}
     if parameter.is_many or names & {"Collection", "Sequence", "list", "tuple"}:
         return {"type": "array", "items": {"type": "string"}, **about}
-    kind = "boolean" if "bool" in names else "integer" if "int" in names else "string"
-    return {"type": kind, **about}
+    if "int" in names:
+        return {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, **about}
+    return {"type": "boolean" if "bool" in names else "string", **about}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Awaitable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -18,6 +21,8 @@ from keyleash.store.failures import is_unanswered, printable_reason
 from keyleash.text import iso_time, json_bytes, without_tokens
 
 MAX_REPLY = 64 * 1024
+MIN_SHARE, MIN_ITEM = 1024, 32
+"""The bytes of JSON to which a long item of a list is cut at most, and at least."""
 PAGING = "read parts: getrange, lrange, zrange and xrange, or HSCAN, SSCAN and SCAN with a cursor"
 
 
@@ -52,14 +57,24 @@ def invalid(message: str) -> MCPError:
 
 
 def result(reply: Any) -> CallToolResult:
-    """Return a reply as a result, cut at `MAX_REPLY`, and marked as data of others."""
-    found: dict[str, Any] = {"result": shown(reply)}
-    size = len(text_of(found["result"]).encode("utf-8", "replace"))
-    if size > MAX_REPLY:
-        found = {**_cut(found["result"]), "bytes": size, "cut": PAGING}
-    meta = {"keyleash/untrusted": True}
-    text = TextContent(text=text_of(found))
-    return CallToolResult(content=[text], structured_content=found, _meta=meta)
+    """Return a reply as a result, cut at `MAX_REPLY`."""
+    if _size(reply) <= MAX_REPLY:
+        return _marked(found := {"result": shown(reply)}, text_of(found))
+    lengths: dict[str, int] = {}
+    found = {"result": _cut(reply, MAX_REPLY, lengths), "cut": PAGING}
+    is_text = isinstance(reply, str | bytes)
+    found["bytes" if is_text else "items"] = lengths.pop("", len(reply))
+    if lengths:
+        found["cut_items"] = lengths
+    return _marked(found, text_of(found))
+
+
+def _marked(found: dict[str, Any], text: str, is_error: bool = False) -> CallToolResult:
+    """Return a result that is marked as data of others."""
+    content, meta = TextContent(text=text), {"keyleash/untrusted": True}
+    return CallToolResult(
+        content=[content], structured_content=found, is_error=is_error, _meta=meta
+    )
 
 
 def shown(value: Any) -> Any:
@@ -68,9 +83,7 @@ def shown(value: Any) -> Any:
         case bytes():
             return json_bytes(value)
         case Mapping():
-            names = {key: shown(key) for key in value}
-            texts = {key: n if isinstance(n, str) else text_of(n) for key, n in names.items()}
-            return {texts[key]: shown(item) for key, item in value.items()}
+            return {_name(name): shown(item) for name, item in value.items()}
         case list() | tuple() | set() | frozenset():
             items = [shown(item) for item in value]
             return sorted(items, key=str) if isinstance(value, set | frozenset) else items
@@ -83,22 +96,78 @@ def shown(value: Any) -> Any:
     return str(value)
 
 
-def text_of(value: Any) -> str:
-    """Return JSON text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+text_of = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Returns JSON text."""
 
 
-def _cut(value: Any) -> dict[str, Any]:
-    """Return the beginning of a value, and how many items the whole has."""
-    if isinstance(value, str):
-        return {"result": value.encode("utf-8", "replace")[:MAX_REPLY].decode("utf-8", "ignore")}
-    room, kept = MAX_REPLY, []
-    for item in value.items() if isinstance(value, dict) else value:
-        room -= len(text_of(item).encode("utf-8", "replace"))
+def _name(value: Any) -> str:
+    """Return a name of an object; bytes that are not UTF-8, and a text like it, as JSON text."""
+    name = shown(value)
+    if isinstance(name, str) and name.startswith('{"base64":'):
+        name = {"base64": base64.b64encode(name.encode()).decode()}
+    return name if isinstance(name, str) else text_of(name)
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of JSON of a value; about, if they are more than a reply may have."""
+    if isinstance(value, bytes | str) and len(value) > MAX_REPLY:
+        return len(value)
+    if parts := _parts(value):
+        return 1 + sum(_size(item) + more for _, item, more in parts)
+    return len(text_of(shown(value)).encode("utf-8", "replace"))
+
+
+def _parts(value: Any) -> list[tuple[str, Any, int]]:
+    """Return the items of a value that may fit: their names, and the bytes of JSON besides them."""
+    if isinstance(value, Mapping):
+        items = islice(value.items(), MAX_REPLY // 2)
+        return [(name, item, _size(name) + 2) for key, item in items for name in [_name(key)]]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [(str(at), item, 1) for at, item in enumerate(islice(value, MAX_REPLY // 2))]
+    return []
+
+
+def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
+    """Return a value, or as much of it as *room* bytes of JSON hold.
+
+    Long items leave room for the others. *lengths* receives by their places the bytes of each text
+    that is cut, and the number of items of each list.
+    """
+    if _size(value) <= room:
+        return shown(value)
+    if isinstance(value, bytes | str):
+        raw, text = (
+            value if isinstance(value, bytes) else value.encode("utf-8", "replace"),
+            shown(value),
+        )
+        lengths[".".join(place)] = len(raw)
+        if isinstance(text, dict):
+            return {"base64": base64.b64encode(raw[: (room - 13) // 4 * 3]).decode()}
+        ends = range(min(len(text), room) + 1)
+        return text[: bisect_right(ends, room, key=lambda end: _size(text[:end])) - 1]
+    parts = _parts(value)
+    sizes = [_size(item) + more for _, item, more in parts]
+    room -= 1
+    share = max(_share(sizes, room), min(MIN_SHARE, room))
+    kept: dict[str, Any] = {}
+    for (name, item, more), size in zip(parts, sizes, strict=True):
+        room -= min(size, share)
         if room < 0:
             break
-        kept.append(item)
-    return {"result": dict(kept) if isinstance(value, dict) else kept, "items": len(value)}
+        if size <= share or more + MIN_ITEM <= share:
+            kept[name] = _cut(item, share - more, lengths, *place, name)
+    if len(kept) < len(value):
+        lengths[".".join(place)] = len(value)
+    return kept if isinstance(value, Mapping) else [*kept.values()]
+
+
+def _share(sizes: Sequence[int], room: int) -> int:
+    """Return the size to which long items are cut for all to fit."""
+    for left, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):
+        if size * left > room:
+            return room // left
+        room -= size
+    return room
 
 
 def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> CallToolResult:
@@ -132,5 +201,4 @@ def failure(code: str, message: str, **more: Any) -> CallToolResult:
     """Return the result of a call that failed."""
     found = {"code": code, "message": message, **more}
     lines = [f"{code}: {message}", *(f"{name}: {text_of(more[name])}" for name in more)]
-    text = TextContent(text="\n".join(lines))
-    return CallToolResult(content=[text], structured_content=found, is_error=True)
+    return _marked(found, "\n".join(lines), is_error=True)

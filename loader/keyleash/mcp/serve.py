@@ -18,7 +18,7 @@ from mcp.server.models import InitializationOptions
 from mcp.server.session import ServerSession
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
-from mcp.server.transport_security import TransportSecuritySettings
+from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp_types import (
@@ -29,6 +29,7 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     ListToolsResult,
+    Tool,
 )
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -38,9 +39,18 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
 from keyleash import __version__
-from keyleash.errors import KeyleashError, LeashError
+from keyleash.errors import (
+    KeyleashError,
+    LeashError,
+    NotActiveError,
+    SuspendedError,
+    TokenExpiredError,
+    TokenRevokedError,
+    TokenUnknownError,
+)
 from keyleash.errors.sentences import explain
 from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
+from keyleash.mcp.requests import Hosts, Requests
 from keyleash.mcp.results import outcome, reason_of
 
 if TYPE_CHECKING:
@@ -49,6 +59,7 @@ if TYPE_CHECKING:
 POLL_S = 30.0
 """The time after which a changed list of tools is noticed, if no call notices it."""
 MAX_PROVIDERS, MAX_SESSIONS, SESSION_IDLE_S = 256, 512, 1800.0
+MAX_SESSIONS_OF_TOKEN = 16
 INSTRUCTIONS = (
     "Redis, as far as your token allows; `whoami` shows how far. In a pattern, `{name}` stands for"
     " one part of a key without `:`, and a `*` at the end for any text: replace them by values, and"
@@ -60,9 +71,11 @@ _UNREADABLE = JSONRPCError(
     jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="Parse error")
 )
 _NO_ANSWER = "the server of Redis does not answer"
+_TOO_MANY = "too many tokens make calls"
 _log = logging.getLogger("keyleash mcp")
-_REJECTED = ("TOKEN_", "NOT_ACTIVE")
-"""Codes of tokens that are not let in; while an identity is suspended, each call is denied."""
+_REJECTED = (TokenUnknownError, TokenExpiredError, TokenRevokedError, NotActiveError)
+"""Denials of tokens that are not let in; while an identity is suspended, each call is denied."""
+_ENDED = ("TOKEN_", "SUSPENDED", "NOT_ACTIVE")
 
 Provider: TypeAlias = "Holder | OperatorTools"
 
@@ -73,7 +86,9 @@ class McpServer(Server[Any]):
     def __init__(self, make: Callable[[str], Provider], instructions: str = INSTRUCTIONS) -> None:
         self._make = make
         self._providers: OrderedDict[str, Provider] = OrderedDict()
-        self._sessions: OrderedDict[str, tuple[ServerSession, Provider]] = OrderedDict()
+        self._sessions: OrderedDict[str, tuple[ServerSession, str]] = OrderedDict()
+        # What clients of a token were shown last, also of one that was idle for long.
+        self._listed: OrderedDict[str, tuple[int, list[Tool]]] = OrderedDict()
         self._bus = InMemorySubscriptionBus()
         super().__init__(
             "keyleash",
@@ -111,7 +126,7 @@ class McpServer(Server[Any]):
 
     async def _report_token(self) -> None:
         """Log at the start why no call will be allowed: clients may not show it."""
-        provider = self._provider_of("")
+        provider = self._providers.setdefault(_digest(""), self._make(""))
         try:
             if isinstance(provider, Holder):
                 await provider.whoami()
@@ -124,15 +139,17 @@ class McpServer(Server[Any]):
         """Return the application for HTTP; clients call it by one of *names*, against rebinding."""
         hosts = [host for name in names for host in (name, f"{name}:*")]
         origins = [f"{scheme}://{host}" for scheme in ("http", "https") for host in hosts]
+        security = TransportSecuritySettings(allowed_hosts=hosts, allowed_origins=origins)
         app = self.streamable_http_app(
             max_request_body_size=MAX_ARGUMENTS,
             max_sessions=MAX_SESSIONS,
             session_idle_timeout=SESSION_IDLE_S,
-            transport_security=TransportSecuritySettings(
-                allowed_hosts=hosts, allowed_origins=origins
-            ),
+            transport_security=security,
         )
+        # The last is the first that a request meets.
+        app.add_middleware(Requests, after=self._close_sessions)
         app.add_middleware(AuthenticationMiddleware, backend=self, on_error=_rejected)
+        app.add_middleware(Hosts, security=TransportSecurityMiddleware(security))
         return app
 
     async def authenticate(self, connection: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
@@ -144,39 +161,51 @@ class McpServer(Server[Any]):
         scheme, _, token = connection.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise AuthenticationError("no bearer token: send `Authorization: Bearer kl_...`")
+        key = _digest(token)
+        provider: Any = self._providers.get(key)  # Operators have no HTTP.
         try:
-            provider = self._provider_of(token)
-            assert isinstance(provider, Holder)  # noqa: S101 - operators have no HTTP
-            await provider.whoami()
-        except LeashError as denial:
-            if denial.code.startswith(_REJECTED):
-                await self._forget(_digest(token))
-                _log.warning("401: %s, identity %s", denial.code, denial.identity)
-                raise AuthenticationError(f"{denial.code}: ask the operator for a token") from None
+            provider = provider or self._make(token)
+            with suppress(SuspendedError):  # Its calls are denied one by one.
+                await provider.whoami()
+            await self._keep(key, provider)
+        except _REJECTED as denial:
+            self._providers.pop(key, None)
+            await self._close_sessions(key, 0)
+            _log.warning("401: %s, identity %s", denial.code, denial.identity)
+            raise AuthenticationError(f"{denial.code}: ask the operator for a token") from None
         except (RedisError, KeyleashError):
             raise AuthenticationError(_NO_ANSWER) from None
-        if len(self._providers) > MAX_PROVIDERS:
-            idle = (key for key, item in self._providers.items() if not item.calls)
-            await self._forget(next(idle, ""))
+        finally:
+            # A token that is not accepted leaves nothing.
+            if provider and self._providers.get(key) is not provider:
+                await provider.close()
         # A session is of its client_id alone.
-        access = AccessToken(token=token, client_id=_digest(token), scopes=[])
+        access = AccessToken(token=token, client_id=key, scopes=[])
         return AuthCredentials(), AuthenticatedUser(access)
 
-    async def _forget(self, key: str) -> None:
-        provider = self._providers.pop(key, None)
-        if provider is not None:
-            await provider.close()
+    async def _keep(self, key: str, provider: Provider) -> None:
+        while key not in self._providers and len(self._providers) >= MAX_PROVIDERS:
+            idle = next((key for key, item in self._providers.items() if not item.calls), None)
+            if idle is None:
+                raise AuthenticationError(_TOO_MANY)
+            await self._providers.pop(idle).close()
+        self._providers.setdefault(key, provider)
 
-    def _provider(self, context: ServerRequestContext[Any]) -> Provider:
+    async def _close_sessions(self, key: str, most: int = MAX_SESSIONS_OF_TOKEN) -> None:
+        """Close the oldest sessions of a token, of which more than *most* are open."""
+        if manager := self._session_manager:
+            ids = [id_ for id_, of in manager._session_owners.items() if of["client_id"] == key]
+            for id_ in ids[: max(len(ids) - most, 0)]:
+                await manager._discard_session(id_, manager._server_instances[id_])
+
+    def _provider(self, context: ServerRequestContext[Any]) -> tuple[str, Provider]:
         request = context.request
-        return self._provider_of("" if request is None else request.user.access_token.token)
-
-    def _provider_of(self, token: str) -> Provider:
+        token = "" if request is None else request.user.access_token.token
         key = _digest(token)
         if key not in self._providers:
             self._providers[key] = self._make(token)
         self._providers.move_to_end(key)
-        return self._providers[key]
+        return key, self._providers[key]
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[dict[str, Any]]:
@@ -187,58 +216,59 @@ class McpServer(Server[Any]):
             finally:
                 tasks.cancel_scope.cancel()
                 with anyio.CancelScope(shield=True):
-                    for key in [*self._providers]:
-                        await self._forget(key)
+                    for provider in self._providers.values():
+                        await provider.close()
 
     async def _poll(self) -> None:
         while True:
             await anyio.sleep(POLL_S)
-            for provider in [*self._providers.values()]:
-                if provider.listed is not None:
-                    await self._look(provider)
+            for key, provider in [*self._providers.items()]:
+                if key in self._listed:
+                    await self._look(key, provider)
 
     async def _list_tools(self, context: ServerRequestContext[Any], _: Any) -> ListToolsResult:
-        provider = self._provider(context)
+        key, provider = self._provider(context)
         try:
-            provider.listed = await provider.tools()
+            tools = await provider.tools()
         except (RedisError, KeyleashError) as error:
             raise MCPError(INTERNAL_ERROR, reason_of(error)) from None
-        provider.listed_at = provider.generation
-        self._sessions[_session_of(context) or "stdio"] = context.session, provider
-        if len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
-        return ListToolsResult(tools=provider.listed)
+        self._listed[key] = provider.generation, tools
+        self._sessions[_session_of(context) or "stdio"] = context.session, key
+        for bounded in (self._listed, self._sessions):
+            if len(bounded) > MAX_SESSIONS:
+                bounded.popitem(last=False)
+        return ListToolsResult(tools=tools)
 
     async def _call_tool(
         self, context: ServerRequestContext[Any], params: CallToolRequestParams
     ) -> CallToolResult:
-        provider = self._provider(context)
+        key, provider = self._provider(context)
         given, meta = params.arguments or {}, params.meta or {}
         found = await outcome(provider.call(params.name, given, meta, _session_of(context)))
-        ended = (*_REJECTED, "SUSPENDED")
-        has_ended = found.is_error and found.structured_content["code"].startswith(ended)
-        if provider.listed and (has_ended or provider.generation != provider.listed_at):
-            await self._look(provider)
+        has_ended = found.is_error and found.structured_content["code"].startswith(_ENDED)
+        generation, tools = self._listed.get(key, (0, []))
+        if tools and (has_ended or provider.generation != generation):
+            await self._look(key, provider)
         return found
 
-    async def _look(self, provider: Provider) -> None:
+    async def _look(self, key: str, provider: Provider) -> None:
         """Tell clients if the list of a provider has changed."""
         with suppress(RedisError, KeyleashError):
             tools = await provider.tools()
-            provider.listed_at = provider.generation
-            if tools == provider.listed:
+            _, before = self._listed.get(key, (0, tools))
+            self._listed[key] = provider.generation, tools
+            if tools == before:
                 return
-            provider.listed = tools
             await self._bus.publish(ToolsListChanged())
-            for session in [item for item, of in self._sessions.values() if of is provider]:
+            for session in [item for item, of in self._sessions.values() if of == key]:
                 # A client that does not read must not hold up the others.
                 with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
                     await session.send_tool_list_changed()
 
 
 def _rejected(_: HTTPConnection, error: AuthenticationError) -> Response:
-    if str(error) == _NO_ANSWER:
-        return PlainTextResponse(_NO_ANSWER, 503)
+    if str(error) in (_NO_ANSWER, _TOO_MANY):
+        return PlainTextResponse(str(error), 503)
     wanted = f'Bearer error="invalid_token", error_description="{error}"'
     return PlainTextResponse(str(error), 401, {"WWW-Authenticate": wanted})
 

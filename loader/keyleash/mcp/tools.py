@@ -5,6 +5,8 @@ The list is for the model. A tool that is not listed may still be called: the gu
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +19,7 @@ from keyleash.evaluate.abilities import allowed_commands
 from keyleash.mcp.forms import (
     BYTES,
     FORMS,
+    RESULTS,
     STRING,
     class_of,
     form_of,
@@ -25,10 +28,12 @@ from keyleash.mcp.forms import (
     tool_name,
 )
 from keyleash.policy import Grant, Pattern, overlaps
+from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
-MAX_DESCRIPTION = 200
-_WORDS = {"type": "array", "items": BYTES, "minItems": 1}
-_STRINGS = {"type": "array", "items": STRING}
+MAX_NAME, MAX_DESCRIPTION = 60, 200
+_WORDS = {"type": "array", "items": BYTES, "minItems": 1, "maxItems": MAX_ARGUMENTS}
+_COMMANDS = {"type": "array", "items": _WORDS, "minItems": 1, "maxItems": MAX_BATCH_COMMANDS}
+_STRINGS = {"type": "array", "items": STRING, "maxItems": MAX_ARGUMENTS}
 _CLASSES = {"type": "array", "items": {"enum": [*OperationClass]}}
 _PAIRS = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
 BY_WORDS = {
@@ -39,14 +44,14 @@ BY_WORDS = {
 """The tools of classes of operations: what they do, and a command of theirs."""
 SCHEMAS = {
     **{name: object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
-    "batch": object_of({"commands": {**_WORDS, "items": _WORDS}}, ["commands"]),
+    "batch": object_of({"commands": _COMMANDS}, ["commands"]),
     "delegate": object_of(
         {"ttl": STRING, "allow": _CLASSES, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
     ),
     "whoami": object_of({}),
 }
 """The arguments of tools that are no command."""
-OF_SCRIPT = object_of({name: {"type": "array", "items": BYTES} for name in ("keys", "arguments")})
+OF_SCRIPT = object_of({name: {**_STRINGS, "items": BYTES} for name in ("keys", "arguments")})
 
 
 @dataclass(frozen=True)
@@ -83,11 +88,15 @@ class Access:
         for grant in self.grants or ():
             for script in grant.scripts:
                 found.setdefault(script.name, {}).setdefault(script.digest, []).append(grant)
-        taken = {*SCHEMAS, *map(tool_name, self.table.commands)}
+        taken = {*SCHEMAS, *BY_WORDS, *map(tool_name, self.table.commands)}
+        names = {name: tool_name(name) for name in sorted(found)}
+        names = {name: f"script_{tool}" * (tool in taken) or tool for name, tool in names.items()}
+        # Names that are the same in the alphabet of tools, or too long, end in a digest.
+        counts = Counter(names.values())
         return {
-            f"script_{tool}" if tool in taken else tool: item
-            for name, by_digest in sorted(found.items())
-            for tool, (item, *others) in [(tool_name(name), [*by_digest.items()])]
+            tool if counts[tool] == 1 and len(tool) <= MAX_NAME else _digested(name): item
+            for name, tool in names.items()
+            for item, *others in [[*found[name].items()]]
             if not others
         }
 
@@ -123,10 +132,9 @@ class Access:
         """Return the tools, in an order that does not depend on that of the grants."""
         tools = [*self._tools()]
         hints = [tool.annotations for tool in tools if tool.annotations]
-        if tools:
+        if len(tools) > 1 or (tools and self.by_class):
             text = 'Run several commands, all or none: [["SET", "key", "value"], …]'
             reads = all(hint.read_only_hint for hint in hints)
-            reads = reads and not any(self._is_by_words(name, "write") for name in self.commands)
             destroys = any(hint.destructive_hint for hint in hints)
             tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads))
         if self.delegates:
@@ -147,7 +155,8 @@ class Access:
             form, reads = form_of(spec), class_of(spec) == "read"
             text = self._text(form.text, [name])
             destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
-            yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats)
+            kinds = RESULTS.get(name, ())
+            yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats, kinds)
         for name, (_, grants) in self.scripts.items():
             keys = [pattern.source for grant in grants for pattern in grant.keys]
             text = self._text("Run this script", (), keys)
@@ -158,7 +167,7 @@ class Access:
             # SORT and the like, which need `read` alone, are no reason for the tool `write`.
             keys = self.patterns(others, "" if cls == "read" else cls)
             if keys or self.grants is None:
-                first = example if self.by_class or self.grants is None else others[0]
+                first = example if example in others or not others else others[0]
                 shown = self._text(f'{text}, by its words: ["{first}", …]', others, keys)
                 reads = cls == "read"
                 yield make_tool(cls, shown, SCHEMAS[cls], reads, not reads, reads)
@@ -180,6 +189,11 @@ class Access:
         return text if len(text) <= MAX_DESCRIPTION else text[: MAX_DESCRIPTION - len(end)] + end
 
 
+def _digested(name: str) -> str:
+    end = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{tool_name(name)[: MAX_NAME - 9]}_{end}"
+
+
 def _field_of(spec: CommandSpec | None) -> str:
     """Return the list of a grant that covers what a command is about."""
     if spec is not None and spec.channel is not None:
@@ -194,13 +208,15 @@ def make_tool(
     reads: bool,
     destroys: bool = False,
     repeats: bool = True,
+    kinds: Sequence[str] = (),
 ) -> Tool:
-    """Return the definition of a tool, with its hints."""
+    """Return the definition of a tool, with its hints, and the JSON types of its result."""
+    found = {"properties": {"result": {"type": [*kinds]}}} if kinds else {}
     return Tool(
         name=name,
         description=text,
         input_schema=schema,
-        output_schema={"type": "object", "required": ["result"]},
+        output_schema={"type": "object", **found, "required": ["result"]},
         annotations=ToolAnnotations(
             read_only_hint=reads,
             destructive_hint=destroys,
