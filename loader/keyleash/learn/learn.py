@@ -86,10 +86,12 @@ class Learned(Result):
 
     @property
     def questions(self) -> Iterator[str]:
-        """Yield what a person has to decide: patterns that several identities write."""
+        """Yield what a person has to decide: doubtful patterns, and what several identities write."""
         writers = defaultdict(list)
         for identity in self.identities:
             for rule in identity.rules:
+                if rule.doubt:
+                    yield f"`{identity.name}`: `{rule.pattern}` {rule.doubt}"
                 if not CHANGING.isdisjoint(rule.allow) and not rule.is_rare:
                     writers[rule.pattern].append(identity.name)
         for pattern, names in writers.items():

@@ -17,7 +17,7 @@ from keyleash.errors import OperationError, UnplacedKeysError
 from keyleash.evaluate.access import glob_of, named
 from keyleash.evaluate.client_calls import client_call
 from keyleash.learn.calls import COUNTERS, EVERY, CallLog, RecordedCall
-from keyleash.learn.patterns import shape_of
+from keyleash.learn.patterns import split
 from keyleash.limits import Counter
 from keyleash.policy import Identity
 from keyleash.policy.model import IdentityKind
@@ -119,9 +119,8 @@ class MonitorLog(CallLog):
             self._note_name(address, argv[words.index(b"SETNAME") + 1])
 
     def _note_name(self, address: str, name: bytes) -> None:
-        shape = shape_of(name)
         # A name that is random, such as that of a worker of RQ, is no identity.
-        if shape is None or shape[0] != (b"", b""):
+        if any(split(name)[::2]):
             self._names[address] = identity_name(name.decode("utf-8", "replace"))
 
     def _guarded(self, argv: Argv, script: str, *, is_inner: bool) -> Iterator[Argv]:

@@ -33,7 +33,8 @@ class LearnedRule(Result):
         only: The command that the grant names, of a module or the like; else empty.
         values: The number of values of the first capture; 0 without one.
         noun: What these are.
-        is_rare: Whether it has fewer calls than wanted, so that it is commented out.
+        is_rare: Whether it is commented out: it has too few calls, or is open and doubtful.
+        doubt: What a person has to know of the pattern.
         commands: Some commands, each with the keys of a call.
     """
 
@@ -46,6 +47,7 @@ class LearnedRule(Result):
     values: int = 0
     noun: str = ""
     is_rare: bool = False
+    doubt: str = ""
     commands: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
 
 
@@ -200,16 +202,26 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
             # Any grant is enough for a call without a class.
             for cls in needs or ((OperationClass.READ,) if not any(supports) else ()):
                 calls[cls] += support.calls
+        is_left_out = bool(pattern.doubt) and pattern.text.endswith("*")
         for is_rare in (False, True):
             allow = tuple(
-                cls for cls in OperationClass if cls in calls and (calls[cls] < least) is is_rare
+                cls
+                for cls in OperationClass
+                if cls in calls and (is_left_out or calls[cls] < least) is is_rare
             )
             shown = Support()
             for needs, support in supports.items():
                 if not needs or not {*needs}.isdisjoint(allow):
                     shown.add(support)
             if allow:
-                facts = (shown.calls, shown.last_ms, pattern.values, pattern.noun, is_rare)
+                facts = (
+                    shown.calls,
+                    shown.last_ms,
+                    pattern.values,
+                    pattern.noun,
+                    is_rare,
+                    pattern.doubt,
+                )
                 yield LearnedRule(kind, pattern.text, allow, only, *facts, shown.commands)
 
 
