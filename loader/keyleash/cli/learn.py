@@ -105,11 +105,16 @@ def _write(output: str | None, files: dict[str, str]) -> None:
     paths = {Path(output).with_name(name): text for name, text in files.items()}
     first, *_ = paths
     paths = {Path(output) if path == first else path: text for path, text in paths.items()}
+    contents = {
+        path: text.encode("latin-1" if path.suffix == ".lua" else "utf-8")
+        for path, text in paths.items()
+    }
     for path in paths:
-        if path.exists():
+        if path.exists() and path.read_bytes() != contents[path]:
             raise OperationError("file", f"`{path}` exists", help="name a new file", exit_code=1)
-    for path, text in paths.items():
-        write_output(path, text.encode("latin-1" if path.suffix == ".lua" else "utf-8"))
+    for path, content in contents.items():
+        # The names of keys may be personal data.
+        write_output(path, content, 0o600)
         click.echo(path)
     print_note(f"next: `keyleash check {output}`, `keyleash plan {output}`; nothing was loaded")
 

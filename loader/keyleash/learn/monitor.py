@@ -24,6 +24,7 @@ from keyleash.policy.model import IdentityKind
 from keyleash.results import Progress
 from keyleash.store.monitor import client_names, monitored
 from keyleash.store.server_check import Client
+from keyleash.text import without_tokens
 
 Argv = tuple[bytes, ...]
 
@@ -39,11 +40,13 @@ _LUA = "lua"
 
 def identity_name(text: str) -> str:
     """Return a text as the name of an identity."""
-    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")[:64] or "unnamed"
+    return re.sub("[^a-z0-9]+", "-", without_tokens(text).lower()).strip("-")[:64] or "unnamed"
 
 
 class MonitorLog(CallLog):
     """A capture: its identities are names of clients, or addresses without their ports."""
+
+    is_capture = True
 
     def __init__(self, path: Path, identities: Sequence[str], progress: Progress | None) -> None:
         super().__init__(f"`{path}`", progress)

@@ -17,6 +17,7 @@ from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Literal
 from keyleash.policy.patterns import parse_pattern
 from keyleash.results import Result
+from keyleash.text import without_tokens
 
 CHANGING = {OperationClass.WRITE, OperationClass.DELETE}
 LIMITED = (Counter.REQUESTS, Counter.WRITES)
@@ -76,6 +77,7 @@ class LearnedIdentity(Result):
     Attributes:
         scripts: The scripts that it ran, by name or SHA-1: the calls or commands.
         denied: Commands that no policy allows, with their number.
+        refused: Denied calls by command and code, with their number.
         depth: The most delegations.
         renews: Whether it renewed tokens.
     """
@@ -86,6 +88,7 @@ class LearnedIdentity(Result):
     limits: tuple[LearnedLimit, ...]
     scripts: Mapping[str, int]
     denied: Mapping[str, int]
+    refused: Mapping[str, int]
     depth: int = 0
     renews: bool = False
 
@@ -140,10 +143,14 @@ class ObservedCalls:
         self._loads = {counter: _Load() for counter in LIMITED}
         self._scripts: Counts[str] = Counts()
         self._denied: Counts[str] = Counts()
+        self._refused: Counts[str] = Counts()
         self._depth = 0
         self._renews = False
 
     def add(self, call: RecordedCall) -> None:
+        if call.code:
+            self._refused[f"{without_tokens(call.command)}: {call.code}"] += call.count
+            return
         for counter, load in self._loads.items():
             count = call.cost.get(counter)
             if count:
@@ -159,7 +166,7 @@ class ObservedCalls:
             for key in call.keys:
                 self._trees["keys"].add(key, ((), ""), call)
         elif spec is None or spec.refused is not None:
-            self._denied[call.command] += 1
+            self._denied[without_tokens(call.command)] += 1
         else:
             self._add_needs(call, spec)
 
@@ -187,7 +194,7 @@ class ObservedCalls:
             every = [rule for pattern in patterns for rule in _rules_of(kind, pattern, least)]
             rules += _without_covered(every)
         limits = [item for counter, load in self._loads.items() for item in load.limits(counter)]
-        shown = (tuple(rules), tuple(limits), self._scripts, self._denied)
+        shown = (tuple(rules), tuple(limits), self._scripts, self._denied, self._refused)
         return LearnedIdentity(name, coverage, *shown, self._depth, self._renews)
 
 

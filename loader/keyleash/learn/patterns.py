@@ -19,6 +19,7 @@ from keyleash.audit.read import MASK
 from keyleash.commands import OperationClass
 from keyleash.commands.spec import Needs
 from keyleash.learn.calls import RecordedCall
+from keyleash.text import without_tokens
 
 FEW = 5
 """Values of a shape that become a capture."""
@@ -41,11 +42,11 @@ Needed = frozenset[tuple[tuple[object, ...], OperationClass | None, str]]
 """What is needed below a node: segments (literals, or words around parts), class, command."""
 DATE = "date"
 OVERFLOW: Label = (b"", b"", b"")
-UNSAYABLE = "stands for keys that no literal can name, with a `*` or bytes that are not UTF-8"
-MASKED = "is commented out: it stands for masked keys, or for keys that are named like these"
-LEFT_OUT = (
-    f"is commented out: it stands for more than {MOST_WORDS} words that have nothing in common"
+UNSAYABLE = (
+    "stands for keys that no literal can name, with a `*`, a token, or bytes that are not UTF-8"
 )
+MASKED = "is commented out: it stands for masked keys, or for keys that are named like these"
+LEFT_OUT = f"is commented out: it stands for the words after {MOST_WORDS} that are not alike"
 FROM_ROOT = "begins with a capture: it allows keys of others too"
 
 _DATE = rb"\d{4}-\d\d-\d\d(?:[T_ -]\d\d(?:[-.]?\d\d){0,2}Z?)?"
@@ -91,11 +92,12 @@ def _is_random(text: bytes) -> bool:
 
 
 def _is_sayable(segment: bytes) -> bool:
-    """Return whether a pattern can name a segment as a literal."""
+    """Return whether a pattern can and may name a segment as a literal."""
     try:
-        return b"*" not in segment and (segment.isascii() or bool(segment.decode()))
+        text = segment.decode()
     except UnicodeDecodeError:
         return False
+    return "*" not in text and without_tokens(text) == text
 
 
 @dataclass(slots=True)
@@ -341,7 +343,8 @@ class KeyTree:
     def _place(self, key: bytes, is_open: bool, may_be_masked: bool) -> _Node:
         mask = MASK.search(key) if may_be_masked else None
         *segments, last = (key[: mask.start()] if mask else key).split(b":")
-        label: Label = (last, b"", b"") if mask else (last,)
+        text = last if _is_sayable(last) else b""
+        label: Label = (text, b"", b"") if mask else (text,)
         if len(segments) > MOST_SEGMENTS:
             segments, label, is_open = segments[:MOST_SEGMENTS], (b"",), True
         node = self._root
