@@ -10,7 +10,13 @@ from typing import Annotated, Any
 from keyleash.errors import OperationError
 from keyleash.learn.calls import CallLog, NotUnderstood
 from keyleash.learn.document import SCRIPT_KEYS, PolicyWriter, test_document
-from keyleash.learn.needs import CHANGING, LearnedIdentity, LearnedRule, ObservedCalls
+from keyleash.learn.needs import (
+    CHANGING,
+    LearnedIdentity,
+    LearnedRule,
+    ObservedCalls,
+    without_covered,
+)
 from keyleash.operations.types import Param
 from keyleash.results import Result
 from keyleash.text import clock_time, counted, json_object
@@ -107,8 +113,11 @@ class Learned(Result):
                 yield f"{shown} write `{pattern}`: are they one identity, or is one not to?"
 
     def with_rules(self, name: str, rules: Iterable[LearnedRule]) -> Learned:
-        """Return the same with other rules of one identity; without it if none is to be granted."""
-        rules = tuple(rules)
+        """Return the same with other rules of one identity; without it if none is to be granted.
+
+        A rule that another one covers is dropped, which then has its calls.
+        """
+        rules = tuple(without_covered([*rules]))
         changed = (
             replace(item, rules=rules) if item.name == name else item for item in self.identities
         )

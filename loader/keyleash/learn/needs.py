@@ -192,7 +192,7 @@ class ObservedCalls:
         for kind, tree in self._trees.items():
             patterns = sorted(tree.patterns(), key=lambda pattern: pattern.text)
             every = [rule for pattern in patterns for rule in _rules_of(kind, pattern, least)]
-            rules += _without_covered(every)
+            rules += without_covered(every)
         limits = [item for counter, load in self._loads.items() for item in load.limits(counter)]
         shown = (tuple(rules), tuple(limits), self._scripts, self._denied, self._refused)
         return LearnedIdentity(name, coverage, *shown, self._depth, self._renews)
@@ -232,7 +232,7 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
                 yield LearnedRule(kind, pattern.text, allow, only, *facts, shown.commands)
 
 
-def _without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
+def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
     """Return rules without those that another one allows, whose calls it then has."""
     parsed = [parse_pattern(rule.pattern) for rule in rules]
     wide = {
@@ -240,14 +240,15 @@ def _without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
         for place, pattern in enumerate(parsed)
         if not rules[place].is_rare and not all(isinstance(part, Literal) for part in pattern.parts)
     }
-    kept = {}
+    kept, dropped = {}, set()
     for place, rule in enumerate(rules):
         over = next(
             (
                 other
                 for other, keys in wide.items()
                 if other != place
-                and rules[other].only == rule.only
+                and other not in dropped
+                and (rules[other].kind, rules[other].only) == (rule.kind, rule.only)
                 and {*rule.allow} <= {*rules[other].allow}
                 and keys.covers(parsed[place])
             ),
@@ -256,6 +257,7 @@ def _without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
         if over is None:
             kept[place] = rule
         else:
+            dropped.add(place)
             rules[over] = replace(rules[over], calls=rules[over].calls + rule.calls)
             if over in kept:
                 kept[over] = rules[over]
