@@ -273,6 +273,37 @@ def test_patterns_that_become_equal_are_one(tmp_path: Path) -> None:
     assert written(reviewed, tmp_path).check().digest
 
 
+def test_names_and_databases_of_a_capture_are_noted(tmp_path: Path) -> None:
+    """Clients with one identity, databases, and calls of keyleash."""
+    token = "kl_worker_" + "s3cr3t-" * 4
+    guard = [
+        '1700000000.000000 [0 10.0.0.9:7] "EVALSHA" "'
+        + "ab" * 20
+        + f'" "1" "g" "{token}" "GET" "g"',
+        '1700000000.000000 [0 lua] "GET" "keyleash:state:worker"',
+        '1700000000.000000 [0 lua] "GET" "g"',
+    ]
+    lines = [
+        f"17000000{number:02}.000000 [{number % 2} {client}:7] {call}"
+        for client, name in (("10.0.0.1", "a_b"), ("10.0.0.2", "a-b"), ("[::1]", ""))
+        for number, call in enumerate([f'"CLIENT" "SETNAME" "{name}"', *['"SET" "a" "x"'] * 30])
+    ]
+    (tmp_path / "monitor.txt").write_text("\n".join([*guard, *lines]))
+    operator = keyleash.Operator.from_url("redis://127.0.0.1:1")
+
+    learned = operator.learn(monitor=tmp_path / "monitor.txt")
+
+    names = {item.name: item.coverage.holes for item in learned.identities}
+    assert names == {
+        "a-b": ["it stands for several names of clients", "it uses several databases"],
+        "client-0-1": ["it uses several databases"],
+    }
+    assert learned.not_understood.examples == [
+        "line 1: a call of keyleash: learn from its audit log"
+    ]
+    assert [rule.pattern for item in learned.identities for rule in item.rules] == ["a", "a"]
+
+
 def test_rare_scripts_and_those_built_at_run_time_make_no_files(tmp_path: Path) -> None:
     """A script needs as many calls as a pattern; many texts are one comment."""
     evals = [("EVAL", f"return {number}", "1", "a") for number in range(30)]

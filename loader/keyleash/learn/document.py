@@ -93,7 +93,8 @@ class PolicyWriter:
         for command, calls in identity.denied.items():
             spec = known_table().get(command)
             reason = (spec and spec.refused) or "keyleash does not know it"
-            shown = f"{printable(command) or '``'}, {counted(calls, 'call')}"
+            name = printable(command) or '""'
+            shown = f"{name}, {counted(calls, 'call')}"
             yield f"    # no policy allows {shown}: {reason}"
         for refused, calls in identity.refused.items():
             yield f"    # denied, so not learned: {printable(refused)}, {counted(calls, 'call')}"

@@ -142,10 +142,12 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
         else:
             too_few[name] = coverage.calls
     if not found:
+        lines = log.not_understood.count
         most = max(too_few.values(), default=0)
         raise OperationError(
             "too-few-calls",
-            f"{log.name} has {counted(most, 'call')} of one identity, and {needed} are needed",
+            f"{log.name} has {counted(most, 'call')} of one identity, and {needed} are needed"
+            + (f"; {counted(lines, 'line')} not understood" if lines else ""),
             help=f"of these, {least} of one pattern: record for longer, or lower the number that"
             " a pattern needs (`--min`)",
         )

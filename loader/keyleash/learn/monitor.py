@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import sha1
 from pathlib import Path
@@ -22,6 +23,7 @@ from keyleash.limits import Counter
 from keyleash.policy import Identity
 from keyleash.policy.model import IdentityKind
 from keyleash.results import Progress
+from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.monitor import client_names, monitored
 from keyleash.store.server_check import Client
 from keyleash.text import without_tokens
@@ -29,13 +31,14 @@ from keyleash.text import without_tokens
 Argv = tuple[bytes, ...]
 
 _WORD = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
-_LINE = re.compile(rb"\+?(\d+)\.(\d{6}) \[\d+ ([^\r\n]*?)\]((?: " + _WORD + rb")+)\r?\n?")
+_LINE = re.compile(rb"\+?(\d{1,10})\.(\d{6}) \[(\d+) ([^\r\n]*?)\]((?: " + _WORD + rb")+)\r?\n?")
 _WORDS = re.compile(_WORD)
 _CLIENT = re.compile(r"# client (\S+) (\S+)\s*")
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 _ANYBODY = Identity("any", IdentityKind.MACHINE, ())
 _LUA = "lua"
+_OF_KEYLEASH = "a call of keyleash: learn from its audit log"
 
 
 def identity_name(text: str) -> str:
@@ -52,6 +55,9 @@ class MonitorLog(CallLog):
         super().__init__(f"`{path}`", progress)
         self._path, self._wanted = path, frozenset(identities)
         self._names: dict[str, str] = {}
+        self._first: dict[str, bytes] = {}
+        self._databases: dict[str, bytes] = {}
+        self._notes: dict[str, set[str]] = defaultdict(set)
         try:
             path.open("rb").close()
         except OSError as error:
@@ -60,6 +66,7 @@ class MonitorLog(CallLog):
 
     def _calls(self) -> Iterator[RecordedCall]:
         caller = script = ""
+        is_guard = False
         with self._path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 parsed = _LINE.fullmatch(line)
@@ -67,17 +74,22 @@ class MonitorLog(CallLog):
                     self._note(number, line.decode("utf-8", "replace"))
                     continue
                 time_ms = int(parsed[1]) * 1000 + int(parsed[2]) // 1000
-                first, *rest = map(_unquoted, _WORDS.findall(parsed[4]))
+                first, *rest = map(_unquoted, _WORDS.findall(parsed[5]))
                 argv = (first.upper(), *rest)
-                address = parsed[3].decode("utf-8", "replace")
+                address = parsed[4].decode("utf-8", "replace")
                 if address != _LUA:
                     caller, script = address, self._script(argv)
                     self._name(address, argv)
-                elif script in LOCK_SCRIPTS:
+                    is_guard = _is_of_keyleash(argv)
+                    if is_guard:
+                        self.not_understood.add(f"line {number}", _OF_KEYLEASH)
+                if is_guard or _is_of_keyleash(argv):
+                    continue
+                if address == _LUA and script in LOCK_SCRIPTS:
                     # A guarded connection runs these scripts as commands.
                     continue
                 identity = self._names.get(caller) or identity_name(
-                    f"client {caller.rpartition(':')[0] or caller}"
+                    f"client {(caller.rpartition(':')[0] or caller).replace('::', ':0:')}"
                 )
                 if self._wanted and identity not in self._wanted:
                     continue
@@ -88,9 +100,13 @@ class MonitorLog(CallLog):
                         call = _captured(identity, words, script, is_inner=is_inner, **facts)
                         coverage = self.covered(identity)
                         coverage.reads_since_ms = coverage.reads_since_ms or time_ms
+                        if parsed[3] != self._databases.setdefault(identity, parsed[3]):
+                            self._notes[identity].add("it uses several databases")
                         yield call
                 except UnplacedKeysError as error:
                     self.not_understood.add(f"line {number}", error.message)
+        for identity in self._notes.keys() & self.coverage.keys():
+            self.coverage[identity].holes += sorted(self._notes[identity])
 
     def _note(self, number: int, line: str) -> None:
         """Note a line that is no call."""
@@ -123,8 +139,12 @@ class MonitorLog(CallLog):
 
     def _note_name(self, address: str, name: bytes) -> None:
         # A name that is random, such as that of a worker of RQ, is no identity.
-        if any(split(name)[::2]):
-            self._names[address] = identity_name(name.decode("utf-8", "replace"))
+        if not name:
+            self._names.pop(address, None)
+        elif any(split(name)[::2]):
+            identity = self._names[address] = identity_name(name.decode("utf-8", "replace"))
+            if name != self._first.setdefault(identity, name):
+                self._notes[identity].add("it stands for several names of clients")
 
     def _guarded(self, argv: Argv, script: str, *, is_inner: bool) -> Iterator[Argv]:
         """Yield the calls that a guarded connection makes of a command."""
@@ -139,6 +159,13 @@ class MonitorLog(CallLog):
             spec = named(known_table(), words)
             if spec is None or spec.refused != ABOUT_THE_CONNECTION:
                 yield words
+
+
+def _is_of_keyleash(argv: Argv) -> bool:
+    """Return whether a call has a control key, or runs a guard: that takes a token."""
+    texts = [word.decode("latin-1") for word in argv]
+    has_token = texts[0] in SCRIPT_CALLS and any(without_tokens(item) != item for item in texts[3:])
+    return has_token or (len(texts) > 1 and texts[1].startswith(CONTROL_PREFIX))
 
 
 def capture(client: Client, file: str | Path, seconds: float, progress: Progress) -> int:
