@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -65,6 +66,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 @lru_cache(maxsize=4096)
 def split(segment: bytes) -> tuple[bytes, ...]:
     """Return a segment as words (even places, perhaps empty) and parts that may vary (odd)."""
+    if segment.isalpha() or segment.isdigit():
+        return (segment,) if segment.isalpha() else (b"", segment, b"")
     pieces = _SEPARATORS.split(segment)
     is_opaque = any(map(_is_random, pieces)) and not any(map(_IS_WORD.fullmatch, pieces))
     if is_opaque or not _is_sayable(segment):
@@ -86,18 +89,19 @@ def _variable(part: re.Match[bytes]) -> Iterator[tuple[int, int]]:
 
 def _is_random(text: bytes) -> bool:
     """Return whether letters and digits take turns as in no name."""
+    if len(text) < 6 or text.isalpha():
+        return False
     runs = _RUNS.findall(text)
     digits = sum(len(run) for run in runs if run.isdigit())
-    return digits > 1 and len(text) > 5 and len(runs) > max(3, 0.3 * len(text))
+    return digits > 1 and len(runs) > max(3, 0.3 * len(text))
 
 
 def _is_sayable(segment: bytes) -> bool:
     """Return whether a pattern can and may name a segment as a literal."""
-    try:
-        text = segment.decode()
-    except UnicodeDecodeError:
-        return False
-    return "*" not in text and without_tokens(text) == text
+    with suppress(UnicodeDecodeError):
+        text = "" if segment.isalnum() else segment.decode()
+        return "*" not in text and without_tokens(text) == text
+    return False
 
 
 @dataclass(slots=True)
@@ -158,7 +162,7 @@ class _Node:
         if found is not None:
             return found
         words = split(segment)
-        holes = self.holes.setdefault(words[::2], []) if len(words) > 1 else []
+        holes = self.holes.get(words[::2], ())
         hole = next((hole for hole in holes if _is_within(segment, hole)), None)
         if hole is None and len(words) > 1:
             hole = self._new_hole(segment, words)
@@ -180,6 +184,8 @@ class _Node:
             if len(same) >= FEW and is_apart:
                 alike = same
         if alike is waiting and len(waiting) < MANY_WORDS and is_sayable:
+            if len(self.waiting) >= MOST_WORDS:
+                self.waiting.clear()
             self.waiting[words[::2]] = waiting
             return None
         differing = [at for at in places if len({split(item)[at] for item in alike}) > 1] or places
@@ -188,27 +194,28 @@ class _Node:
         is_date = first == last and _IS_DATE.fullmatch(words[first])
         self.join(hole, alike, DATE if is_date else "_id")
         self.waiting[words[::2]] = [item for item in waiting if item not in alike]
-        self.holes[words[::2]].append(hole)
+        self.holes.setdefault(words[::2], []).append(hole)
         if not is_sayable and len(alike) < FEW:
             self.children[hole].doubt = UNSAYABLE
         return hole
 
     def _literal(self, segment: bytes) -> _Node:
         """Return the child of a new literal, or the one for all that are too many."""
-        if not self.is_full and self._words() >= MOST_WORDS:
+        if not self.is_full and len(self.children) >= MOST_WORDS:
             self.fold()
-            self.is_full = self._words() >= MOST_WORDS
+            self.is_full = len(self.children) >= MOST_WORDS
         if self.is_full:
             return self.children.setdefault(OVERFLOW, _Node(doubt=LEFT_OUT, is_open=True))
         return self.children.setdefault(segment, _Node())
 
-    def _words(self) -> int:
-        return sum(isinstance(label, bytes) for label in self.children)
-
     def join(self, hole: Hole, labels: Iterable[Label], suffix: str = "") -> None:
         """Make children one with a capture."""
         joined = self.children.setdefault(hole, _Node(suffix=suffix))
-        for label in [label for label in labels if label != hole]:
+        labels = {label for label in labels if label != hole}
+        for words, holes in self.holes.items():
+            if not labels.isdisjoint(holes):
+                self.holes[words] = [hole if item in labels else item for item in holes]
+        for label in labels:
             other = self.children.pop(label, None)
             if other is not None:
                 joined.take(other)
