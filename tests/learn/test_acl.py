@@ -104,16 +104,20 @@ def test_grants_of_a_user_do_not_combine(server: RealServer) -> None:
     keys = ("jobs:1", "jobs:2", "q", "x")
     calls = [
         words
-        for one, two in itertools.product(keys, keys)
+        for first, second in itertools.product(keys, keys)
         for words in (
             *(
-                ["MGET", one, two],
-                ["COPY", one, two],
-                ["SMOVE", one, two, "m"],
-                ["GETSET", one, "v"],
+                ["MGET", first, second],
+                ["COPY", first, second],
+                ["SMOVE", first, second, "m"],
+                ["GETSET", first, "v"],
             ),
-            *(["SET", one, "v", "GET"], ["SET", one, "v"], ["GETEX", one, "PERSIST"]),
-            *(["INCR", one], ["LMOVE", one, two, "LEFT", "LEFT"], ["ZUNIONSTORE", one, "1", two]),
+            *(["SET", first, "v", "GET"], ["SET", first, "v"], ["GETEX", first, "PERSIST"]),
+            *(
+                ["INCR", first],
+                ["LMOVE", first, second, "LEFT", "LEFT"],
+                ["ZUNIONSTORE", first, "1", second],
+            ),
         )
     ]
     allowed = 0

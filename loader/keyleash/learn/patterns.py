@@ -47,7 +47,9 @@ UNSAYABLE = (
     "stands for keys that no literal can name, with a `*`, a token, or bytes that are not UTF-8"
 )
 MASKED = "is commented out: it stands for masked keys, or for keys that are named like these"
-LEFT_OUT = f"is commented out: it stands for the words after {MOST_WORDS} that are not alike"
+LEFT_OUT = (
+    f"is commented out: it stands for the words after {MOST_WORDS} that differ in their needs"
+)
 FROM_ROOT = "begins with a capture: it allows keys of others too"
 
 _DATE = rb"\d{4}-\d\d-\d\d(?:[T_ -]\d\d(?:[-.]?\d\d){0,2}Z?)?"
@@ -176,26 +178,28 @@ class _Node:
     def _new_hole(self, segment: bytes, words: tuple[bytes, ...]) -> Hole | None:
         """Return a new capture for a segment and those that waited, if they are enough."""
         waiting = [*self.waiting.get(words[::2], ()), segment]
-        alike, places, is_sayable = waiting, range(1, len(words), 2), _is_sayable(segment)
+        similar, places, is_sayable = waiting, range(1, len(words), 2), _is_sayable(segment)
         for at in places:
             same = [item for item in waiting if _but(split(item), at) == _but(words, at)]
             # A number within a word is often a part of a name, such as `sha256`.
             is_apart = not (words[at - 1][-1:].isalpha() or words[at + 1][:1].isalpha())
             if len(same) >= FEW and is_apart:
-                alike = same
-        if alike is waiting and len(waiting) < MANY_WORDS and is_sayable:
+                similar = same
+        if similar is waiting and len(waiting) < MANY_WORDS and is_sayable:
             if len(self.waiting) >= MOST_WORDS:
                 self.waiting.clear()
             self.waiting[words[::2]] = waiting
             return None
-        differing = [at for at in places if len({split(item)[at] for item in alike}) > 1] or places
+        differing = [
+            at for at in places if len({split(item)[at] for item in similar}) > 1
+        ] or places
         first, last = differing[0], differing[-1]
         hole = b"".join(words[:first]), b"".join(words[last + 1 :])
         is_date = first == last and _IS_DATE.fullmatch(words[first])
-        self.join(hole, alike, DATE if is_date else "_id")
-        self.waiting[words[::2]] = [item for item in waiting if item not in alike]
+        self.join(hole, similar, DATE if is_date else "_id")
+        self.waiting[words[::2]] = [item for item in waiting if item not in similar]
         self.holes.setdefault(words[::2], []).append(hole)
-        if not is_sayable and len(alike) < FEW:
+        if not is_sayable and len(similar) < FEW:
             self.children[hole].doubt = UNSAYABLE
         return hole
 
@@ -249,13 +253,13 @@ class _Node:
     def fold(self) -> Needed:
         """Make captures of many words, or of some captures, with the same needs; return these."""
         needed = {label: child.fold() for label, child in self.children.items()}
-        alike: dict[tuple[int, Needed], list[Label]] = defaultdict(list)
+        similar: dict[tuple[int, Needed], list[Label]] = defaultdict(list)
         for label, below in needed.items():
             kind = FEW if isinstance(label, tuple) else MANY_WORDS
             # No capture matches an empty segment.
             if len(label) == 2 or (label and isinstance(label, bytes)):
-                alike[kind, below].append(label)
-        for (least, below), labels in alike.items():
+                similar[kind, below].append(label)
+        for (least, below), labels in similar.items():
             hole = _edges(labels)
             # A capture that begins the key and is all of its segment says nothing.
             if len(labels) >= least and not (self.is_root and hole == (b"", b"")):
