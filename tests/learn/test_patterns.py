@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from keyleash.commands import OperationClass
+from keyleash.learn import patterns as learned_patterns
 from keyleash.learn.calls import RecordedCall
 from keyleash.learn.patterns import (
     FROM_ROOT,
@@ -282,15 +283,20 @@ def test_masked_keys_become_an_open_pattern() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_keys_match_a_pattern(seed: int) -> None:
-    """Whatever is joined: each key that was added matches a pattern."""
+def test_random_keys_match_a_pattern_with_their_needs(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is joined or left out: each key that was added matches a pattern."""
     rng = random.Random(seed)
+    monkeypatch.setattr(learned_patterns, "MOST_WORDS", rng.choice((10, 400)))
     words = ["a", "b", "x1", "7", "12", "2026-01-02", "e-3", "f0", "", "*", "{", "}x", "é"]
     keys = {":".join(rng.choices(words, k=rng.randrange(1, 5))) for _ in range(300)}
     keys |= {f"w:{name(rng)}:{rng.choice(words)}" for _ in range(60)}
+    needs = {key: rng.choice((READ, WRITE, DELETE)) for key in sorted(keys)}
     tree = KeyTree()
-    for key in sorted(keys):
-        tree.add(key.encode(), READ, RecordedCall("a", 1, "GET"))
-    patterns = [parse_pattern(pattern.text) for pattern in tree.patterns()]
+    for key, need in needs.items():
+        tree.add(key.encode(), need, CALL)
+    patterns = [(parse_pattern(pattern.text), pattern.needs) for pattern in tree.patterns()]
 
-    assert [key for key in keys if key and not allows(patterns, key)] == []
+    for key, need in needs.items():
+        assert not key or any(allows([pattern], key) for pattern, of in patterns if need in of), key
