@@ -163,9 +163,10 @@ class MonitorLog(CallLog):
 
 def _is_of_keyleash(argv: Argv) -> bool:
     """Return whether a call has a control key, or runs a guard: that takes a token."""
-    texts = [word.decode("latin-1") for word in argv]
-    has_token = texts[0] in SCRIPT_CALLS and any(without_tokens(item) != item for item in texts[3:])
-    return has_token or (len(texts) > 1 and texts[1].startswith(CONTROL_PREFIX))
+    if argv[0].decode("latin-1") in SCRIPT_CALLS:
+        texts = (word.decode("latin-1") for word in argv[3:])
+        return any(without_tokens(text) != text for text in texts)
+    return argv[1:] != () and argv[1].startswith(CONTROL_PREFIX.encode())
 
 
 def capture(client: Client, file: str | Path, seconds: float, progress: Progress) -> int:

@@ -223,7 +223,7 @@ class _Node:
             other = self.children.pop(label, None)
             if other is not None:
                 joined.take(other)
-                if isinstance(label, bytes):
+                if isinstance(label, bytes) and len(joined.values) < MOST_VALUES:
                     joined.values.add(hash(label))
 
     def take(self, other: _Node) -> None:
@@ -234,13 +234,13 @@ class _Node:
         self.doubt = self.doubt or other.doubt
         for need, support in other.needs.items():
             self.needs.setdefault(need, Support()).add(support)
-        for label, child in other.children.items():
-            if self.is_open:
-                self.take(child)
-            elif isinstance(label, tuple):
-                self.children.setdefault(label, _Node(is_open=len(label) != 2)).take(child)
         if self.is_open:
+            for child in other.children.values():
+                self.take(child)
             return
+        for label, child in other.children.items():
+            if isinstance(label, tuple):
+                self.children.setdefault(label, _Node(is_open=len(label) != 2)).take(child)
         for words, holes in other.holes.items():
             for hole in [hole for hole in holes if hole not in self.holes.setdefault(words, [])]:
                 self.holes[words].append(hole)
