@@ -48,6 +48,7 @@ def test_learn_writes_policy_and_tests_that_pass(cli: Cli, tmp_path: Path) -> No
     cli.ok("check", learned)
     cli.ok("test", tmp_path / "learned.test.yaml")
     assert "widens access: none" in cli.ok("plan", learned)
+    assert learned.stat().st_mode & 0o777 == 0o600
     assert again.exit_code == 1
     assert f"`{learned}` exists" in again.output
 
@@ -70,22 +71,32 @@ def test_learn_prints_without_a_file(cli: Cli, tmp_path: Path) -> None:
     assert "60 calls of one identity, and 2500 are needed" in few.output
 
 
-def test_patterns_are_reviewed_on_a_terminal(cli: Cli, tmp_path: Path) -> None:
-    """Each stays, or is widened, narrowed or dropped."""
+def test_patterns_are_reviewed_on_a_terminal(
+    cli: Cli, embedded: RealServer, tmp_path: Path
+) -> None:
+    """Each stays, or is widened, narrowed or dropped; keys do not control the terminal."""
     learned = tmp_path / "learned.yaml"
-    answers = ["w", "w", "k", "n", "*", "n", "other:0", "k", "k", "d"]
+    worker = keyleash.Redis.from_url(embedded.url, token=cli.token("worker"))
+    for _ in range(9):
+        worker.set("zz:\x1b]0;title", "x")
+    answers = ["w", "w", "k", "n", "*", "n", "other:0", "k", "k", "d", "k"]
 
+    shown = ""
     with on_a_terminal(cli, "learn", "-o", learned, columns=200) as (process, terminal):
         for answer in answers:
-            read_until(terminal, "[k]: " if answer in "kwnd" else "pattern: ")
+            shown += read_until(terminal, "[k]: " if answer in "kwnd" else "pattern: ")
             os.write(terminal, f"{answer}\n".encode())
-        read_all(terminal)
+        shown += read_all(terminal)
         assert process.wait() == 0
 
     text = learned.read_text()
     assert '- "jobs:*"' in text
     assert '- "other:0"' in text
     assert "tmp" not in text
+    assert "no segment that could be left open" in shown
+    assert "`*` allows keys that `other:0` does not" in shown
+    assert "\\x1b]0;title" in shown
+    assert "\x1b]0" not in shown
 
 
 def test_capture_asks_and_is_learned_from(cli: Cli, embedded: RealServer, tmp_path: Path) -> None:

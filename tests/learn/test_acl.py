@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -18,6 +19,8 @@ USERS = {
     "reader": "on nopass ~a:*:b ~exact +@read +ping",
     "odd.Name": "on nopass ~x:* -@all +get +set +xgroup|create (%R~y:* +@string -getdel)",
     "braces": "on nopass ~tag:{1}:* +@all",
+    "accesses": "on nopass %R~jobs:* %W~jobs:1 %W~q +@all -sort",
+    "selectors": "on nopass %R~jobs:* %W~q +@all (~jobs:1 +set +getset +mget +copy)",
     "off": "off ~* +@all",
     "nothing": "on nopass +@all",
 }
@@ -43,7 +46,7 @@ def policy_of(server: RealServer) -> keyleash.Policy:
     found = operator.learn_acl()
     assert found.users["odd-name"] == "odd.Name"
     assert found.left_out["off"] == "it is off"
-    assert found.left_out["nothing"] == "it has no key and no channel"
+    assert found.left_out["nothing"] == "no command that it may use needs a key or a channel"
     assert "# no pattern allows as much as log:?:* and no more" in found.document
     return keyleash.Policy(found.document)
 
@@ -93,6 +96,36 @@ def test_policy_of_users_allows_no_more(server: RealServer) -> None:
             allowed += 1
             assert may(client, names[identity], *call), (identity, call)
     assert allowed > 100
+
+
+def test_grants_of_a_user_do_not_combine(server: RealServer) -> None:
+    """Calls of two keys, or with two needs of one key, are allowed only as the server does."""
+    policy, client = policy_of(server), server.client()
+    keys = ("jobs:1", "jobs:2", "q", "x")
+    calls = [
+        words
+        for first, second in itertools.product(keys, keys)
+        for words in (
+            *(
+                ["MGET", first, second],
+                ["COPY", first, second],
+                ["SMOVE", first, second, "m"],
+                ["GETSET", first, "v"],
+            ),
+            *(["SET", first, "v", "GET"], ["SET", first, "v"], ["GETEX", first, "PERSIST"]),
+            *(
+                ["INCR", first],
+                ["LMOVE", first, second, "LEFT", "LEFT"],
+                ["ZUNIONSTORE", first, "1", second],
+            ),
+        )
+    ]
+    allowed = 0
+    for name, call in itertools.product(("accesses", "selectors"), calls):
+        if is_allowed(policy, name, call):
+            allowed += 1
+            assert may(client, name, *call), (name, call)
+    assert allowed > 20
 
 
 def is_allowed(policy: keyleash.Policy, name: str, call: list[str]) -> bool:

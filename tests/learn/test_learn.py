@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +133,8 @@ def test_pattern_has_its_support_and_rare_ones_are_comments(
     assert "take" not in text
     assert 'deletes: "9000/minute"' in text
     # Twice 81 calls, rounded up to two digits; the active rate is higher.
-    assert "requests: 170/minute  # p99 of a minute had" in text
-    assert "budget:\n      requests: 170/day" in text
+    assert "      # requests: 170/minute  # p99 of a minute had" in text
+    assert "    # budget:\n      # requests: 170/day" in text
 
 
 def test_few_calls_are_refused_with_their_number(embedded: RealServer, tmp_path: Path) -> None:
@@ -206,6 +208,133 @@ def test_odd_keys_make_a_valid_policy(tmp_path: Path) -> None:
 
 def fail() -> Any:
     raise AssertionError("a file needs no server")
+
+
+def captured(folder: Path, *calls: tuple[str, ...], step: float = 0.5) -> Learned:
+    """Return what is learned from a capture of calls of one client."""
+    lines = [
+        f"{1700000000 + number * step:.6f} [0 10.0.0.9:7] {' '.join(map(json.dumps, call))}\n"
+        for number, call in enumerate(calls)
+    ]
+    (folder / "monitor.txt").write_text("".join(lines))
+    operator = keyleash.Operator.from_url("redis://127.0.0.1:1")
+    return operator.learn(monitor=folder / "monitor.txt")
+
+
+def test_tokens_are_in_no_file(tmp_path: Path) -> None:
+    """Neither from keys, channels, commands and names, nor from texts of scripts."""
+    token = "kl_worker_" + "s3cr3t-" * 4
+    calls = [
+        ("SET", f"session:{token}", "x"),
+        ("GET", "plain"),
+        ("PUBLISH", f"{token}", "x"),
+        ("SCAN", "0", "MATCH", f"{token}*"),
+        (token, "x"),
+        ("EVAL", f"return '{token}'", "1", "plain"),
+        ("SET", "plain", "x"),
+    ]
+    learned = captured(tmp_path, *calls * 10)
+
+    files = learned.files()
+    assert '"session:{session_id}"' in files["learned.yaml"]
+    assert "its text has a token" in files["learned.yaml"]
+    shown = "".join(files.values()) + json.dumps(learned.to_dict())
+    assert "s3cr3t" not in shown.lower()
+    assert written(learned, tmp_path).check().digest
+
+
+@pytest.mark.parametrize(
+    ("step", "rate", "budget"), [(1, "# ", "# "), (9, "", "# "), (1000, "", "")]
+)
+def test_limits_need_time(tmp_path: Path, step: float, rate: str, budget: str) -> None:
+    """Budgets are proposed from a day on, rates from five minutes on; the rest are comments."""
+    calls = [("SET", "a", "x")] * 100
+
+    text = captured(tmp_path, *calls, step=step).files()["learned.yaml"]
+
+    assert f"\n    {rate}rate:\n      {rate}requests: " in text
+    assert f"\n    {budget}budget:\n      {budget}requests: " in text
+    assert "; observed for " in text
+
+
+def test_patterns_that_become_equal_are_one(tmp_path: Path) -> None:
+    """A person may widen neighbours to one pattern, which covers others too."""
+    keys = ("a:1:x", "a:1:y", "a:b", "c")
+    learned = captured(tmp_path, *[("SET", key, "x") for key in keys] * 9)
+    rules = [
+        replace(rule, pattern="a:1:*") if "a:1" in rule.pattern else rule
+        for rule in learned.identities[0].rules
+    ]
+
+    reviewed = learned.with_rules("client-10-0-0-9", rules)
+
+    shown = {rule.pattern: rule.calls for rule in reviewed.identities[0].rules}
+    assert shown == {"a:1:*": 18, "a:b": 9, "c": 9}
+    assert written(reviewed, tmp_path).check().digest
+
+
+def test_names_and_databases_of_a_capture_are_noted(tmp_path: Path) -> None:
+    """Clients with one identity, databases, and calls of keyleash."""
+    token = "kl_worker_" + "s3cr3t-" * 4
+    guard = [
+        '1700000000.000000 [0 10.0.0.9:7] "EVALSHA" "'
+        + "ab" * 20
+        + f'" "1" "g" "{token}" "GET" "g"',
+        '1700000000.000000 [0 lua] "GET" "keyleash:state:worker"',
+        '1700000000.000000 [0 lua] "GET" "g"',
+    ]
+    lines = [
+        f"17000000{number:02}.000000 [{number % 2} {client}:7] {call}"
+        for client, name in (("10.0.0.1", "a_b"), ("10.0.0.2", "a-b"), ("[::1]", ""))
+        for number, call in enumerate([f'"CLIENT" "SETNAME" "{name}"', *['"SET" "a" "x"'] * 30])
+    ]
+    (tmp_path / "monitor.txt").write_text("\n".join([*guard, *lines]))
+    operator = keyleash.Operator.from_url("redis://127.0.0.1:1")
+
+    learned = operator.learn(monitor=tmp_path / "monitor.txt")
+
+    names = {item.name: item.coverage.holes for item in learned.identities}
+    assert names == {
+        "a-b": ["it stands for several names of clients", "it uses several databases"],
+        "client-0-1": ["it uses several databases"],
+    }
+    assert learned.not_understood.examples == [
+        "line 1: a call of keyleash: learn from its audit log"
+    ]
+    assert [rule.pattern for item in learned.identities for rule in item.rules] == ["a", "a"]
+
+
+def test_rare_scripts_and_those_built_at_run_time_make_no_files(tmp_path: Path) -> None:
+    """A script needs as many calls as a pattern; many texts are one comment."""
+    evals = [("EVAL", f"return {number}", "1", "a") for number in range(30)]
+    work = [("SET", "a", "x")] * 30
+
+    rare = captured(tmp_path, *evals[:1], *evals[1:2] * 9, *work).files()
+    many = captured(tmp_path, *evals * 5, *work).files()
+
+    assert len(rare) == 3
+    assert "1 call: fewer than 5 calls" in rare["learned.yaml"]
+    assert len(many) == 2
+    assert "30 scripts: their text is built at run time" in many["learned.yaml"]
+
+
+def test_scripts_and_denials_of_a_log_are_comments(embedded: RealServer, tmp_path: Path) -> None:
+    """Keys of scripts are not recorded; a denied call is not learned."""
+    operator = broad(embedded, tmp_path)
+    client = agent(embedded, operator)
+    for number in range(30):
+        client.lpush("queue:a", number)
+        client.register_script(TAKE)(keys=["queue:a", "queue:b"])
+    with pytest.raises(keyleash.LeashError):
+        client.flushall()
+
+    learned = operator.learn("worker")
+
+    text = learned.files()["learned.yaml"]
+    assert "scripts: [take]  # runs scripts, whose KEYS are recorded only if" in text
+    assert "`worker` runs scripts, whose KEYS are recorded only if" in next(learned.questions)
+    assert "# Blocking commands and polls that found nothing are not recorded" in text
+    assert "# denied, so not learned: FLUSHALL: " in text
 
 
 def test_capture_is_learned_with_scripts_and_denied_commands(tmp_path: Path) -> None:

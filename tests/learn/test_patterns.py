@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
 
 from keyleash.commands import OperationClass
+from keyleash.learn import patterns as learned_patterns
 from keyleash.learn.calls import RecordedCall
-from keyleash.learn.patterns import KeyTree
+from keyleash.learn.patterns import (
+    FROM_ROOT,
+    LEFT_OUT,
+    MASKED,
+    MOST_WORDS,
+    UNSAYABLE,
+    KeyTree,
+    Need,
+)
 from keyleash.policy import Pattern
 from keyleash.policy.patterns import match, parse_pattern
 
 READ = ((OperationClass.READ,), "")
+WRITE = ((OperationClass.WRITE,), "")
+DELETE = ((OperationClass.DELETE,), "")
+CALL = RecordedCall("a", 1, "GET")
 Grammar = Callable[[random.Random], str]
 
 
@@ -122,6 +135,13 @@ def learned(grammar: Grammar, rng: random.Random, count: int = 10_000) -> list[P
     return [parse_pattern(pattern.text) for pattern in tree.patterns()]
 
 
+def patterns_of(keys: list[tuple[str, Need]]) -> dict[str, set[Need]]:
+    tree = KeyTree()
+    for key, need in keys:
+        tree.add(key.encode(), need, CALL)
+    return {pattern.text: {*pattern.needs} for pattern in tree.patterns()}
+
+
 def allows(patterns: list[Pattern], key: str) -> bool:
     return any(match(pattern, key.encode()) is not None for pattern in patterns)
 
@@ -152,6 +172,82 @@ def test_grammar_becomes_the_patterns_that_a_person_would_write(name: str) -> No
     ] == []
     literal = [pattern.source for pattern in patterns if not pattern.captures]
     assert [text for text in literal if not allows(written, text)] == []
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("k8s-pod-{}", "k8s-pod-{pod_id}"),
+        ("s3-u1-{}", "s3-u1-{u1_id}"),
+        ("i18n_{}", "i18n_{i18n_id}"),
+        ("acme:v2-us-east-1-{}:state", "acme:v2-us-east-1-{east_id}:state"),
+        ("oauth2-state-{}", "oauth2-state-{state_id}"),
+        ("cache/v2/page-{}/en", "cache/v2/page-{page_id}/en"),
+        ("news:{}", "news:{news_id}"),
+    ],
+)
+def test_parts_that_are_equal_stay_literal(form: str, expected: str) -> None:
+    """Only what differs becomes a capture, whatever else has digits."""
+    texts = patterns_of([(form.format(number), READ) for number in range(80, 120)])
+
+    assert {*texts} == {expected}
+
+
+def test_names_with_digits_are_words() -> None:
+    """A few names are none of a namespace, and nothing is joined with another word."""
+    names = ["hash:sha1", "hash:sha224", "hash:sha256", "hash:sha384", "hash:sha512"]
+    pods = [f"app:k8s-pod-{number}" for number in range(40)]
+
+    assert {*patterns_of([(name, READ) for name in names])} == {*names}
+    assert {*patterns_of([(key, READ) for key in [*pods, "app:admin-token"]])} == {
+        "app:k8s-pod-{pod_id}",
+        "app:admin-token",
+    }
+
+
+def test_classes_of_one_word_stay_with_it() -> None:
+    """Many words become a capture only with the same needs."""
+    rng = random.Random(1)
+    keys = [(f"k:{name(rng)}", WRITE) for _ in range(90)]
+
+    assert patterns_of([*keys, *[("k:password", DELETE)] * 9]) == {
+        "k:{k}": {WRITE},
+        "k:password": {DELETE},
+    }
+
+
+def test_many_words_with_nothing_in_common_are_left_out() -> None:
+    """They are not joined; what is left out is an open pattern with a doubt."""
+    rng = random.Random(1)
+    words = [*{name(rng) for _ in range(3000)}][:900]
+    tree = KeyTree()
+    for word in words:
+        tree.add(word.encode(), WRITE, CALL)
+        tree.add(f"x:{rng.choice(words)}".encode(), READ, CALL)
+    found = {pattern.text: pattern.doubt for pattern in tree.patterns()}
+
+    assert len(found) == MOST_WORDS + 1
+    assert found.pop("*") == LEFT_OUT
+    assert found.pop("x:{x}") == ""
+    assert {*found} <= {*words}
+
+
+def test_patterns_wider_than_what_was_seen_have_a_doubt() -> None:
+    """A capture at the root, one for a single odd key, and masks, which anybody can write."""
+    tree, mask = KeyTree(), b"#" + b"0123456789" * 4
+    for number in range(9):
+        tree.add(b"%d" % number, READ, CALL)
+    tree.add(b"b:\xff", READ, CALL)
+    tree.add(b"m:" + mask, READ, CALL)
+    tree.add(b"c:" + mask, READ, replace(CALL, argv=(b"GET", b"c:" + mask)))
+    found = {pattern.text: pattern.doubt for pattern in tree.patterns()}
+
+    assert found == {
+        "{id}": FROM_ROOT,
+        "b:{b_id}": UNSAYABLE,
+        "m:*": MASKED,
+        f"c:{mask.decode()}": "",
+    }
 
 
 def test_four_values_are_literals_and_five_are_a_capture() -> None:
@@ -187,15 +283,20 @@ def test_masked_keys_become_an_open_pattern() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_random_keys_match_a_pattern(seed: int) -> None:
-    """Whatever is joined: each key that was added matches a pattern."""
+def test_random_keys_match_a_pattern_with_their_needs(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is joined or left out: each key that was added matches a pattern."""
     rng = random.Random(seed)
+    monkeypatch.setattr(learned_patterns, "MOST_WORDS", rng.choice((10, 400)))
     words = ["a", "b", "x1", "7", "12", "2026-01-02", "e-3", "f0", "", "*", "{", "}x", "é"]
     keys = {":".join(rng.choices(words, k=rng.randrange(1, 5))) for _ in range(300)}
     keys |= {f"w:{name(rng)}:{rng.choice(words)}" for _ in range(60)}
+    needs = {key: rng.choice((READ, WRITE, DELETE)) for key in sorted(keys)}
     tree = KeyTree()
-    for key in sorted(keys):
-        tree.add(key.encode(), READ, RecordedCall("a", 1, "GET"))
-    patterns = [parse_pattern(pattern.text) for pattern in tree.patterns()]
+    for key, need in needs.items():
+        tree.add(key.encode(), need, CALL)
+    patterns = [(parse_pattern(pattern.text), pattern.needs) for pattern in tree.patterns()]
 
-    assert [key for key in keys if key and not allows(patterns, key)] == []
+    for key, need in needs.items():
+        assert not key or any(allows([pattern], key) for pattern, of in patterns if need in of), key

@@ -137,8 +137,8 @@ def test_lines_that_are_not_understood_are_located_and_the_rest_is_used(tmp_path
 
     assert [(call.identity, call.command, call.keys, call.script) for call in calls] == [
         ("client-10-0-0-5", "SET", (b'bin\xff"',), ""),
-        ("client-1", "EVALSHA", (b"k",), digest),
-        ("client-1", "GET", (b"k",), digest),
+        ("client-0-1", "EVALSHA", (b"k",), digest),
+        ("client-0-1", "GET", (b"k",), digest),
         ("client-10-0-0-5", "SORT", (b"l", b"d"), ""),
     ]
     assert log.not_understood.count == 4

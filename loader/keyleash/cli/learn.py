@@ -28,7 +28,7 @@ from keyleash.learn.learn import Learned
 from keyleash.learn.needs import LearnedRule
 from keyleash.policy.keysets import covers
 from keyleash.policy.patterns import parse_pattern
-from keyleash.text import counted
+from keyleash.text import counted, printable
 
 _COST = (
     "MONITOR copies every command of every client: it may halve what the server does meanwhile, and"
@@ -88,11 +88,13 @@ def learn(
             print_json(learned)
             return
         for question in learned.questions:
-            print_note(f"question: {question}")
+            print_note(f"question: {printable(question)}")
         if not yes and output and sys.stdin.isatty():
             learned = _reviewed(learned)
             if not learned.identities:
                 raise OperationError("declined", "no pattern is left, and nothing was written")
+        elif not yes and output:
+            print_note("not reviewed, since standard input is no terminal; `--yes` hides this note")
         name = Path(output).name if output else "learned.yaml"
         _write(output, learned.files(name))
 
@@ -105,11 +107,17 @@ def _write(output: str | None, files: dict[str, str]) -> None:
     paths = {Path(output).with_name(name): text for name, text in files.items()}
     first, *_ = paths
     paths = {Path(output) if path == first else path: text for path, text in paths.items()}
+    contents = {
+        path: text.encode("latin-1" if path.suffix == ".lua" else "utf-8")
+        for path, text in paths.items()
+    }
     for path in paths:
-        if path.exists():
+        is_same = path.suffix == ".lua" and path.exists() and path.read_bytes() == contents[path]
+        if path.exists() and not is_same:
             raise OperationError("file", f"`{path}` exists", help="name a new file", exit_code=1)
-    for path, text in paths.items():
-        write_output(path, text.encode("latin-1" if path.suffix == ".lua" else "utf-8"))
+    for path, content in contents.items():
+        # The names of keys may be personal data.
+        write_output(path, content, 0o600)
         click.echo(path)
     print_note(f"next: `keyleash check {output}`, `keyleash plan {output}`; nothing was loaded")
 
@@ -133,8 +141,9 @@ def _reviewed(learned: Learned) -> Learned:
         for rule in identity.rules:
             if not rule.is_rare:
                 shown = support(rule, identity.coverage.until_ms or 0)
-                click.echo(f"{identity.name}: {', '.join(rule.allow)} on {rule.pattern}", err=True)
-                click.echo(f"  {shown}; {', '.join(rule.commands)}", err=True)
+                allow, commands = ", ".join(rule.allow), ", ".join(rule.commands)
+                _show(f"{identity.name}: {allow} on {rule.pattern}")
+                _show(f"  {shown}; {commands}")
             rules.append(rule if rule.is_rare else _decided(rule))
         learned = learned.with_rules(identity.name, filter(None, rules))
     return learned
@@ -150,11 +159,21 @@ def _decided(rule: LearnedRule) -> LearnedRule | None:
         try:
             is_within = covers(parse_pattern(rule.pattern), parse_pattern(pattern))
         except KeyleashError as error:
-            click.echo(f"  {error}", err=True)
+            _show(f"  {error}")
             continue
-        if is_within == (answer == "n"):
-            rule = replace(rule, pattern=pattern)
-        click.echo(f"  {rule.pattern}", err=True)
+        if answer == "n" and not is_within:
+            _show(f"  `{pattern}` allows keys that `{rule.pattern}` does not")
+        elif answer == "w" and pattern == rule.pattern:
+            _show("  it has no segment that could be left open")
+        else:
+            # The values were those of the other pattern.
+            rule = replace(rule, pattern=pattern, values=0, doubt="")
+        _show(f"  {rule.pattern}")
+
+
+def _show(text: str) -> None:
+    """Print a line of the review, in which clients may have written."""
+    click.echo(printable(text), err=True)
 
 
 def _wider(pattern: str) -> str:

@@ -60,7 +60,9 @@ def learn_acl(store: Store) -> AclPolicy:
         is_on = "on" in {reply_text(flag) for flag in fields["flags"]}
         identity = identity_name(name)
         if not is_on or not any(line.lstrip().startswith("-") for line in grants):
-            left_out[name] = "it has no key and no channel" if is_on else "it is off"
+            left_out[name] = (
+                "no command that it may use needs a key or a channel" if is_on else "it is off"
+            )
         elif identity in users:
             left_out[name] = f"its identity would be `{identity}`, as that of `{users[identity]}`"
         else:
@@ -89,19 +91,27 @@ class _Reader:
         }
 
     def grants(self, fields: Mapping[str, Any]) -> Iterator[str]:
-        """Yield the grants of a user: of its root permissions, and of each selector."""
-        for part in (fields, *map(reply_mapping, fields.get("selectors", ()))):
+        """Yield the grants of a user: of its root permissions, and of each selector.
+
+        Grants combine in one call, while selectors and accesses do not.
+        """
+        parts = [fields, *map(reply_mapping, fields.get("selectors", ()))]
+        named = [part for part in parts if reply_text(part["keys"])]
+        accesses = [access for part in named for access in _globs(part)]
+        for part in parts:
             specs = self._allowed(reply_text(part["commands"]))
             narrowed = [*self._narrowed(specs)]
-            by_access: dict[str, list[str]] = {}
-            for rule in reply_text(part["keys"]).split():
-                access, _, glob = rule.removeprefix("%").partition("~")
-                by_access.setdefault(access or "RW", []).append(glob)
-            for access, globs in by_access.items():
-                classes = [cls for cls in _CLASSES[access] if any(cls in s.needs for s in specs)]
-                if "SCAN" in {spec.name for spec in specs} and "R" in access:
+            for access, globs in _globs(part).items():
+                group = specs
+                if len(accesses) > 1:
+                    is_first = part is named[0]
+                    group = [s for s in specs if _is_alone(s, access, with_others=is_first)]
+                    if not is_first:
+                        yield "      # of a selector: it has no commands of several keys"
+                classes = [cls for cls in _CLASSES[access] if any(cls in s.needs for s in group)]
+                if "SCAN" in {spec.name for spec in group} and "R" in access:
                     classes.append(OperationClass.SCAN)
-                yield from _grant(classes, "keys", globs, narrowed)
+                yield from _grant(classes, "keys", globs, [*self._narrowed(group)])
             channels = [word.removeprefix("&") for word in reply_text(part["channels"]).split()]
             classes = [
                 cls
@@ -145,6 +155,30 @@ class _Reader:
             yield f"only: [{', '.join(sorted(names))}]"
         elif missing:
             yield f"except: [{', '.join(missing)}]"
+
+
+def _globs(part: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the globs of keys by their access."""
+    by_access: dict[str, list[str]] = {}
+    for rule in reply_text(part["keys"]).split():
+        access, _, glob = rule.removeprefix("%").partition("~")
+        by_access.setdefault(access or "RW", []).append(glob)
+    return by_access
+
+
+def _is_alone(spec: CommandSpec, access: str, *, with_others: bool) -> bool:
+    """Return whether an access is enough for each key of a command that it is for.
+
+    Args:
+        with_others: Whether the command may have other keys.
+    """
+    classes = {*_CLASSES[access]}
+    needs = [{*keys.needs} for keys in spec.keys]
+    if spec.variant is not None and all(map(classes.isdisjoint, needs)):
+        needs.append({*spec.variant.needs})
+    first, last, _ = spec.walk or (0, 1, 1)
+    is_whole = all(needed <= classes or classes.isdisjoint(needed) for needed in needs)
+    return is_whole and (with_others or not spec.keys or first == last)
 
 
 def _grant(

@@ -139,6 +139,8 @@ class CallLog:
         active: The document of the active policy, if the source is its server.
     """
 
+    is_capture = False
+    """Whether it has the calls themselves, those without a result and the keys of scripts too."""
     total: int | None = None
     """Entries that a pass reads, if that is known."""
 

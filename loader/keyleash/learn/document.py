@@ -7,13 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyleash.commands import known_table, load_table
 from keyleash.commands.spec import NumberedKeys, StreamKeys
 from keyleash.errors import KeyleashError
 from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.state import ModelState
+from keyleash.learn.calls import Coverage
 from keyleash.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
 from keyleash.limits import Counter
 from keyleash.limits.rate import MAX_RING_SLOTS
@@ -23,10 +24,19 @@ from keyleash.policy.lua import LuaError
 from keyleash.policy.problems import Problems
 from keyleash.policy.scripts import MARK, OF_LOCKS, approved
 from keyleash.policy.yaml import YamlNode, read_document
-from keyleash.text import StoredDocument, counted, distance, printable
+from keyleash.text import StoredDocument, counted, distance, printable, span, without_tokens
+
+if TYPE_CHECKING:
+    from keyleash.learn.learn import Learned
 
 PERIODS = {"rate": "minute", "budget": "day"}
+OBSERVED_MS = {"rate": 5 * 60_000, "budget": 24 * 3_600_000}
+"""A limit of a kind is proposed if calls were observed for so long."""
+MOST_TEXTS = 20
+"""Texts of scripts of an identity; more are built at run time."""
+SCRIPT_KEYS = "runs scripts, whose KEYS are recorded only if their commands used them"
 FOREIGN = b"keyleash-learn:no-such-key"
+_DIGEST = re.compile("[0-9a-f]{40}")
 _LIMIT = re.compile(r"([0-9]+)/([a-z]+)")
 
 
@@ -34,27 +44,24 @@ class PolicyWriter:
     """Writes a policy of what identities need.
 
     Args:
-        identities: Their needs.
-        texts: Texts of scripts, by what `LearnedIdentity.scripts` has.
-        active: The document of the active policy, whose other fields remain; empty for none.
+        learned: Their needs; other fields of the active policy remain.
 
     Attributes:
         files: The texts of its scripts by name of their files, beside the policy.
     """
 
-    def __init__(
-        self, identities: Sequence[LearnedIdentity], texts: Mapping[str, str], active: str
-    ) -> None:
+    def __init__(self, learned: Learned) -> None:
         self.files: dict[str, str] = {}
-        self._identities, self._texts = identities, texts
-        document = _plain(read_document(active or "{}", "<active policy>", Problems()))
+        self._learned = learned
+        active = learned.active or "{}"
+        document = _plain(read_document(active, "<active policy>", Problems()))
         self._defaults = document.get("defaults")
         self._active: Mapping[str, Any] = document.get("identities", {})
 
     def document(self, head: Iterable[str]) -> str:
         """Return the policy, with *head* as comments."""
-        bodies = [line for item in self._identities for line in self._identity(item)]
-        lines = [*(f"# {printable(line)}" for line in head), "version: 1"]
+        bodies = [line for item in self._learned.identities for line in self._identity(item)]
+        lines = [*(f"# {printable(without_tokens(line))}" for line in head), "version: 1"]
         if self._defaults:
             lines.append(f"defaults: {json.dumps(self._defaults)}")
         if self.files:
@@ -76,16 +83,24 @@ class PolicyWriter:
         yield f"    kind: {active.get('kind', 'machine')}"
         yield "    grants:"
         scripts = [*self._scripts(identity)]
+        about_keys = "" if self._learned.is_capture else f"  # {SCRIPT_KEYS}: add those"
         for rules in _grants(identity.rules):
-            yield from _grant_lines(rules, coverage.until_ms or 0, scripts)
+            yield from _grant_lines(rules, coverage.until_ms or 0, scripts, about_keys)
             if not rules[0].is_rare and rules[0].kind == "keys":
                 scripts = []
+        for name, comment in scripts:
+            yield f"    # no grant of keys runs {printable(name or comment)}"
         for command, calls in identity.denied.items():
             spec = known_table().get(command)
             reason = (spec and spec.refused) or "keyleash does not know it"
-            shown = f"{printable(command)}, {counted(calls, 'call')}"
+            name = printable(command) or '""'
+            shown = f"{name}, {counted(calls, 'call')}"
             yield f"    # no policy allows {shown}: {reason}"
-        kept = {name: value for name, value in active.items() if name not in ("kind", "grants")}
+        for refused, calls in identity.refused.items():
+            yield f"    # denied, so not learned: {printable(refused)}, {counted(calls, 'call')}"
+        # Findings are accepted for a policy that a person has read.
+        left_out = ("kind", "grants", "accept")
+        kept = {name: value for name, value in active.items() if name not in left_out}
         # Without reads, requests are more than those that were counted.
         limits = [
             item
@@ -93,7 +108,7 @@ class PolicyWriter:
             if coverage.reads_since_ms or item.counter is not Counter.REQUESTS
         ]
         for kind, period in PERIODS.items():
-            yield from _limits(kind, period, limits, kept.pop(kind, {}))
+            yield from _limits(kind, period, limits, kept.pop(kind, {}), coverage)
         if not active:
             kept["audit"] = {"reads": True}
             token = {"bound": identity.depth > 0, "renew": identity.renews}
@@ -103,8 +118,13 @@ class PolicyWriter:
 
     def _scripts(self, identity: LearnedIdentity) -> Iterator[tuple[str, str]]:
         """Yield what a grant names for the scripts of an identity, and comments on others."""
+        texts = [script for script in identity.scripts if _DIGEST.fullmatch(script)]
+        if len(texts) > MOST_TEXTS:
+            yield "", f"{len(texts)} scripts: their text is built at run time; use arguments"
         for script, calls in identity.scripts.items():
-            text = self._texts.get(script)
+            if len(texts) > MOST_TEXTS and script in texts and not bundle_of(script):
+                continue
+            text = self._learned.scripts.get(script)
             bundle = script if script in BUNDLES else bundle_of(script)
             why = "its text is not known; see `keyleash scripts approve`"
             try:
@@ -115,9 +135,14 @@ class PolicyWriter:
             except KeyleashError as error:
                 # Its library is not installed here.
                 why = error.message
-            if text is not None:
-                is_digest = re.fullmatch("[0-9a-f]{40}", script)
-                name = f"script-{script[:8]}" if is_digest else script
+            if calls < self._learned.least:
+                why = f"fewer than {self._learned.least} calls"
+            elif text is not None and without_tokens(text) != text:
+                why = "its text has a token: pass it as an argument"
+            elif text is not None:
+                name = f"script-{script[:8]}" if script in texts else script
+                if self.files.get(f"{name}.lua", text) != text:
+                    name = f"script-{script}"
                 try:
                     approved(name, text, "")
                 except LuaError as error:
@@ -147,7 +172,7 @@ def _grants(rules: Sequence[LearnedRule]) -> Iterator[list[LearnedRule]]:
 
 
 def _grant_lines(
-    rules: Sequence[LearnedRule], now_ms: int, scripts: Sequence[tuple[str, str]]
+    rules: Sequence[LearnedRule], now_ms: int, scripts: Sequence[tuple[str, str]], about_keys: str
 ) -> Iterator[str]:
     first = rules[0]
     mark = "# " if first.is_rare else ""
@@ -160,28 +185,39 @@ def _grant_lines(
     if first.kind == "keys" and not first.is_rare:
         names = dict.fromkeys(name for name, _ in scripts if name)
         if names:
-            yield f"        scripts: [{', '.join(names)}]"
+            yield f"        scripts: [{', '.join(names)}]{about_keys}"
         yield from (f"        # {printable(comment)}" for _, comment in scripts if comment)
 
 
 def support(rule: LearnedRule, now_ms: int) -> str:
     """Return the calls that show the need of a rule, in words."""
-    noun = "values" if rule.noun.endswith("s") or not rule.noun else f"{rule.noun}s"
+    is_odd = len(rule.noun) < 3 or rule.noun.endswith("s")
+    noun = "values" if is_odd else f"{rule.noun}s"
     values = f", {rule.values:,} {noun}" if rule.values else ""
     calls = f"{rule.calls:,} call{'s' * (rule.calls != 1)}"
     return f"{calls}{values}, last {distance(min(rule.last_ms, now_ms - 1), now_ms)}"
 
 
 def _limits(
-    kind: str, period: str, limits: Sequence[LearnedLimit], active: Mapping[str, Any]
+    kind: str,
+    period: str,
+    limits: Sequence[LearnedLimit],
+    active: Mapping[str, Any],
+    coverage: Coverage,
 ) -> Iterator[str]:
-    """Yield the limits of a kind, none above that of the active policy."""
+    """Yield the limits of a kind, none above that of the active policy.
+
+    What was observed for less than enough is a comment.
+    """
     rest = dict(active)
-    lines = []
+    lines: list[str] = []
+    since_ms, until_ms = coverage.since_ms or 0, coverage.until_ms or 0
+    is_short = until_ms - since_ms < OBSERVED_MS[kind]
+    observed = f"observed for {span((until_ms - since_ms) // 1000)}"
     for item in limits:
         if item.kind != kind:
             continue
-        written, why = rest.pop(item.counter, None), ""
+        written, why = None if is_short else rest.pop(item.counter, None), ""
         plain = _LIMIT.fullmatch(str(written))
         is_lower = plain is None or plain[2] != period or int(plain[1]) <= item.limit
         value = f"{item.limit}/{period}"
@@ -191,11 +227,12 @@ def _limits(
             value = f"{{limit: {value}, burst: {item.limit}}}"
         usual = "p99 of a minute" if kind == "rate" else "the greatest day"
         most = f", the greatest {item.most:,}" if kind == "rate" else ""
-        lines.append(f"      {item.counter}: {value}  # {why}{usual} had {item.usual:,}{most}")
+        mark, shown = "# " * is_short, f"{usual} had {item.usual:,}{most}; {observed}"
+        lines.append(f"      {mark}{item.counter}: {value}  # {why}{shown}")
     for name, value in rest.items():
         lines.append(f"      {name}: {json.dumps(value)}  # of the active policy")
     if lines:
-        yield f"    {kind}:"
+        yield f"    {'' if rest or not is_short else '# '}{kind}:"
         yield from lines
 
 
@@ -233,7 +270,11 @@ def test_document(learned: Sequence[LearnedIdentity], policy: Policy, file: str)
             steps = [s for argv in calls_of_rule for s in _step(identity, argv, allowed=is_seen)]
             if steps:
                 title = f"{item.name}{' on' * is_seen} {name}"
-                lines += [f"  - name: {quoted(title)}", f"    identity: {item.name}", "    steps:"]
+                lines += [
+                    f"  - name: {quoted(title)}",
+                    f"    identity: {quoted(item.name)}",
+                    "    steps:",
+                ]
                 lines += steps
     return "\n".join([*lines, ""])
 
@@ -243,8 +284,9 @@ def _step(identity: Identity, argv: Sequence[bytes], *, allowed: bool) -> Iterat
     call = client_call(identity, argv)
     decision = decide_client_call(identity, load_table(), call, ModelState(), 0)
     with suppress(UnicodeDecodeError):
-        words = ", ".join(quoted(word.decode()) for word in argv)
-        if decision.allowed == allowed:
+        texts = [word.decode() for word in argv]
+        words = ", ".join(map(quoted, texts))
+        if decision.allowed == allowed and all(without_tokens(text) == text for text in texts):
             yield f"      - {{command: [{words}], expect: {decision.code or 'allow'}}}"
 
 

@@ -9,8 +9,14 @@ from typing import Annotated, Any
 
 from keyleash.errors import OperationError
 from keyleash.learn.calls import CallLog, NotUnderstood
-from keyleash.learn.document import PolicyWriter, test_document
-from keyleash.learn.needs import CHANGING, LearnedIdentity, LearnedRule, ObservedCalls
+from keyleash.learn.document import SCRIPT_KEYS, PolicyWriter, test_document
+from keyleash.learn.needs import (
+    CHANGING,
+    LearnedIdentity,
+    LearnedRule,
+    ObservedCalls,
+    without_covered,
+)
 from keyleash.operations.types import Param
 from keyleash.results import Result
 from keyleash.text import clock_time, counted, json_object
@@ -35,6 +41,7 @@ class Learned(Result):
         not_understood: Lines of the source that were left out.
         scripts: Texts of scripts, by what `LearnedIdentity.scripts` has.
         active: The document of the active policy, if the source is its server.
+        is_capture: Whether the source is a capture, not an audit log.
     """
 
     source: str
@@ -44,6 +51,7 @@ class Learned(Result):
     not_understood: NotUnderstood
     scripts: Mapping[str, str] = field(default_factory=dict, repr=False)
     active: str = field(default="", repr=False)
+    is_capture: bool = False
 
     def files(self, policy: str = "learned.yaml") -> dict[str, str]:
         """Return the policy, its tests and the texts of its scripts, by names of files.
@@ -51,7 +59,7 @@ class Learned(Result):
         Args:
             policy: The name of the policy's file.
         """
-        writer = PolicyWriter(self.identities, self.scripts, self.active)
+        writer = PolicyWriter(self)
         document = writer.document(self._head())
         tests = test_document(self.identities, writer.model(document), policy)
         test_file = f"{policy.removesuffix('.yaml')}.test.yaml"
@@ -61,6 +69,8 @@ class Learned(Result):
         yield f"Learned by `keyleash learn` from {self.source}."
         yield "Review each line: its comment has the calls that show its need."
         yield f"What fewer than {self.least} calls show is commented out."
+        if not self.is_capture:
+            yield "Blocking commands and polls that found nothing are not recorded: add their keys."
         for identity in self.identities:
             coverage, name = identity.coverage, identity.name
             since, until = clock_time(coverage.since_ms or 0), clock_time(coverage.until_ms or 0)
@@ -86,20 +96,28 @@ class Learned(Result):
 
     @property
     def questions(self) -> Iterator[str]:
-        """Yield what a person has to decide: patterns that several identities write."""
-        writers = defaultdict(list)
+        """Yield what a person has to decide: doubtful patterns, and those that several write."""
+        writers, doubts = defaultdict(list), dict[str, None]()
         for identity in self.identities:
             for rule in identity.rules:
+                if rule.doubt:
+                    doubts[f"`{identity.name}`: `{rule.pattern}` {rule.doubt}"] = None
                 if not CHANGING.isdisjoint(rule.allow) and not rule.is_rare:
                     writers[rule.pattern].append(identity.name)
+            if identity.scripts and not self.is_capture:
+                doubts[f"`{identity.name}` {SCRIPT_KEYS}: which may it name?"] = None
+        yield from doubts
         for pattern, names in writers.items():
             if len({*names}) > 1:
                 shown = " and ".join(f"`{name}`" for name in dict.fromkeys(names))
                 yield f"{shown} write `{pattern}`: are they one identity, or is one not to?"
 
     def with_rules(self, name: str, rules: Iterable[LearnedRule]) -> Learned:
-        """Return the same with other rules of one identity; without it if none is to be granted."""
-        rules = tuple(rules)
+        """Return the same with other rules of one identity; without it if none is to be granted.
+
+        A rule that another one covers is dropped, which then has its calls.
+        """
+        rules = tuple(without_covered([*rules]))
         changed = (
             replace(item, rules=rules) if item.name == name else item for item in self.identities
         )
@@ -114,8 +132,7 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
     """
     observed: dict[str, ObservedCalls] = defaultdict(ObservedCalls)
     for call in log:
-        if not call.code:
-            observed[call.identity].add(call)
+        observed[call.identity].add(call)
     needed = least * ENOUGH
     found, too_few = [], {}
     for name, coverage in sorted(log.coverage.items()):
@@ -125,13 +142,22 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
         else:
             too_few[name] = coverage.calls
     if not found:
+        lines = log.not_understood.count
         most = max(too_few.values(), default=0)
         raise OperationError(
             "too-few-calls",
-            f"{log.name} has {counted(most, 'call')} of one identity, and {needed} are needed",
+            f"{log.name} has {counted(most, 'call')} of one identity, and {needed} are needed"
+            + (f"; {counted(lines, 'line')} not understood" if lines else ""),
             help=f"of these, {least} of one pattern: record for longer, or lower the number that"
             " a pattern needs (`--min`)",
         )
     return Learned(
-        log.name, tuple(found), too_few, least, log.not_understood, dict(log.scripts), log.active
+        log.name,
+        tuple(found),
+        too_few,
+        least,
+        log.not_understood,
+        dict(log.scripts),
+        log.active,
+        log.is_capture,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from hashlib import sha1
 from pathlib import Path
@@ -17,38 +18,46 @@ from keyleash.errors import OperationError, UnplacedKeysError
 from keyleash.evaluate.access import glob_of, named
 from keyleash.evaluate.client_calls import client_call
 from keyleash.learn.calls import COUNTERS, EVERY, CallLog, RecordedCall
-from keyleash.learn.patterns import shape_of
+from keyleash.learn.patterns import split
 from keyleash.limits import Counter
 from keyleash.policy import Identity
 from keyleash.policy.model import IdentityKind
 from keyleash.results import Progress
+from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.monitor import client_names, monitored
 from keyleash.store.server_check import Client
+from keyleash.text import without_tokens
 
 Argv = tuple[bytes, ...]
 
 _WORD = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
-_LINE = re.compile(rb"\+?(\d+)\.(\d{6}) \[\d+ ([^\r\n]*?)\]((?: " + _WORD + rb")+)\r?\n?")
+_LINE = re.compile(rb"\+?(\d{1,10})\.(\d{6}) \[(\d+) ([^\r\n]*?)\]((?: " + _WORD + rb")+)\r?\n?")
 _WORDS = re.compile(_WORD)
 _CLIENT = re.compile(r"# client (\S+) (\S+)\s*")
 _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 _ANYBODY = Identity("any", IdentityKind.MACHINE, ())
 _LUA = "lua"
+_OF_KEYLEASH = "a call of keyleash: learn from its audit log"
 
 
 def identity_name(text: str) -> str:
     """Return a text as the name of an identity."""
-    return re.sub("[^a-z0-9]+", "-", text.lower()).strip("-")[:64] or "unnamed"
+    return re.sub("[^a-z0-9]+", "-", without_tokens(text).lower()).strip("-")[:64] or "unnamed"
 
 
 class MonitorLog(CallLog):
     """A capture: its identities are names of clients, or addresses without their ports."""
 
+    is_capture = True
+
     def __init__(self, path: Path, identities: Sequence[str], progress: Progress | None) -> None:
         super().__init__(f"`{path}`", progress)
         self._path, self._wanted = path, frozenset(identities)
         self._names: dict[str, str] = {}
+        self._first: dict[str, bytes] = {}
+        self._databases: dict[str, bytes] = {}
+        self._notes: dict[str, set[str]] = defaultdict(set)
         try:
             path.open("rb").close()
         except OSError as error:
@@ -57,6 +66,7 @@ class MonitorLog(CallLog):
 
     def _calls(self) -> Iterator[RecordedCall]:
         caller = script = ""
+        is_guard = False
         with self._path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 parsed = _LINE.fullmatch(line)
@@ -64,17 +74,22 @@ class MonitorLog(CallLog):
                     self._note(number, line.decode("utf-8", "replace"))
                     continue
                 time_ms = int(parsed[1]) * 1000 + int(parsed[2]) // 1000
-                first, *rest = map(_unquoted, _WORDS.findall(parsed[4]))
+                first, *rest = map(_unquoted, _WORDS.findall(parsed[5]))
                 argv = (first.upper(), *rest)
-                address = parsed[3].decode("utf-8", "replace")
+                address = parsed[4].decode("utf-8", "replace")
                 if address != _LUA:
                     caller, script = address, self._script(argv)
                     self._name(address, argv)
-                elif script in LOCK_SCRIPTS:
+                    is_guard = _is_of_keyleash(argv)
+                    if is_guard:
+                        self.not_understood.add(f"line {number}", _OF_KEYLEASH)
+                if is_guard or _is_of_keyleash(argv):
+                    continue
+                if address == _LUA and script in LOCK_SCRIPTS:
                     # A guarded connection runs these scripts as commands.
                     continue
                 identity = self._names.get(caller) or identity_name(
-                    f"client {caller.rpartition(':')[0] or caller}"
+                    f"client {(caller.rpartition(':')[0] or caller).replace('::', ':0:')}"
                 )
                 if self._wanted and identity not in self._wanted:
                     continue
@@ -85,9 +100,13 @@ class MonitorLog(CallLog):
                         call = _captured(identity, words, script, is_inner=is_inner, **facts)
                         coverage = self.covered(identity)
                         coverage.reads_since_ms = coverage.reads_since_ms or time_ms
+                        if parsed[3] != self._databases.setdefault(identity, parsed[3]):
+                            self._notes[identity].add("it uses several databases")
                         yield call
                 except UnplacedKeysError as error:
                     self.not_understood.add(f"line {number}", error.message)
+        for identity in self._notes.keys() & self.coverage.keys():
+            self.coverage[identity].holes += sorted(self._notes[identity])
 
     def _note(self, number: int, line: str) -> None:
         """Note a line that is no call."""
@@ -119,10 +138,13 @@ class MonitorLog(CallLog):
             self._note_name(address, argv[words.index(b"SETNAME") + 1])
 
     def _note_name(self, address: str, name: bytes) -> None:
-        shape = shape_of(name)
         # A name that is random, such as that of a worker of RQ, is no identity.
-        if shape is None or shape[0] != (b"", b""):
-            self._names[address] = identity_name(name.decode("utf-8", "replace"))
+        if not name:
+            self._names.pop(address, None)
+        elif any(split(name)[::2]):
+            identity = self._names[address] = identity_name(name.decode("utf-8", "replace"))
+            if name != self._first.setdefault(identity, name):
+                self._notes[identity].add("it stands for several names of clients")
 
     def _guarded(self, argv: Argv, script: str, *, is_inner: bool) -> Iterator[Argv]:
         """Yield the calls that a guarded connection makes of a command."""
@@ -137,6 +159,14 @@ class MonitorLog(CallLog):
             spec = named(known_table(), words)
             if spec is None or spec.refused != ABOUT_THE_CONNECTION:
                 yield words
+
+
+def _is_of_keyleash(argv: Argv) -> bool:
+    """Return whether a call has a control key, or runs a guard: that takes a token."""
+    if argv[0].decode("latin-1") in SCRIPT_CALLS:
+        texts = (word.decode("latin-1") for word in argv[3:])
+        return any(without_tokens(text) != text for text in texts)
+    return argv[1:] != () and argv[1].startswith(CONTROL_PREFIX.encode())
 
 
 def capture(client: Client, file: str | Path, seconds: float, progress: Progress) -> int:

@@ -17,6 +17,7 @@ from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Literal
 from keyleash.policy.patterns import parse_pattern
 from keyleash.results import Result
+from keyleash.text import without_tokens
 
 CHANGING = {OperationClass.WRITE, OperationClass.DELETE}
 LIMITED = (Counter.REQUESTS, Counter.WRITES)
@@ -33,7 +34,8 @@ class LearnedRule(Result):
         only: The command that the grant names, of a module or the like; else empty.
         values: The number of values of the first capture; 0 without one.
         noun: What these are.
-        is_rare: Whether it has fewer calls than wanted, so that it is commented out.
+        is_rare: Whether it is commented out: it has too few calls, or is open and doubtful.
+        doubt: What a person has to know of the pattern.
         commands: Some commands, each with the keys of a call.
     """
 
@@ -46,6 +48,7 @@ class LearnedRule(Result):
     values: int = 0
     noun: str = ""
     is_rare: bool = False
+    doubt: str = ""
     commands: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
 
 
@@ -74,6 +77,7 @@ class LearnedIdentity(Result):
     Attributes:
         scripts: The scripts that it ran, by name or SHA-1: the calls or commands.
         denied: Commands that no policy allows, with their number.
+        refused: Denied calls by command and code, with their number.
         depth: The most delegations.
         renews: Whether it renewed tokens.
     """
@@ -84,6 +88,7 @@ class LearnedIdentity(Result):
     limits: tuple[LearnedLimit, ...]
     scripts: Mapping[str, int]
     denied: Mapping[str, int]
+    refused: Mapping[str, int]
     depth: int = 0
     renews: bool = False
 
@@ -138,10 +143,14 @@ class ObservedCalls:
         self._loads = {counter: _Load() for counter in LIMITED}
         self._scripts: Counts[str] = Counts()
         self._denied: Counts[str] = Counts()
+        self._refused: Counts[str] = Counts()
         self._depth = 0
         self._renews = False
 
     def add(self, call: RecordedCall) -> None:
+        if call.code:
+            self._refused[f"{without_tokens(call.command)}: {call.code}"] += call.count
+            return
         for counter, load in self._loads.items():
             count = call.cost.get(counter)
             if count:
@@ -157,7 +166,7 @@ class ObservedCalls:
             for key in call.keys:
                 self._trees["keys"].add(key, ((), ""), call)
         elif spec is None or spec.refused is not None:
-            self._denied[call.command] += 1
+            self._denied[without_tokens(call.command)] += 1
         else:
             self._add_needs(call, spec)
 
@@ -183,9 +192,9 @@ class ObservedCalls:
         for kind, tree in self._trees.items():
             patterns = sorted(tree.patterns(), key=lambda pattern: pattern.text)
             every = [rule for pattern in patterns for rule in _rules_of(kind, pattern, least)]
-            rules += _without_covered(every)
+            rules += without_covered(every)
         limits = [item for counter, load in self._loads.items() for item in load.limits(counter)]
-        shown = (tuple(rules), tuple(limits), self._scripts, self._denied)
+        shown = (tuple(rules), tuple(limits), self._scripts, self._denied, self._refused)
         return LearnedIdentity(name, coverage, *shown, self._depth, self._renews)
 
 
@@ -200,20 +209,30 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
             # Any grant is enough for a call without a class.
             for cls in needs or ((OperationClass.READ,) if not any(supports) else ()):
                 calls[cls] += support.calls
+        is_left_out = bool(pattern.doubt) and pattern.text.endswith("*")
         for is_rare in (False, True):
             allow = tuple(
-                cls for cls in OperationClass if cls in calls and (calls[cls] < least) is is_rare
+                cls
+                for cls in OperationClass
+                if cls in calls and (is_left_out or calls[cls] < least) is is_rare
             )
             shown = Support()
             for needs, support in supports.items():
                 if not needs or not {*needs}.isdisjoint(allow):
                     shown.add(support)
             if allow:
-                facts = (shown.calls, shown.last_ms, pattern.values, pattern.noun, is_rare)
+                facts = (
+                    shown.calls,
+                    shown.last_ms,
+                    pattern.values,
+                    pattern.noun,
+                    is_rare,
+                    pattern.doubt,
+                )
                 yield LearnedRule(kind, pattern.text, allow, only, *facts, shown.commands)
 
 
-def _without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
+def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
     """Return rules without those that another one allows, whose calls it then has."""
     parsed = [parse_pattern(rule.pattern) for rule in rules]
     wide = {
@@ -221,14 +240,15 @@ def _without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
         for place, pattern in enumerate(parsed)
         if not rules[place].is_rare and not all(isinstance(part, Literal) for part in pattern.parts)
     }
-    kept = {}
+    kept, dropped = {}, set()
     for place, rule in enumerate(rules):
         over = next(
             (
                 other
                 for other, keys in wide.items()
                 if other != place
-                and rules[other].only == rule.only
+                and other not in dropped
+                and (rules[other].kind, rules[other].only) == (rule.kind, rule.only)
                 and {*rule.allow} <= {*rules[other].allow}
                 and keys.covers(parsed[place])
             ),
@@ -237,6 +257,7 @@ def _without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
         if over is None:
             kept[place] = rule
         else:
+            dropped.add(place)
             rules[over] = replace(rules[over], calls=rules[over].calls + rule.calls)
             if over in kept:
                 kept[over] = rules[over]

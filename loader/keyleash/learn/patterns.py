@@ -1,9 +1,9 @@
 """Patterns of keys or channels, learned from those that calls name, segment by segment.
 
-A tree has a child for each literal segment. Segments that differ in a number, a date, a UUID, a
-ULID or another random part have one shape: the text before and after that part. From five values
-on, a shape becomes one child with a capture, and the trees below its values are joined. At the
-end, many words with the same tree below them become a capture too.
+A tree has a child for each literal segment. A segment is words and parts that may vary: numbers,
+dates, UUIDs, other random text. Where five segments differ in one part only, they become one child
+with a capture in the place of that part, and the trees below them are joined; parts that are equal
+stay literal. At the end, many words with the same needs below them become a capture too.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from keyleash.audit.read import MASK
+from keyleash.commands import OperationClass
 from keyleash.commands.spec import Needs
 from keyleash.learn.calls import RecordedCall
+from keyleash.text import without_tokens
 
 FEW = 5
 """Values of a shape that become a capture."""
@@ -33,9 +37,20 @@ Need = tuple[Needs, str]
 """The classes that a call needs, and its command if a grant must name that."""
 Hole = tuple[bytes, bytes]
 """The text before and after a capture in its segment."""
-Label = bytes | Hole | tuple[bytes]
-"""A literal segment, one with a capture, or the text before a final `*`."""
+Label = bytes | Hole | tuple[bytes] | tuple[bytes, bytes, bytes]
+"""A literal segment, one with a capture, the text before a final `*`, or before a doubtful one."""
+Needed = frozenset[tuple[tuple[object, ...], OperationClass | None, str]]
+"""What is needed below a node: segments (literals, or words around parts), class, command."""
 DATE = "date"
+OVERFLOW: Label = (b"", b"", b"")
+UNSAYABLE = (
+    "stands for keys that no literal can name, with a `*`, a token, or bytes that are not UTF-8"
+)
+MASKED = "is commented out: it stands for masked keys, or for keys that are named like these"
+LEFT_OUT = (
+    f"is commented out: it stands for the words after {MOST_WORDS} that differ in their needs"
+)
+FROM_ROOT = "begins with a capture: it allows keys of others too"
 
 _DATE = rb"\d{4}-\d\d-\d\d(?:[T_ -]\d\d(?:[-.]?\d\d){0,2}Z?)?"
 _UUID = rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -44,22 +59,26 @@ _CODE = re.compile(rb"(?=[A-Fa-f]*\d)(?:[0-9a-f]{8,}|[0-9A-F]{8,})|[0-9A-HJKMNP-
 _DIGITS = re.compile(rb"\d+")
 _IS_DATE = re.compile(_DATE)
 _RUNS = re.compile(rb"[a-z]+|[A-Z]+|\d+")
+_SEPARATORS = re.compile(rb"[^A-Za-z0-9]+")
+_IS_WORD = re.compile(rb"[A-Za-z]?[a-z]{2,}|[A-Z]{3,}|\d+")
 _PART_OF_WORD = re.compile(rb"[A-Za-z0-9]*\Z")
-_FIRST_WORD = re.compile(rb"[A-Za-z]{3,}[^A-Za-z0-9]")
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @lru_cache(maxsize=4096)
-def shape_of(segment: bytes) -> tuple[Hole, str] | None:
-    """Return the shape of a segment, and the end of its capture's name; None for a word."""
-    if not _is_sayable(segment) or (_is_random(segment) and not _FIRST_WORD.match(segment)):
-        return (b"", b""), "_id"
-    spans = [span for part in _PART.finditer(segment) for span in _variable(part)]
-    if not spans:
-        return None
-    start, end = spans[0][0], spans[-1][1]
-    suffix = DATE if _IS_DATE.fullmatch(segment[start:end]) else "_id"
-    return (segment[:start], segment[end:]), suffix
+def split(segment: bytes) -> tuple[bytes, ...]:
+    """Return a segment as words (even places, perhaps empty) and parts that may vary (odd)."""
+    if segment.isalpha() or segment.isdigit():
+        return (segment,) if segment.isalpha() else (b"", segment, b"")
+    pieces = _SEPARATORS.split(segment)
+    is_opaque = any(map(_is_random, pieces)) and not any(map(_IS_WORD.fullmatch, pieces))
+    if is_opaque or not _is_sayable(segment):
+        return b"", segment, b""
+    words, end = [], 0
+    for start, stop in (span for part in _PART.finditer(segment) for span in _variable(part)):
+        words += [segment[end:start], segment[start:stop]]
+        end = stop
+    return (*words, segment[end:])
 
 
 def _variable(part: re.Match[bytes]) -> Iterator[tuple[int, int]]:
@@ -72,17 +91,19 @@ def _variable(part: re.Match[bytes]) -> Iterator[tuple[int, int]]:
 
 def _is_random(text: bytes) -> bool:
     """Return whether letters and digits take turns as in no name."""
+    if len(text) < 6 or text.isalpha():
+        return False
     runs = _RUNS.findall(text)
     digits = sum(len(run) for run in runs if run.isdigit())
-    return digits > 1 and len(text) > 5 and len(runs) > max(3, 0.3 * len(text))
+    return digits > 1 and len(runs) > max(3, 0.3 * len(text))
 
 
 def _is_sayable(segment: bytes) -> bool:
-    """Return whether a pattern can name a segment as a literal."""
-    try:
-        return b"*" not in segment and (segment.isascii() or bool(segment.decode()))
-    except UnicodeDecodeError:
-        return False
+    """Return whether a pattern can and may name a segment as a literal."""
+    with suppress(UnicodeDecodeError):
+        text = "" if segment.isalnum() else segment.decode()
+        return "*" not in text and without_tokens(text) == text
+    return False
 
 
 @dataclass(slots=True)
@@ -112,84 +133,163 @@ class _Node:
     """A place in the tree, after the same segments.
 
     Attributes:
-        waiting: The segments of each shape that has too few values.
+        waiting: Segments with the same words, of which too few differ in one part.
+        holes: The captures between the same words.
         values: Hashes of the values of its own capture.
         suffix: The end of the name of that capture.
+        doubt: What a person has to know of its patterns.
+        is_root: Whether keys begin here.
+        is_open: Whether all that begins with it is in this node.
+        is_full: Whether it takes no more words.
         moved: The node that took its place.
     """
 
     children: dict[Label, _Node] = field(default_factory=dict)
     needs: dict[Need, Support] = field(default_factory=dict)
-    waiting: dict[Label, list[bytes]] = field(default_factory=dict)
+    waiting: dict[tuple[bytes, ...], list[bytes]] = field(default_factory=dict)
+    holes: dict[tuple[bytes, ...], list[Hole]] = field(default_factory=dict)
     values: set[int] = field(default_factory=set)
     suffix: str = ""
+    doubt: str = ""
+    is_root: bool = False
+    is_open: bool = False
+    is_full: bool = False
     moved: _Node | None = None
 
     def child(self, segment: bytes) -> _Node:
-        """Return the child for a segment; once there are enough values, that of its shape."""
+        """Return the child for a segment; once enough segments differ in a part, their child."""
+        if self.is_open:
+            return self
         found = self.children.get(segment)
         if found is not None:
             return found
-        shape = shape_of(segment)
-        if shape is None:
-            words = [label for label in self.children if label and isinstance(label, bytes)]
-            if len(words) >= MOST_WORDS:
-                self.join(_edges(words), words)
-            return self.children.setdefault(segment, _Node())
-        hole, suffix = shape
-        if hole not in self.children:
-            waiting = self.waiting.setdefault(hole, [])
-            if len(waiting) + 1 < FEW and _is_sayable(segment):
-                waiting.append(segment)
-                return self.children.setdefault(segment, _Node())
-            self.join(hole, waiting, suffix)
+        words = split(segment)
+        holes = self.holes.get(words[::2], ())
+        hole = next((hole for hole in holes if _is_within(segment, hole)), None)
+        if hole is None and len(words) > 1:
+            hole = self._new_hole(segment, words)
+        if hole is None:
+            return self._literal(segment)
         node = self.children[hole]
         if len(node.values) < MOST_VALUES:
             node.values.add(hash(segment))
         return node
 
+    def _new_hole(self, segment: bytes, words: tuple[bytes, ...]) -> Hole | None:
+        """Return a new capture for a segment and those that waited, if they are enough."""
+        waiting = [*self.waiting.get(words[::2], ()), segment]
+        similar, places, is_sayable = waiting, range(1, len(words), 2), _is_sayable(segment)
+        for at in places:
+            same = [item for item in waiting if _but(split(item), at) == _but(words, at)]
+            # A number within a word is often a part of a name, such as `sha256`.
+            is_apart = not (words[at - 1][-1:].isalpha() or words[at + 1][:1].isalpha())
+            if len(same) >= FEW and is_apart:
+                similar = same
+        if similar is waiting and len(waiting) < MANY_WORDS and is_sayable:
+            if len(self.waiting) >= MOST_WORDS:
+                self.waiting.clear()
+            self.waiting[words[::2]] = waiting
+            return None
+        differing = [
+            at for at in places if len({split(item)[at] for item in similar}) > 1
+        ] or places
+        first, last = differing[0], differing[-1]
+        hole = b"".join(words[:first]), b"".join(words[last + 1 :])
+        is_date = first == last and _IS_DATE.fullmatch(words[first])
+        self.join(hole, similar, DATE if is_date else "_id")
+        self.waiting[words[::2]] = [item for item in waiting if item not in similar]
+        self.holes.setdefault(words[::2], []).append(hole)
+        if not is_sayable and len(similar) < FEW:
+            self.children[hole].doubt = UNSAYABLE
+        return hole
+
+    def _literal(self, segment: bytes) -> _Node:
+        """Return the child of a new literal, or the one for all that are too many."""
+        if not self.is_full and len(self.children) >= MOST_WORDS:
+            self.fold()
+            self.is_full = len(self.children) >= MOST_WORDS
+        if self.is_full:
+            return self.children.setdefault(OVERFLOW, _Node(doubt=LEFT_OUT, is_open=True))
+        return self.children.setdefault(segment, _Node())
+
     def join(self, hole: Hole, labels: Iterable[Label], suffix: str = "") -> None:
         """Make children one with a capture."""
         joined = self.children.setdefault(hole, _Node(suffix=suffix))
-        for label in [label for label in labels if label != hole]:
+        labels = {label for label in labels if label != hole}
+        for words, holes in self.holes.items():
+            if not labels.isdisjoint(holes):
+                self.holes[words] = [hole if item in labels else item for item in holes]
+        for label in labels:
             other = self.children.pop(label, None)
             if other is not None:
                 joined.take(other)
-                if isinstance(label, bytes):
+                if isinstance(label, bytes) and len(joined.values) < MOST_VALUES:
                     joined.values.add(hash(label))
-        self.waiting.pop(hole, None)
 
     def take(self, other: _Node) -> None:
         """Add what another node has, and take its place."""
         other.moved = self
         self.values |= other.values
         self.suffix = self.suffix or other.suffix
+        self.doubt = self.doubt or other.doubt
         for need, support in other.needs.items():
             self.needs.setdefault(need, Support()).add(support)
+        if self.is_open:
+            for child in other.children.values():
+                self.take(child)
+            return
+        for label, child in other.children.items():
+            if isinstance(label, tuple):
+                self.children.setdefault(label, _Node(is_open=len(label) != 2)).take(child)
+        for words, holes in other.holes.items():
+            for hole in [hole for hole in holes if hole not in self.holes.setdefault(words, [])]:
+                self.holes[words].append(hole)
+                waiting = self.waiting.get(words, ())
+                self.join(hole, [item for item in waiting if _is_within(item, hole)])
         for label, child in other.children.items():
             if isinstance(label, bytes):
                 self.child(label).take(child)
-            elif label in self.children:
-                self.children[label].take(child)
-            else:
-                self.children[label] = child
-                if len(label) == 2:
-                    self.join(label, self.waiting.get(label, ()))
 
-    def fold(self, *, is_root: bool = False) -> None:
-        """Make captures of many words, or of some shapes, with the same tree below them."""
-        alike: dict[tuple[int, bool, frozenset[Label]], list[Label]] = defaultdict(list)
-        for label, child in self.children.items():
-            child.fold()
+    def fold(self) -> Needed:
+        """Make captures of many words, or of some captures, with the same needs; return these."""
+        needed = {label: child.fold() for label, child in self.children.items()}
+        similar: dict[tuple[int, Needed], list[Label]] = defaultdict(list)
+        for label, below in needed.items():
             kind = FEW if isinstance(label, tuple) else MANY_WORDS
             # No capture matches an empty segment.
             if len(label) == 2 or (label and isinstance(label, bytes)):
-                alike[kind, bool(child.needs), frozenset(child.children)].append(label)
-        for (least, *_), labels in alike.items():
+                similar[kind, below].append(label)
+        for (least, below), labels in similar.items():
             hole = _edges(labels)
             # A capture that begins the key and is all of its segment says nothing.
-            if len(labels) >= least and not (is_root and hole == (b"", b"")):
+            if len(labels) >= least and not (self.is_root and hole == (b"", b"")):
                 self.join(hole, labels)
+                needed[hole] = needed.get(hole, frozenset()) | below
+                covered = [
+                    label
+                    for label in self.children
+                    if isinstance(label, bytes)
+                    and _is_within(label, hole)
+                    and needed[label] <= needed[hole]
+                ]
+                self.join(hole, covered)
+        own: set[tuple[tuple[object, ...], OperationClass | None, str]] = set()
+        for classes, only in self.needs:
+            own |= {((), cls, only) for cls in classes or (None,)}
+        for label in self.children:
+            place = split(label)[::2] if isinstance(label, bytes) else label
+            own |= {((place, *path), cls, only) for path, cls, only in needed[label]}
+        return frozenset(own)
+
+
+def _but(words: tuple[bytes, ...], place: int) -> tuple[bytes, ...]:
+    return words[:place] + words[place + 1 :]
+
+
+def _is_within(segment: bytes, hole: Hole) -> bool:
+    before, after = hole
+    is_long = len(segment) > len(before) + len(after)
+    return is_long and segment.startswith(before) and segment.endswith(after)
 
 
 def _edges(labels: Sequence[Label]) -> Hole:
@@ -218,28 +318,32 @@ class LearnedPattern:
         needs: The calls, by what they need.
         values: The number of values of its first capture; 0 without one.
         noun: What these are.
+        doubt: What a person has to know of it.
     """
 
     text: str
     needs: dict[Need, Support]
     values: int = 0
     noun: str = ""
+    doubt: str = ""
 
 
 class KeyTree:
     """The patterns of keys."""
 
     def __init__(self) -> None:
-        self._root = _Node()
-        self._places: dict[tuple[bytes, bool], _Node] = {}
+        self._root = _Node(is_root=True)
+        self._places: dict[tuple[bytes, bool, bool], _Node] = {}
 
     def add(self, key: bytes, need: Need, call: RecordedCall, *, is_open: bool = False) -> None:
         """Count a call that names a key, or with *is_open* all that begins with it."""
-        node = self._places.get((key, is_open))
+        # A log that has the whole call masks nothing.
+        place = key, is_open, call.argv is None
+        node = self._places.get(place)
         if node is None:
             if len(self._places) >= MOST_VALUES:
                 self._places.clear()
-            node = self._places[key, is_open] = self._place(key, is_open=is_open)
+            node = self._places[place] = self._place(*place)
         while node.moved is not None:
             node = node.moved
         support = node.needs.get(need)
@@ -247,47 +351,62 @@ class KeyTree:
             support = node.needs[need] = Support()
         support.note(call)
 
-    def _place(self, key: bytes, *, is_open: bool) -> _Node:
-        mask = MASK.search(key)
-        if mask is not None:
-            key, is_open = key[: mask.start()], True
-        *segments, last = key.split(b":")
+    def _place(self, key: bytes, is_open: bool, may_be_masked: bool) -> _Node:
+        mask = MASK.search(key) if may_be_masked else None
+        *segments, last = (key[: mask.start()] if mask else key).split(b":")
+        text = last if _is_sayable(last) else b""
+        label: Label = (text, b"", b"") if mask else (text,)
         if len(segments) > MOST_SEGMENTS:
-            segments, last, is_open = segments[:MOST_SEGMENTS], b"", True
+            segments, label, is_open = segments[:MOST_SEGMENTS], (b"",), True
         node = self._root
         for segment in segments:
             node = node.child(segment)
-        return node.children.setdefault((last,), _Node()) if is_open else node.child(last)
+        if node.is_open or not (is_open or mask):
+            return node.child(last)
+        doubt = MASKED if len(label) == 3 else ""
+        return node.children.setdefault(label, _Node(doubt=doubt, is_open=True))
 
     def patterns(self) -> Iterator[LearnedPattern]:
         """Yield the patterns, each with its calls; call it once, at the end."""
-        self._root.fold(is_root=True)
-        for node, texts, _, values, noun in _walk(self._root, (), (), "", 0, ""):
+        self._root.fold()
+        for node, path in _walk(self._root, _Path()):
             # No pattern names the empty key.
-            if node.needs and texts != ("",):
-                yield LearnedPattern(":".join(texts), node.needs, values, noun)
+            if node.needs and path.texts != ("",):
+                text = ":".join(path.texts)
+                yield LearnedPattern(text, node.needs, path.values, path.noun, path.doubt)
 
 
-_Step = tuple[_Node, tuple[str, ...], tuple[str, ...], int, str]
+class _Path(NamedTuple):
+    """The segments of a node, its captures, and the values of the first of these."""
+
+    texts: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    word: str = ""
+    values: int = 0
+    noun: str = ""
+    doubt: str = ""
 
 
-def _walk(
-    node: _Node, texts: tuple[str, ...], names: tuple[str, ...], word: str, values: int, noun: str
-) -> Iterator[_Step]:
-    """Yield each node with its segments, its captures, and the values of the first of these."""
-    yield node, texts, names, values, noun
+def _walk(node: _Node, path: _Path) -> Iterator[tuple[_Node, _Path]]:
+    yield node, path
     for label, child in node.children.items():
         literal = _text(label if isinstance(label, bytes) else label[0])
-        about = [word, *_NAME.findall(literal.lower())][-1].strip("_")
+        about = [path.word, *_NAME.findall(literal.lower())][-1].strip("_")
+        below = path._replace(word=about)
         if isinstance(label, bytes):
-            yield from _walk(child, (*texts, _text(label)), names, about, values, noun)
-        elif len(label) == 1:
-            yield from _walk(child, (*texts, f"{_text(label[0])}*"), names, word, values, noun)
+            segment = literal
+        elif len(label) != 2:
+            segment, below = f"{literal}*", path._replace(doubt=child.doubt or path.doubt)
         else:
-            name = _capture_name(about, child.suffix, names)
-            segment = f"{_text(label[0])}{{{name}}}{_text(label[1])}"
-            counted = (values, noun) if names else (len(child.values), _singular(about))
-            yield from _walk(child, (*texts, segment), (*names, name), word, *counted)
+            name = _capture_name(about, child.suffix, path.names)
+            segment = f"{literal}{{{name}}}{_text(label[1])}"
+            doubt = child.doubt if len(child.values) < FEW else ""
+            if label == (b"", b"") and not path.texts:
+                doubt = doubt or FROM_ROOT
+            below = path._replace(names=(*path.names, name), doubt=path.doubt or doubt)
+            if not path.names:
+                below = below._replace(values=len(child.values), noun=_singular(about))
+        yield from _walk(child, below._replace(texts=(*path.texts, segment)))
 
 
 def _capture_name(about: str, suffix: str, names: Sequence[str]) -> str:
@@ -298,7 +417,9 @@ def _capture_name(about: str, suffix: str, names: Sequence[str]) -> str:
 
 
 def _singular(noun: str) -> str:
-    return noun.removesuffix("s") if len(noun) > 3 and not noun.endswith(("ss", "us")) else noun
+    return (
+        noun.removesuffix("s") if len(noun) > 3 and not noun.endswith(("ss", "us", "ews")) else noun
+    )
 
 
 def _text(literal: bytes) -> str:
