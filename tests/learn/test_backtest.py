@@ -55,7 +55,7 @@ def words(*argv: bytes) -> dict[str, Any]:
         (call("FT.SEARCH", b"i"), DENIED, "COMMAND_REFUSED FT.SEARCH"),
         (call("SORT", b"a:1"), OPEN, "patterns of keys in the arguments"),
         (call("GET", b"a:1", script="tidy"), DENIED, "no grant approves the script tidy"),
-        (call("GET", b"l:1", script="redis-py-lock"), SAME, "grant of `l:*`"),
+        (call("GET", b"l:1", script="redis-py-lock"), OPEN, "KEYS of the script"),
         (call("GET", b"a:1", depth=1), DENIED, "delegate.depth 0"),
         # SET … GET reads; the log may not know.
         (call("SET", b"v:1", is_variant=None, **words(b"SET", b"v:1", b"x")), SAME, ""),
@@ -100,6 +100,18 @@ def test_an_unknown_identity_is_denied() -> None:
     assert (found, ruling.rule) == (DENIED, "the policy has no such identity")
 
 
+def test_keys_of_scripts_are_decided_if_none_is_lost() -> None:
+    """An event has the commands of a script, and not its KEYS."""
+    lost = parse_policy(POLICY.replace('"c"', '"d"'), file="lost.yaml", commands=known_table())
+    denying = parse_policy(POLICY.replace("a:no", "a:n"), file="d.yaml", commands=known_table())
+    ran = call("GET", b"l:1", script="redis-py-lock")
+    denied = call("EVALSHA", script="redis-py-lock", code="KEY_NOT_GRANTED")
+
+    assert Replay(NEW, NEW).outcome(ran)[0] is SAME
+    assert [Replay(x, NEW).outcome(ran)[0] for x in (lost, denying)] == [OPEN, OPEN]
+    assert Replay(NEW, NEW).outcome(denied)[0] is OPEN
+
+
 def test_limits_are_charged_by_time_and_a_script_once() -> None:
     """A call after the window is allowed again, and a hit says by how much."""
     replay = Replay(NEW)
@@ -115,7 +127,7 @@ def test_limits_are_charged_by_time_and_a_script_once() -> None:
 
     found = [replay.outcome(item)[0] for item in calls]
 
-    assert found == [SAME, SAME, SAME, SAME, DENIED, DENIED, SAME, SAME]
+    assert found == [OPEN, OPEN, SAME, SAME, DENIED, DENIED, SAME, SAME]
     (hit,) = replay.hits.values()
     assert (hit.limit, hit.calls, hit.worst) == ("rate.writes", 2, 2)
 

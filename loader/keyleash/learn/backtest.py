@@ -31,6 +31,7 @@ from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, Rec
 from keyleash.operator.decisions import explain_command
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy, ValueRules
 from keyleash.policy.diff.call_shapes import example_call, forms_of
+from keyleash.policy.keysets import KeySet
 from keyleash.policy.patterns import beginning, keys_under
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
@@ -54,6 +55,7 @@ _OF_KEYS = {
 _OF_POLICIES = {ReplyCode.COMMAND_REFUSED, *_OF_KEYS, *_OF_LIMITS, *_OF_DATA}
 _OPTIONS = "options of the call"
 _PATTERNS = "patterns of keys in the arguments"
+_SCRIPT_KEYS = "KEYS of the script"
 _VALUES = "rules for values"
 _BY_ARGUMENTS = (Lengthening.ARGUMENT, Lengthening.PAIRS)
 
@@ -172,7 +174,7 @@ def backtest(
     """
     rows: dict[tuple[str, Outcome, str], OutcomeRow] = {}
     outcomes = dict.fromkeys(Outcome, 0)
-    replay = Replay(policy, before, since_ms)
+    replay = Replay(policy, before, since_ms, log)
     for call in log:
         outcome, ruling = replay.outcome(call)
         outcomes[outcome] += call.count
@@ -197,6 +199,7 @@ class Replay:
     policy: Policy
     before: Policy | None = None
     since_ms: int = 0
+    log: CallLog | None = None
     hits: dict[tuple[str, str], LimitHit] = field(default_factory=dict)
     _states: dict[str, ModelState] = field(default_factory=dict)
     _judges: dict[tuple[str, bool], _Judge | None] = field(default_factory=dict)
@@ -208,7 +211,7 @@ class Replay:
             identity = self.policy.identity(name)
             old = self.before.identity(name) if self.before and is_known else None
             state = self._states.setdefault(name, ModelState())
-            judge = None if identity is None else _Judge(identity, old, state, self.hits)
+            judge = None if identity is None else _Judge(identity, old, state, self)
             self._judges[name, is_known] = judge
         judge = self._judges[name, is_known]
         ruling = judge.ruling(call) if judge else Ruling(False, "the policy has no such identity")
@@ -253,7 +256,7 @@ class _Judge:
         identity: Of the policy that is tried.
         before: Of the policy that decided the calls; None if it is not known.
         state: Its counts.
-        hits: Receives limits that deny calls.
+        replay: Has the log, and receives limits that deny calls.
     """
 
     def __init__(
@@ -261,12 +264,19 @@ class _Judge:
         identity: Identity,
         before: Identity | None,
         state: ModelState,
-        hits: dict[tuple[str, str], LimitHit],
+        replay: Replay,
     ) -> None:
-        self._identity, self._state, self._hits = identity, state, hits
+        self._identity, self._state, self._hits = identity, state, replay.hits
         self._base = before or Identity(identity.name, identity.kind, ())
         self._unlimited = replace(identity, rates=(), budgets=(), on_denials=None)
         self._is_same = (self._base.grants, self._base.deny) == (identity.grants, identity.deny)
+        keys = KeySet(key for rule in identity.grants for key in rule.keys)
+        denied = KeySet(key for rule in self._base.deny for key in rule.keys)
+        self._has_script_keys = bool(replay.log and replay.log.is_capture) or (
+            before is not None
+            and all(keys.covers(key) for rule in before.grants for key in rule.keys)
+            and all(denied.covers(key) for rule in identity.deny for key in rule.keys)
+        )
         rules: tuple[Grant | Deny, ...] = (*identity.grants, *identity.deny, *self._base.grants)
         control = keys_under(CONTROL_PREFIX.encode())
         self._matching = shapes([control, *(key for rule in rules for key in rule.keys)])
@@ -314,7 +324,9 @@ class _Judge:
             # Its commands are calls of their own.
             of_any = RuledCommand(b"EVALSHA", None, identity.grants)
             rulings = (self._key(of_any, KeyUse(key, ())) for key in call.keys)
-            return next((x for x in rulings if not x.allowed), Ruling(True))
+            found = next((x for x in rulings if not x.allowed), Ruling(True))
+            is_open = code and not (code in _OF_LIMITS and self._has_script_keys)
+            return Ruling(None, _SCRIPT_KEYS) if found.allowed and is_open else found
         if not judge_command(command, known_table(), []).allowed or spec is None:
             return Ruling(False, f"COMMAND_REFUSED {call.command}")
         needed = {*([] if spec.keys else spec.needs), call.reason}
@@ -326,7 +338,9 @@ class _Judge:
         if code in _OF_LIMITS:
             return Ruling(True)
         found = self._of_denial(call, spec, command) if code else self._keys(call, spec, command)
-        return self._conditions(call, spec, found) if found.allowed else found
+        found = self._conditions(call, spec, found) if found.allowed else found
+        is_open = call.script and not self._has_script_keys
+        return Ruling(None, _SCRIPT_KEYS) if found.allowed and is_open else found
 
     def _of_denial(self, call: RecordedCall, spec: CommandSpec, command: RuledCommand) -> Ruling:
         """Return the decision on a denied call, of which one key at most is recorded."""

@@ -137,6 +137,7 @@ class CallLog:
         not_understood: Lines that were left out.
         scripts: Texts of scripts by `RecordedCall.script`; each character is a byte.
         active: The document of the active policy, if the source is its server.
+        is_capture: Whether it has KEYS of scripts and polls without a result, and masks no key.
     """
 
     total: int | None = None
@@ -148,6 +149,7 @@ class CallLog:
         self.not_understood = NotUnderstood()
         self.scripts: dict[str, str] = {}
         self.active = ""
+        self.is_capture = False
         self._report = on_progress or (lambda _done, _total: None)
 
     def __iter__(self) -> Iterator[RecordedCall]:

@@ -92,7 +92,9 @@ def open_log(
         for other in ("archive", "since", "until"):
             if options.get(other) is not None:
                 raise ArgumentError(f"`monitor` and `{other}` exclude each other")
-        return MonitorLog(Path(monitor), identities, options.get("progress"))
+        log = MonitorLog(Path(monitor), identities, options.get("progress"))
+        log.is_capture = True
+        return log
     if archive is not None:
         now_ms = round(time.time() * 1000)
         return _ArchiveLog(Path(archive), identities, time_range(options, now_ms), options)
