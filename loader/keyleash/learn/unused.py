@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
+from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import OperationError, Span
 from keyleash.evaluate.access import grants_of_channel, grants_of_glob, look_up, matches, matches_of
 from keyleash.evaluate.evaluate import take_limits
@@ -106,7 +107,8 @@ class _Use:
         self.calls += 1
         self.scripts.add(call.script)
         spec = call.spec
-        keys = tuple(map(self.shape, call.keys)) if spec and spec.keys else call.keys
+        is_of_keys = (spec and spec.keys) or call.command in SCRIPT_CALLS
+        keys = tuple(map(self.shape, call.keys)) if is_of_keys else call.keys
         at = call.command, call.is_variant, keys
         if at not in self.seen:
             self.used.update(self._used(call))
@@ -134,6 +136,8 @@ class _Use:
                 found.append(("indexes", indexes, [spec.index]))
         for use in call.uses():
             found.append(("keys", matches_of(grants, use.key), use.needs))
+        for key in call.keys if call.command in SCRIPT_CALLS else ():
+            found.append(("keys", matches_of(self.identity.grants, key), ()))
         for field_, some, needs in found:
             for match in some:
                 # Any class on the key is enough for EXISTS: the first one stays.
@@ -175,7 +179,7 @@ def find_unused(
     for call in log:
         if call.identity in uses:
             uses[call.identity].add(call)
-    rules = [rule for use in uses.values() for rule in _rules(use, log.covered(use.identity.name))]
+    rules = [rule for use in uses.values() for rule in _rules(use, log)]
     rules += [UnusedRule(name, RuleKind.TOKEN, id_) for name, id_ in tokens]
     narrowed = _without(document, file, policy, [rule for rule in rules if not rule.undecided])
     after = parse_policy(narrowed, file=file, commands=None)
@@ -186,18 +190,24 @@ def find_unused(
     return Unused(log.name, tuple(rules), coverage, log.not_understood, narrowed, diff)
 
 
-def _rules(use: _Use, coverage: Coverage) -> Iterator[UnusedRule]:
+def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
     """Yield the rules of an identity that its calls did not need."""
-    identity, since_ms = use.identity, coverage.since_ms
+    identity, coverage = use.identity, log.covered(use.identity.name)
+    since_ms = coverage.since_ms
     unknown = "" if since_ms is not None else "the log has nothing about the identity"
     reads_ms = coverage.reads_since_ms
     has_reads = reads_ms is not None and reads_ms <= (since_ms or 0)
 
     def unused(
-        kind: RuleKind, rule: str, number: int, span: Span | None, *, reads: bool
+        kind: RuleKind, rule: str, number: int, span: Span | None, *, reads: bool, lost: str = ""
     ) -> UnusedRule:
-        why = unknown or ("reads are not recorded" if reads and not has_reads else "")
+        why = unknown or ("reads are not recorded" if reads and not has_reads else lost)
         return UnusedRule(identity.name, kind, rule, number, since_ms, why, span)
+
+    scripts = {name for x in identity.scripts for name in (x.name, x.digest)}
+    of_script = ""
+    if not log.is_capture and scripts and not (has_reads and use.scripts.isdisjoint(scripts)):
+        of_script = "it may be a key of a script"
 
     if not use.calls:
         reads = any(not _READS.isdisjoint(grant.allow) for grant in identity.grants)
@@ -210,13 +220,20 @@ def _rules(use: _Use, coverage: Coverage) -> Iterator[UnusedRule]:
             reads = name != "channels" and not _READS.isdisjoint(grant.allow)
             for item in getattr(grant, name):
                 if item.source not in used:
-                    yield unused(RuleKind.PATTERN, item.source, number, item.span, reads=reads)
+                    lost = of_script if name == "keys" else ""
+                    yield unused(
+                        RuleKind.PATTERN, item.source, number, item.span, reads=reads, lost=lost
+                    )
         for cls in grant.allow:
             if cls not in {item for *_, item in mine}:
-                yield unused(RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS)
+                # The keys of a script need no class, but a grant that has one.
+                lost = of_script if grant.keys and not mine else ""
+                yield unused(
+                    RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS, lost=lost
+                )
         run = {x.name for x in grant.scripts if not use.scripts.isdisjoint((x.name, x.digest))}
         for script in {x.name: None for x in grant.scripts if x.name not in run}:
-            yield unused(RuleKind.SCRIPT, script, number, grant.span, reads=False)
+            yield unused(RuleKind.SCRIPT, script, number, grant.span, reads=True)
     for limit in identity.limits:
         if use.shares.get(limit.name, 0) <= HALF and not limit.counter.is_bytes:
             reads = limit.counter in (Counter.REQUESTS, Counter.READS)

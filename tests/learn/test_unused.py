@@ -1,0 +1,50 @@
+"""Rules that no recorded call needed, and rules about which the log does not say enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from keyleash.learn.calls import CallLog, RecordedCall
+from keyleash.learn.unused import Unused, find_unused
+
+HEAD = "version: 1\nidentities:\n  one:\n    kind: machine\n"
+
+
+class Recorded(CallLog):
+    """A log of some calls; from time 0 on, with reads."""
+
+    def __init__(self, *calls: RecordedCall) -> None:
+        super().__init__("a log", None)
+        self.calls = calls
+
+    def _calls(self) -> Iterator[RecordedCall]:
+        coverage = self.covered("one")
+        coverage.since_ms = coverage.reads_since_ms = 0
+        yield from self.calls
+
+
+def call(command: str, *keys: bytes, **facts: Any) -> RecordedCall:
+    return RecordedCall("one", 1_000_000, command, keys, "token", **facts)
+
+
+def unused(log: CallLog, grants: str, rest: str = "") -> Unused:
+    return find_unused(log, f"{HEAD}    grants: [{grants}]\n{rest}", "p.yaml")
+
+
+def verdicts(found: Unused) -> dict[str, str]:
+    return {rule.rule: rule.undecided or "unused" for rule in found.rules}
+
+
+def test_a_pattern_may_be_for_keys_of_a_script_that_ran() -> None:
+    """Its event has no KEYS; a capture has them."""
+    grants = '{allow: [write], keys: ["q:*", "cfg:*"], scripts: [redis-py-lock]}'
+    grants += ', {allow: [write], keys: ["x:*"]}'
+    ran = call("SET", b"q:1", script="redis-py-lock")
+    capture = Recorded(call("EVALSHA", b"cfg:1", script="redis-py-lock"), ran)
+    capture.is_capture = True
+
+    lost = "it may be a key of a script"
+    assert verdicts(unused(Recorded(ran), grants)) == {"cfg:*": lost, "x:*": lost, "write": lost}
+    assert verdicts(unused(capture, grants)) == {"x:*": "unused", "write": "unused"}
+    assert "cfg:*" in verdicts(unused(Recorded(call("SET", b"q:1")), grants))
