@@ -36,6 +36,21 @@ def verdicts(found: Unused) -> dict[str, str]:
     return {rule.rule: rule.undecided or "unused" for rule in found.rules}
 
 
+def test_a_queue_that_was_always_empty_is_not_unused() -> None:
+    """A poll without a result leaves no event; a grant that excludes polling is decided."""
+    grants = '{allow: [read, delete], keys: ["q:*", "r:*"]%s}, {allow: [write], keys: ["o:*"]}'
+    log = Recorded(call("LPOP", b"q:1"))
+    capture = Recorded(*log.calls)
+    capture.is_capture = True
+
+    lost = "polls without a result are not recorded"
+    assert verdicts(unused(log, grants % "")) == {"r:*": lost, "o:*": lost, "write": lost}
+    decided = dict.fromkeys(("r:*", "o:*", "write"), "unused")
+    assert verdicts(unused(log, grants % ', except: ["@blocking"]')) == decided
+    assert verdicts(unused(capture, grants % "")) == decided
+    assert verdicts(unused(Recorded(), grants % "")) == {"one": lost}
+
+
 def test_a_pattern_may_be_for_keys_of_a_script_that_ran() -> None:
     """Its event has no KEYS; a capture has them."""
     grants = '{allow: [write], keys: ["q:*", "cfg:*"], scripts: [redis-py-lock]}'

@@ -56,6 +56,8 @@ def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) ->
     _warn_of_log(found.coverage, found.not_understood)
     if not any(found.outcomes.values()):
         print_note("warning: the log has no call, so nothing was decided")
+    elif "monitor" not in given:
+        print_note("note: polls without a result are not recorded, so they are not decided")
     return found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, known_table
 from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import OperationError, Span
 from keyleash.evaluate.access import grants_of_channel, grants_of_glob, look_up, matches, matches_of
@@ -27,6 +27,7 @@ from keyleash.store.keyspace import CONTROL_PREFIX
 HALF = 0.5
 _READS = {OperationClass.READ, OperationClass.SCAN}
 _OF_KEYS = {*OperationClass} - CHANNEL_CLASSES
+_POLLS = "polls without a result are not recorded"
 _FIELDS = ("keys", "channels", "indexes")
 
 
@@ -208,19 +209,23 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
     of_script = ""
     if not log.is_capture and scripts and not (has_reads and use.scripts.isdisjoint(scripts)):
         of_script = "it may be a key of a script"
+    polling = [] if log.is_capture else [*_polling(identity)]
 
     if not use.calls:
         reads = any(not _READS.isdisjoint(grant.allow) for grant in identity.grants)
-        yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads)
+        lost = _POLLS if polling else ""
+        yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads, lost=lost)
         return
     for number, grant in enumerate(identity.grants, 1):
         mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
+        polls = {x for spec in polling if grant.applies_to(spec) for x in spec.needs}
+        of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
         for name in _FIELDS:
             used = {item for field_, item, _ in mine if field_ == name}
             reads = name != "channels" and not _READS.isdisjoint(grant.allow)
             for item in getattr(grant, name):
                 if item.source not in used:
-                    lost = of_script if name == "keys" else ""
+                    lost = (of_script or of_polls) if name == "keys" else ""
                     yield unused(
                         RuleKind.PATTERN, item.source, number, item.span, reads=reads, lost=lost
                     )
@@ -228,6 +233,7 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
             if cls not in {item for *_, item in mine}:
                 # The keys of a script need no class, but a grant that has one.
                 lost = of_script if grant.keys and not mine else ""
+                lost = lost or (_POLLS if cls in polls else "")
                 yield unused(
                     RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS, lost=lost
                 )
@@ -238,6 +244,14 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
         if use.shares.get(limit.name, 0) <= HALF and not limit.counter.is_bytes:
             reads = limit.counter in (Counter.REQUESTS, Counter.READS)
             yield unused(RuleKind.LIMIT, limit.name, 0, limit.span, reads=reads)
+
+
+def _polling(identity: Identity) -> Iterator[CommandSpec]:
+    """Yield the commands that an identity may poll with."""
+    for spec in known_table():
+        grants = [grant for grant in identity.grants if spec.waits and grant.applies_to(spec)]
+        if grants and {*spec.needs} <= {cls for grant in grants for cls in grant.allow}:
+            yield spec
 
 
 def _without(document: str, file: str, policy: Policy, rules: Sequence[UnusedRule]) -> str:
