@@ -20,7 +20,9 @@ identities:
     kind: machine
     grants:
       # Its jobs.
-      - {allow: [read, write, delete], keys: ["jobs:{id}:state", "jobs:{id}:old"], except: ["@blocking"]} # both
+      - allow: [read, write, delete] # all
+        keys: ["jobs:{id}:state", "jobs:{id}:old"] # both
+        except: ["@blocking"]
       - allow: [read]
         except: ["@blocking"]
         keys:
@@ -47,7 +49,9 @@ identities:
     kind: machine
     grants:
       # Its jobs.
-      - {allow: [read, write], keys: ["jobs:{id}:state"], except: ["@blocking"]} # both
+      - allow: [read, write] # all
+        keys: ["jobs:{id}:state"] # both
+        except: ["@blocking"]
       - allow: [read]
         except: ["@blocking"]
         keys:
@@ -155,7 +159,7 @@ def test_limits_are_replayed_by_the_times_of_calls(recorded: Cli, policy: Path) 
 def test_what_the_log_does_not_say_is_undecided(recorded: Cli, policy: Path) -> None:
     """A rule for values needs arguments, which are not recorded."""
     grant = 'keys: ["jobs:{id}:state", "jobs:{id}:old"]'
-    policy.write_text(POLICY.replace(grant, f"{grant}, values: {{max_bytes: 10b}}"))
+    policy.write_text(POLICY.replace(grant, f"{grant}\n        values: {{max_bytes: 10b}}"))
 
     report = recorded.json("backtest", policy)
 

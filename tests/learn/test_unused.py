@@ -7,7 +7,9 @@ from typing import Any
 
 from keyleash.learn.calls import CallLog, RecordedCall
 from keyleash.learn.unused import Unused, find_unused
+from keyleash.policy import Policy, parse_policy
 
+DAY_MS = 86_400_000
 HEAD = "version: 1\nidentities:\n  one:\n    kind: machine\n"
 
 
@@ -17,10 +19,12 @@ class Recorded(CallLog):
     def __init__(self, *calls: RecordedCall) -> None:
         super().__init__("a log", None)
         self.calls = calls
+        self.until_ms = 0
 
     def _calls(self) -> Iterator[RecordedCall]:
         coverage = self.covered("one")
         coverage.since_ms = coverage.reads_since_ms = 0
+        coverage.until_ms = self.until_ms
         yield from self.calls
 
 
@@ -49,6 +53,41 @@ def test_a_queue_that_was_always_empty_is_not_unused() -> None:
     assert verdicts(unused(log, grants % ', except: ["@blocking"]')) == decided
     assert verdicts(unused(capture, grants % "")) == decided
     assert verdicts(unused(Recorded(), grants % "")) == {"one": lost}
+
+
+def policy(*keys: str, classes: str = "write, delete") -> Policy:
+    grants = f"    grants: [{{allow: [{classes}], keys: [{', '.join(keys)}]}}]\n"
+    return parse_policy(HEAD + grants, file="p.yaml", commands=None)
+
+
+def test_a_rule_is_unused_only_from_when_it_was_active() -> None:
+    """A pattern and a class of a week are undecided in a log of a month, and stay."""
+    log = Recorded(call("SET", b"a:1"))
+    log.wanted_ms, log.until_ms = 0, 30 * DAY_MS
+    log.policies = [
+        (28 * DAY_MS, policy('"a:*"', '"b:*"', '"c:*"')),
+        (10 * DAY_MS, policy('"a:*"', '"b:*"', classes="write")),
+        (0, policy('"a:*"', '"b:*"', '"d:*"', classes="write, delete")),
+    ]
+
+    found = unused(log, '{allow: [write, delete], keys: ["a:*", "b:*", "c:*", "d:*"]}')
+
+    since = "only since 1970-01-29 00:00:00Z"
+    absent = "it is not in the active policy"
+    assert verdicts(found) == {"b:*": since, "c:*": since, "d:*": absent, "delete": absent}
+    assert [rule.since_ms for rule in found.rules[:2]] == [28 * DAY_MS] * 2
+    assert '"c:*"' in found.document
+
+
+def test_a_log_that_is_younger_than_what_is_wanted_decides_nothing() -> None:
+    """A log of a day says nothing about a month, and one of 29 days does."""
+    log = Recorded(call("SET", b"a:1"))
+    grants = '{allow: [write], keys: ["a:*", "b:*"]}'
+    log.wanted_ms, log.until_ms = -29 * DAY_MS, DAY_MS
+
+    assert verdicts(unused(log, grants)) == {"b:*": "only since 1970-01-01 00:00:00Z"}
+    log.wanted_ms, log.until_ms = -DAY_MS, 29 * DAY_MS
+    assert verdicts(unused(log, grants)) == {"b:*": "unused"}
 
 
 def test_a_pattern_may_be_for_keys_of_a_script_that_ran() -> None:

@@ -112,6 +112,8 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         return
     columns = [Column(name) for name in ("identity", "kind", "rule", "grant", "since", "verdict")]
     print_table(columns, _rows(found))
+    if any(rule.undecided.startswith("only since") for rule in found.rules):
+        print_note("warning: the log or a rule is younger than the time that is asked for")
     if output is not None:
         click.echo(found.diff.describe() or "nothing is removed")
         print_note(f"wrote {output}, which is narrower; next: `keyleash plan {output}`")

@@ -260,11 +260,7 @@ class _Judge:
     """
 
     def __init__(
-        self,
-        identity: Identity,
-        before: Identity | None,
-        state: ModelState,
-        replay: Replay,
+        self, identity: Identity, before: Identity | None, state: ModelState, replay: Replay
     ) -> None:
         self._identity, self._state, self._hits = identity, state, replay.hits
         self._base = before or Identity(identity.name, identity.kind, ())

@@ -9,6 +9,7 @@ from functools import lru_cache
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, known_table
 from keyleash.commands.spec import Needs
 from keyleash.limits import Counter
+from keyleash.policy import Policy
 from keyleash.results import Progress, Result
 
 EVERY = 2_000
@@ -137,6 +138,9 @@ class CallLog:
         not_understood: Lines that were left out.
         scripts: Texts of scripts by `RecordedCall.script`; each character is a byte.
         active: The document of the active policy, if the source is its server.
+        wanted_ms: The earliest time that is wanted; None if any.
+        policies: The policies that were active, each with its time; the newest first, and None for
+            one that is not stored.
         is_capture: Whether it has KEYS of scripts and polls without a result, and masks no key.
     """
 
@@ -150,6 +154,8 @@ class CallLog:
         self.scripts: dict[str, str] = {}
         self.active = ""
         self.is_capture = False
+        self.wanted_ms: int | None = None
+        self.policies: list[tuple[int, Policy | None]] = []
         self._report = on_progress or (lambda _done, _total: None)
 
     def __iter__(self) -> Iterator[RecordedCall]:

@@ -36,7 +36,7 @@ from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, Rec
 from keyleash.learn.monitor import MonitorLog
 from keyleash.limits import Counter
 from keyleash.operations.types import Param
-from keyleash.policy import parse_policy
+from keyleash.policy import Policy, parse_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.keyspace import OPERATORS
@@ -106,7 +106,7 @@ class _AuditLog(CallLog):
 
     def __init__(self, name: str, query: Query, options: Mapping[str, Any]) -> None:
         super().__init__(name, options.get("progress"))
-        self._query = query
+        self._query, self.wanted_ms = query, query.since_ms
 
     def _recorded(
         self, entries: Iterable[AuditEvent | Denial], trust: Trust | None = None
@@ -158,17 +158,18 @@ class _ServerLog(_AuditLog):
 
     def _cover(self, streams: Sequence[AuditStream]) -> None:
         """Set from when on the log speaks: by policies, and by what is left of the streams."""
-        documents = {item.digest: item.document for item in read_history(self._store)}
+        stored = {item.digest: _parsed(item.document) for item in read_history(self._store)}
         uses = read_activations(self._store)[::-1]
+        self.policies = [(use.from_ms, stored.get(use.digest)) for use in uses]
         now_ms = self._query.until_ms or self._store.now_ms()
         for name in self._names:
             coverage, is_reading = self.covered(name), True
             coverage.until_ms = now_ms
-            for use in uses:
+            for use, (_, policy) in zip(uses, self.policies, strict=True):
                 if name not in use.rules:
                     break
                 coverage.since_ms = use.from_ms
-                is_reading = is_reading and _records_reads(documents.get(use.digest, ""), name)
+                is_reading = is_reading and _records_reads(policy, name)
                 if is_reading:
                     coverage.reads_since_ms = use.from_ms
         for stream in streams:
@@ -184,12 +185,17 @@ class _ServerLog(_AuditLog):
                 coverage.reads_since_ms = max(coverage.reads_since_ms, start)
 
 
-def _records_reads(document: str, name: str) -> bool:
-    """Return whether a stored policy is known to record the reads of an identity."""
+def _parsed(document: str) -> Policy | None:
     try:
-        identity = parse_policy(document, file="<policy>", commands=None).identity(name)
+        return parse_policy(document, file="<policy>", commands=None)
     except KeyleashError:
-        return False
+        # A policy of another version of keyleash.
+        return None
+
+
+def _records_reads(policy: Policy | None, name: str) -> bool:
+    """Return whether a policy is known to record the reads of an identity."""
+    identity = policy.identity(name) if policy else None
     return identity is not None and identity.audit.reads
 
 

@@ -23,6 +23,7 @@ from keyleash.policy.removal import Removal, without
 from keyleash.policy.yaml import YamlNode, read_document
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
+from keyleash.text import clock_time
 
 HALF = 0.5
 _READS = {OperationClass.READ, OperationClass.SCAN}
@@ -50,7 +51,7 @@ class UnusedRule(Result):
         rule: The pattern, class, script, limit or token.
         grant: The number of its grant, from 1; 0 for others.
         span: Its place in the policy, if it has one.
-        since_ms: From when on the log has no call of it.
+        since_ms: From when on it was there, and the log has no call of it.
         undecided: Why that does not show that it is unused; empty if it does.
     """
 
@@ -202,8 +203,19 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
     def unused(
         kind: RuleKind, rule: str, number: int, span: Span | None, *, reads: bool, lost: str = ""
     ) -> UnusedRule:
+        begun_ms = since_ms
+        for from_ms, policy in reversed(log.policies):
+            old = policy.identity(identity.name) if policy else None
+            if old is None or not _has(old, identity, kind, rule, number):
+                begun_ms = None
+            elif begun_ms is None:
+                begun_ms = max(from_ms, since_ms or 0)
         why = unknown or ("reads are not recorded" if reads and not has_reads else lost)
-        return UnusedRule(identity.name, kind, rule, number, since_ms, why, span)
+        if begun_ms is None:
+            why = why or "it is not in the active policy"
+        elif _is_late(begun_ms, coverage, log):
+            why = why or f"only since {clock_time(begun_ms)}"
+        return UnusedRule(identity.name, kind, rule, number, begun_ms, why, span)
 
     scripts = {name for x in identity.scripts for name in (x.name, x.digest)}
     of_script = ""
@@ -244,6 +256,37 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
         if use.shares.get(limit.name, 0) <= HALF and not limit.counter.is_bytes:
             reads = limit.counter in (Counter.REQUESTS, Counter.READS)
             yield unused(RuleKind.LIMIT, limit.name, 0, limit.span, reads=reads)
+
+
+def _is_late(begun_ms: int, coverage: Coverage, log: CallLog) -> bool:
+    """Return whether a rule was there for less than nine tenths of the time that is wanted."""
+    starts = (log.wanted_ms, coverage.since_ms, begun_ms)
+    wanted_ms = min(item for item in starts if item is not None)
+    return 10 * (begun_ms - wanted_ms) > (coverage.until_ms or begun_ms) - wanted_ms
+
+
+def _has(old: Identity, new: Identity, kind: RuleKind, rule: str, number: int) -> bool:
+    """Return whether an earlier identity had a rule, with all that its grant has now."""
+    if kind is RuleKind.IDENTITY:
+        return old.grants == new.grants
+    if kind is RuleKind.LIMIT:
+        mine, theirs = ([x for x in item.limits if x.name == rule] for item in (new, old))
+        return mine == theirs
+    grant = new.grants[number - 1]
+    classes = {rule} if kind is RuleKind.CLASS else {*grant.allow}
+    names = {rule} if kind in (RuleKind.PATTERN, RuleKind.SCRIPT) else _names(grant)
+    return any(
+        classes <= {*x.allow}
+        and names <= _names(x)
+        and (x.only, x.except_) == (grant.only, grant.except_)
+        for x in old.grants
+    )
+
+
+def _names(grant: Grant) -> set[str]:
+    """Return the patterns and scripts of a grant."""
+    found = {item.source for name in _FIELDS for item in getattr(grant, name)}
+    return found | {script.name for script in grant.scripts}
 
 
 def _polling(identity: Identity) -> Iterator[CommandSpec]:
