@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from keyleash.learn.calls import CallLog, RecordedCall
 from keyleash.learn.unused import Unused, find_unused
 from keyleash.policy import Policy, parse_policy
+from keyleash.policy_tests.invariants import may_name
 
 DAY_MS = 86_400_000
 HEAD = "version: 1\nidentities:\n  one:\n    kind: machine\n"
@@ -22,9 +25,10 @@ class Recorded(CallLog):
         self.until_ms = 0
 
     def _calls(self) -> Iterator[RecordedCall]:
-        coverage = self.covered("one")
-        coverage.since_ms = coverage.reads_since_ms = 0
-        coverage.until_ms = self.until_ms
+        for name in ("one", "idle"):
+            coverage = self.covered(name)
+            coverage.since_ms = coverage.reads_since_ms = 0
+            coverage.until_ms = self.until_ms
         yield from self.calls
 
 
@@ -55,9 +59,12 @@ def test_a_queue_that_was_always_empty_is_not_unused() -> None:
     assert verdicts(unused(Recorded(), grants % "")) == {"one": lost}
 
 
+def policy_text(*keys: str, classes: str = "write") -> str:
+    return f"{HEAD}    grants: [{{allow: [{classes}], keys: [{', '.join(map(repr, keys))}]}}]\n"
+
+
 def policy(*keys: str, classes: str = "write, delete") -> Policy:
-    grants = f"    grants: [{{allow: [{classes}], keys: [{', '.join(keys)}]}}]\n"
-    return parse_policy(HEAD + grants, file="p.yaml", commands=None)
+    return parse_policy(policy_text(*keys, classes=classes), file="p.yaml", commands=None)
 
 
 def test_a_rule_is_unused_only_from_when_it_was_active() -> None:
@@ -65,9 +72,9 @@ def test_a_rule_is_unused_only_from_when_it_was_active() -> None:
     log = Recorded(call("SET", b"a:1"))
     log.wanted_ms, log.until_ms = 0, 30 * DAY_MS
     log.policies = [
-        (28 * DAY_MS, policy('"a:*"', '"b:*"', '"c:*"')),
-        (10 * DAY_MS, policy('"a:*"', '"b:*"', classes="write")),
-        (0, policy('"a:*"', '"b:*"', '"d:*"', classes="write, delete")),
+        (28 * DAY_MS, policy("a:*", "b:*", "c:*")),
+        (10 * DAY_MS, policy("a:*", "b:*", classes="write")),
+        (0, policy("a:*", "b:*", "d:*", classes="write, delete")),
     ]
 
     found = unused(log, '{allow: [write, delete], keys: ["a:*", "b:*", "c:*", "d:*"]}')
@@ -76,7 +83,7 @@ def test_a_rule_is_unused_only_from_when_it_was_active() -> None:
     absent = "it is not in the active policy"
     assert verdicts(found) == {"b:*": since, "c:*": since, "d:*": absent, "delete": absent}
     assert [rule.since_ms for rule in found.rules[:2]] == [28 * DAY_MS] * 2
-    assert '"c:*"' in found.document
+    assert "c:*" in found.document
 
 
 def test_a_log_that_is_younger_than_what_is_wanted_decides_nothing() -> None:
@@ -88,6 +95,29 @@ def test_a_log_that_is_younger_than_what_is_wanted_decides_nothing() -> None:
     assert verdicts(unused(log, grants)) == {"b:*": "only since 1970-01-01 00:00:00Z"}
     log.wanted_ms, log.until_ms = -DAY_MS, 29 * DAY_MS
     assert verdicts(unused(log, grants)) == {"b:*": "unused"}
+
+
+def test_an_identity_that_a_test_names_stays(tmp_path: Path) -> None:
+    """The policy would not load without it."""
+    file = tmp_path / "p.yaml"
+    idle = "  idle:\n    kind: machine\n    grants: [{allow: [publish], channels: [x]}]\n"
+    document = f"{policy_text('a:*')}{idle}tests: [t.yaml]\n"
+    log = Recorded(call("SET", b"a:1"))
+
+    rule = "policy: p.yaml\ninvariants: [{name: n, identity: %s, may_only: [publish, write]}]\n"
+
+    def found() -> Unused:
+        return find_unused(log, document, str(file), (), partial(may_name, str(file)))
+
+    lost = found()
+    (tmp_path / "t.yaml").write_text(rule % "idle")
+    named = found()
+    (tmp_path / "t.yaml").write_text(rule % "one")
+    free = found()
+
+    assert verdicts(lost)["idle"] == verdicts(named)["idle"] == "a test names it"
+    assert verdicts(free)["idle"] == "unused"
+    assert ["idle" in item.document for item in (named, free)] == [True, False]
 
 
 def test_a_pattern_may_be_for_keys_of_a_script_that_ran() -> None:

@@ -116,7 +116,9 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         print_note("warning: the log or a rule is younger than the time that is asked for")
     if output is not None:
         click.echo(found.diff.describe() or "nothing is removed")
-        print_note(f"wrote {output}, which is narrower; next: `keyleash plan {output}`")
+        is_removed = {"identity"} & {rule.kind for rule in found.rules if not rule.undecided}
+        flag = f", `keyleash load {output} --allow-removal`" * bool(is_removed)
+        print_note(f"wrote {output}; next: `keyleash plan {output}`{flag}")
 
 
 def _rows(found: Unused) -> Iterator[Sequence[str]]:

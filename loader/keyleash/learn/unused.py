@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, known_table
@@ -162,7 +162,11 @@ class _Use:
 
 
 def find_unused(
-    log: CallLog, document: str, file: str, tokens: Sequence[tuple[str, str]] = ()
+    log: CallLog,
+    document: str,
+    file: str,
+    tokens: Sequence[tuple[str, str]] = (),
+    is_named: Callable[[Policy, str], bool] = lambda _policy, _name: False,
 ) -> Unused:
     """Find what no call of a log needed.
 
@@ -171,6 +175,7 @@ def find_unused(
         document: The policy.
         file: Its name.
         tokens: Identity and id of tokens that were never used.
+        is_named: Returns whether the tests of a policy may name an identity, which then stays.
 
     Raises:
         PolicyError: the policy has problems.
@@ -182,6 +187,12 @@ def find_unused(
         if call.identity in uses:
             uses[call.identity].add(call)
     rules = [rule for use in uses.values() for rule in _rules(use, log)]
+    rules = [
+        replace(rule, undecided=rule.undecided or "a test names it")
+        if rule.kind is RuleKind.IDENTITY and is_named(policy, rule.identity)
+        else rule
+        for rule in rules
+    ]
     rules += [UnusedRule(name, RuleKind.TOKEN, id_) for name, id_ in tokens]
     narrowed = _without(document, file, policy, [rule for rule in rules if not rule.undecided])
     after = parse_policy(narrowed, file=file, commands=None)
