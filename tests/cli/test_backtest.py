@@ -258,6 +258,11 @@ def test_an_archive_has_no_active_policy(recorded: Cli, policy: Path, tmp_path: 
     recorded.ok("audit", "export", "--to", archive)
     offline = Cli("redis://127.0.0.1:1")
 
-    assert offline.json("backtest", policy, "--archive", archive)["outcomes"]["unchanged"] == 12
+    found = offline.json("backtest", policy, "--archive", archive)
+    # Reads are known to be recorded from the first one on, which limits of requests need.
+    assert {name: count for name, count in found["outcomes"].items() if count} == {
+        "unchanged": 5,
+        "undecided": 7,
+    }
     assert "name a file" in offline.run("unused", "--archive", archive).stderr
     assert offline.json("unused", policy, "--archive", archive)["rules"]

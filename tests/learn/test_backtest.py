@@ -8,7 +8,7 @@ import pytest
 
 from keyleash.commands import known_table
 from keyleash.learn.backtest import Outcome, Replay
-from keyleash.learn.calls import RecordedCall
+from keyleash.learn.calls import CallLog, Coverage, RecordedCall
 from keyleash.limits import Counter
 from keyleash.policy import parse_policy
 
@@ -130,6 +130,45 @@ def test_limits_are_charged_by_time_and_a_script_once() -> None:
     assert found == [OPEN, OPEN, SAME, SAME, DENIED, DENIED, SAME, SAME]
     (hit,) = replay.hits.values()
     assert (hit.limit, hit.calls, hit.worst) == ("rate.writes", 2, 2)
+
+
+class Log(CallLog):
+    """What a log speaks for."""
+
+    def __init__(self, **coverage: Any) -> None:
+        super().__init__("a log", None)
+        self.coverage["one"] = Coverage("one", **coverage)
+
+
+def test_a_limit_of_requests_needs_recorded_reads() -> None:
+    """Reads that are not recorded may have used it up; the active policy's own limit allowed."""
+    limited = parse_policy(
+        POLICY.replace("writes: 3/minute", "requests: 3/minute"), file="r.yaml", commands=None
+    )
+    rule = "rate.requests, which counts reads, and these are not recorded"
+
+    found, ruling = Replay(limited, NEW, log=Log(since_ms=1)).outcome(call("SET", b"a:1"))
+
+    assert (found, ruling.rule) == (OPEN, rule)
+    assert Replay(limited, limited, log=Log(since_ms=1)).outcome(call("SET", b"a:1"))[0] is SAME
+    recorded = Log(since_ms=1, reads_since_ms=1)
+    assert Replay(limited, NEW, log=recorded).outcome(call("SET", b"a:1"))[0] is SAME
+
+
+def test_a_cut_log_does_not_decide_limits_at_its_beginning() -> None:
+    """Calls that were trimmed may have used up what a later call was denied."""
+    log = Log(since_ms=1_000_000, reads_since_ms=1, is_cut=True)
+    replay = Replay(NEW, NEW, log=log)
+    denied: dict[str, Any] = {"code": "RATE_LIMITED", "reason": "rate.writes"}
+
+    early, ruling = replay.outcome(call("SET", b"a:1", time_ms=1_059_999, **denied))
+    late, _ = replay.outcome(call("SET", b"a:1", time_ms=1_060_000, **denied))
+
+    assert (early, late) == (OPEN, ALLOWED)
+    assert ruling.rule == "rate.writes, whose use before 1970-01-01 00:16:40Z is not in the log"
+    assert replay.outcome(call("SET", b"a:1"))[0] is SAME
+    log.coverage["one"].is_cut = False
+    assert Replay(NEW, NEW, log=log).outcome(call("SET", b"a:1", **denied))[0] is ALLOWED
 
 
 def test_a_breaker_that_would_suspend_denies_what_follows() -> None:

@@ -28,6 +28,7 @@ from keyleash.evaluate.evaluate import decide, is_suspended, note_refusal, take_
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import KeyStep, LimitStep, Trace
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
+from keyleash.limits import Counter
 from keyleash.operator.decisions import explain_command
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy, ValueRules
 from keyleash.policy.diff.call_shapes import example_call, forms_of
@@ -36,7 +37,7 @@ from keyleash.policy.patterns import beginning, keys_under
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.wire import declared_keys
-from keyleash.text import printable
+from keyleash.text import clock_time, printable
 
 EXAMPLES = 3
 REMEMBERED = 1 << 16
@@ -268,6 +269,7 @@ class _Judge:
         self._is_same = (self._base.grants, self._base.deny) == (identity.grants, identity.deny)
         keys = KeySet(key for rule in identity.grants for key in rule.keys)
         denied = KeySet(key for rule in self._base.deny for key in rule.keys)
+        self._log = replay.log
         self._has_script_keys = bool(replay.log and replay.log.is_capture) or (
             before is not None
             and all(keys.covers(key) for rule in before.grants for key in rule.keys)
@@ -453,7 +455,8 @@ class _Judge:
         at = identity, needs, call.keys, self._state, call.time_ms * 1000, call.token_id
         verdict = take_limits(*at, None, call.argv or ())
         if verdict.allowed:
-            return found
+            unknown = self._unknown_use(call, needs) if found.allowed else ""
+            return Ruling(None, unknown) if unknown else found
         # A denied call charges nothing, so that it can be looked at again.
         trace: Trace = []
         take_limits(*at, trace, call.argv or ())
@@ -462,3 +465,19 @@ class _Judge:
             of = identity.name, step.limit.name
             self._hits.setdefault(of, LimitHit(*of, step.limit.describe())).add(step, call.time_ms)
         return Ruling(False, str(verdict.details.get("limit") or verdict.details.get("rule")))
+
+    def _unknown_use(self, call: RecordedCall, needs: Sequence[OperationClass]) -> str:
+        """Return why the log does not show that limits allow a call; empty if it does."""
+        if self._log is None:
+            return ""
+        coverage = self._log.covered(call.identity)
+        for limit in self._identity.limits:
+            if not limit.counter.counts(needs) or (limit in self._base.limits and not call.code):
+                continue
+            since_ms, reads_ms = coverage.since_ms or 0, coverage.reads_since_ms
+            has_reads = reads_ms is not None and reads_ms <= call.time_ms
+            if limit.counter in (Counter.REQUESTS, Counter.READS) and not has_reads:
+                return f"{limit.name}, which counts reads, and these are not recorded"
+            if coverage.is_cut and call.time_ms < since_ms + limit.slot().period_ms:
+                return f"{limit.name}, whose use before {clock_time(since_ms)} is not in the log"
+        return ""

@@ -101,6 +101,7 @@ class Coverage(Result):
         denied: The number of denied calls.
         untrusted: Events that no policy explains, which an agent may have forged; left out.
         holes: What is missing, in words.
+        is_cut: Whether earlier calls, which limits count, may be missing.
     """
 
     identity: str
@@ -111,6 +112,7 @@ class Coverage(Result):
     denied: int = 0
     untrusted: int = 0
     holes: list[str] = field(default_factory=list)
+    is_cut: bool = False
 
 
 @dataclass(slots=True)

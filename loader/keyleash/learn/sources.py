@@ -177,9 +177,11 @@ class _ServerLog(_AuditLog):
             if oldest is not None and self._is_trimmed(oldest):
                 first_ms = time_of(oldest[0])
                 coverage.holes.append(f"events before {clock_time(first_ms)} were trimmed")
+                coverage.is_cut = True
                 coverage.since_ms = max(coverage.since_ms or 0, first_ms)
         for coverage in self.coverage.values():
             start = max(coverage.since_ms or 0, self._query.since_ms or 0)
+            coverage.is_cut |= start > (coverage.since_ms or 0)
             coverage.since_ms = start or None
             if coverage.reads_since_ms is not None:
                 coverage.reads_since_ms = max(coverage.reads_since_ms, start)
@@ -237,10 +239,13 @@ class _ArchiveLog(_AuditLog):
         ):
             if is_first and self._is_trimmed((entry_id, words)):
                 coverage.holes.append(f"it begins at {clock_time(time_of(entry_id))}")
+                coverage.is_cut = True
             is_first = False
             if self._is_in_range(entry_id):
                 pairs = pairs_of(words)
                 yield from audit_events(stream.identity, entry_id, pairs, follow_ups, stream.shard)
+            else:
+                coverage.is_cut = True
 
     def _denials(self, stream: AuditStream) -> Iterator[Denial]:
         # The count of repeats follows its denial by minutes.
