@@ -60,7 +60,10 @@ def words(*argv: bytes) -> dict[str, Any]:
         # SET … GET reads; the log may not know.
         (call("SET", b"v:1", is_variant=None, **words(b"SET", b"v:1", b"x")), SAME, ""),
         (call("SET", b"v:1", is_variant=None), OPEN, "options of the call"),
+        # What is shown of a masked key decides if patterns match all such keys, or none.
         (call("GET", b"a:#" + b"0" * 40), OPEN, "masked keys"),
+        (call("GET", b"l:x#" + b"0" * 40), SAME, "grant of `l:*`"),
+        (call("GET", b"z:#" + b"0" * 40), DENIED, "KEY_NOT_GRANTED"),
         # Rules for values need arguments, and some need data.
         (call("SET", b"v:1"), OPEN, "rules for values"),
         (call("SET", b"v:1", **words(b"SET", b"v:1", b"short")), SAME, ""),
@@ -169,6 +172,14 @@ def test_a_cut_log_does_not_decide_limits_at_its_beginning() -> None:
     assert replay.outcome(call("SET", b"a:1"))[0] is SAME
     log.coverage["one"].is_cut = False
     assert Replay(NEW, NEW, log=log).outcome(call("SET", b"a:1", **denied))[0] is ALLOWED
+
+
+def test_a_capture_masks_no_key() -> None:
+    """A client may choose a name that looks like a masked one."""
+    log = Log(reads_since_ms=0)
+    log.is_capture = True
+
+    assert Replay(NEW, log=log).outcome(call("GET", b"a:#" + b"0" * 40))[0] is SAME
 
 
 def test_a_breaker_that_would_suspend_denies_what_follows() -> None:

@@ -120,6 +120,14 @@ def test_an_identity_that_a_test_names_stays(tmp_path: Path) -> None:
     assert ["idle" in item.document for item in (named, free)] == [True, False]
 
 
+def test_a_masked_key_may_need_a_pattern() -> None:
+    """Only patterns that no key with its visible beginning matches are unused."""
+    log = Recorded(call("SET", b"a:#" + b"0" * 40))
+    grants = '{allow: [write], keys: ["a:{x}:b", "b:*", "a:*"]}'
+
+    assert verdicts(unused(log, grants)) == {"a:{x}:b": "masked keys", "b:*": "unused"}
+
+
 def test_a_pattern_may_be_for_keys_of_a_script_that_ran() -> None:
     """Its event has no KEYS; a capture has them."""
     grants = '{allow: [write], keys: ["q:*", "cfg:*"], scripts: [redis-py-lock]}'

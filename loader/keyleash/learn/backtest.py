@@ -33,6 +33,7 @@ from keyleash.operator.decisions import explain_command
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy, ValueRules
 from keyleash.policy.diff.call_shapes import example_call, forms_of
 from keyleash.policy.keysets import KeySet
+from keyleash.policy.model import AnySuffix
 from keyleash.policy.patterns import beginning, keys_under
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
@@ -42,7 +43,8 @@ from keyleash.text import clock_time, printable
 EXAMPLES = 3
 REMEMBERED = 1 << 16
 """The number of shapes of calls and of keys whose decisions are cached."""
-_MASKED = re.compile(rb".*#[0-9a-f]{40}", re.DOTALL)
+_MASK = re.compile(rb"#[0-9a-f]{40}")
+_MASK_BYTES = 41
 _OF_LIMITS = {ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED}
 _OF_DATA = {
     ReplyCode.ARGS_TOO_MANY, ReplyCode.WORK_TOO_LARGE, ReplyCode.VALUE_TOO_LARGE,
@@ -237,6 +239,19 @@ def example_of(call: RecordedCall, place: int) -> Sequence[bytes]:
     return example_call(spec, form, kinds)
 
 
+def masked_start(key: bytes) -> bytes | None:
+    """Return the visible beginning of a key that is perhaps masked; None if it is not."""
+    return key[:-_MASK_BYTES] if _MASK.fullmatch(key[-_MASK_BYTES:]) else None
+
+
+def depends(pattern: Pattern, shown: bytes) -> bool:
+    """Return whether a pattern matches some keys that begin with *shown*, and not all."""
+    start = beginning(pattern)
+    if shown.startswith(start):
+        return pattern.parts[-1] != AnySuffix() or len(pattern.parts) > 1 + bool(start)
+    return start.startswith(shown)
+
+
 def shapes(patterns: Iterable[Pattern]) -> Callable[[bytes], tuple[int, ...]]:
     """Return a function that returns which of some patterns match a key."""
     distinct = {pattern.parts: pattern for pattern in patterns}.values()
@@ -277,12 +292,16 @@ class _Judge:
         )
         rules: tuple[Grant | Deny, ...] = (*identity.grants, *identity.deny, *self._base.grants)
         control = keys_under(CONTROL_PREFIX.encode())
-        self._matching = shapes([control, *(key for rule in rules for key in rule.keys)])
+        self._patterns = [control, *(key for rule in rules for key in rule.keys)]
+        self._matching = shapes(self._patterns)
         self._rulings: dict[object, Ruling] = {}
 
     def _shape(self, key: bytes) -> object:
-        """Return what decides about a key; None if it is masked."""
-        return None if _MASKED.fullmatch(key) else self._matching(key)
+        """Return what decides about a key; None if it is masked, and what is shown does not."""
+        shown = None if self._log and self._log.is_capture else masked_start(key)
+        if shown is not None and any(depends(item, shown) for item in self._patterns):
+            return None
+        return self._matching(key)
 
     def ruling(self, call: RecordedCall) -> Ruling:
         """Return the decision on a call, and charge it to the limits."""

@@ -237,6 +237,10 @@ class _ArchiveLog(_AuditLog):
         for entry_id, words, follow_ups in with_follow_ups(
             [entry] for entry in self._entries(stream)
         ):
+            if is_first:
+                coverage.holes.append(
+                    "events of an archive are not checked: an agent may have forged some"
+                )
             if is_first and self._is_trimmed((entry_id, words)):
                 coverage.holes.append(f"it begins at {clock_time(time_of(entry_id))}")
                 coverage.is_cut = True

@@ -13,7 +13,7 @@ from keyleash.evaluate.access import grants_of_channel, grants_of_glob, look_up,
 from keyleash.evaluate.evaluate import take_limits
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import LimitStep, Match, Trace
-from keyleash.learn.backtest import REMEMBERED, shapes
+from keyleash.learn.backtest import REMEMBERED, depends, masked_start, shapes
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
 from keyleash.limits import Counter
 from keyleash.policy import Grant, Identity, Policy, ValueRules, parse_policy
@@ -96,6 +96,7 @@ class _Use:
     shares: dict[str, float] = field(default_factory=dict)
     state: ModelState = field(default_factory=ModelState)
     seen: set[object] = field(default_factory=set)
+    masked: set[bytes] = field(default_factory=set)
     shape: Callable[[bytes], object] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -108,6 +109,7 @@ class _Use:
             return
         self.calls += 1
         self.scripts.add(call.script)
+        self.masked.update(x for key in call.keys if (x := masked_start(key)) is not None)
         spec = call.spec
         is_of_keys = (spec and spec.keys) or call.command in SCRIPT_CALLS
         keys = tuple(map(self.shape, call.keys)) if is_of_keys else call.keys
@@ -249,6 +251,8 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
             for item in getattr(grant, name):
                 if item.source not in used:
                     lost = (of_script or of_polls) if name == "keys" else ""
+                    if not log.is_capture and any(depends(item, x) for x in use.masked):
+                        lost = "masked keys"
                     yield unused(
                         RuleKind.PATTERN, item.source, number, item.span, reads=reads, lost=lost
                     )
