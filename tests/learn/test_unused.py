@@ -128,6 +128,17 @@ def test_a_masked_key_may_need_a_pattern() -> None:
     assert verdicts(unused(log, grants)) == {"a:{x}:b": "masked keys", "b:*": "unused"}
 
 
+def test_denied_calls_are_calls() -> None:
+    """An identity, and a token, that somebody tried to use is not unused."""
+    log = Recorded(call("SET", b"b:1", code="KEY_NOT_GRANTED"))
+    document = policy_text("a:*")
+
+    found = find_unused(log, document, "p.yaml", [("one", "token"), ("one", "other")])
+
+    denied = "its calls were denied"
+    assert verdicts(found) == {"one": denied, "token": denied, "other": "unused"}
+
+
 def test_a_pattern_may_be_for_keys_of_a_script_that_ran() -> None:
     """Its event has no KEYS; a capture has them."""
     grants = '{allow: [write], keys: ["q:*", "cfg:*"], scripts: [redis-py-lock]}'

@@ -28,6 +28,7 @@ from keyleash.text import clock_time
 HALF = 0.5
 _READS = {OperationClass.READ, OperationClass.SCAN}
 _OF_KEYS = {*OperationClass} - CHANNEL_CLASSES
+_DENIED = "its calls were denied"
 _POLLS = "polls without a result are not recorded"
 _FIELDS = ("keys", "channels", "indexes")
 
@@ -97,6 +98,7 @@ class _Use:
     state: ModelState = field(default_factory=ModelState)
     seen: set[object] = field(default_factory=set)
     masked: set[bytes] = field(default_factory=set)
+    denied: set[str] = field(default_factory=set)
     shape: Callable[[bytes], object] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,7 @@ class _Use:
         """Add a call."""
         if call.code:
             self.shares[call.reason] = 1.0
+            self.denied.add(call.token_id)
             return
         self.calls += 1
         self.scripts.add(call.script)
@@ -195,7 +198,10 @@ def find_unused(
         else rule
         for rule in rules
     ]
-    rules += [UnusedRule(name, RuleKind.TOKEN, id_) for name, id_ in tokens]
+    denied = {(name, id_) for name, use in uses.items() for id_ in use.denied}
+    for at in tokens:
+        why = _DENIED if at in denied else ""
+        rules.append(UnusedRule(at[0], RuleKind.TOKEN, at[1], undecided=why))
     narrowed = _without(document, file, policy, [rule for rule in rules if not rule.undecided])
     after = parse_policy(narrowed, file=file, commands=None)
     diff = diff_policies(policy, after, table, (CONTROL_PREFIX,))
@@ -238,7 +244,7 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
 
     if not use.calls:
         reads = any(not _READS.isdisjoint(grant.allow) for grant in identity.grants)
-        lost = _POLLS if polling else ""
+        lost = _DENIED if use.denied else _POLLS if polling else ""
         yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads, lost=lost)
         return
     for number, grant in enumerate(identity.grants, 1):
