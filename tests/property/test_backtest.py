@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 import keyleash
 from keyleash.commands import CommandTable, known_table, load_table
 from keyleash.compiler.render import examples_root
-from keyleash.errors import ReplyCode, Span, UnplacedKeysError
+from keyleash.errors import LeashError, ReplyCode, Span, UnplacedKeysError
 from keyleash.evaluate.trace import Decision
 from keyleash.learn.backtest import Outcome, Replay
 from keyleash.learn.calls import RecordedCall
@@ -26,7 +27,7 @@ from keyleash.policy_tests.guards import Guards
 from keyleash.policy_tests.model import Case, Expected, TestStep
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import read_table
-from keyleash.store.records import guard_record
+from keyleash.store.records import guard_record, read_active
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys, guard_call
 from support.servers import RealServer
@@ -80,9 +81,7 @@ def random_calls(policy: Policy, table: CommandTable) -> Iterator[tuple[str, lis
     """Yield an identity and a call; commands that people use are as frequent as all others."""
     numbers = random.Random(1)
     commands = [
-        spec
-        for spec in table
-        if spec.refused is None and not (spec.waits or spec.subscribes or spec.named_only)
+        spec for spec in table if spec.refused is None and not (spec.subscribes or spec.named_only)
     ]
     keys, names = keys_of(policy), [identity.name for identity in policy.identities]
     while True:
@@ -202,3 +201,62 @@ def test_a_policy_without_unused_rules_allows_every_recorded_call(embedded: Real
     assert counts[Outcome.DENIED] == counts[Outcome.ALLOWED] == 0 < counts[Outcome.UNCHANGED]
     assert found.diff.identities
     assert not found.diff.widens
+
+
+TAKE = """\
+redis.call('SET', KEYS[1], 'x')
+if ARGV[1] == '1' then redis.call('SET', KEYS[2], 'x') end
+"""
+SCRIPTS = """\
+version: 1
+scripts: {take: {file: take.lua}}
+identities:
+  one:
+    kind: machine
+    grants:
+      - {allow: [write], keys: ["q:*", "c:*"], scripts: [take]}
+      - {allow: [write, delete], keys: ["d:*", "e:*"]}
+    audit: {reads: true}
+"""
+
+
+def test_keys_of_scripts_are_decided_as_guards_do_or_not_at_all(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """A key that is only in KEYS is in no event: what it may need is undecided."""
+    (tmp_path / "take.lua").write_text(TAKE)
+    operator = keyleash.Operator(embedded.client())
+    file = str(tmp_path / "p.yaml")
+    operator.load(keyleash.Policy(SCRIPTS, file=file), allow_widening=True)
+    token = operator.tokens.issue("one").token
+    client: Any = keyleash.Redis.from_url(embedded.url, token=token)
+    active = read_active(Store(embedded.client()))
+    assert active is not None
+    before = parse_policy(active.document, file=file, commands=None)
+    digest, numbers = before.identities[0].scripts[0].digest, random.Random(1)
+    keys = ["q:1", "q:2", "c:1", "d:1"]
+    calls = [(*numbers.choices(keys, k=2), numbers.choice("01")) for _ in range(60)]
+
+    def allowed(argv: tuple[str, ...]) -> bool:
+        try:
+            client.evalsha(digest, 2, *argv)
+        except LeashError:
+            return False
+        return True
+
+    made = [argv for argv in calls if allowed(argv)]
+    log = open_log(lambda: Store(embedded.client()), (), {})
+    unused = find_unused(log, active.document, file)
+    for text in (SCRIPTS.replace(', "c:*"', ""), SCRIPTS.replace("d:*", "d:2"), unused.document):
+        replay = Replay(parse_policy(text, file=file, commands=None), before)
+        rulings: dict[str, list[bool | None]] = {}
+        for call in log:
+            if not call.code and call.script:
+                rulings.setdefault(call.event, []).append(replay.outcome(call)[1].allowed)
+        operator.load(keyleash.Policy(text, file=file), allow_removal=True)
+        assert len(rulings) >= len(made) > 10
+        for argv, decided in zip(made, rulings.values(), strict=False):
+            verdict = False if False in decided else None if None in decided else True
+            assert verdict in (None, allowed(argv)), (text, argv)
+        operator.load(keyleash.Policy(SCRIPTS, file=file), allow_widening=True)
+    assert '"c:*"' in unused.document

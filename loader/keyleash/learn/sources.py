@@ -319,10 +319,13 @@ def _is_variant(events: Sequence[AuditEvent]) -> bool | None:
     if not variants:
         return False
     cost = events[0].cost
+    if events[0].script:
+        # A script is charged for all that it may do.
+        return None
     if len(specs) == 1:
         charged = {cls for cls, counter in COUNTERS.items() if cost.get(counter)}
         return charged == {*variants[0].needs}
-    if events[0].script or any(event.op == "BITFIELD" for event in events):
+    if any(event.op == "BITFIELD" for event in events):
         return None
     sure = sum(spec is not None and OperationClass.READ in spec.needs for spec in specs)
     others = cost.get(Counter.READS, 0) - sure
