@@ -248,6 +248,7 @@ def test_scripts_and_indexes_that_no_call_used_are_removed(
 
     cli.ok("unused", "-o", output)
 
+    assert "#script" not in output.read_text()
     assert 'grants: [{allow: [write], keys: ["a:*"], only: [SET, FT.SEARCH]}]' in output.read_text()
     assert cli.json("plan", output)["widens"] is False
 

@@ -18,6 +18,7 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, read_text, write_output
 from keyleash.learn.backtest import Backtest, Outcome
 from keyleash.learn.calls import Coverage, NotUnderstood
+from keyleash.policy.scripts import MARK
 from keyleash.text import clock_time, counted, printable, without_tokens
 
 if TYPE_CHECKING:
@@ -106,7 +107,10 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         found = _operator(settings, given).unused(policy, **given, progress=report)
     _warn_of_log(found.coverage, found.not_understood)
     if output is not None:
-        write_output(Path(output), found.document.encode(), is_new=True)
+        # Only a server trusts the texts of scripts in a document.
+        lines = found.document.splitlines(keepends=True)
+        text = "".join(line for line in lines if not line.startswith(MARK))
+        write_output(Path(output), text.encode(), is_new=True)
     if settings.json:
         print_json(found)
         return
