@@ -104,6 +104,7 @@ def test_an_identity_that_a_test_names_stays(tmp_path: Path) -> None:
     document = f"{policy_text('a:*')}{idle}tests: [t.yaml]\n"
     log = Recorded(call("SET", b"a:1"))
 
+    used = Recorded(call("PUBLISH", b"y"))
     rule = "policy: p.yaml\ninvariants: [{name: n, identity: %s, may_only: [publish, write]}]\n"
 
     def found() -> Unused:
@@ -113,10 +114,12 @@ def test_an_identity_that_a_test_names_stays(tmp_path: Path) -> None:
     (tmp_path / "t.yaml").write_text(rule % "idle")
     named = found()
     (tmp_path / "t.yaml").write_text(rule % "one")
+    emptied = find_unused(used, policy_text("a:*"), str(file), (), lambda *_: True).document
     free = found()
 
     assert verdicts(lost)["idle"] == verdicts(named)["idle"] == "a test names it"
     assert verdicts(free)["idle"] == "unused"
+    assert "one:" in emptied
     assert ["idle" in item.document for item in (named, free)] == [True, False]
 
 

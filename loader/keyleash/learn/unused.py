@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, known_table
@@ -191,18 +191,17 @@ def find_unused(
     for call in log:
         if call.identity in uses:
             uses[call.identity].add(call)
-    rules = [rule for use in uses.values() for rule in _rules(use, log)]
+    named = {name for name in uses if is_named(policy, name)}
     rules = [
-        replace(rule, undecided=rule.undecided or "a test names it")
-        if rule.kind is RuleKind.IDENTITY and is_named(policy, rule.identity)
-        else rule
-        for rule in rules
+        rule for name, use in uses.items() for rule in _rules(use, log, is_named=name in named)
     ]
     denied = {(name, id_) for name, use in uses.items() for id_ in use.denied}
-    for at in tokens:
-        why = _DENIED if at in denied else ""
-        rules.append(UnusedRule(at[0], RuleKind.TOKEN, at[1], undecided=why))
-    narrowed = _without(document, file, policy, [rule for rule in rules if not rule.undecided])
+    rules += [
+        UnusedRule(at[0], RuleKind.TOKEN, at[1], undecided=_DENIED if at in denied else "")
+        for at in tokens
+    ]
+    doomed = [rule for rule in rules if not rule.undecided]
+    narrowed = _without(document, file, policy, doomed, named)
     after = parse_policy(narrowed, file=file, commands=None)
     diff = diff_policies(policy, after, table, (CONTROL_PREFIX,))
     if diff.widens:
@@ -211,7 +210,7 @@ def find_unused(
     return Unused(log.name, tuple(rules), coverage, log.not_understood, narrowed, diff)
 
 
-def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
+def _rules(use: _Use, log: CallLog, *, is_named: bool) -> Iterator[UnusedRule]:
     """Yield the rules of an identity that its calls did not need."""
     identity, coverage = use.identity, log.covered(use.identity.name)
     since_ms = coverage.since_ms
@@ -245,6 +244,7 @@ def _rules(use: _Use, log: CallLog) -> Iterator[UnusedRule]:
     if not use.calls:
         reads = any(not _READS.isdisjoint(grant.allow) for grant in identity.grants)
         lost = _DENIED if use.denied else _POLLS if polling else ""
+        lost = "a test names it" if is_named else lost
         yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads, lost=lost)
         return
     for number, grant in enumerate(identity.grants, 1):
@@ -318,7 +318,9 @@ def _polling(identity: Identity) -> Iterator[CommandSpec]:
             yield spec
 
 
-def _without(document: str, file: str, policy: Policy, rules: Sequence[UnusedRule]) -> str:
+def _without(
+    document: str, file: str, policy: Policy, rules: Sequence[UnusedRule], named: set[str]
+) -> str:
     """Return a policy without unused identities, patterns, classes and scripts."""
     root = read_document(document, file, Problems()).fields["identities"]
     gone = {rule.identity for rule in rules if rule.kind is RuleKind.IDENTITY}
@@ -346,7 +348,7 @@ def _without(document: str, file: str, policy: Policy, rules: Sequence[UnusedRul
             else:
                 parts += found
         if len(empty) == len(grants.entries):
-            gone.add(identity.name)
+            gone.update({identity.name} - named)
         elif identity.name not in gone:
             removals += [*parts, *([(grants, empty)] if empty else [])]
     if gone and len(gone) < len(root.fields):
