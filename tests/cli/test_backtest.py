@@ -214,6 +214,8 @@ def test_unused_rules_are_listed_and_removed(recorded: Cli, policy: Path, tmp_pa
     assert recorded.json("plan", output)["widens"] is False
     assert recorded.json("backtest", output)["denies"] is False
     assert recorded.run("unused", "-o", output).exit_code == 1
+    removed = recorded.run("unused", "-o", tmp_path / "again.yaml").stderr
+    assert "again.yaml --allow-removal`" in removed
 
 
 def test_a_grant_that_others_depend_on_stays(recorded: Cli, policy: Path, tmp_path: Path) -> None:

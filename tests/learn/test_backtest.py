@@ -136,7 +136,7 @@ def test_limits_are_charged_by_time_and_a_script_once() -> None:
 
 
 class Log(CallLog):
-    """What a log speaks for."""
+    """A log without calls, with a coverage."""
 
     def __init__(self, **coverage: Any) -> None:
         super().__init__("a log", None)

@@ -132,7 +132,7 @@ def test_a_masked_key_may_need_a_pattern() -> None:
 
 
 def test_denied_calls_are_calls() -> None:
-    """An identity, and a token, that somebody tried to use is not unused."""
+    """An identity or a token that only had denied calls is not unused."""
     log = Recorded(call("SET", b"b:1", code="KEY_NOT_GRANTED"))
     document = policy_text("a:*")
 

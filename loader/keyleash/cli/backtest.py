@@ -120,8 +120,8 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         print_note("warning: the log or a rule is younger than the time that is asked for")
     if output is not None:
         click.echo(found.diff.describe() or "nothing is removed")
-        is_removed = {"identity"} & {rule.kind for rule in found.rules if not rule.undecided}
-        flag = f", `keyleash load {output} --allow-removal`" * bool(is_removed)
+        is_removed = len(found.diff.after.identities) < len(found.diff.before.identities)
+        flag = f", `keyleash load {output} --allow-removal`" * is_removed
         print_note(f"wrote {output}; next: `keyleash plan {output}`{flag}")
 
 
