@@ -490,11 +490,11 @@ class _Judge:
         if self._log is None:
             return ""
         coverage = self._log.covered(call.identity)
-        for limit in self._identity.limits:
+        since_ms, reads_ms = coverage.since_ms or 0, coverage.reads_since_ms
+        has_reads = reads_ms is not None and reads_ms <= call.time_ms
+        for limit in self._identity.limits if coverage.is_cut or not has_reads else ():
             if not limit.counter.counts(needs) or (limit in self._base.limits and not call.code):
                 continue
-            since_ms, reads_ms = coverage.since_ms or 0, coverage.reads_since_ms
-            has_reads = reads_ms is not None and reads_ms <= call.time_ms
             if limit.counter in (Counter.REQUESTS, Counter.READS) and not has_reads:
                 return f"{limit.name}, which counts reads, and these are not recorded"
             if coverage.is_cut and call.time_ms < since_ms + limit.slot().period_ms:
