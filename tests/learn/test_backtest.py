@@ -8,7 +8,7 @@ import pytest
 
 from keyleash.commands import known_table
 from keyleash.learn.backtest import Outcome, Replay
-from keyleash.learn.calls import RecordedCall
+from keyleash.learn.calls import CallLog, Coverage, RecordedCall
 from keyleash.limits import Counter
 from keyleash.policy import parse_policy
 
@@ -55,12 +55,15 @@ def words(*argv: bytes) -> dict[str, Any]:
         (call("FT.SEARCH", b"i"), DENIED, "COMMAND_REFUSED FT.SEARCH"),
         (call("SORT", b"a:1"), OPEN, "patterns of keys in the arguments"),
         (call("GET", b"a:1", script="tidy"), DENIED, "no grant approves the script tidy"),
-        (call("GET", b"l:1", script="redis-py-lock"), SAME, "grant of `l:*`"),
+        (call("GET", b"l:1", script="redis-py-lock"), OPEN, "KEYS of the script"),
         (call("GET", b"a:1", depth=1), DENIED, "delegate.depth 0"),
         # SET … GET reads; the log may not know.
         (call("SET", b"v:1", is_variant=None, **words(b"SET", b"v:1", b"x")), SAME, ""),
         (call("SET", b"v:1", is_variant=None), OPEN, "options of the call"),
+        # What is shown of a masked key decides if patterns match all such keys, or none.
         (call("GET", b"a:#" + b"0" * 40), OPEN, "masked keys"),
+        (call("GET", b"l:x#" + b"0" * 40), SAME, "grant of `l:*`"),
+        (call("GET", b"z:#" + b"0" * 40), DENIED, "KEY_NOT_GRANTED"),
         # Rules for values need arguments, and some need data.
         (call("SET", b"v:1"), OPEN, "rules for values"),
         (call("SET", b"v:1", **words(b"SET", b"v:1", b"short")), SAME, ""),
@@ -100,6 +103,18 @@ def test_an_unknown_identity_is_denied() -> None:
     assert (found, ruling.rule) == (DENIED, "the policy has no such identity")
 
 
+def test_keys_of_scripts_are_decided_if_none_is_lost() -> None:
+    """An event has the commands of a script, and not its KEYS."""
+    lost = parse_policy(POLICY.replace('"c"', '"d"'), file="lost.yaml", commands=known_table())
+    denying = parse_policy(POLICY.replace("a:no", "a:n"), file="d.yaml", commands=known_table())
+    ran = call("GET", b"l:1", script="redis-py-lock")
+    denied = call("EVALSHA", script="redis-py-lock", code="KEY_NOT_GRANTED")
+
+    assert Replay(NEW, NEW).outcome(ran)[0] is SAME
+    assert [Replay(x, NEW).outcome(ran)[0] for x in (lost, denying)] == [OPEN, OPEN]
+    assert Replay(NEW, NEW).outcome(denied)[0] is OPEN
+
+
 def test_limits_are_charged_by_time_and_a_script_once() -> None:
     """A call after the window is allowed again, and a hit says by how much."""
     replay = Replay(NEW)
@@ -115,9 +130,56 @@ def test_limits_are_charged_by_time_and_a_script_once() -> None:
 
     found = [replay.outcome(item)[0] for item in calls]
 
-    assert found == [SAME, SAME, SAME, SAME, DENIED, DENIED, SAME, SAME]
+    assert found == [OPEN, OPEN, SAME, SAME, DENIED, DENIED, SAME, SAME]
     (hit,) = replay.hits.values()
     assert (hit.limit, hit.calls, hit.worst) == ("rate.writes", 2, 2)
+
+
+class Log(CallLog):
+    """A log without calls, with a coverage."""
+
+    def __init__(self, **coverage: Any) -> None:
+        super().__init__("a log", None)
+        self.coverage["one"] = Coverage("one", **coverage)
+
+
+def test_a_limit_of_requests_needs_recorded_reads() -> None:
+    """Reads that are not recorded may have used it up; the active policy's own limit allowed."""
+    limited = parse_policy(
+        POLICY.replace("writes: 3/minute", "requests: 3/minute"), file="r.yaml", commands=None
+    )
+    rule = "rate.requests, which counts reads, and these are not recorded"
+
+    found, ruling = Replay(limited, NEW, log=Log(since_ms=1)).outcome(call("SET", b"a:1"))
+
+    assert (found, ruling.rule) == (OPEN, rule)
+    assert Replay(limited, limited, log=Log(since_ms=1)).outcome(call("SET", b"a:1"))[0] is SAME
+    recorded = Log(since_ms=1, reads_since_ms=1)
+    assert Replay(limited, NEW, log=recorded).outcome(call("SET", b"a:1"))[0] is SAME
+
+
+def test_a_cut_log_does_not_decide_limits_at_its_beginning() -> None:
+    """Calls that were trimmed may have used up what a later call was denied."""
+    log = Log(since_ms=1_000_000, reads_since_ms=1, is_cut=True)
+    replay = Replay(NEW, NEW, log=log)
+    denied: dict[str, Any] = {"code": "RATE_LIMITED", "reason": "rate.writes"}
+
+    early, ruling = replay.outcome(call("SET", b"a:1", time_ms=1_059_999, **denied))
+    late, _ = replay.outcome(call("SET", b"a:1", time_ms=1_060_000, **denied))
+
+    assert (early, late) == (OPEN, ALLOWED)
+    assert ruling.rule == "rate.writes, whose use before 1970-01-01 00:16:40Z is not in the log"
+    assert replay.outcome(call("SET", b"a:1"))[0] is SAME
+    log.coverage["one"].is_cut = False
+    assert Replay(NEW, NEW, log=log).outcome(call("SET", b"a:1", **denied))[0] is ALLOWED
+
+
+def test_a_capture_masks_no_key() -> None:
+    """A client may choose a name that looks like a masked one."""
+    log = Log(reads_since_ms=0)
+    log.is_capture = True
+
+    assert Replay(NEW, log=log).outcome(call("GET", b"a:#" + b"0" * 40))[0] is SAME
 
 
 def test_a_breaker_that_would_suspend_denies_what_follows() -> None:

@@ -47,6 +47,7 @@ from keyleash.operator.server import ServerSummary, all_identities, server_time,
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.policy import parse_policy
 from keyleash.policy.quantities import positive, seconds_of
+from keyleash.policy_tests.invariants import may_name
 from keyleash.results import Progress
 from keyleash.status.snapshot import read_snapshot
 from keyleash.store.clients import AnyClient
@@ -228,13 +229,15 @@ class Server(Noun[F]):
             if options.get("archive") or options.get("monitor"):
                 if policy is None:
                     raise ArgumentError("an archive or a capture has no active policy: name a file")
-                return find_unused(log, policy.document, policy.file)
+                return find_unused(
+                    log, policy.document, policy.file, (), partial(may_name, policy.file)
+                )
             store = self._runner.open()
             idle = [item for item in list_tokens(store) if item.is_live and item.used_ms is None]
             tokens = [(item.identity, item.id) for item in idle]
-            if policy is not None:
-                return find_unused(log, policy.document, policy.file, tokens)
-            return find_unused(log, require_active(store).document, "<active policy>", tokens)
+            file = policy.file if policy else "<active policy>"
+            document = policy.document if policy else require_active(store).document
+            return find_unused(log, document, file, tokens, partial(may_name, file))
 
         return self._runner.run(found)
 

@@ -18,6 +18,7 @@ from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, read_text, write_output
 from keyleash.learn.backtest import Backtest, Outcome
 from keyleash.learn.calls import Coverage, NotUnderstood
+from keyleash.policy.scripts import MARK
 from keyleash.text import clock_time, counted, printable, without_tokens
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) ->
     _warn_of_log(found.coverage, found.not_understood)
     if not any(found.outcomes.values()):
         print_note("warning: the log has no call, so nothing was decided")
+    elif "monitor" not in given:
+        print_note("note: polls without a result are not recorded, so they are not decided")
     return found
 
 
@@ -104,15 +107,22 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         found = _operator(settings, given).unused(policy, **given, progress=report)
     _warn_of_log(found.coverage, found.not_understood)
     if output is not None:
-        write_output(Path(output), found.document.encode(), is_new=True)
+        # Only a server trusts the texts of scripts in a document.
+        lines = found.document.splitlines(keepends=True)
+        text = "".join(line for line in lines if not line.startswith(MARK))
+        write_output(Path(output), text.encode(), is_new=True)
     if settings.json:
         print_json(found)
         return
     columns = [Column(name) for name in ("identity", "kind", "rule", "grant", "since", "verdict")]
     print_table(columns, _rows(found))
+    if any(rule.undecided.startswith("only since") for rule in found.rules):
+        print_note("warning: the log or a rule is younger than the time that is asked for")
     if output is not None:
         click.echo(found.diff.describe() or "nothing is removed")
-        print_note(f"wrote {output}, which is narrower; next: `keyleash plan {output}`")
+        is_removed = len(found.diff.after.identities) < len(found.diff.before.identities)
+        flag = f", `keyleash load {output} --allow-removal`" * is_removed
+        print_note(f"wrote {output}; next: `keyleash plan {output}`{flag}")
 
 
 def _rows(found: Unused) -> Iterator[Sequence[str]]:

@@ -28,19 +28,23 @@ from keyleash.evaluate.evaluate import decide, is_suspended, note_refusal, take_
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import KeyStep, LimitStep, Trace
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
+from keyleash.limits import Counter
 from keyleash.operator.decisions import explain_command
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy, ValueRules
 from keyleash.policy.diff.call_shapes import example_call, forms_of
+from keyleash.policy.keysets import KeySet
+from keyleash.policy.model import AnySuffix
 from keyleash.policy.patterns import beginning, keys_under
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.wire import declared_keys
-from keyleash.text import printable
+from keyleash.text import clock_time, printable
 
 EXAMPLES = 3
 REMEMBERED = 1 << 16
 """The number of shapes of calls and of keys whose decisions are cached."""
-_MASKED = re.compile(rb".*#[0-9a-f]{40}", re.DOTALL)
+_MASK = re.compile(rb"#[0-9a-f]{40}")
+_MASK_BYTES = 41
 _OF_LIMITS = {ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED}
 _OF_DATA = {
     ReplyCode.ARGS_TOO_MANY, ReplyCode.WORK_TOO_LARGE, ReplyCode.VALUE_TOO_LARGE,
@@ -54,6 +58,7 @@ _OF_KEYS = {
 _OF_POLICIES = {ReplyCode.COMMAND_REFUSED, *_OF_KEYS, *_OF_LIMITS, *_OF_DATA}
 _OPTIONS = "options of the call"
 _PATTERNS = "patterns of keys in the arguments"
+_SCRIPT_KEYS = "KEYS of the script"
 _VALUES = "rules for values"
 _BY_ARGUMENTS = (Lengthening.ARGUMENT, Lengthening.PAIRS)
 
@@ -172,7 +177,7 @@ def backtest(
     """
     rows: dict[tuple[str, Outcome, str], OutcomeRow] = {}
     outcomes = dict.fromkeys(Outcome, 0)
-    replay = Replay(policy, before, since_ms)
+    replay = Replay(policy, before, since_ms, log)
     for call in log:
         outcome, ruling = replay.outcome(call)
         outcomes[outcome] += call.count
@@ -197,6 +202,7 @@ class Replay:
     policy: Policy
     before: Policy | None = None
     since_ms: int = 0
+    log: CallLog | None = None
     hits: dict[tuple[str, str], LimitHit] = field(default_factory=dict)
     _states: dict[str, ModelState] = field(default_factory=dict)
     _judges: dict[tuple[str, bool], _Judge | None] = field(default_factory=dict)
@@ -208,7 +214,7 @@ class Replay:
             identity = self.policy.identity(name)
             old = self.before.identity(name) if self.before and is_known else None
             state = self._states.setdefault(name, ModelState())
-            judge = None if identity is None else _Judge(identity, old, state, self.hits)
+            judge = None if identity is None else _Judge(identity, old, state, self)
             self._judges[name, is_known] = judge
         judge = self._judges[name, is_known]
         ruling = judge.ruling(call) if judge else Ruling(False, "the policy has no such identity")
@@ -233,6 +239,19 @@ def example_of(call: RecordedCall, place: int) -> Sequence[bytes]:
     return example_call(spec, form, kinds)
 
 
+def masked_start(key: bytes) -> bytes | None:
+    """Return the visible beginning of a key that is perhaps masked; None if it is not."""
+    return key[:-_MASK_BYTES] if _MASK.fullmatch(key[-_MASK_BYTES:]) else None
+
+
+def depends(pattern: Pattern, shown: bytes) -> bool:
+    """Return whether a pattern matches some keys that begin with *shown*, and not all."""
+    start = beginning(pattern)
+    if shown.startswith(start):
+        return pattern.parts[-1] != AnySuffix() or len(pattern.parts) > 1 + bool(start)
+    return start.startswith(shown)
+
+
 def shapes(patterns: Iterable[Pattern]) -> Callable[[bytes], tuple[int, ...]]:
     """Return a function that returns which of some patterns match a key."""
     distinct = {pattern.parts: pattern for pattern in patterns}.values()
@@ -253,28 +272,36 @@ class _Judge:
         identity: Of the policy that is tried.
         before: Of the policy that decided the calls; None if it is not known.
         state: Its counts.
-        hits: Receives limits that deny calls.
+        replay: Has the log, and receives limits that deny calls.
     """
 
     def __init__(
-        self,
-        identity: Identity,
-        before: Identity | None,
-        state: ModelState,
-        hits: dict[tuple[str, str], LimitHit],
+        self, identity: Identity, before: Identity | None, state: ModelState, replay: Replay
     ) -> None:
-        self._identity, self._state, self._hits = identity, state, hits
+        self._identity, self._state, self._hits = identity, state, replay.hits
         self._base = before or Identity(identity.name, identity.kind, ())
         self._unlimited = replace(identity, rates=(), budgets=(), on_denials=None)
         self._is_same = (self._base.grants, self._base.deny) == (identity.grants, identity.deny)
+        keys = KeySet(key for rule in identity.grants for key in rule.keys)
+        denied = KeySet(key for rule in self._base.deny for key in rule.keys)
+        self._log = replay.log
+        self._has_script_keys = bool(replay.log and replay.log.is_capture) or (
+            before is not None
+            and all(keys.covers(key) for rule in before.grants for key in rule.keys)
+            and all(denied.covers(key) for rule in identity.deny for key in rule.keys)
+        )
         rules: tuple[Grant | Deny, ...] = (*identity.grants, *identity.deny, *self._base.grants)
         control = keys_under(CONTROL_PREFIX.encode())
-        self._matching = shapes([control, *(key for rule in rules for key in rule.keys)])
+        self._patterns = [control, *(key for rule in rules for key in rule.keys)]
+        self._matching = shapes(self._patterns)
         self._rulings: dict[object, Ruling] = {}
 
     def _shape(self, key: bytes) -> object:
-        """Return what decides about a key; None if it is masked."""
-        return None if _MASKED.fullmatch(key) else self._matching(key)
+        """Return what decides about a key; None if it is masked, and what is shown does not."""
+        shown = None if self._log and self._log.is_capture else masked_start(key)
+        if shown is not None and any(depends(item, shown) for item in self._patterns):
+            return None
+        return self._matching(key)
 
     def ruling(self, call: RecordedCall) -> Ruling:
         """Return the decision on a call, and charge it to the limits."""
@@ -314,7 +341,9 @@ class _Judge:
             # Its commands are calls of their own.
             of_any = RuledCommand(b"EVALSHA", None, identity.grants)
             rulings = (self._key(of_any, KeyUse(key, ())) for key in call.keys)
-            return next((x for x in rulings if not x.allowed), Ruling(True))
+            found = next((x for x in rulings if not x.allowed), Ruling(True))
+            is_open = code and not (code in _OF_LIMITS and self._has_script_keys)
+            return Ruling(None, _SCRIPT_KEYS) if found.allowed and is_open else found
         if not judge_command(command, known_table(), []).allowed or spec is None:
             return Ruling(False, f"COMMAND_REFUSED {call.command}")
         needed = {*([] if spec.keys else spec.needs), call.reason}
@@ -326,7 +355,9 @@ class _Judge:
         if code in _OF_LIMITS:
             return Ruling(True)
         found = self._of_denial(call, spec, command) if code else self._keys(call, spec, command)
-        return self._conditions(call, spec, found) if found.allowed else found
+        found = self._conditions(call, spec, found) if found.allowed else found
+        is_open = call.script and not self._has_script_keys
+        return Ruling(None, _SCRIPT_KEYS) if found.allowed and is_open else found
 
     def _of_denial(self, call: RecordedCall, spec: CommandSpec, command: RuledCommand) -> Ruling:
         """Return the decision on a denied call, of which one key at most is recorded."""
@@ -443,7 +474,8 @@ class _Judge:
         at = identity, needs, call.keys, self._state, call.time_ms * 1000, call.token_id
         verdict = take_limits(*at, None, call.argv or ())
         if verdict.allowed:
-            return found
+            unknown = self._unknown_use(call, needs) if found.allowed else ""
+            return Ruling(None, unknown) if unknown else found
         # A denied call charges nothing, so that it can be looked at again.
         trace: Trace = []
         take_limits(*at, trace, call.argv or ())
@@ -452,3 +484,19 @@ class _Judge:
             of = identity.name, step.limit.name
             self._hits.setdefault(of, LimitHit(*of, step.limit.describe())).add(step, call.time_ms)
         return Ruling(False, str(verdict.details.get("limit") or verdict.details.get("rule")))
+
+    def _unknown_use(self, call: RecordedCall, needs: Sequence[OperationClass]) -> str:
+        """Return why the log does not show that limits allow a call; empty if it does."""
+        if self._log is None:
+            return ""
+        coverage = self._log.covered(call.identity)
+        since_ms, reads_ms = coverage.since_ms or 0, coverage.reads_since_ms
+        has_reads = reads_ms is not None and reads_ms <= call.time_ms
+        for limit in self._identity.limits if coverage.is_cut or not has_reads else ():
+            if not limit.counter.counts(needs) or (limit in self._base.limits and not call.code):
+                continue
+            if limit.counter in (Counter.REQUESTS, Counter.READS) and not has_reads:
+                return f"{limit.name}, which counts reads, and these are not recorded"
+            if coverage.is_cut and call.time_ms < since_ms + limit.slot().period_ms:
+                return f"{limit.name}, whose use before {clock_time(since_ms)} is not in the log"
+        return ""

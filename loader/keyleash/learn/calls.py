@@ -9,6 +9,7 @@ from functools import lru_cache
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, known_table
 from keyleash.commands.spec import Needs
 from keyleash.limits import Counter
+from keyleash.policy import Policy
 from keyleash.results import Progress, Result
 
 EVERY = 2_000
@@ -100,6 +101,7 @@ class Coverage(Result):
         denied: The number of denied calls.
         untrusted: Events that no policy explains, which an agent may have forged; left out.
         holes: What is missing, in words.
+        is_cut: Whether earlier calls, which limits count, may be missing.
     """
 
     identity: str
@@ -110,6 +112,7 @@ class Coverage(Result):
     denied: int = 0
     untrusted: int = 0
     holes: list[str] = field(default_factory=list)
+    is_cut: bool = False
 
 
 @dataclass(slots=True)
@@ -137,6 +140,10 @@ class CallLog:
         not_understood: Lines that were left out.
         scripts: Texts of scripts by `RecordedCall.script`; each character is a byte.
         active: The document of the active policy, if the source is its server.
+        wanted_ms: The earliest time that is wanted; None if any.
+        policies: The policies that were active, each with its time; the newest first, and None for
+            one that is not stored.
+        is_capture: Whether it has KEYS of scripts and polls without a result, and masks no key.
     """
 
     is_capture = False
@@ -150,6 +157,9 @@ class CallLog:
         self.not_understood = NotUnderstood()
         self.scripts: dict[str, str] = {}
         self.active = ""
+        self.is_capture = False
+        self.wanted_ms: int | None = None
+        self.policies: list[tuple[int, Policy | None]] = []
         self._report = on_progress or (lambda _done, _total: None)
 
     def __iter__(self) -> Iterator[RecordedCall]:

@@ -36,7 +36,7 @@ from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, Rec
 from keyleash.learn.monitor import MonitorLog
 from keyleash.limits import Counter
 from keyleash.operations.types import Param
-from keyleash.policy import parse_policy
+from keyleash.policy import Policy, parse_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.keyspace import OPERATORS
@@ -92,7 +92,9 @@ def open_log(
         for other in ("archive", "since", "until"):
             if options.get(other) is not None:
                 raise ArgumentError(f"`monitor` and `{other}` exclude each other")
-        return MonitorLog(Path(monitor), identities, options.get("progress"))
+        log = MonitorLog(Path(monitor), identities, options.get("progress"))
+        log.is_capture = True
+        return log
     if archive is not None:
         now_ms = round(time.time() * 1000)
         return _ArchiveLog(Path(archive), identities, time_range(options, now_ms), options)
@@ -104,7 +106,7 @@ class _AuditLog(CallLog):
 
     def __init__(self, name: str, query: Query, options: Mapping[str, Any]) -> None:
         super().__init__(name, options.get("progress"))
-        self._query = query
+        self._query, self.wanted_ms = query, query.since_ms
 
     def _recorded(
         self, entries: Iterable[AuditEvent | Denial], trust: Trust | None = None
@@ -156,17 +158,18 @@ class _ServerLog(_AuditLog):
 
     def _cover(self, streams: Sequence[AuditStream]) -> None:
         """Set from when on the log speaks: by policies, and by what is left of the streams."""
-        documents = {item.digest: item.document for item in read_history(self._store)}
+        stored = {item.digest: _parsed(item.document) for item in read_history(self._store)}
         uses = read_activations(self._store)[::-1]
+        self.policies = [(use.from_ms, stored.get(use.digest)) for use in uses]
         now_ms = self._query.until_ms or self._store.now_ms()
         for name in self._names:
             coverage, is_reading = self.covered(name), True
             coverage.until_ms = now_ms
-            for use in uses:
+            for use, (_, policy) in zip(uses, self.policies, strict=True):
                 if name not in use.rules:
                     break
                 coverage.since_ms = use.from_ms
-                is_reading = is_reading and _records_reads(documents.get(use.digest, ""), name)
+                is_reading = is_reading and _records_reads(policy, name)
                 if is_reading:
                     coverage.reads_since_ms = use.from_ms
         for stream in streams:
@@ -174,20 +177,27 @@ class _ServerLog(_AuditLog):
             if oldest is not None and self._is_trimmed(oldest):
                 first_ms = time_of(oldest[0])
                 coverage.holes.append(f"events before {clock_time(first_ms)} were trimmed")
+                coverage.is_cut = True
                 coverage.since_ms = max(coverage.since_ms or 0, first_ms)
         for coverage in self.coverage.values():
             start = max(coverage.since_ms or 0, self._query.since_ms or 0)
+            coverage.is_cut |= start > (coverage.since_ms or 0)
             coverage.since_ms = start or None
             if coverage.reads_since_ms is not None:
                 coverage.reads_since_ms = max(coverage.reads_since_ms, start)
 
 
-def _records_reads(document: str, name: str) -> bool:
-    """Return whether a stored policy is known to record the reads of an identity."""
+def _parsed(document: str) -> Policy | None:
     try:
-        identity = parse_policy(document, file="<policy>", commands=None).identity(name)
+        return parse_policy(document, file="<policy>", commands=None)
     except KeyleashError:
-        return False
+        # A policy of another version of keyleash.
+        return None
+
+
+def _records_reads(policy: Policy | None, name: str) -> bool:
+    """Return whether a policy is known to record the reads of an identity."""
+    identity = policy.identity(name) if policy else None
     return identity is not None and identity.audit.reads
 
 
@@ -227,12 +237,19 @@ class _ArchiveLog(_AuditLog):
         for entry_id, words, follow_ups in with_follow_ups(
             [entry] for entry in self._entries(stream)
         ):
+            if is_first:
+                coverage.holes.append(
+                    "events of an archive are not checked: an agent may have forged some"
+                )
             if is_first and self._is_trimmed((entry_id, words)):
                 coverage.holes.append(f"it begins at {clock_time(time_of(entry_id))}")
+                coverage.is_cut = True
             is_first = False
             if self._is_in_range(entry_id):
                 pairs = pairs_of(words)
                 yield from audit_events(stream.identity, entry_id, pairs, follow_ups, stream.shard)
+            else:
+                coverage.is_cut = True
 
     def _denials(self, stream: AuditStream) -> Iterator[Denial]:
         # The count of repeats follows its denial by minutes.
@@ -302,10 +319,13 @@ def _is_variant(events: Sequence[AuditEvent]) -> bool | None:
     if not variants:
         return False
     cost = events[0].cost
+    if events[0].script:
+        # A script is charged for all that it may do.
+        return None
     if len(specs) == 1:
         charged = {cls for cls, counter in COUNTERS.items() if cost.get(counter)}
         return charged == {*variants[0].needs}
-    if events[0].script or any(event.op == "BITFIELD" for event in events):
+    if any(event.op == "BITFIELD" for event in events):
         return None
     sure = sum(spec is not None and OperationClass.READ in spec.needs for spec in specs)
     others = cost.get(Counter.READS, 0) - sure

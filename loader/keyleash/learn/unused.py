@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
+from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, known_table
+from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import OperationError, Span
 from keyleash.evaluate.access import grants_of_channel, grants_of_glob, look_up, matches, matches_of
 from keyleash.evaluate.evaluate import take_limits
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import LimitStep, Match, Trace
-from keyleash.learn.backtest import REMEMBERED, shapes
+from keyleash.learn.backtest import REMEMBERED, depends, masked_start, shapes
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
 from keyleash.limits import Counter
 from keyleash.policy import Grant, Identity, Policy, ValueRules, parse_policy
@@ -22,10 +23,13 @@ from keyleash.policy.removal import Removal, without
 from keyleash.policy.yaml import YamlNode, read_document
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
+from keyleash.text import clock_time
 
 HALF = 0.5
 _READS = {OperationClass.READ, OperationClass.SCAN}
 _OF_KEYS = {*OperationClass} - CHANNEL_CLASSES
+_DENIED = "its calls were denied"
+_POLLS = "polls without a result are not recorded"
 _FIELDS = ("keys", "channels", "indexes")
 
 
@@ -48,7 +52,7 @@ class UnusedRule(Result):
         rule: The pattern, class, script, limit or token.
         grant: The number of its grant, from 1; 0 for others.
         span: Its place in the policy, if it has one.
-        since_ms: From when on the log has no call of it.
+        since_ms: From when on it was there, and the log has no call of it.
         undecided: Why that does not show that it is unused; empty if it does.
     """
 
@@ -93,6 +97,8 @@ class _Use:
     shares: dict[str, float] = field(default_factory=dict)
     state: ModelState = field(default_factory=ModelState)
     seen: set[object] = field(default_factory=set)
+    masked: set[bytes] = field(default_factory=set)
+    denied: set[str] = field(default_factory=set)
     shape: Callable[[bytes], object] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,11 +108,14 @@ class _Use:
         """Add a call."""
         if call.code:
             self.shares[call.reason] = 1.0
+            self.denied.add(call.token_id)
             return
         self.calls += 1
         self.scripts.add(call.script)
+        self.masked.update(x for key in call.keys if (x := masked_start(key)) is not None)
         spec = call.spec
-        keys = tuple(map(self.shape, call.keys)) if spec and spec.keys else call.keys
+        is_of_keys = (spec and spec.keys) or call.command in SCRIPT_CALLS
+        keys = tuple(map(self.shape, call.keys)) if is_of_keys else call.keys
         at = call.command, call.is_variant, keys
         if at not in self.seen:
             self.used.update(self._used(call))
@@ -134,6 +143,8 @@ class _Use:
                 found.append(("indexes", indexes, [spec.index]))
         for use in call.uses():
             found.append(("keys", matches_of(grants, use.key), use.needs))
+        for key in call.keys if call.command in SCRIPT_CALLS else ():
+            found.append(("keys", matches_of(self.identity.grants, key), ()))
         for field_, some, needs in found:
             for match in some:
                 # Any class on the key is enough for EXISTS: the first one stays.
@@ -156,7 +167,11 @@ class _Use:
 
 
 def find_unused(
-    log: CallLog, document: str, file: str, tokens: Sequence[tuple[str, str]] = ()
+    log: CallLog,
+    document: str,
+    file: str,
+    tokens: Sequence[tuple[str, str]] = (),
+    is_named: Callable[[Policy, str], bool] = lambda _policy, _name: False,
 ) -> Unused:
     """Find what no call of a log needed.
 
@@ -165,6 +180,7 @@ def find_unused(
         document: The policy.
         file: Its name.
         tokens: Identity and id of tokens that were never used.
+        is_named: Returns whether the tests of a policy may name an identity, which then stays.
 
     Raises:
         PolicyError: the policy has problems.
@@ -175,9 +191,17 @@ def find_unused(
     for call in log:
         if call.identity in uses:
             uses[call.identity].add(call)
-    rules = [rule for use in uses.values() for rule in _rules(use, log.covered(use.identity.name))]
-    rules += [UnusedRule(name, RuleKind.TOKEN, id_) for name, id_ in tokens]
-    narrowed = _without(document, file, policy, [rule for rule in rules if not rule.undecided])
+    named = {name for name in uses if is_named(policy, name)}
+    rules = [
+        rule for name, use in uses.items() for rule in _rules(use, log, is_named=name in named)
+    ]
+    denied = {(name, id_) for name, use in uses.items() for id_ in use.denied}
+    rules += [
+        UnusedRule(at[0], RuleKind.TOKEN, at[1], undecided=_DENIED if at in denied else "")
+        for at in tokens
+    ]
+    doomed = [rule for rule in rules if not rule.undecided]
+    narrowed = _without(document, file, policy, doomed, named)
     after = parse_policy(narrowed, file=file, commands=None)
     diff = diff_policies(policy, after, table, (CONTROL_PREFIX,))
     if diff.widens:
@@ -186,44 +210,117 @@ def find_unused(
     return Unused(log.name, tuple(rules), coverage, log.not_understood, narrowed, diff)
 
 
-def _rules(use: _Use, coverage: Coverage) -> Iterator[UnusedRule]:
+def _rules(use: _Use, log: CallLog, *, is_named: bool) -> Iterator[UnusedRule]:
     """Yield the rules of an identity that its calls did not need."""
-    identity, since_ms = use.identity, coverage.since_ms
+    identity, coverage = use.identity, log.covered(use.identity.name)
+    since_ms = coverage.since_ms
     unknown = "" if since_ms is not None else "the log has nothing about the identity"
     reads_ms = coverage.reads_since_ms
     has_reads = reads_ms is not None and reads_ms <= (since_ms or 0)
 
     def unused(
-        kind: RuleKind, rule: str, number: int, span: Span | None, *, reads: bool
+        kind: RuleKind, rule: str, number: int, span: Span | None, *, reads: bool, lost: str = ""
     ) -> UnusedRule:
-        why = unknown or ("reads are not recorded" if reads and not has_reads else "")
-        return UnusedRule(identity.name, kind, rule, number, since_ms, why, span)
+        begun_ms = since_ms
+        for from_ms, policy in reversed(log.policies):
+            old = policy.identity(identity.name) if policy else None
+            if old is None or not _has(old, identity, kind, rule, number):
+                begun_ms = None
+            elif begun_ms is None:
+                begun_ms = max(from_ms, since_ms or 0)
+        why = unknown or ("reads are not recorded" if reads and not has_reads else lost)
+        if begun_ms is None:
+            why = why or "it is not in the active policy"
+        elif _is_late(begun_ms, coverage, log):
+            why = why or f"only since {clock_time(begun_ms)}"
+        return UnusedRule(identity.name, kind, rule, number, begun_ms, why, span)
+
+    scripts = {name for x in identity.scripts for name in (x.name, x.digest)}
+    of_script = ""
+    if not log.is_capture and scripts and not (has_reads and use.scripts.isdisjoint(scripts)):
+        of_script = "it may be a key of a script"
+    polling = [] if log.is_capture else [*_polling(identity)]
 
     if not use.calls:
         reads = any(not _READS.isdisjoint(grant.allow) for grant in identity.grants)
-        yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads)
+        lost = _DENIED if use.denied else _POLLS if polling else ""
+        lost = "a test names it" if is_named else lost
+        yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads, lost=lost)
         return
     for number, grant in enumerate(identity.grants, 1):
         mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
+        polls = {x for spec in polling if grant.applies_to(spec) for x in spec.needs}
+        of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
         for name in _FIELDS:
             used = {item for field_, item, _ in mine if field_ == name}
             reads = name != "channels" and not _READS.isdisjoint(grant.allow)
             for item in getattr(grant, name):
                 if item.source not in used:
-                    yield unused(RuleKind.PATTERN, item.source, number, item.span, reads=reads)
+                    lost = (of_script or of_polls) if name == "keys" else ""
+                    if not log.is_capture and any(depends(item, x) for x in use.masked):
+                        lost = "masked keys"
+                    yield unused(
+                        RuleKind.PATTERN, item.source, number, item.span, reads=reads, lost=lost
+                    )
         for cls in grant.allow:
             if cls not in {item for *_, item in mine}:
-                yield unused(RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS)
+                # The keys of a script need no class, but a grant that has one.
+                lost = of_script if grant.keys and not mine else ""
+                lost = lost or (_POLLS if cls in polls else "")
+                yield unused(
+                    RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS, lost=lost
+                )
         run = {x.name for x in grant.scripts if not use.scripts.isdisjoint((x.name, x.digest))}
         for script in {x.name: None for x in grant.scripts if x.name not in run}:
-            yield unused(RuleKind.SCRIPT, script, number, grant.span, reads=False)
+            yield unused(RuleKind.SCRIPT, script, number, grant.span, reads=True)
     for limit in identity.limits:
         if use.shares.get(limit.name, 0) <= HALF and not limit.counter.is_bytes:
             reads = limit.counter in (Counter.REQUESTS, Counter.READS)
             yield unused(RuleKind.LIMIT, limit.name, 0, limit.span, reads=reads)
 
 
-def _without(document: str, file: str, policy: Policy, rules: Sequence[UnusedRule]) -> str:
+def _is_late(begun_ms: int, coverage: Coverage, log: CallLog) -> bool:
+    """Return whether a rule was there for less than nine tenths of the time that is wanted."""
+    starts = (log.wanted_ms, coverage.since_ms, begun_ms)
+    wanted_ms = min(item for item in starts if item is not None)
+    return 10 * (begun_ms - wanted_ms) > (coverage.until_ms or begun_ms) - wanted_ms
+
+
+def _has(old: Identity, new: Identity, kind: RuleKind, rule: str, number: int) -> bool:
+    """Return whether an earlier identity had a rule, with all that its grant has now."""
+    if kind is RuleKind.IDENTITY:
+        return old.grants == new.grants
+    if kind is RuleKind.LIMIT:
+        mine, theirs = ([x for x in item.limits if x.name == rule] for item in (new, old))
+        return mine == theirs
+    grant = new.grants[number - 1]
+    classes = {rule} if kind is RuleKind.CLASS else {*grant.allow}
+    names = {rule} if kind in (RuleKind.PATTERN, RuleKind.SCRIPT) else _names(grant)
+    return any(
+        classes <= {*x.allow}
+        and names <= _names(x)
+        and (x.only, x.except_) == (grant.only, grant.except_)
+        for x in old.grants
+    )
+
+
+def _names(grant: Grant) -> set[str]:
+    """Return the patterns and scripts of a grant."""
+    found = {item.source for name in _FIELDS for item in getattr(grant, name)}
+    return found | {script.name for script in grant.scripts}
+
+
+def _polling(identity: Identity) -> Iterator[CommandSpec]:
+    """Yield the commands that an identity may poll with."""
+    for spec in known_table():
+        grants = [grant for grant in identity.grants if spec.waits and grant.applies_to(spec)]
+        if grants and {*spec.needs} <= {cls for grant in grants for cls in grant.allow}:
+            yield spec
+
+
+def _without(
+    document: str, file: str, policy: Policy, rules: Sequence[UnusedRule], named: set[str]
+) -> str:
     """Return a policy without unused identities, patterns, classes and scripts."""
     root = read_document(document, file, Problems()).fields["identities"]
     gone = {rule.identity for rule in rules if rule.kind is RuleKind.IDENTITY}
@@ -251,7 +348,7 @@ def _without(document: str, file: str, policy: Policy, rules: Sequence[UnusedRul
             else:
                 parts += found
         if len(empty) == len(grants.entries):
-            gone.add(identity.name)
+            gone.update({identity.name} - named)
         elif identity.name not in gone:
             removals += [*parts, *([(grants, empty)] if empty else [])]
     if gone and len(gone) < len(root.fields):

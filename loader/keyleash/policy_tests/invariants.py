@@ -8,7 +8,13 @@ from itertools import chain, combinations, product, starmap
 from pathlib import Path
 
 from keyleash.commands import CommandTable, OperationClass
-from keyleash.errors import OperationError, PolicyError, Problem, RegionsTooComplexError
+from keyleash.errors import (
+    KeyleashError,
+    OperationError,
+    PolicyError,
+    Problem,
+    RegionsTooComplexError,
+)
 from keyleash.operator.decisions import explain_command
 from keyleash.policy import Identity, Policy
 from keyleash.policy.diff.diff_text import familiar, rank
@@ -53,6 +59,20 @@ def broken_by(
         groups = (zip(users, strict=True) for users in members)
     found = (_broken(invariant, table, file, choices) for choices in groups)
     return tuple(filter(None, found))
+
+
+def may_name(file: str, policy: Policy, identity: str) -> bool:
+    """Return whether a test file that a policy names has an identity, or cannot be read."""
+    try:
+        for name, _ in policy.tests:
+            path = str(Path(file).parent / name)
+            cases = parse_cases(read_text(path)[1], path)
+            names = {case.identity for case in cases.cases}
+            if identity in names.union(*(rule.names for rule in cases.invariants)):
+                return True
+    except KeyleashError:
+        return True
+    return False
 
 
 def require_invariants(
