@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from keyleash.commands import known_table, load_table
 from keyleash.commands.spec import NumberedKeys, StreamKeys
@@ -26,9 +26,6 @@ from keyleash.policy.scripts import MARK, OF_LOCKS, approved
 from keyleash.policy.yaml import YamlNode, read_document
 from keyleash.text import StoredDocument, counted, distance, printable, span, without_tokens
 
-if TYPE_CHECKING:
-    from keyleash.learn.learn import Learned
-
 PERIODS = {"rate": "minute", "budget": "day"}
 OBSERVED_MS = {"rate": 5 * 60_000, "budget": 24 * 3_600_000}
 """A limit of a kind is proposed if calls were observed for so long."""
@@ -44,23 +41,35 @@ class PolicyWriter:
     """Writes a policy of what identities need.
 
     Args:
-        learned: Their needs; other fields of the active policy remain.
+        identities: Those with enough calls.
+        scripts: Texts of scripts, by what `LearnedIdentity.scripts` has.
+        least: The calls that a rule has at least.
+        active: The document of the active policy, of which other fields remain; or empty.
+        is_capture: Whether the source is a capture, not an audit log.
 
     Attributes:
         files: The texts of its scripts by name of their files, beside the policy.
     """
 
-    def __init__(self, learned: Learned) -> None:
+    def __init__(
+        self,
+        identities: Sequence[LearnedIdentity],
+        scripts: Mapping[str, str],
+        least: int,
+        active: str,
+        *,
+        is_capture: bool,
+    ) -> None:
         self.files: dict[str, str] = {}
-        self._learned = learned
-        active = learned.active or "{}"
-        document = _plain(read_document(active, "<active policy>", Problems()))
+        self._identities, self._texts, self._least = identities, scripts, least
+        self._is_capture = is_capture
+        document = _plain(read_document(active or "{}", "<active policy>", Problems()))
         self._defaults = document.get("defaults")
         self._active: Mapping[str, Any] = document.get("identities", {})
 
     def document(self, head: Iterable[str]) -> str:
         """Return the policy, with *head* as comments."""
-        bodies = [line for item in self._learned.identities for line in self._identity(item)]
+        bodies = [line for item in self._identities for line in self._identity(item)]
         lines = [*(f"# {printable(without_tokens(line))}" for line in head), "version: 1"]
         if self._defaults:
             lines.append(f"defaults: {json.dumps(self._defaults)}")
@@ -83,7 +92,7 @@ class PolicyWriter:
         yield f"    kind: {active.get('kind', 'machine')}"
         yield "    grants:"
         scripts = [*self._scripts(identity)]
-        about_keys = "" if self._learned.is_capture else f"  # {SCRIPT_KEYS}: add those"
+        about_keys = "" if self._is_capture else f"  # {SCRIPT_KEYS}: add those"
         for rules in _grants(identity.rules):
             yield from _grant_lines(rules, coverage.until_ms or 0, scripts, about_keys)
             if not rules[0].is_rare and rules[0].kind == "keys":
@@ -124,7 +133,7 @@ class PolicyWriter:
         for script, calls in identity.scripts.items():
             if len(texts) > MOST_TEXTS and script in texts and not bundle_of(script):
                 continue
-            text = self._learned.scripts.get(script)
+            text = self._texts.get(script)
             bundle = script if script in BUNDLES else bundle_of(script)
             why = "its text is not known; see `keyleash scripts approve`"
             try:
@@ -135,8 +144,8 @@ class PolicyWriter:
             except KeyleashError as error:
                 # Its library is not installed here.
                 why = error.message
-            if calls < self._learned.least:
-                why = f"fewer than {self._learned.least} calls"
+            if calls < self._least:
+                why = f"fewer than {self._least} calls"
             elif text is not None and without_tokens(text) != text:
                 why = "its text has a token: pass it as an argument"
             elif text is not None:

@@ -59,7 +59,9 @@ class Learned(Result):
         Args:
             policy: The name of the policy's file.
         """
-        writer = PolicyWriter(self)
+        writer = PolicyWriter(
+            self.identities, self.scripts, self.least, self.active, is_capture=self.is_capture
+        )
         document = writer.document(self._head())
         tests = test_document(self.identities, writer.model(document), policy)
         test_file = f"{policy.removesuffix('.yaml')}.test.yaml"
