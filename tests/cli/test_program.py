@@ -87,7 +87,7 @@ def test_pages_in_help_are_addresses_of_the_documentation(offline: Cli) -> None:
     folder = project["urls"]["Documentation"].removesuffix("README.md")
     texts = [" ".join(offline.ok(*path, "--help").split()) for path in commands(main)]
     texts.append(" ".join(offline.ok("--help").split()))
-    denial = keyleash.CommandRefusedError({"command": "FLUSHALL"})
+    denial = keyleash.CommandRefusedError({"command": "SHUTDOWN"})
     texts.append(str(denial.help))
 
     pages = [page for text in texts for page in re.findall(r"(\S*)docs/(\S+\.md)", text)]
