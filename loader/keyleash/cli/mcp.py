@@ -28,10 +28,11 @@ from keyleash.client.tokens import TokenFile, token_from_env
 from keyleash.errors import UsageError
 from keyleash.extras import import_with_extra
 from keyleash.store.connect import TIMEOUT_S
+from keyleash.store.token import identity_of
 from keyleash.text import without_tokens
 
 MAX_CONNECTIONS = 1024
-_SESSION = re.compile(r"\b[0-9a-f]{32}\b")
+_SESSION = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 @click.command(epilog=example("keyleash mcp --tools class"))
@@ -104,6 +105,7 @@ def mcp(
     else:
         # A file is read again when its token has ended.
         token = TokenFile(token_file) if token_file else token_from_env()
+        identity_of(token if isinstance(token, str) else token())
         asyncio.run(serve.McpServer(lambda _: make(token)).serve_stdio())
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from jsonschema import Draft202012Validator
 from mcp_types import CallToolResult, Tool
 from redis.asyncio import BlockingConnectionPool
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 import keyleash.asyncio
 from keyleash.client.blocking import timeout_of
@@ -90,6 +90,15 @@ class Holder:
             self.calls -= 1
         return found
 
+    async def _require_live(self) -> None:
+        """Raise the denial of a token that has ended; what else fails is no news."""
+        try:
+            await self.whoami()
+        except LeashError:
+            raise
+        except (RedisError, KeyleashError):
+            pass
+
     async def close(self) -> None:
         """Close its connections."""
         await self.client.aclose()
@@ -138,7 +147,7 @@ class Holder:
                 except ResponseError as error:
                     if not isinstance(error, KeyleashError):
                         # The client may have judged it alone, also with a token that has ended.
-                        await self.whoami()
+                        await self._require_live()
                     raise
         except LeashError as denial:
             command = denial.details.get("command")

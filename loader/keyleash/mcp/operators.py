@@ -18,6 +18,7 @@ from keyleash.mcp.tools import make_tool
 from keyleash.operations import Parameter
 from keyleash.operator.roles import help_of_roles
 from keyleash.store.failures import server_failure
+from keyleash.text import without_tokens
 
 MAX_ITEMS, MAX_LIMIT = 100, 10_000
 _EVENTS = "identities since until key correlation token_id op newest_first"
@@ -69,7 +70,8 @@ class OperatorTools:
             help_ = found.help
             if found.code == "not-permitted":
                 help_ = help_of_roles(self._operation(name)[1].command) or help_
-            return failure(found.code, f"{found.message}: {help_}" if help_ else found.message)
+            message = without_tokens(found.message)
+            return failure(found.code, f"{message}: {help_}" if help_ else message)
 
     async def _run(self, name: str, given: Mapping[str, Any]) -> Any:
         method, _, parameters = self._operation(name)

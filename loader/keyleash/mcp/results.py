@@ -21,6 +21,7 @@ from keyleash.store.failures import is_unanswered, printable_reason
 from keyleash.text import iso_time, json_bytes, without_tokens
 
 MAX_REPLY = 64 * 1024
+MAX_LENGTHS = 64
 MIN_SHARE, MIN_ITEM = 1024, 32
 """The bytes of JSON to which a long item of a list is cut at most, and at least."""
 PAGING = "read parts: getrange, lrange, zrange and xrange, or HSCAN, SSCAN and SCAN with a cursor"
@@ -46,7 +47,7 @@ def reason_of(error: KeyleashError | RedisError) -> str:
     if isinstance(error, KeyleashError):
         return without_tokens(error.message)
     if isinstance(error, ResponseError):
-        return f"the call was allowed, and the server replied: {without_tokens(str(error))}"
+        return f"the call was allowed, and the server replied: {without_tokens(str(error))[:1024]}"
     ran = "the call may have run" if is_unanswered(error) else "nothing has run"
     return f"Redis does not answer, {ran}: {printable_reason(error)}"
 
@@ -135,12 +136,14 @@ def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
     """
     if _size(value) <= room:
         return shown(value)
+    if not isinstance(value, bytes | str | Mapping | list | tuple | set | frozenset):
+        value = without_tokens(str(value))
     if isinstance(value, bytes | str):
         raw, text = (
             value if isinstance(value, bytes) else value.encode("utf-8", "replace"),
             shown(value),
         )
-        lengths[".".join(place)] = len(raw)
+        _note(lengths, place, len(raw))
         if isinstance(text, dict):
             return {"base64": base64.b64encode(raw[: (room - 13) // 4 * 3]).decode()}
         ends = range(min(len(text), room) + 1)
@@ -157,8 +160,14 @@ def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
         if size <= share or more + MIN_ITEM <= share:
             kept[name] = _cut(item, share - more, lengths, *place, name)
     if len(kept) < len(value):
-        lengths[".".join(place)] = len(value)
+        _note(lengths, place, len(value))
     return kept if isinstance(value, Mapping) else [*kept.values()]
+
+
+def _note(lengths: dict[str, int], place: Sequence[str], length: int) -> None:
+    """Note a length; who writes the names of places must not fill the result with them."""
+    if len(lengths) < MAX_LENGTHS or not place:
+        lengths[".".join(name[:MIN_ITEM] for name in place)] = length
 
 
 def _share(sizes: Sequence[int], room: int) -> int:

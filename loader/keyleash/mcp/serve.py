@@ -126,8 +126,8 @@ class McpServer(Server[Any]):
 
     async def _report_token(self) -> None:
         """Log at the start why no call will be allowed: clients may not show it."""
-        provider = self._providers.setdefault(_digest(""), self._make(""))
         try:
+            provider = self._providers.setdefault(_digest(""), self._make(""))
             if isinstance(provider, Holder):
                 await provider.whoami()
         except LeashError as denial:
@@ -196,7 +196,9 @@ class McpServer(Server[Any]):
         if manager := self._session_manager:
             ids = [id_ for id_, of in manager._session_owners.items() if of["client_id"] == key]
             for id_ in ids[: max(len(ids) - most, 0)]:
-                await manager._discard_session(id_, manager._server_instances[id_])
+                # Another request may have closed it meanwhile.
+                if transport := manager._server_instances.get(id_):
+                    await manager._discard_session(id_, transport)
 
     def _provider(self, context: ServerRequestContext[Any]) -> tuple[str, Provider]:
         request = context.request
@@ -233,7 +235,14 @@ class McpServer(Server[Any]):
         except (RedisError, KeyleashError) as error:
             raise MCPError(INTERNAL_ERROR, reason_of(error)) from None
         self._listed[key] = provider.generation, tools
-        self._sessions[_session_of(context) or "stdio"] = context.session, key
+        session = _session_of(context) or "stdio"
+        self._sessions[session] = context.session, key
+        self._listed.move_to_end(key)
+        self._sessions.move_to_end(session)
+        # Those of one token are no reason to forget another's.
+        own = [name for name, (_, of) in self._sessions.items() if of == key]
+        for name in own[:-MAX_SESSIONS_OF_TOKEN]:
+            del self._sessions[name]
         for bounded in (self._listed, self._sessions):
             if len(bounded) > MAX_SESSIONS:
                 bounded.popitem(last=False)

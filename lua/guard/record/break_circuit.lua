@@ -5,7 +5,7 @@
 -- Only denials after the token was accepted count. Otherwise a caller without a valid token could
 -- stop the agent of another. The times of the newest denials are in a list, so the threshold is
 -- exact. Commands run by pcall, as in append_denial.
-local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' and code ~= 'SUSPENDED'
+local counts = token_id and string.sub(code, 1, 6) ~= 'TOKEN_' and code ~= 'SUSPENDED'
 --% if batch
 -- A batch is checked to its end; denials after the suspension do not suspend again.
 counts = counts and not suspends

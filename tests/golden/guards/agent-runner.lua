@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 190998751397145 then code = 'POLICY_STALE' break end
+if stamp ~= 32427407166697 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1198,7 +1198,7 @@ redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq + 1, minute, ent
 end
 end)(code, reason or '', op, key, token_id or '-', correlation, minute, kind)
 end
-local counts = token_id and code ~= 'TOKEN_EXPIRED' and code ~= 'TOKEN_REVOKED' and code ~= 'SUSPENDED'
+local counts = token_id and string.sub(code, 1, 6) ~= 'TOKEN_' and code ~= 'SUSPENDED'
 if counts then
 local total, oldest = redis.pcall('RPUSH', "keyleash:refused:agent-runner", struct.pack('<d', now_us))
 if type(total) == 'number' and total > 1000 then oldest, total = '', 0 end
