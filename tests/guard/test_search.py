@@ -387,12 +387,17 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
     create(leash, "other", "hr:")
     leash.admin.execute_command("FT.ALIASADD", "kb", "other")
 
-    made: Any = leash.agent("ann").pipeline(transaction)
-    made.execute_command("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
-    made.execute_command("FT.SEARCH", "memory:ann", "*", "NOCONTENT", "TIMEOUT", 5)
-    made.execute_command("FT.SEARCH", "kb", "*", "NOCONTENT")
-    replies = made.execute()
-    assert [replies[0], replies[2]] == [b"OK", [1, b"kb:pub:1"]]
+    reads: Any = leash.agent("ann").pipeline(transaction)
+    reads.execute_command("FT.SEARCH", "kb", "*", "NOCONTENT")
+    reads.execute_command("FT.CREATE", "memory:ann", "PREFIX", 1, "memory:ann:", *SCHEMA)
+    assert reads.execute() == [[1, b"kb:pub:1"], b"OK"]
+
+    # What a change leaves is not weighed before it runs.
+    changed: Any = leash.agent("ann").pipeline(transaction)
+    changed.execute_command("HSET", "memory:ann:1", "t", "x")
+    changed.execute_command("FT.SEARCH", "memory:ann", "*")
+    with pytest.raises(keyleash.CommandRefusedError, match="changes something"):
+        changed.execute()
 
     # Then `kb` is the alias of an index that the caller may not read.
     dropped: Any = leash.agent("keeper").pipeline(transaction)
@@ -400,6 +405,9 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
     dropped.execute_command("FT.SEARCH", "kb", "*")
     with pytest.raises(keyleash.CommandRefusedError, match="dropped earlier in the batch"):
         dropped.execute()
+
+
+LISTED = ("GROUPBY", 0, "REDUCE", "TOLIST", 1, "@n", "AS", "l")
 
 
 @pytest.mark.parametrize(
@@ -418,6 +426,8 @@ def test_batch_checks_what_its_own_commands_make(leash: Leash, transaction: bool
         (("FT.AGGREGATE", "kb", "*", *["APPLY", "1", "AS", "a"] * 9), "at most 8 steps"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "format('%s', format('a'))"), "one `format`"),
         (("FT.AGGREGATE", "kb", "*", "APPLY", "1" * 1025), "at most 8 steps"),
+        (("FT.AGGREGATE", "kb", "*", "APPLY", "lower(" * 17 + "@t" + ")" * 17), "16 calls"),
+        (("FT.AGGREGATE", "kb", "*", *LISTED, "GROUPBY", 2, "@l", "@l"), "at most 8 steps"),
         (("FT.SEARCH", "kb", "*", "LIMIT", 0), "`LIMIT` needs other words"),
         (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "HIGHLIGHT"), "may stop the server"),
         (("FT.SEARCH", "kb", "*=>[KNN 1 @v $b]", "SUMMARIZE"), "may stop the server"),
@@ -510,6 +520,8 @@ def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[An
     for option in ("LANGUAGE_FIELD", "SCORE_FIELD"):
         with pytest.raises(keyleash.CommandRefusedError, match="may select too much"):
             agent(*create, option, "$..a..a", *SCHEMA)
+        with pytest.raises(keyleash.CommandRefusedError, match="may select too much"):
+            agent(*create, option, " $[0,0][0,0]", *SCHEMA)
     # A module reads a word of the schema up to a NUL byte.
     for word in ("VECTOR\0", "WITHSUFFIXTRIE\0"):
         with pytest.raises(keyleash.CommandRefusedError, match="may select too much"):
@@ -522,6 +534,9 @@ def test_vectors_that_take_much_memory_are_denied(leash: Leash, vectors: list[An
     assert agent(*create, *named, "DISTANCE_METRIC", "L2", *tag) == b"OK"
     with pytest.raises(keyleash.CommandRefusedError, match="vectors are at most DIM=8192"):
         agent("FT.ALTER", "memory:ann", "SCHEMA", "ADD", *vectors)
+    # A module reads this as `SCHEMA`.
+    with pytest.raises(keyleash.CommandRefusedError, match="the suffixes of one document"):
+        agent("FT.ALTER", "memory:ann", "SCHEMA\0", "ADD", "t2", "TEXT", "WITHSUFFIXTRIE")
 
 
 def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:

@@ -21,6 +21,7 @@ from keyleash.commands.spec import (
     Waits,
 )
 from keyleash.commands.work import (
+    MAX_CALLS,
     MAX_EXPANDED_TERMS,
     MAX_EXPRESSION_BYTES,
     MAX_FORMATTED,
@@ -162,6 +163,7 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "OPTION": "guards do not know one of its options, or its number of words",
     "TEMPORARY": "documents are deleted when such an index expires",
     "FT.DROPINDEX": "an index was dropped earlier in the batch",
+    "BATCH": "a command before it in the batch changes something, so its size is not known",
     "DD": "with DD it is a call of its own, whose event has the number of documents",
     "WITHCURSOR": "a guard does not check the reads of a cursor",
     "INDEXES": f"the patterns of a caller have at most {MAX_INDEXES} indexes",
@@ -186,7 +188,8 @@ REFUSED_OPTIONS: Mapping[str, str] = {
         ("INKEYS", "FRAGS", "LEN"), f"a search has at most {MAX_INKEYS} keys, fragments and words"
     ),
     "STEPS": f"an aggregation has at most {MAX_SEARCH_STEPS} steps APPLY, FILTER, GROUPBY and"
-    f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with one `format` of {MAX_FORMATTED}"
+    f" REDUCE, of up to {MAX_EXPRESSION_BYTES} bytes, with {MAX_CALLS} calls of functions, one"
+    f" `format` of {MAX_FORMATTED}"
     f" values, without `split` and `matched_terms`, and samples of {MAX_INKEYS}",
     **dict.fromkeys(("HIGHLIGHT", "SUMMARIZE"), "beside KNN it may stop the server"),
     "DIALECT": "dialect 4 may stop the server: use 1, 2 or 3",

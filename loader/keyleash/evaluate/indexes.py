@@ -15,6 +15,7 @@ from keyleash.commands.work import (
     DOCUMENT_WORK,
     HIT_WORK,
     MARKING_WORK,
+    MAX_CALLS,
     MAX_EXPANDED_TERMS,
     MAX_EXPRESSION_BYTES,
     MAX_FORMATTED,
@@ -58,6 +59,8 @@ _MOST_BYTES = {"p": MAX_PARAM_BYTES, "x": MAX_EXPRESSION_BYTES, "m": MAX_MARK_BY
 _TYPES = (b"AS", b"TEXT", b"TAG", b"NUMERIC", b"GEO", b"GEOSHAPE", b"VECTOR")
 _STEPS = ("APPLY", "FILTER", "GROUPBY", "REDUCE")
 NOT_LOOKED_UP = "its prefixes were not checked"
+_LISTED = (("REDUCE", b"R"), ("REDUCE", b"T"))
+_NAME = re.compile(rb"([^-\s+*/%^,!<>=&|'\"()]+)\s*(\(?)")
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
 
 
@@ -361,7 +364,7 @@ def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
     """Return the options of a call, and the word for which it is denied, or None."""
     widths = dict(item.split("=") for item in INDEX_OPTIONS.get(name, "").split())
     options: list[Option] = []
-    broken, formats, at = None, 0, 2 if name == "FT.CREATE" else 3
+    broken, formats, called, at = None, 0, 0, 2 if name == "FT.CREATE" else 3
     while widths and at < len(argv) and (word := argv[at].decode("latin-1").upper()) != "SCHEMA":
         count, kind = widths.get(word, "")[:1], widths.get(word, "")[1:]
         width = int(count) if count.isdigit() else None
@@ -383,9 +386,11 @@ def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
             if len(text) > _MOST_BYTES.get(kind, MAX_WORD_BYTES):
                 broken = b"STEPS" if kind == "x" else b"WORDS"
             elif kind == "x":
-                calls = text.lower().count(b"format")
+                calls = len(re.findall(rb"format\s*\(", text.lower()))
                 formats += calls
+                called += sum(opens == b"(" for _, opens in _NAME.findall(text.lower()))
                 is_large = formats > 1 or (calls > 0 and text.count(b"%") > MAX_FORMATTED)
+                is_large |= called > MAX_CALLS
                 broken = b"STEPS" if is_large or not _calls_known(text) else broken
             elif kind == "d" and not (text.isdigit() and int(text) <= MAX_ROWS):
                 broken = b"ROWS"
@@ -398,7 +403,7 @@ def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
 
 def _calls_known(expression: bytes) -> bool:
     """Return whether an expression calls only functions of the list."""
-    names = re.findall(rb"([^-\s+*/%^,!<>=&|'\"()]+)\s*(\(?)", expression.lower())
+    names = _NAME.findall(expression.lower())
     return all(not opens or name.decode("latin-1") in FUNCTIONS.split() for name, opens in names)
 
 
@@ -429,6 +434,7 @@ def _broken_schema(name: str, argv: Argv) -> bytes | None:
     broken = b"WORDS" if len(argv) - 1 > MAX_INDEX_WORDS else None
     sums = dict[bytes, float]()
     start = upper.index(b"SCHEMA", 2) if b"SCHEMA" in upper[2:] else len(argv)
+    start = 2 if name == "FT.ALTER" else start
     for at, text in enumerate(argv[start:], start):
         if len(text) > MAX_WORD_BYTES:
             broken = b"WORDS"
@@ -454,7 +460,7 @@ def _broken_schema(name: str, argv: Argv) -> bytes | None:
 
 
 def _selects_many(path: bytes) -> bool:
-    return re.search(rb"(?s)\0|\.\.|\A@?\$.*[?,]|[\[,:][\s-]*[0-9]{19}", path) is not None
+    return re.search(rb"(?s)\0|\.\.|\A[@\s]*\$.*[?,]|[\[,:][\s-]*[0-9]{19}", path) is not None
 
 
 def _number(text: bytes, otherwise: float) -> float:
@@ -485,7 +491,13 @@ def _broken_bound(
     if not all([*(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest), *batches]):
         return b"KNN"
     is_small = all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
-    if not is_small or len(steps) > MAX_SEARCH_STEPS:
+    stages = [(name, words[0][:1].upper() if words else b"") for name, words in options]
+    lists = [
+        at for at, (name, first) in enumerate(stages) if name == "REDUCE" and first in (b"R", b"T")
+    ]
+    groups = [at for at, (name, _) in enumerate(stages) if name == "GROUPBY"]
+    has_lists = bool(lists and groups and lists[0] < groups[-1])
+    if not is_small or has_lists or len(steps) > MAX_SEARCH_STEPS:
         return b"STEPS"
     has_marks = re.search(rb"[*%]", query) is not None
     tokens = re.findall(rb"[^\s|(){}\[\]\"]+", re.sub(rb"(?s)\\.", b"xx", query))

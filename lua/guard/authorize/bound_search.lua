@@ -27,7 +27,7 @@ end
 --% endif
 local shift = #instead - 2 - name_at
 for at = name_at + 3, stop do instead[at + shift] = argv[at] end
-local steps, params = 0, {}
+local steps, params, has_lists = 0, {}, false
 for i = 1, #options do
   local word, at, width = unpack(options[i])
   if width > {{ max_returned }} + 1 and (word == 'RETURN' or word == 'LOAD') then broken = 'FIELDS' end
@@ -53,6 +53,9 @@ for i = 1, #options do
     broken = word
   elseif word == 'APPLY' or word == 'FILTER' or word == 'GROUPBY' or word == 'REDUCE' then
     if word == 'REDUCE' and find(string.upper(argv[at + 1]), '^RANDOM.SAMPLE$') and not (number(at + width) <= {{ max_inkeys }}) then steps = math.huge end
+    -- Groups by lists are all combinations of their values.
+    if word == 'GROUPBY' and has_lists then steps = math.huge end
+    has_lists = has_lists or word == 'REDUCE' and find(argv[at + 1], '^[rRtT]') ~= nil
     steps = steps + 1
   end
 end

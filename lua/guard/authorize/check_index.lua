@@ -48,6 +48,10 @@ if name_at < stop and not code then
     for i = 1, #prefixes do table.insert(made[key], prefixes[i]) end
 --% else
     for i = 1, made[key] and #made[key] or 0 do table.insert(prefixes, made[key][i]) end
+--% if rule.index.command == "FT.SEARCH" or rule.index.command == "FT.AGGREGATE"
+    -- When it runs, what it was weighed by has changed.
+    if fields > header then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' BATCH' end
+--% endif
     -- The name may be the alias of another index, too.
     if dropped then code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' FT.DROPINDEX' end
 --% endif

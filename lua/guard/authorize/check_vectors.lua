@@ -1,7 +1,7 @@
 -- check_vectors: deny fields of vectors, suffixes, words and paths that take much for one document.
 -- in:  argv, name_at, stop, command, find
 -- out: code, detail, value
-local sums, is_schema, broken = {}, false, stop - name_at > {{ max_index_words }} and 'WORDS'
+local sums, is_schema, broken = {}, command == 'FT.ALTER', stop - name_at > {{ max_index_words }} and 'WORDS'
 local function upper(at) return string.upper(string.sub(argv[at] or '', 1, 32)) end
 for at = name_at + 2, stop do
   local word, text, kind = upper(at), argv[at], upper(at + 1)
@@ -10,7 +10,7 @@ for at = name_at + 2, stop do
     -- By read_options.
   elseif #text > {{ max_word_bytes }} then
     broken = 'WORDS'
-  elseif find(text, '%z') or find(text, {{ long_place }}) or find(text, '..', 1, true) or find(text, '^@?%$.*[?,]') then
+  elseif find(text, '%z') or find(text, {{ long_place }}) or find(text, '..', 1, true) or find(text, '^[@%s]*%$.*[?,]') then
     broken = 'FIELDS'
   elseif word == 'WITHSUFFIXTRIE' then
     -- 20 KB of tags took 45 MB as suffixes.

@@ -1,6 +1,9 @@
 -- estimate_search: the work of the rows of a search, and of the strings in them.
--- in:  argv, options, filter, query, instead, shift, documents, left, on_json, count, number
--- out: cost, documents, instead
+-- in:  argv, options, filter, query, instead, shift, documents, left, on_json, count, number, spent
+-- out: cost, documents, instead, spent
+--% if batch_work
+local began = os.clock()
+--% endif
 local first, rows, unit, strings, lists = 0, documents, {{ hit_work }}, (filter and #filter or 0) + 2 * count(query, '=>'), 0
 --% if rule.index.command == "FT.SEARCH"
 -- Before its fields a row has its key, and other parts.
@@ -49,8 +52,8 @@ if limit_at and cost > left then
   instead[at], instead[at + 1] = '0', '0'
   local found = redis.pcall(unpack(instead))
   instead[at], instead[at + 1] = argv[limit_at + 1], argv[limit_at + 2]
-  -- An error is the command's own.
-  documents = found.err and 0 or tonumber(found[1]) or documents
+  -- An error is the command's own, but not that of a count that takes too long.
+  documents = found.err and (find(found.err, 'imeout') and math.huge or 0) or tonumber(found[1]) or documents
   cost = estimated()
 end
 if (is_whole or is_marked) and rows > 0 and cost <= left then
@@ -73,7 +76,11 @@ if cost > left then
   local counting = { unpack(instead) }
   for word in string.gmatch('GROUPBY 0 REDUCE COUNT 0 AS n', '%S+') do counting[#counting + 1] = word end
   local found = redis.pcall(unpack(counting))
-  rows = found.err and 0 or found[2] and tonumber(found[2][2]) or 0
+  rows = found.err and (find(found.err, 'imeout') and math.huge or 0) or found[2] and tonumber(found[2][2]) or 0
   cost = estimated()
 end
+--% endif
+--% if batch_work
+-- Counts of many denied searches take time, too.
+spent = spent + (os.clock() - began) * 1e7
 --% endif

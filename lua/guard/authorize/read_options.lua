@@ -2,7 +2,7 @@
 -- deny the call for one that is not listed, and for words that may take too much.
 -- in:  argv, name_at, stop, command, find
 -- out: code, detail, options, value
-local at, listed, formats, broken = name_at + 3, {{ rule.index.options }}, 0, nil
+local at, listed, formats, called, broken = name_at + 3, {{ rule.index.options }}, 0, 0, nil
 --% if rule.index.command == "FT.CREATE"
 at = at - 1
 --% endif
@@ -29,15 +29,17 @@ while at <= stop do
       broken = kind == 'x' and 'STEPS' or 'WORDS'
     elseif kind == 'x' then
       text = string.lower(text)
-      local calls = select(2, string.gsub(text, 'format', ''))
+      local calls = select(2, string.gsub(text, 'format%s*%(', ''))
       formats = formats + calls
       if formats > 1 or calls > 0 and select(2, string.gsub(text, '%%', '')) > {{ max_formatted }} then broken = 'STEPS' end
       for name, open in string.gmatch(text, '([^-%s+*/%%^,!<>=&|\39\34()]+)%s*(%(?)') do
-        if open ~= '' and not find({{ functions }}, ' ' .. name .. ' ', 1, true) then broken = 'STEPS' end
+        -- Each call copies its argument, which may be a field of 1 MB.
+        called = open ~= '' and called + 1 or called
+        if called > {{ max_calls }} or open ~= '' and not find({{ functions }}, ' ' .. name .. ' ', 1, true) then broken = 'STEPS' end
       end
     elseif kind == 'd' and not (find(text, '^%d+$') and text + 0 <= {{ max_rows }}) then
       broken = 'ROWS'
-    elseif kind == ' ' and (find(text, '%z') or find(text, {{ long_place }}) or find(text, '..', 1, true) or find(text, '^@?%$.*[?,]')) then
+    elseif kind == ' ' and (find(text, '%z') or find(text, {{ long_place }}) or find(text, '..', 1, true) or find(text, '^[@%s]*%$.*[?,]')) then
       broken = 'FIELDS'
     end
   end
