@@ -90,13 +90,13 @@ async def tools(server: Mapping[str, Any], home: Path, url: str = "") -> set[str
 def test_settings_of_the_page_start_a_server_with_tools(
     server: dict[str, Any], home: Path, how_to: HowTo, embedded: RealServer
 ) -> None:
-    """By stdio they start it; by HTTP they reach the one that the page puts behind a proxy."""
+    """By stdio they start it; by HTTP they reach the one of the page with a proxy in front."""
     server = json.loads(filled(json.dumps(server), embedded.url, home))
     expected = {"timeline", "undo_plan"} if "--operator" in server.get("args", ()) else {"set"}
     if "command" in server:
         assert expected <= asyncio.run(tools(server, home))
         return
-    (option,) = re.findall(r"^Behind a proxy.*\n\n    keyleash .* (--allow-host \S+)$", TEXT, re.M)
+    (option,) = re.findall(r"^With a proxy.*\n\n    keyleash .* (--allow-host \S+)$", TEXT, re.M)
     with http_server(embedded.url, *option.split()) as url:
         assert expected <= asyncio.run(tools(server, home, url))
 

@@ -1,7 +1,8 @@
 """The MCP server: Redis for language models, as far as the grants of a token go.
 
-A client in a box, as the gateway is: it decides nothing, and a token gets the same verdicts with it
-or without it. `forms` has the tools that are one command each, `tools` lists those of a token,
-`results` makes results of replies and denials, `holder` makes the calls of a token, `serve` speaks
-the protocol over stdio and HTTP, and `operators` has the read-only tools of operators.
+It decides nothing: a token gets the same verdicts with it or without it. `forms` has the tools that
+are one command each, `tools` lists those of a token, `results` makes results of replies and
+denials, `holder` makes the calls of a token, `requests` bounds what a client of HTTP may take,
+`serve` speaks the protocol over stdio and HTTP, and `operators` has the read-only tools of
+operators.
 """

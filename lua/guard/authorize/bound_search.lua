@@ -2,7 +2,7 @@
 -- in:  argv, name_at, stop, command, options, documents, left, filter, kinds, on_json
 -- out: code, cost, detail, documents, instead, value
 --
--- Forced options come directly after the query: behind the caller's, a wrong count could swallow them.
+-- Forced options come directly after the query: after those of the caller, a wrong count could include them.
 local query = name_at + 1 < stop and argv[name_at + 2] or ''
 local function count(text, pattern) return select(2, string.gsub(text, pattern, '')) end
 local function number(at) return tonumber(string.match(argv[at] or '', '^%-?%d+$')) or math.huge end
