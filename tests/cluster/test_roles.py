@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+import keyleash.api.operator  # noqa: F401 - fills RIGHTS
 from cli.test_acl import DENIES, FOLLOWED, KEY, LEAST, MISSING, POLICY, TRIED, UNDENIED, Stage
 from keyleash.operations.rights import RIGHTS
-from keyleash.operator.roles import ROLES, roles_with
+from keyleash.operator.roles import ROLES, role_rules, roles_with
+from keyleash.store.keyspace import HOME_TAG, Keyspace
 from support.clusters import RealCluster
 from support.command_line import Cli
 
@@ -25,6 +29,24 @@ def prepared(cluster: RealCluster, folder: Path) -> Stage:
     stage.act()
     stage.admin.ok("audit", "export", "--to", folder / "exported")
     return stage
+
+
+@pytest.mark.parametrize("tag", ["", HOME_TAG])
+@pytest.mark.parametrize("role", LEAST)
+def test_rules_of_a_role_have_each_of_its_rights(role: str, tag: str) -> None:
+    """A right that two others give together, or that stands twice, is not lost."""
+    keyspace = Keyspace(tag)
+    rules = role_rules(ROLES[role], keyspace, ["data:*"])
+    given = [{*item.words} for item in (rules.root, *rules.selectors)]
+    for right in [right for name in ROLES[role].operations for right in RIGHTS[name]]:
+        is_whole = right.is_joint or not right.keys
+        for part in [right] if is_whole else [right._replace(keys=(key,)) for key in right.keys]:
+            with patch.dict(RIGHTS, alone=(part,)), patch("keyleash.operator.roles.CONNECT", ()):
+                wanted = role_rules(
+                    replace(ROLES[role], operations=("alone",)), keyspace, ["data:*"]
+                )
+            for needed in (wanted.root, *wanted.selectors):
+                assert any({*needed.words} <= words for words in given), needed
 
 
 @pytest.mark.slow

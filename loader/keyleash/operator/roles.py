@@ -263,9 +263,11 @@ def role_rules(role: Role, keyspace: Keyspace, data: Sequence[str], database: in
 
 
 def _without_covered(selectors: Sequence[Selector]) -> Iterator[Selector]:
-    for item in selectors:
-        others = (other for other in selectors if other is not item)
-        if not any(set(item.words) <= set(other.words) for other in others):
+    for at, item in enumerate(selectors):
+        words = set(item.words)
+        # Of equal selectors the first stays.
+        is_equal = any(words == set(other.words) for other in selectors[:at])
+        if not is_equal and not any(words < set(other.words) for other in selectors):
             yield item
 
 
