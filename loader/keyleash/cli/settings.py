@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-PARTS = ("dry_run", "recorded")
+PARTS = ("dry_run", "recorded", "acl", "capture")
 """Options that make another operation of a command."""
 
 MAX_ACTOR_BYTES = 256

@@ -58,7 +58,7 @@ _OF_KEYS = {
 _OF_POLICIES = {ReplyCode.COMMAND_REFUSED, *_OF_KEYS, *_OF_LIMITS, *_OF_DATA}
 _OPTIONS = "options of the call"
 _PATTERNS = "patterns of keys in the arguments"
-_SCRIPT_KEYS = "KEYS of the script"
+_SCRIPT_KEYS = "KEYS of the script, which are not recorded"
 _VALUES = "rules for values"
 _BY_ARGUMENTS = (Lengthening.ARGUMENT, Lengthening.PAIRS)
 
@@ -228,6 +228,11 @@ class Replay:
 def example_of(call: RecordedCall, place: int) -> Sequence[bytes]:
     """Return a call like a recorded one, about its key at *place*; other words are made up."""
     spec, words = call.spec, (*call.command.encode().split(b" "), *call.keys)
+    if call.command in SCRIPT_CALLS:
+        script = call.script.encode()
+        is_digest = call.argv is not None
+        head = (b"EVALSHA", script, b"%d" % len(call.keys)) if is_digest else (b"SCRIPT", script)
+        return (*head, *call.keys)
     if call.argv is not None or spec is None:
         return call.argv or words
     if spec.scans:
@@ -372,11 +377,15 @@ class _Judge:
         if spec.keys and rulings and all(item.allowed is False for item in rulings):
             return rulings[0]
         if not call.keys or code not in _OF_KEYS:
-            return Ruling(None, f"{code} of other keys or arguments")
+            return Ruling(None, f"{code}, perhaps for keys or arguments that are not recorded")
         if not spec.keys:
             return self._keys(call, spec, command)
         is_whole = walk is not None and walk[0] == walk[1] and spec.variant is None
-        return rulings[0] if is_whole else Ruling(None, f"{code} of other keys or arguments")
+        return (
+            rulings[0]
+            if is_whole
+            else Ruling(None, f"{code}, perhaps for keys or arguments that are not recorded")
+        )
 
     def _keys(self, call: RecordedCall, spec: CommandSpec, command: RuledCommand) -> Ruling:
         grants = command.grants

@@ -22,11 +22,12 @@ from keyleash.learn.patterns import split
 from keyleash.limits import Counter
 from keyleash.policy import Identity
 from keyleash.policy.model import IdentityKind
+from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.monitor import client_names, monitored
 from keyleash.store.server_check import Client
-from keyleash.text import without_tokens
+from keyleash.text import printable, without_tokens
 
 Argv = tuple[bytes, ...]
 
@@ -91,6 +92,7 @@ class MonitorLog(CallLog):
                 identity = self._names.get(caller) or identity_name(
                     f"client {(caller.rpartition(':')[0] or caller).replace('::', ':0:')}"
                 )
+                database = self._databases.setdefault(identity, parsed[3])
                 if self._wanted and identity not in self._wanted:
                     continue
                 is_inner = address == _LUA
@@ -100,11 +102,17 @@ class MonitorLog(CallLog):
                         call = _captured(identity, words, script, is_inner=is_inner, **facts)
                         coverage = self.covered(identity)
                         coverage.reads_since_ms = coverage.reads_since_ms or time_ms
-                        if parsed[3] != self._databases.setdefault(identity, parsed[3]):
+                        if parsed[3] != database:
                             self._notes[identity].add("it uses several databases")
                         yield call
                 except UnplacedKeysError as error:
                     self.not_understood.add(f"line {number}", error.message)
+        for name in sorted(self._wanted - self._databases.keys()):
+            raise OperationError(
+                "unknown-identity",
+                f"{self.name} has no calls of `{printable(name)}`",
+                help=f"it has {listing(sorted(self._databases)) or 'no calls'}",
+            )
         for identity in self._notes.keys() & self.coverage.keys():
             self.coverage[identity].holes += sorted(self._notes[identity])
 

@@ -45,7 +45,7 @@ def coverage_lines(report: TestReport) -> Iterator[str]:
         for item in coverage.uncovered:
             place = f"{item.pattern.span}: " if item.pattern.span is not None else ""
             pattern = printable(item.pattern.source)
-            yield f"{place}no case covers the {item.kind} of `{pattern}` of {item.identity}"
+            yield f"{place}note: no case covers the {item.kind} of `{pattern}` of {item.identity}"
 
 
 def summary(report: TestReport) -> str:
@@ -53,7 +53,8 @@ def summary(report: TestReport) -> str:
     parts = [f"{counted(report.count(Verdict.PASSED), 'case')} passed"]
     if report.invariants:
         holding = sum(not broken for _, broken in report.invariants)
-        parts.append(f"{holding} of {counted(len(report.invariants), 'invariant')} hold")
+        verb = "holds" if holding == 1 else "hold"
+        parts.append(f"{holding} of {counted(len(report.invariants), 'invariant')} {verb}")
     if failed := report.count(Verdict.FAILED):
         parts.append(f"{failed} failed")
     if disagreed := report.count(Verdict.DISAGREED):
