@@ -611,7 +611,7 @@ def test_an_evicted_client_notices_a_load(leash: Leash) -> None:
         document = EXAMPLE.replace("allow: [read, write]", "allow: [read]")
         leash.load(document)
         await server._call_tool(context, call)
-        context.session.send_tool_list_changed.assert_awaited_once()
+        context.session._connection.send_tool_list_changed.assert_awaited_once()
         await server._providers.popitem()[1].close()
 
     run(body)

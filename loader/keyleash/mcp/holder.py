@@ -43,7 +43,10 @@ class Holder:
 
     Attributes:
         calls: The number of calls that run.
+        root: The issued token from which it was delegated, or itself; empty before a call.
     """
+
+    root = ""
 
     def __init__(
         self, url: str, token: AsyncTokenSource, *, by_class: bool, timeout_s: float
@@ -88,6 +91,9 @@ class Holder:
             found = await self.client.whoami()
         finally:
             self.calls -= 1
+        chain = found.restrictions.chain if found.restrictions else ()
+        id_ = chain[0].id if chain else found.token_id
+        self.root = self.root or f"{found.identity}:{id_}"
         return found
 
     async def _require_live(self) -> None:

@@ -43,6 +43,7 @@ class OperatorTools:
     """The provider of these tools, with the rights of an operator's URL."""
 
     generation = calls = 0
+    root = ""
 
     def __init__(self, operator: AsyncOperator) -> None:
         self._operator = operator

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 import anyio
 from mcp.server import NotificationOptions, Server, ServerRequestContext
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.caching import CacheHint
+from mcp.server.connection import Connection
 from mcp.server.models import InitializationOptions
-from mcp.server.session import ServerSession
 from mcp.server.stdio import stdio_server
 from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
@@ -35,8 +35,7 @@ from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationError, BaseUser
 from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.requests import HTTPConnection
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse
 
 from keyleash import __version__
 from keyleash.errors import (
@@ -50,7 +49,7 @@ from keyleash.errors import (
 )
 from keyleash.errors.sentences import explain
 from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
-from keyleash.mcp.requests import Hosts, Requests
+from keyleash.mcp.requests import MAX_OF_ROOT, MAX_WAITING, TOO_MANY, Requests
 from keyleash.mcp.results import outcome, reason_of
 
 if TYPE_CHECKING:
@@ -59,7 +58,8 @@ if TYPE_CHECKING:
 POLL_S = 30.0
 """The time after which a changed list of tools is noticed, if no call notices it."""
 MAX_PROVIDERS, MAX_SESSIONS, SESSION_IDLE_S = 256, 512, 1800.0
-MAX_SESSIONS_OF_TOKEN = 16
+ASKED_AT_ONCE = 8
+"""Tokens that are not known yet, of which Redis is asked at a time."""
 INSTRUCTIONS = (
     "Redis, as far as your token allows; `whoami` shows how far. In a pattern, `{name}` stands for"
     " one part of a key without `:`, and a `*` at the end for any text: replace them by values, and"
@@ -70,8 +70,6 @@ INSTRUCTIONS = (
 _UNREADABLE = JSONRPCError(
     jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="Parse error")
 )
-_NO_ANSWER = "the server of Redis does not answer"
-_TOO_MANY = "too many tokens make calls"
 _log = logging.getLogger("keyleash mcp")
 _REJECTED = (TokenUnknownError, TokenExpiredError, TokenRevokedError, NotActiveError)
 """Denials of tokens that are not let in; while an identity is suspended, each call is denied."""
@@ -80,16 +78,26 @@ _ENDED = ("TOKEN_", "SUSPENDED", "NOT_ACTIVE")
 Provider: TypeAlias = "Holder | OperatorTools"
 
 
+class Shown(NamedTuple):
+    """The list that clients of a token were shown last, which outlives its provider."""
+
+    root: str
+    generation: int
+    tools: list[Tool]
+
+
 class McpServer(Server[Any]):
     """A server of the tools of each caller; *make* returns those of a token, over stdio of ""."""
 
     def __init__(self, make: Callable[[str], Provider], instructions: str = INSTRUCTIONS) -> None:
         self._make = make
-        self._providers: OrderedDict[str, Provider] = OrderedDict()
-        self._sessions: OrderedDict[str, tuple[ServerSession, str]] = OrderedDict()
-        # What clients of a token were shown last, also of one that was idle for long.
-        self._listed: OrderedDict[str, tuple[int, list[Tool]]] = OrderedDict()
+        # By the digest of the token; the last used are last.
+        self._providers: dict[str, Provider] = {}
+        self._shown: dict[str, Shown] = {}
+        self._connections = WeakKeyDictionary[Connection, str]()
         self._bus = InMemorySubscriptionBus()
+        self._asked = anyio.CapacityLimiter(ASKED_AT_ONCE)
+        self._security = TransportSecurityMiddleware()
         super().__init__(
             "keyleash",
             version=__version__,
@@ -127,7 +135,7 @@ class McpServer(Server[Any]):
     async def _report_token(self) -> None:
         """Log at the start why no call will be allowed: clients may not show it."""
         try:
-            provider = self._providers.setdefault(_digest(""), self._make(""))
+            _, provider = self._provider(None)
             if isinstance(provider, Holder):
                 await provider.whoami()
         except LeashError as denial:
@@ -146,68 +154,86 @@ class McpServer(Server[Any]):
             session_idle_timeout=SESSION_IDLE_S,
             transport_security=security,
         )
+        self._security = TransportSecurityMiddleware(security)
         # The last is the first that a request meets.
         app.add_middleware(Requests, after=self._close_sessions)
-        app.add_middleware(AuthenticationMiddleware, backend=self, on_error=_rejected)
-        app.add_middleware(Hosts, security=TransportSecurityMiddleware(security))
+        app.add_middleware(
+            AuthenticationMiddleware, backend=self, on_error=lambda _, error: error.args[0]
+        )
         return app
 
-    async def authenticate(self, connection: HTTPConnection) -> tuple[AuthCredentials, BaseUser]:
+    async def authenticate(self, connection: Any) -> tuple[AuthCredentials, BaseUser]:
         """Return the user of a request if the guard accepts its token, which is asked each time.
 
         Raises:
-            AuthenticationError: it does not accept it, or the server of Redis does not answer.
+            AuthenticationError: it does not accept it, or cannot be asked; with the response.
         """
+        # First, since a page of another origin must cost no call.
+        if refusal := await self._security.validate_request(connection):
+            raise AuthenticationError(refusal)
         scheme, _, token = connection.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            raise AuthenticationError("no bearer token: send `Authorization: Bearer kl_...`")
+            raise _unauthorized("no bearer token: send `Authorization: Bearer kl_...`")
         key = _digest(token)
         provider: Any = self._providers.get(key)  # Operators have no HTTP.
+        if provider is None:
+            if self._asked.statistics().tasks_waiting >= MAX_WAITING:
+                raise _refused("too many new tokens", 503)
+        elif self._calls_of(provider.root) >= MAX_OF_ROOT:
+            raise _refused(TOO_MANY, 429)
         try:
-            provider = provider or self._make(token)
-            with suppress(SuspendedError):  # Its calls are denied one by one.
-                await provider.whoami()
+            async with nullcontext() if provider else self._asked:
+                provider = self._providers.get(key) or self._make(token)
+                try:
+                    await provider.whoami()
+                except SuspendedError as denial:  # Its calls are denied one by one.
+                    provider.root = provider.root or denial.identity
             await self._keep(key, provider)
         except _REJECTED as denial:
             self._providers.pop(key, None)
             await self._close_sessions(key, 0)
             _log.warning("401: %s, identity %s", denial.code, denial.identity)
-            raise AuthenticationError(f"{denial.code}: ask the operator for a token") from None
+            raise _unauthorized(f"{denial.code}: ask the operator for a token") from None
         except (RedisError, KeyleashError):
-            raise AuthenticationError(_NO_ANSWER) from None
+            raise _refused("the server of Redis does not answer", 503) from None
         finally:
             # A token that is not accepted leaves nothing.
             if provider and self._providers.get(key) is not provider:
                 await provider.close()
         # A session is of its client_id alone.
-        access = AccessToken(token=token, client_id=key, scopes=[])
+        access = AccessToken(token=token, client_id=f"{key} {provider.root}", scopes=[])
         return AuthCredentials(), AuthenticatedUser(access)
 
-    async def _keep(self, key: str, provider: Provider) -> None:
-        while key not in self._providers and len(self._providers) >= MAX_PROVIDERS:
-            idle = next((key for key, item in self._providers.items() if not item.calls), None)
-            if idle is None:
-                raise AuthenticationError(_TOO_MANY)
-            await self._providers.pop(idle).close()
-        self._providers.setdefault(key, provider)
+    def _calls_of(self, root: str) -> int:
+        return sum(item.calls for item in self._providers.values() if item.root == root)
 
-    async def _close_sessions(self, key: str, most: int = MAX_SESSIONS_OF_TOKEN) -> None:
-        """Close the oldest sessions of a token, of which more than *most* are open."""
+    async def _keep(self, key: str, provider: Provider) -> None:
+        if key in self._providers:
+            return
+        surplus = _surplus(self._providers, provider.root, MAX_PROVIDERS)
+        idle = next((item for item in surplus if not self._providers[item].calls), None)
+        if surplus and idle is None:
+            raise _refused("too many tokens make calls", 503)
+        self._providers[key] = provider
+        if idle is not None:
+            await self._providers.pop(idle).close()
+
+    async def _close_sessions(self, name: str, most: int = MAX_OF_ROOT) -> None:
+        """Close the oldest sessions of a token or a root, of which more than *most* are open."""
         if manager := self._session_manager:
-            ids = [id_ for id_, of in manager._session_owners.items() if of["client_id"] == key]
+            owners = manager._session_owners.items()
+            ids = [id_ for id_, of in owners if name in of["client_id"].split()]
             for id_ in ids[: max(len(ids) - most, 0)]:
                 # Another request may have closed it meanwhile.
                 if transport := manager._server_instances.get(id_):
                     await manager._discard_session(id_, transport)
 
-    def _provider(self, context: ServerRequestContext[Any]) -> tuple[str, Provider]:
-        request = context.request
+    def _provider(self, request: Any) -> tuple[str, Provider]:
         token = "" if request is None else request.user.access_token.token
         key = _digest(token)
-        if key not in self._providers:
-            self._providers[key] = self._make(token)
-        self._providers.move_to_end(key)
-        return key, self._providers[key]
+        provider = self._providers.pop(key, None) or self._make(token)
+        self._providers[key] = provider
+        return key, provider
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[dict[str, Any]]:
@@ -224,62 +250,64 @@ class McpServer(Server[Any]):
     async def _poll(self) -> None:
         while True:
             await anyio.sleep(POLL_S)
-            for key, provider in [*self._providers.items()]:
-                if key in self._listed:
-                    await self._look(key, provider)
+            for key in self._providers.keys() & self._shown.keys():
+                await self._look(key)
 
     async def _list_tools(self, context: ServerRequestContext[Any], _: Any) -> ListToolsResult:
-        key, provider = self._provider(context)
+        key, provider = self._provider(context.request)
         try:
             tools = await provider.tools()
         except (RedisError, KeyleashError) as error:
             raise MCPError(INTERNAL_ERROR, reason_of(error)) from None
-        self._listed[key] = provider.generation, tools
-        session = _session_of(context) or "stdio"
-        self._sessions[session] = context.session, key
-        self._listed.move_to_end(key)
-        self._sessions.move_to_end(session)
-        # Those of one token are no reason to forget another's.
-        own = [name for name, (_, of) in self._sessions.items() if of == key]
-        for name in own[:-MAX_SESSIONS_OF_TOKEN]:
-            del self._sessions[name]
-        for bounded in (self._listed, self._sessions):
-            if len(bounded) > MAX_SESSIONS:
-                bounded.popitem(last=False)
+        self._shown.pop(key, None)
+        for surplus in _surplus(self._shown, provider.root, MAX_SESSIONS)[:1]:
+            del self._shown[surplus]
+        self._shown[key] = Shown(provider.root, provider.generation, tools)
+        self._connections[context.session._connection] = key
         return ListToolsResult(tools=tools)
 
     async def _call_tool(
         self, context: ServerRequestContext[Any], params: CallToolRequestParams
     ) -> CallToolResult:
-        key, provider = self._provider(context)
+        key, provider = self._provider(context.request)
         given, meta = params.arguments or {}, params.meta or {}
         found = await outcome(provider.call(params.name, given, meta, _session_of(context)))
         has_ended = found.is_error and found.structured_content["code"].startswith(_ENDED)
-        generation, tools = self._listed.get(key, (0, []))
-        if tools and (has_ended or provider.generation != generation):
-            await self._look(key, provider)
+        shown = self._shown.get(key)
+        if shown and shown.tools and (has_ended or provider.generation != shown.generation):
+            await self._look(key)
         return found
 
-    async def _look(self, key: str, provider: Provider) -> None:
-        """Tell clients if the list of a provider has changed."""
+    async def _look(self, key: str) -> None:
+        """Tell clients if the list of a token has changed."""
+        provider, before = self._providers.get(key), self._shown.get(key)
+        if provider is None or before is None:
+            return
         with suppress(RedisError, KeyleashError):
             tools = await provider.tools()
-            _, before = self._listed.get(key, (0, tools))
-            self._listed[key] = provider.generation, tools
-            if tools == before:
+            self._shown[key] = before._replace(generation=provider.generation, tools=tools)
+            if tools == before.tools:
                 return
             await self._bus.publish(ToolsListChanged())
-            for session in [item for item, of in self._sessions.values() if of == key]:
+            for connection in [item for item, of in self._connections.items() if of == key]:
                 # A client that does not read must not hold up the others.
-                with anyio.move_on_after(1), suppress(anyio.BrokenResourceError):
-                    await session.send_tool_list_changed()
+                with anyio.move_on_after(1):
+                    await connection.send_tool_list_changed()
 
 
-def _rejected(_: HTTPConnection, error: AuthenticationError) -> Response:
-    if str(error) in (_NO_ANSWER, _TOO_MANY):
-        return PlainTextResponse(str(error), 503)
-    wanted = f'Bearer error="invalid_token", error_description="{error}"'
-    return PlainTextResponse(str(error), 401, {"WWW-Authenticate": wanted})
+def _surplus(items: Mapping[str, Any], root: str, most: int) -> list[str]:
+    """Return the keys of which one must go for another of *root*: of its own, or of all."""
+    own = [key for key, item in items.items() if item.root == root]
+    return own if len(own) >= MAX_OF_ROOT else [*items] if len(items) >= most else []
+
+
+def _refused(reason: str, status: int, **headers: str) -> AuthenticationError:
+    return AuthenticationError(PlainTextResponse(reason, status, headers))
+
+
+def _unauthorized(reason: str) -> AuthenticationError:
+    wanted = f'Bearer error="invalid_token", error_description="{reason}"'
+    return _refused(reason, 401, **{"WWW-Authenticate": wanted})
 
 
 def _session_of(context: ServerRequestContext[Any]) -> str | None:
