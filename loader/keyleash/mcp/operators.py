@@ -63,34 +63,23 @@ class OperatorTools:
         """Return the result of an operation; errors as of `Holder.call`."""
         if name not in _TOOLS:
             raise invalid(f"there is no tool `{name[:64]}`")
-        check(given, _schema(self._operation(name)[2]))
+        method, operation, parameters = self._operation(name)
+        check(given, _schema(parameters))
+        by_place: list[Any] = []
+        options = dict(given)
+        for item in parameters:
+            if item.is_by_place and item.name in options:
+                value = options.pop(item.name)
+                by_place += value if item.is_many else [value]
         try:
-            return result(await self._run(name, given))
+            return result(await _reply(method(*by_place, **options)))
         except (KeyleashError, RedisError) as error:
             found = error if isinstance(error, KeyleashError) else server_failure(error, "")
             help_ = found.help
             if found.code == "not-permitted":
-                help_ = help_of_roles(self._operation(name)[1].command) or help_
+                help_ = help_of_roles(operation.command) or help_
             message = without_tokens(found.message)
             return failure(found.code, f"{message}: {help_}" if help_ else message)
-
-    async def _run(self, name: str, given: Mapping[str, Any]) -> Any:
-        method, _, parameters = self._operation(name)
-        by_place: list[Any] = []
-        for item in parameters:
-            if item.is_by_place and item.name in given:
-                by_place += given[item.name] if item.is_many else [given[item.name]]
-        names = [item.name for item in parameters if not item.is_by_place and item.name in given]
-        found = method(*by_place, **{item: given[item] for item in names})
-        if hasattr(found, "__aiter__"):
-            items: list[Any] = []
-            async for entry in found:
-                items.append(entry.to_dict())
-                if len(items) == MAX_ITEMS:
-                    break
-            return items
-        answer = await found
-        return [*answer.rows()] if hasattr(answer, "rows") else answer.to_dict()
 
     def _operation(self, name: str) -> tuple[Any, Any, list[Parameter]]:
         """Return the method of a tool, its operation, and the parameters that a client may give."""
@@ -100,6 +89,18 @@ class OperatorTools:
         operation = getattr(type(owner), method)
         known = operation.parameters
         return getattr(owner, method), operation, [known[item] for item in parameters.split()]
+
+
+async def _reply(running: Any) -> Any:
+    if hasattr(running, "__aiter__"):
+        items: list[Any] = []
+        async for entry in running:
+            items.append(entry.to_dict())
+            if len(items) == MAX_ITEMS:
+                break
+        return items
+    answer = await running
+    return [*answer.rows()] if hasattr(answer, "rows") else answer.to_dict()
 
 
 def _schema(items: list[Parameter]) -> dict[str, Any]:

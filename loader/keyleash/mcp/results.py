@@ -90,11 +90,9 @@ def shown(value: Any) -> Any:
             return sorted(items, key=str) if isinstance(value, set | frozenset) else items
         case Exception():
             return {"error": without_tokens(str(value))}
-        case None | bool() | int() | str():
+        case None | int() | str():
             return value
-        case float() if math.isfinite(value):
-            return value
-    return str(value)
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 text_of = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -129,20 +127,17 @@ def _parts(value: Any) -> list[tuple[str, Any, int]]:
 
 
 def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
-    """Return a value, or as much of it as *room* bytes of JSON hold.
+    """Return a value, or as much of it as *room* bytes of JSON hold, with something of each item.
 
-    Long items leave room for the others. *lengths* receives by their places the bytes of each text
-    that is cut, and the number of items of each list.
+    *lengths* receives by their places the bytes of each text that is cut, and the items of lists.
     """
     if _size(value) <= room:
         return shown(value)
     if not isinstance(value, bytes | str | Mapping | list | tuple | set | frozenset):
         value = without_tokens(str(value))
     if isinstance(value, bytes | str):
-        raw, text = (
-            value if isinstance(value, bytes) else value.encode("utf-8", "replace"),
-            shown(value),
-        )
+        raw = value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+        text = shown(value)
         _note(lengths, place, len(raw))
         if isinstance(text, dict):
             return {"base64": base64.b64encode(raw[: (room - 13) // 4 * 3]).decode()}
@@ -151,7 +146,8 @@ def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
     parts = _parts(value)
     sizes = [_size(item) + more for _, item, more in parts]
     room -= 1
-    share = max(_share(sizes, room), min(MIN_SHARE, room))
+    fits = bisect_right(range(room), room, key=lambda share: sum(min(it, share) for it in sizes))
+    share = max(fits - 1, min(MIN_SHARE, room))
     kept: dict[str, Any] = {}
     for (name, item, more), size in zip(parts, sizes, strict=True):
         room -= min(size, share)
@@ -168,15 +164,6 @@ def _note(lengths: dict[str, int], place: Sequence[str], length: int) -> None:
     """Note a length; who writes the names of places must not fill the result with them."""
     if len(lengths) < MAX_LENGTHS or not place:
         lengths[".".join(name[:MIN_ITEM] for name in place)] = length
-
-
-def _share(sizes: Sequence[int], room: int) -> int:
-    """Return the size to which long items are cut for all to fit."""
-    for left, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):
-        if size * left > room:
-            return room // left
-        room -= size
-    return room
 
 
 def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> CallToolResult:

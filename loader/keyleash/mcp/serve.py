@@ -38,15 +38,7 @@ from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import PlainTextResponse
 
 from keyleash import __version__
-from keyleash.errors import (
-    KeyleashError,
-    LeashError,
-    NotActiveError,
-    SuspendedError,
-    TokenExpiredError,
-    TokenRevokedError,
-    TokenUnknownError,
-)
+from keyleash.errors import KeyleashError, LeashError, SuspendedError
 from keyleash.errors.sentences import explain
 from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
 from keyleash.mcp.requests import MAX_OF_ROOT, MAX_WAITING, TOO_MANY, Requests
@@ -71,9 +63,8 @@ _UNREADABLE = JSONRPCError(
     jsonrpc="2.0", id=None, error=ErrorData(code=PARSE_ERROR, message="Parse error")
 )
 _log = logging.getLogger("keyleash mcp")
-_REJECTED = (TokenUnknownError, TokenExpiredError, TokenRevokedError, NotActiveError)
+_ENDED = ("TOKEN_", "NOT_ACTIVE")
 """Denials of tokens that are not let in; while an identity is suspended, each call is denied."""
-_ENDED = ("TOKEN_", "SUSPENDED", "NOT_ACTIVE")
 
 Provider: TypeAlias = "Holder | OperatorTools"
 
@@ -189,13 +180,13 @@ class McpServer(Server[Any]):
                 except SuspendedError as denial:  # Its calls are denied one by one.
                     provider.root = provider.root or denial.identity
             await self._keep(key, provider)
-        except _REJECTED as denial:
+        except (RedisError, KeyleashError) as error:
+            if not (isinstance(error, LeashError) and error.code.startswith(_ENDED)):
+                raise _refused("the server of Redis does not answer", 503) from None
             self._providers.pop(key, None)
             await self._close_sessions(key, 0)
-            _log.warning("401: %s, identity %s", denial.code, denial.identity)
-            raise _unauthorized(f"{denial.code}: ask the operator for a token") from None
-        except (RedisError, KeyleashError):
-            raise _refused("the server of Redis does not answer", 503) from None
+            _log.warning("401: %s, identity %s", error.code, error.identity)
+            raise _unauthorized(f"{error.code}: ask the operator for a token") from None
         finally:
             # A token that is not accepted leaves nothing.
             if provider and self._providers.get(key) is not provider:
@@ -272,7 +263,8 @@ class McpServer(Server[Any]):
         key, provider = self._provider(context.request)
         given, meta = params.arguments or {}, params.meta or {}
         found = await outcome(provider.call(params.name, given, meta, _session_of(context)))
-        has_ended = found.is_error and found.structured_content["code"].startswith(_ENDED)
+        code = found.structured_content["code"] if found.is_error else ""
+        has_ended = code.startswith((*_ENDED, "SUSPENDED"))
         shown = self._shown.get(key)
         if shown and shown.tools and (has_ended or provider.generation != shown.generation):
             await self._look(key)

@@ -19,7 +19,6 @@ from keyleash.evaluate.abilities import allowed_commands
 from keyleash.mcp.forms import (
     BYTES,
     FORMS,
-    RESULTS,
     STRING,
     class_of,
     form_of,
@@ -58,7 +57,7 @@ OF_SCRIPT = object_of({name: {**_STRINGS, "items": BYTES} for name in ("keys", "
 class Access:
     """The access of a token, as its guard publishes it; no grants if the policy hides them.
 
-    With *by_class* its tools are classes of operations.
+    With *by_class* its tools are classes of operations; *generation* is that of the policy.
     """
 
     grants: Sequence[Grant] | None
@@ -66,6 +65,7 @@ class Access:
     table: CommandTable
     delegates: bool = False
     by_class: bool = False
+    generation: int = 0
 
     @cached_property
     def commands(self) -> Mapping[str, list[Grant]]:
@@ -88,9 +88,9 @@ class Access:
         for grant in self.grants or ():
             for script in grant.scripts:
                 found.setdefault(script.name, {}).setdefault(script.digest, []).append(grant)
-        taken = {*SCHEMAS, *BY_WORDS, *map(tool_name, self.table.commands)}
-        names = {name: tool_name(name) for name in sorted(found)}
-        names = {name: f"script_{tool}" * (tool in taken) or tool for name, tool in names.items()}
+        taken = {*SCHEMAS, *map(tool_name, self.table.commands)}
+        tools = ((name, tool_name(name)) for name in sorted(found))
+        names = {name: f"script_{tool}" if tool in taken else tool for name, tool in tools}
         # Names that are the same in the alphabet of tools, or too long, end in a digest.
         counts = Counter(names.values())
         return {
@@ -155,8 +155,8 @@ class Access:
             form, reads = form_of(spec), class_of(spec) == "read"
             text = self._text(form.text, [name])
             destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
-            kinds = RESULTS.get(name, ())
-            yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats, kinds)
+            found = form.schema, reads, destroys, repeats, form.results
+            yield make_tool(tool_name(name), text, *found)
         for name, (_, grants) in self.scripts.items():
             keys = [pattern.source for grant in grants for pattern in grant.keys]
             text = self._text("Run this script", (), keys)
