@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -109,21 +109,24 @@ def _name(value: Any) -> str:
 
 def _size(value: Any) -> int:
     """Return the bytes of JSON of a value; about, if they are more than a reply may have."""
-    if isinstance(value, bytes | str) and len(value) > MAX_REPLY:
-        return len(value)
-    if parts := _parts(value):
-        return 1 + sum(_size(item) + more for _, item, more in parts)
-    return len(text_of(shown(value)).encode("utf-8", "replace"))
+    least, items = 0, [value]
+    # To encode all of a long reply would hold up the other clients.
+    while items and least <= MAX_REPLY:
+        item = items.pop()
+        least += len(item) if isinstance(item, bytes | str) else 1
+        if isinstance(item, Mapping):
+            items += item.keys()
+            item = item.values()
+        items += () if isinstance(item, bytes | str) or not isinstance(item, Iterable) else item
+    return least if least > MAX_REPLY else len(text_of(shown(value)).encode("utf-8", "replace"))
 
 
-def _parts(value: Any) -> list[tuple[str, Any, int]]:
+def _parts(value: Any, room: int) -> list[tuple[str, Any, int]]:
     """Return the items of a value that may fit: their names, and the bytes of JSON besides them."""
     if isinstance(value, Mapping):
-        items = islice(value.items(), MAX_REPLY // 2)
+        items = islice(value.items(), room // 2)
         return [(name, item, _size(name) + 2) for key, item in items for name in [_name(key)]]
-    if isinstance(value, list | tuple | set | frozenset):
-        return [(str(at), item, 1) for at, item in enumerate(islice(value, MAX_REPLY // 2))]
-    return []
+    return [(str(at), item, 1) for at, item in enumerate(islice(value, room // 2))]
 
 
 def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
@@ -143,7 +146,7 @@ def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
             return {"base64": base64.b64encode(raw[: (room - 13) // 4 * 3]).decode()}
         ends = range(min(len(text), room) + 1)
         return text[: bisect_right(ends, room, key=lambda end: _size(text[:end])) - 1]
-    parts = _parts(value)
+    parts = _parts(value, room)
     sizes = [_size(item) + more for _, item, more in parts]
     room -= 1
     fits = bisect_right(range(room), room, key=lambda share: sum(min(it, share) for it in sizes))
