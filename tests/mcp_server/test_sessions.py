@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
+from mcp.server.connection import Connection
 from mcp.shared.exceptions import MCPError
 
 import keyleash
@@ -603,7 +604,8 @@ def test_an_evicted_client_notices_a_load(leash: Leash) -> None:
     server = McpServer(
         lambda _: Holder(leash.server.url, issued.token, by_class=False, timeout_s=5)
     )
-    context = Mock(request=None, session=AsyncMock())
+    client = AsyncMock(spec=Connection)
+    context = Mock(request=None, session=Mock(_connection=client))
     call: Any = Mock(arguments={"key": STATE}, meta=None)
     call.name = "get"
 
@@ -613,7 +615,7 @@ def test_an_evicted_client_notices_a_load(leash: Leash) -> None:
         document = EXAMPLE.replace("allow: [read, write]", "allow: [read]")
         leash.load(document)
         await server._call_tool(context, call)
-        context.session._connection.send_tool_list_changed.assert_awaited_once()
+        client.send_tool_list_changed.assert_awaited_once()
         await server._providers.popitem()[1].close()
 
     run(body)

@@ -55,7 +55,7 @@ class OperatorTools:
     async def tools(self) -> list[Tool]:
         """Return the tools."""
         return [
-            make_tool(name, text, _schema(self._operation(name)[2]), True)
+            make_tool(name, text, self._operation(name)[2], True)
             for name, (*_, text) in _TOOLS.items()
         ]
 
@@ -63,11 +63,10 @@ class OperatorTools:
         """Return the result of an operation; errors as of `Holder.call`."""
         if name not in _TOOLS:
             raise invalid(f"there is no tool `{name[:64]}`")
-        method, operation, parameters = self._operation(name)
-        check(given, _schema(parameters))
-        by_place: list[Any] = []
-        options = dict(given)
-        for item in parameters:
+        method, operation, schema = self._operation(name)
+        check(given, schema)
+        by_place, options = list[Any](), dict(given)
+        for item in operation.parameters.values():
             if item.is_by_place and item.name in options:
                 value = options.pop(item.name)
                 by_place += value if item.is_many else [value]
@@ -81,14 +80,16 @@ class OperatorTools:
             message = without_tokens(found.message)
             return failure(found.code, f"{message}: {help_}" if help_ else message)
 
-    def _operation(self, name: str) -> tuple[Any, Any, list[Parameter]]:
-        """Return the method of a tool, its operation, and the parameters that a client may give."""
-        place, parameters, _ = _TOOLS[name]
+    def _operation(self, name: str) -> tuple[Any, Any, dict[str, Any]]:
+        """Return the method of a tool, its operation, and the schema of what a client may give."""
+        place, names, _ = _TOOLS[name]
         noun, _, method = place.rpartition(".")
         owner = getattr(self._operator, noun) if noun else self._operator
         operation = getattr(type(owner), method)
-        known = operation.parameters
-        return getattr(owner, method), operation, [known[item] for item in parameters.split()]
+        items = [operation.parameters[item] for item in names.split()]
+        required = [item.name for item in items if item.is_required or item.name == "command"]
+        schema = object_of({item.name: _type(item) for item in items}, required)
+        return getattr(owner, method), operation, schema
 
 
 async def _reply(running: Any) -> Any:
@@ -101,11 +102,6 @@ async def _reply(running: Any) -> Any:
         return items
     answer = await running
     return [*answer.rows()] if hasattr(answer, "rows") else answer.to_dict()
-
-
-def _schema(items: list[Parameter]) -> dict[str, Any]:
-    required = [item.name for item in items if item.is_required or item.name == "command"]
-    return object_of({item.name: _type(item) for item in items}, required)
 
 
 def _type(parameter: Parameter) -> dict[str, Any]:

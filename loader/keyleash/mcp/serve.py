@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -29,7 +29,6 @@ from mcp_types import (
     ErrorData,
     JSONRPCError,
     ListToolsResult,
-    Tool,
 )
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
@@ -69,14 +68,6 @@ _ENDED = ("TOKEN_", "NOT_ACTIVE")
 Provider: TypeAlias = "Holder | OperatorTools"
 
 
-class Shown(NamedTuple):
-    """The list that clients of a token were shown last, which outlives its provider."""
-
-    root: str
-    generation: int
-    tools: list[Tool]
-
-
 class McpServer(Server[Any]):
     """A server of the tools of each caller; *make* returns those of a token, over stdio of ""."""
 
@@ -84,8 +75,8 @@ class McpServer(Server[Any]):
         self._make = make
         # By the digest of the token; the last used are last.
         self._providers: dict[str, Provider] = {}
-        self._shown: dict[str, Shown] = {}
-        self._connections = WeakKeyDictionary[Connection, str]()
+        # The token, and the state of the list that a client or all of its clients were shown last.
+        self._shown: WeakKeyDictionary[Any, tuple[str, tuple[int, bool]]] = WeakKeyDictionary()
         self._bus = InMemorySubscriptionBus()
         self._asked = anyio.CapacityLimiter(ASKED_AT_ONCE)
         self._security = TransportSecurityMiddleware()
@@ -170,7 +161,10 @@ class McpServer(Server[Any]):
         if provider is None:
             if self._asked.statistics().tasks_waiting >= MAX_WAITING:
                 raise _refused("too many new tokens", 503)
-        elif self._calls_of(provider.root) >= MAX_OF_ROOT:
+        elif (
+            sum(it.calls for it in self._providers.values() if it.root == provider.root)
+            >= MAX_OF_ROOT
+        ):
             raise _refused(TOO_MANY, 429)
         try:
             async with nullcontext() if provider else self._asked:
@@ -195,16 +189,18 @@ class McpServer(Server[Any]):
         access = AccessToken(token=token, client_id=f"{key} {provider.root}", scopes=[])
         return AuthCredentials(), AuthenticatedUser(access)
 
-    def _calls_of(self, root: str) -> int:
-        return sum(item.calls for item in self._providers.values() if item.root == root)
+    def _of_root(self, root: str) -> dict[str, Provider]:
+        return {key: item for key, item in self._providers.items() if item.root == root}
 
     async def _keep(self, key: str, provider: Provider) -> None:
         if key in self._providers:
             return
-        surplus = _surplus(self._providers, provider.root, MAX_PROVIDERS)
-        idle = next((item for item in surplus if not self._providers[item].calls), None)
-        if surplus and idle is None:
-            raise _refused("too many tokens make calls", 503)
+        own, idle = self._of_root(provider.root), None
+        if len(own) >= MAX_OF_ROOT or len(self._providers) >= MAX_PROVIDERS:
+            full = own if len(own) >= MAX_OF_ROOT else self._providers
+            idle = next((item for item, of in full.items() if not of.calls), None)
+            if idle is None:
+                raise _refused("too many tokens make calls", 503)
         self._providers[key] = provider
         if idle is not None:
             await self._providers.pop(idle).close()
@@ -241,8 +237,10 @@ class McpServer(Server[Any]):
     async def _poll(self) -> None:
         while True:
             await anyio.sleep(POLL_S)
-            for key in self._providers.keys() & self._shown.keys():
-                await self._look(key)
+            for key, provider in [*self._providers.items()]:
+                if provider in self._shown:
+                    with suppress(RedisError, KeyleashError):
+                        await self._notify(key, provider, not await provider.tools())
 
     async def _list_tools(self, context: ServerRequestContext[Any], _: Any) -> ListToolsResult:
         key, provider = self._provider(context.request)
@@ -250,11 +248,8 @@ class McpServer(Server[Any]):
             tools = await provider.tools()
         except (RedisError, KeyleashError) as error:
             raise MCPError(INTERNAL_ERROR, reason_of(error)) from None
-        self._shown.pop(key, None)
-        for surplus in _surplus(self._shown, provider.root, MAX_SESSIONS)[:1]:
-            del self._shown[surplus]
-        self._shown[key] = Shown(provider.root, provider.generation, tools)
-        self._connections[context.session._connection] = key
+        for item in (provider, context.session._connection):
+            self._shown[item] = key, (provider.generation, not tools)
         return ListToolsResult(tools=tools)
 
     async def _call_tool(
@@ -264,33 +259,21 @@ class McpServer(Server[Any]):
         given, meta = params.arguments or {}, params.meta or {}
         found = await outcome(provider.call(params.name, given, meta, _session_of(context)))
         code = found.structured_content["code"] if found.is_error else ""
-        has_ended = code.startswith((*_ENDED, "SUSPENDED"))
-        shown = self._shown.get(key)
-        if shown and shown.tools and (has_ended or provider.generation != shown.generation):
-            await self._look(key)
+        await self._notify(key, provider, code.startswith((*_ENDED, "SUSPENDED")))
         return found
 
-    async def _look(self, key: str) -> None:
-        """Tell clients if the list of a token has changed."""
-        provider, before = self._providers.get(key), self._shown.get(key)
-        if provider is None or before is None:
-            return
-        with suppress(RedisError, KeyleashError):
-            tools = await provider.tools()
-            self._shown[key] = before._replace(generation=provider.generation, tools=tools)
-            if tools == before.tools:
-                return
+    async def _notify(self, key: str, provider: Provider, has_ended: bool) -> None:
+        """Tell clients if the list of a token has changed since they were shown it."""
+        state = provider.generation, has_ended
+        changed = [item for item, (of, at) in self._shown.items() if of == key and at != state]
+        self._shown.update(dict.fromkeys(changed, (key, state)))
+        if changed:
             await self._bus.publish(ToolsListChanged())
-            for connection in [item for item, of in self._connections.items() if of == key]:
+        for item in changed:
+            if isinstance(item, Connection):
                 # A client that does not read must not hold up the others.
                 with anyio.move_on_after(1):
-                    await connection.send_tool_list_changed()
-
-
-def _surplus(items: Mapping[str, Any], root: str, most: int) -> list[str]:
-    """Return the keys of which one must go for another of *root*: of its own, or of all."""
-    own = [key for key, item in items.items() if item.root == root]
-    return own if len(own) >= MAX_OF_ROOT else [*items] if len(items) >= most else []
+                    await item.send_tool_list_changed()
 
 
 def _refused(reason: str, status: int, **headers: str) -> AuthenticationError:

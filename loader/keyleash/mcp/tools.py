@@ -112,9 +112,7 @@ class Access:
         return {tool_name(spec.name): spec for spec in filter(is_usable, self.table)}
 
     def patterns(self, names: Iterable[str], cls: str = "") -> list[str]:
-        """Return the patterns of keys, channels or indexes on which grants, of a class if it is
-        given, allow commands.
-        """
+        """Return the patterns on which grants, of a class if it is given, allow commands."""
         several = [
             getattr(grant, _field_of(self.table.get(name)))
             for name in names
@@ -136,10 +134,10 @@ class Access:
             text = 'Run several commands, all or none: [["SET", "key", "value"], …]'
             reads = all(hint.read_only_hint for hint in hints)
             destroys = any(hint.destructive_hint for hint in hints)
-            tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads))
+            tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys))
         if self.delegates:
             text = "Make a token for another agent, which may do no more; ttl is 10m or the like"
-            tools.append(make_tool("delegate", text, SCHEMAS["delegate"], False, repeats=False))
+            tools.append(make_tool("delegate", text, SCHEMAS["delegate"], False, False))
         text = "Show what this token may do, when it expires, and what is left of its limits"
         return [*tools, make_tool("whoami", text, SCHEMAS["whoami"], True)]
 
@@ -160,21 +158,17 @@ class Access:
         for name, (_, grants) in self.scripts.items():
             keys = [pattern.source for grant in grants for pattern in grant.keys]
             text = self._text("Run this script", (), keys)
-            yield make_tool(name, text, OF_SCRIPT, False, True, False)
-        unnamed = sorted(self.commands.keys() - specs.keys())
+            yield make_tool(name, text, OF_SCRIPT, False)
+        unnamed = map(self.table.commands.__getitem__, sorted(self.commands.keys() - specs.keys()))
+        classes = {spec.name: class_of(spec) for spec in unnamed if is_usable(spec)}
         for cls, (text, example) in BY_WORDS.items():
-            others = [name for name in unnamed if self._is_by_words(name, cls)]
+            others = [name for name, of in classes.items() if of == cls]
             # SORT and the like, which need `read` alone, are no reason for the tool `write`.
             keys = self.patterns(others, "" if cls == "read" else cls)
             if keys or self.grants is None:
                 first = example if example in others or not others else others[0]
                 shown = self._text(f'{text}, by its words: ["{first}", …]', others, keys)
-                reads = cls == "read"
-                yield make_tool(cls, shown, SCHEMAS[cls], reads, not reads, reads)
-
-    def _is_by_words(self, name: str, cls: str) -> bool:
-        spec = self.table.commands[name]
-        return is_usable(spec) and class_of(spec) == cls
+                yield make_tool(cls, shown, SCHEMAS[cls], cls == "read")
 
     def _text(self, text: str, names: Sequence[str], patterns: Sequence[str] = ()) -> str:
         """Return a description: what a tool does, on which keys, and on which of them never."""
@@ -196,9 +190,9 @@ def _digested(name: str) -> str:
 
 def _field_of(spec: CommandSpec | None) -> str:
     """Return the list of a grant that covers what a command is about."""
-    if spec is not None and spec.channel is not None:
-        return "channels"
-    return "indexes" if spec is not None and spec.index else "keys"
+    if spec is None:
+        return "keys"
+    return "channels" if spec.channel is not None else "indexes" if spec.index else "keys"
 
 
 def make_tool(
@@ -206,11 +200,14 @@ def make_tool(
     text: str,
     schema: dict[str, Any],
     reads: bool,
-    destroys: bool = False,
-    repeats: bool = True,
+    destroys: bool | None = None,
+    repeats: bool | None = None,
     kinds: Sequence[str] = (),
 ) -> Tool:
-    """Return the definition of a tool, with its hints, and the JSON types of its result."""
+    """Return the definition of a tool, with its hints, and the JSON types of its result.
+
+    What does not only read is destructive, and not idempotent, if nothing else is given.
+    """
     found = {"properties": {"result": {"type": [*kinds]}}} if kinds else {}
     return Tool(
         name=name,
@@ -219,8 +216,8 @@ def make_tool(
         output_schema={"type": "object", **found, "required": ["result"]},
         annotations=ToolAnnotations(
             read_only_hint=reads,
-            destructive_hint=destroys,
-            idempotent_hint=repeats,
+            destructive_hint=not reads if destroys is None else destroys,
+            idempotent_hint=reads if repeats is None else repeats,
             open_world_hint=False,
         ),
     )
