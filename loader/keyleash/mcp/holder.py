@@ -235,8 +235,7 @@ def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     if error is None:
         return
     if error.validator == "required":
-        lacks = [name for name in error.validator_value if name not in error.instance]
-        raise invalid(f"arguments are missing: {', '.join(lacks)}")
+        raise invalid(error.message)
     if error.validator == "additionalProperties":
         names = [*error.schema["properties"]]
         wrong = without_tokens(next(name for name in error.instance if name not in names))[:64]

@@ -18,7 +18,9 @@ ARRIVAL_S = 20.0
 MAX_WAITING = 256
 """Connections that wait for a request, so without a token; of more the oldest is closed."""
 MAX_OF_ROOT = 64
-"""The requests, sessions and clients of an issued token and those that were delegated from it."""
+"""The sessions and clients of an issued token and those that were delegated from it."""
+MAX_REQUESTS = 2 * MAX_OF_ROOT
+"""Their requests, since each session may have a stream that stays open."""
 MAX_BODIES_OF_ROOT, MAX_BODIES = 16 * 1024 * 1024, 128 * 1024 * 1024
 """The bytes of bodies of requests that are served."""
 TOO_MANY = "too many requests at the same time"
@@ -84,7 +86,7 @@ class Requests:
             return
         root, request = user.access_token.client_id.partition(" ")[2], object()
         bodies = self._open.setdefault(root, {})
-        if len(bodies) >= MAX_OF_ROOT:
+        if len(bodies) >= MAX_REQUESTS:
             await PlainTextResponse(TOO_MANY, 429)(scope, receive, send)
             return
         bodies[request] = 0

@@ -16,23 +16,14 @@ from mcp_types import Tool, ToolAnnotations
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.evaluate.abilities import allowed_commands
-from keyleash.mcp.forms import (
-    BYTES,
-    FORMS,
-    STRING,
-    class_of,
-    form_of,
-    is_usable,
-    object_of,
-    tool_name,
-)
+from keyleash.mcp import forms
 from keyleash.policy import Grant, Pattern, overlaps
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
 MAX_NAME, MAX_DESCRIPTION = 60, 200
-_WORDS = {"type": "array", "items": BYTES, "minItems": 1, "maxItems": MAX_ARGUMENTS}
+_WORDS = {"type": "array", "items": forms.BYTES, "minItems": 1, "maxItems": MAX_ARGUMENTS}
 _COMMANDS = {"type": "array", "items": _WORDS, "minItems": 1, "maxItems": MAX_BATCH_COMMANDS}
-_STRINGS = {"type": "array", "items": STRING, "maxItems": MAX_ARGUMENTS}
+_STRINGS = {"type": "array", "items": forms.STRING, "maxItems": MAX_ARGUMENTS}
 _CLASSES = {"type": "array", "items": {"enum": [*OperationClass]}}
 _PAIRS = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
 BY_WORDS = {
@@ -42,15 +33,15 @@ BY_WORDS = {
 }
 """The tools of classes of operations: what they do, and a command of theirs."""
 SCHEMAS = {
-    **{name: object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
-    "batch": object_of({"commands": _COMMANDS}, ["commands"]),
-    "delegate": object_of(
-        {"ttl": STRING, "allow": _CLASSES, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
+    **{name: forms.object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
+    "batch": forms.object_of({"commands": _COMMANDS}, ["commands"]),
+    "delegate": forms.object_of(
+        {"ttl": forms.STRING, "allow": _CLASSES, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
     ),
-    "whoami": object_of({}),
+    "whoami": forms.object_of({}),
 }
 """The arguments of tools that are no command."""
-OF_SCRIPT = object_of({name: {**_STRINGS, "items": BYTES} for name in ("keys", "arguments")})
+OF_SCRIPT = forms.object_of({key: {**_WORDS, "minItems": 0} for key in ("keys", "arguments")})
 
 
 @dataclass(frozen=True)
@@ -88,8 +79,8 @@ class Access:
         for grant in self.grants or ():
             for script in grant.scripts:
                 found.setdefault(script.name, {}).setdefault(script.digest, []).append(grant)
-        taken = {*SCHEMAS, *map(tool_name, self.table.commands)}
-        tools = ((name, tool_name(name)) for name in sorted(found))
+        taken = {*SCHEMAS, *map(forms.tool_name, self.table.commands)}
+        tools = ((name, forms.tool_name(name)) for name in sorted(found))
         names = {name: f"script_{tool}" if tool in taken else tool for name, tool in tools}
         # Names that are the same in the alphabet of tools, or too long, end in a digest.
         counts = Counter(names.values())
@@ -109,7 +100,7 @@ class Access:
     @cached_property
     def by_tool(self) -> Mapping[str, CommandSpec]:
         """The commands by the names of their tools, listed or not."""
-        return {tool_name(spec.name): spec for spec in filter(is_usable, self.table)}
+        return {forms.tool_name(spec.name): spec for spec in filter(forms.is_usable, self.table)}
 
     def patterns(self, names: Iterable[str], cls: str = "") -> list[str]:
         """Return the patterns on which grants, of a class if it is given, allow commands."""
@@ -145,22 +136,22 @@ class Access:
         names = ["PUBLISH"]
         if self.grants is not None and not self.by_class:
             named = {name for grant in self.grants for name in grant.only or ()}
-            names = [*FORMS, *sorted(named - FORMS.keys())]
+            names = [*forms.FORMS, *sorted(named - forms.FORMS.keys())]
         known = self.table.commands if self.grants is None else self.commands
         specs = {name: self.table.commands[name] for name in names if name in known}
-        specs = {name: spec for name, spec in specs.items() if is_usable(spec)}
+        specs = {name: spec for name, spec in specs.items() if forms.is_usable(spec)}
         for name, spec in specs.items():
-            form, reads = form_of(spec), class_of(spec) == "read"
+            form, reads = forms.form_of(spec), forms.class_of(spec) == "read"
             text = self._text(form.text, [name])
             destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
             found = form.schema, reads, destroys, repeats, form.results
-            yield make_tool(tool_name(name), text, *found)
+            yield make_tool(forms.tool_name(name), text, *found)
         for name, (_, grants) in self.scripts.items():
             keys = [pattern.source for grant in grants for pattern in grant.keys]
             text = self._text("Run this script", (), keys)
             yield make_tool(name, text, OF_SCRIPT, False)
         unnamed = map(self.table.commands.__getitem__, sorted(self.commands.keys() - specs.keys()))
-        classes = {spec.name: class_of(spec) for spec in unnamed if is_usable(spec)}
+        classes = {spec.name: forms.class_of(spec) for spec in unnamed if forms.is_usable(spec)}
         for cls, (text, example) in BY_WORDS.items():
             others = [name for name, of in classes.items() if of == cls]
             # SORT and the like, which need `read` alone, are no reason for the tool `write`.
@@ -185,7 +176,7 @@ class Access:
 
 def _digested(name: str) -> str:
     end = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{tool_name(name)[: MAX_NAME - 9]}_{end}"
+    return f"{forms.tool_name(name)[: MAX_NAME - 9]}_{end}"
 
 
 def _field_of(spec: CommandSpec | None) -> str:
