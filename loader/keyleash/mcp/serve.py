@@ -147,7 +147,7 @@ class McpServer(Server[Any]):
             raise AuthenticationError(refusal)
         scheme, _, token = connection.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            raise _unauthorized("no bearer token: send `Authorization: Bearer kl_...`")
+            raise _refused("no bearer token: send `Authorization: Bearer kl_...`")
         key = _digest(token)
         provider: Any = self._providers.get(key)  # Operators have no HTTP.
         if provider is None:
@@ -169,7 +169,7 @@ class McpServer(Server[Any]):
             self._providers.pop(key, None)
             await self._close_sessions(key, 0)
             _log.warning("401: %s, identity %s", error.code, error.identity)
-            raise _unauthorized(f"{error.code}: ask the operator for a token") from None
+            raise _refused(f"{error.code}: ask the operator for a token") from None
         finally:
             # A token that is not accepted leaves nothing.
             if provider and self._providers.get(key) is not provider:
@@ -270,13 +270,10 @@ class McpServer(Server[Any]):
                     await item.send_tool_list_changed()
 
 
-def _refused(reason: str, status: int, **headers: str) -> AuthenticationError:
-    return AuthenticationError(PlainTextResponse(reason, status, headers))
-
-
-def _unauthorized(reason: str) -> AuthenticationError:
+def _refused(reason: str, status: int = 401) -> AuthenticationError:
     wanted = f'Bearer error="invalid_token", error_description="{reason}"'
-    return _refused(reason, 401, **{"WWW-Authenticate": wanted})
+    headers = {"WWW-Authenticate": wanted} if status == 401 else {}
+    return AuthenticationError(PlainTextResponse(reason, status, headers))
 
 
 def _session_of(context: ServerRequestContext[Any]) -> str | None:
