@@ -43,7 +43,7 @@ class RecordedCall:
         code: The reply code of a denial; empty for an allowed call.
         reason: As in `Denial`.
         count: The number of such denials in that minute.
-        event: The id of its entry; in a capture the number of its line.
+        event: The id of its entry; in a capture the number of its line, or of that of MULTI.
     """
 
     identity: str

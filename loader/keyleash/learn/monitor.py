@@ -58,6 +58,7 @@ class MonitorLog(CallLog):
         self._names: dict[str, str] = {}
         self._first: dict[str, bytes] = {}
         self._databases: dict[str, bytes] = {}
+        self._batches: dict[str, int] = {}
         self._notes: dict[str, set[str]] = defaultdict(set)
         try:
             path.open("rb").close()
@@ -82,6 +83,7 @@ class MonitorLog(CallLog):
                     caller, script = address, self._script(argv)
                     self._name(address, argv)
                     is_guard = _is_of_keyleash(argv)
+                    self._note_batch(address, argv[0], number)
                     if is_guard:
                         self.not_understood.add(f"line {number}", _OF_KEYLEASH)
                 if is_guard or _is_of_keyleash(argv):
@@ -96,7 +98,8 @@ class MonitorLog(CallLog):
                 if self._wanted and identity not in self._wanted:
                     continue
                 is_inner = address == _LUA
-                facts = {"time_ms": time_ms, "token_id": caller, "event": str(number)}
+                event = str(self._batches.get(caller, number))
+                facts = {"time_ms": time_ms, "token_id": caller, "event": event}
                 try:
                     for words in self._guarded(argv, script, is_inner=is_inner):
                         call = _captured(identity, words, script, is_inner=is_inner, **facts)
@@ -123,6 +126,13 @@ class MonitorLog(CallLog):
             self._note_name(client[1], client[2].encode())
         elif line.strip() not in ("", "OK", "+OK"):
             self.not_understood.add(f"line {number}", "not a complete line of MONITOR")
+
+    def _note_batch(self, address: str, command: bytes, number: int) -> None:
+        """Note where the batch of a client begins, or that it is over."""
+        if command == b"MULTI":
+            self._batches[address] = number
+        elif command in (b"EXEC", b"DISCARD", b"RESET"):
+            self._batches.pop(address, None)
 
     def _script(self, argv: Argv) -> str:
         """Return the SHA-1 of the script that a call runs; empty if it runs none."""
