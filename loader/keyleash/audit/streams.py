@@ -53,8 +53,7 @@ def sort_key(entry: HasId) -> tuple[int, int, int]:
 
 
 def stream_names(store: Store, given: Sequence[str] = (), *, operators: bool = True) -> list[str]:
-    """
-    Return the identities whose audit streams are selected.
+    """Return the identities whose audit streams are selected.
 
     Args:
         store: The server.

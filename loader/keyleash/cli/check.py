@@ -22,8 +22,7 @@ _PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
 
 
 def annotation(level: Literal["warning", "error"], problem: Problem) -> str:
-    """
-    Return a problem as a workflow command of GitHub, one line on standard output.
+    """Return a problem as a workflow command of GitHub, one line on standard output.
 
     Args:
         level: The level of the annotation; only the exit code makes a job fail.

@@ -19,8 +19,7 @@ force_option = click.option("--force", is_flag=True, help="Overwrite files that 
 
 
 def write_copies(settings: Settings, copied: Example, directory: str, *, force: bool) -> None:
-    """
-    Write the files of an example to a directory, created if missing, and print their names.
+    """Write the files of an example to a directory, created if missing, and print their names.
 
     Raises:
         OperationError (file): A file exists, and not *force*: nothing is written. Or the file is

@@ -52,8 +52,7 @@ def _load(
     yes: bool,
     **allowed: bool,
 ) -> int:
-    """
-    Activate a policy after consent to its plan; return the exit code.
+    """Activate a policy after consent to its plan; return the exit code.
 
     Args:
         make_plan: Returns the plan, given *allowed* and a progress callback.

@@ -23,8 +23,7 @@ def waiting(settings: Settings) -> AbstractContextManager[Report]:
 
 @contextmanager
 def progress(label: str, *, is_wanted: bool) -> Iterator[Report]:
-    """
-    Context manager: yields a function that updates a progress bar.
+    """Context manager: yields a function that updates a progress bar.
 
     The bar is on standard error, and only if that is a terminal and the work takes a while.
 

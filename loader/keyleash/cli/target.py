@@ -29,8 +29,7 @@ def describe_target(settings: Settings, summary: ServerSummary | None = None) ->
 
 
 def require_target(settings: Settings, *, yes: bool) -> tuple[str, ServerSummary]:
-    """
-    Return the description and summary of the server that a command is about to change.
+    """Return the description and summary of the server that a command is about to change.
 
     The server must be named by `--url` or KEYLEASH_URL, or started by `keyleash serve`. A command
     that asks for confirmation prints a note in place of the error.

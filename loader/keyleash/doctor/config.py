@@ -17,8 +17,7 @@ CONFIG_FILE = "keyleash.toml"
 
 
 def accepted_findings() -> tuple[str, ...]:
-    """
-    Return the codes under `doctor.accept` of the configuration file.
+    """Return the codes under `doctor.accept` of the configuration file.
 
     The file is the one that KEYLEASH_CONFIG names, or `keyleash.toml` in the working directory
     if there is one.

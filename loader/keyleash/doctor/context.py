@@ -17,8 +17,7 @@ from keyleash.store.store import Store
 
 @dataclass(frozen=True)
 class Context:
-    """
-    The servers and records that checks examine; the records are those of the first server.
+    """The servers and records that checks examine; the records are those of the first server.
 
     Attributes:
         servers: The first one named, on a cluster that of the home; then the others.

@@ -65,8 +65,7 @@ LOOKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Examination(Result):
-    """
-    The result of an examination.
+    """The result of an examination.
 
     Attributes:
         servers: The servers that were found, with their roles.
@@ -123,8 +122,7 @@ def examine(
     timeout_s: float = NODE_TIMEOUT_S,
     try_moving: bool = False,
 ) -> Examination:
-    """
-    Diagnose a deployment; nothing is changed.
+    """Diagnose a deployment; nothing is changed.
 
     Args:
         first: A client of the server with the control keys, which must answer, or of any node of a

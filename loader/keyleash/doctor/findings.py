@@ -27,8 +27,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding(Result):
-    """
-    A problem of a deployment.
+    """A problem of a deployment.
 
     Attributes:
         code: A stable code; docs/reference/doctor.md has a section for each.
@@ -46,8 +45,7 @@ class DoctorFinding(Result):
 
 @dataclass(frozen=True, slots=True)
 class Skipped(Result):
-    """
-    A check that could not be made, and is neither passed nor failed.
+    """A check that could not be made, and is neither passed nor failed.
 
     Attributes:
         check: The name of the check.
@@ -309,8 +307,7 @@ def finding(
     names: Iterable[str] = (),
     **values: object,
 ) -> DoctorFinding:
-    """
-    Return a finding with its message and help filled in.
+    """Return a finding with its message and help filled in.
 
     Args:
         code: Its code in `FINDINGS`.
@@ -331,8 +328,7 @@ def finding(
 
 
 def require_codes(names: Iterable[str], file: str | None = None) -> None:
-    """
-    Check that every name is a code; *file* is the configuration file with the names, if any.
+    """Check that every name is a code; *file* is the configuration file with the names, if any.
 
     Raises:
         OperationError (unknown-code): A name is not a code.

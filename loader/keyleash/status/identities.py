@@ -29,8 +29,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class LimitUse(Result):
-    """
-    A limit and its use.
+    """A limit and its use.
 
     Attributes:
         name: Its name in denials.
@@ -68,8 +67,7 @@ class LimitUse(Result):
 
 
 def limit_uses(identity: Identity, state: IdentityState | None, now_us: int) -> list[LimitUse]:
-    """
-    Return the use of an identity's limits, in the order in which its guard checks them.
+    """Return the use of an identity's limits, in the order in which its guard checks them.
 
     Args:
         identity: From the active policy.
@@ -104,8 +102,7 @@ RECENT_S = 300
 
 @dataclass(slots=True)
 class RecentDenials(Result):
-    """
-    The recent denials of one code.
+    """The recent denials of one code.
 
     Attributes:
         count: The number of denied calls. Equal denials within a minute are stored as one entry,
@@ -139,8 +136,7 @@ def read_recent_denials(
 
 @dataclass(frozen=True, slots=True)
 class TokenCount(Result):
-    """
-    The live tokens of an identity.
+    """The live tokens of an identity.
 
     Attributes:
         due: The number of live tokens that are overdue for rotation.
@@ -166,8 +162,7 @@ COOPERATIVE, FENCED = "cooperative", "fenced"
 
 @dataclass(frozen=True, slots=True)
 class IdentityStatus(Result):
-    """
-    The status of an identity of the active policy.
+    """The status of an identity of the active policy.
 
     Attributes:
         active: Whether it has a state; without one every call is denied.

@@ -19,8 +19,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class LeasedLimit(Result):
-    """
-    The units of one limit at one shard.
+    """The units of one limit at one shard.
 
     Attributes:
         name: The name of the limit.
@@ -39,8 +38,7 @@ class LeasedLimit(Result):
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus(Result):
-    """
-    An identity at one shard.
+    """An identity at one shard.
 
     Attributes:
         tag: The hash tag of the shard.
@@ -67,8 +65,7 @@ class ShardStatus(Result):
 
 
 def shard_status(identity: Identity, found: ShardRecords, now_us: int) -> ShardStatus:
-    """
-    Return the status of an identity at one shard.
+    """Return the status of an identity at one shard.
 
     Args:
         identity: From the active policy.
@@ -110,8 +107,7 @@ def _leased(
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus(Result):
-    """
-    A cluster.
+    """A cluster.
 
     Attributes:
         home: The node that serves the home.

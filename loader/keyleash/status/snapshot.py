@@ -26,8 +26,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Result):
-    """
-    A server and its identities at one moment.
+    """A server and its identities at one moment.
 
     Attributes:
         now_ms: Server time, Unix milliseconds.

@@ -214,8 +214,7 @@ class AsyncGuardConnection(FakeAsyncRedisConnection):
 
 
 def number_text(number: float) -> bytes:
-    """
-    Format a Lua number as Redis passes it to a command.
+    """Format a Lua number as Redis passes it to a command.
 
     An integer in full; other numbers as fpconv does: the shortest digits that read back (the
     last digit of fpconv is sometimes off), and an exponent only where plain text would be long.

@@ -52,8 +52,7 @@ class WatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent(Result):
-    """
-    An event of a watcher: a drift that begins or ends, or an action.
+    """An event of a watcher: a drift that begins or ends, or an action.
 
     Attributes:
         node: The server.

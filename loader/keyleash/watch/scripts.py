@@ -38,8 +38,7 @@ class PolicyRecords:
 
 
 class WatchedServer:
-    """
-    A watched server.
+    """A watched server.
 
     Attributes:
         generation: The generation of its policy; None if it has none, or did not answer.

@@ -20,8 +20,7 @@ from keyleash.watch.scripts import WatchedServer
 
 
 class Watcher:
-    """
-    Keeps guards loaded on a primary and its replicas, also when they change.
+    """Keeps guards loaded on a primary and its replicas, also when they change.
 
     Each server gets the scripts of its own records, never those of another server.
 

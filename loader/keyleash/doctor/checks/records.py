@@ -23,8 +23,7 @@ from keyleash.text import counted
 def check_records(
     context: Context, active: ActivePolicy, prepared: PreparedPolicy
 ) -> Iterator[CheckResult]:
-    """
-    Compile the active policy as a load would, and compare.
+    """Compile the active policy as a load would, and compare.
 
     Args:
         active: The record of the active policy.
@@ -60,8 +59,7 @@ def check_records(
 
 
 def check_tokens(context: Context, main: Server) -> Iterable[CheckResult]:
-    """
-    Read all token records; corrupt ones raise.
+    """Read all token records; corrupt ones raise.
 
     Raises:
         OperationError (unreadable): A record is corrupt.
