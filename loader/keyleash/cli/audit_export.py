@@ -17,10 +17,10 @@ from keyleash.audit.export.verify import ArchiveReport, verify_archive
 from keyleash.cli.audit_selection import identities_option
 from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import DIRECTORY, example, json_option
+from keyleash.cli.options import DIRECTORY, example, with_settings
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.text import counted, printable
 
@@ -48,8 +48,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
 @identities_option
 @click.option("--follow", is_flag=True, help="Keep exporting new entries until a signal.")
 @options_of(follow_export, "every take_over")
-@json_option
-@pass_settings
+@with_settings
 def export(
     settings: Settings,
     directory: str,
@@ -118,8 +117,7 @@ def _row(exported: Exported) -> list[str]:
 @click.option(
     "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."
 )
-@json_option
-@pass_settings
+@with_settings
 def verify(settings: Settings, directory: str, recorded: bool) -> int:
     """Check an archive: every file, the chains, and the sequence numbers.
 

@@ -7,11 +7,10 @@ from typing import Literal
 
 import click
 
-from keyleash.api import Policy
 from keyleash.cli.failures import warn
-from keyleash.cli.options import FILE, example, json_option
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, read_text
+from keyleash.cli.options import FILE, example, with_settings
+from keyleash.cli.settings import Settings
+from keyleash.cli.terminal import print_json, read_policy
 from keyleash.errors import PolicyError, Problem, UsageError, WarningsError
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.text import counted, printable, without_tokens
@@ -53,8 +52,7 @@ def _escaped(text: str, escapes: dict[str, str]) -> str:
     default="text",
     help="`github` annotates pull requests as well.",
 )
-@json_option
-@pass_settings
+@with_settings
 def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     """Validate and lint a policy file.
 
@@ -66,9 +64,8 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     annotated = format_ == "github"
     if annotated and settings.json:
         raise UsageError("`--json` and `--format github` exclude each other", help="use one")
-    name, text = read_text(file)
     try:
-        found = Policy(text, file=name).check()
+        found = read_policy(file).check()
     except PolicyError as error:
         if annotated:
             _annotate(error.problems, as_errors=True)

@@ -7,10 +7,10 @@ import sys
 import click
 
 from keyleash.audit.streams import newest
-from keyleash.cli.options import example, json_option
+from keyleash.cli.options import example, with_settings
 from keyleash.cli.render.audit import print_events
 from keyleash.cli.render.demo import DemoPrinter
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json
 from keyleash.demo.stage import DemoStage
 from keyleash.demo.story import SCENES
@@ -20,8 +20,7 @@ EVENTS_SHOWN = 4
 
 
 @click.command(epilog=example("keyleash demo"))
-@json_option
-@pass_settings
+@with_settings
 def demo(settings: Settings) -> None:
     """Run a self-checking demo.
 

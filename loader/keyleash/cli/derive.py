@@ -231,7 +231,7 @@ def _add(function: Any, item: Parameter) -> None:
     elif not param.kind:
         shared["type"] = _type_of(item)
     if not isinstance(item.default, bool) and isinstance(item.default, str | int) and item.default:
-        shared |= {"default": item.default, "show_default": True}
+        shared["default"] = item.default
     click.option(flag, item.name, help=param.help, **shared)(function)
 
 

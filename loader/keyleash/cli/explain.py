@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from keyleash.cli.failures import FAILED, USAGE
-from keyleash.cli.options import FILE, IDENTITY, example, json_option
+from keyleash.cli.options import FILE, IDENTITY, example, with_settings
 from keyleash.cli.render.explain import listing_lines
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note, read_text
+from keyleash.cli.settings import Settings
+from keyleash.cli.terminal import print_json, print_note, read_policy
 from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.evaluate.decision_text import denial_text
 
 if TYPE_CHECKING:
-    from keyleash.api import Policy
     from keyleash.operator.abilities import Abilities
     from keyleash.operator.decisions import Explanation
 
@@ -47,8 +46,7 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
         metavar="ID",
         help="The id of the calling token, as in `token list`.  [default: an unused token]",
     ),
-    json_option,
-    pass_settings,
+    with_settings,
 )
 
 
@@ -56,13 +54,7 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
     epilog=example("keyleash explain agent-runner --policy agents.yaml -- GET agents:jobs:7:state")
 )
 @_question
-def explain(
-    settings: Settings,
-    identity: str,
-    words: tuple[str, ...],
-    file: str | None,
-    token_id: str | None,
-) -> int:
+def explain(settings: Settings, words: tuple[str, ...], **context: Any) -> int:
     """Explain the guard's decision on COMMAND of IDENTITY, step by step.
 
     Uses the active policy and its present limits, or a FILE without a server. Nothing is run or
@@ -70,7 +62,7 @@ def explain(
     and another code if it could not be evaluated.
     """
     _require_command(words)
-    found = _explain(settings, identity, words, file, token_id)
+    found = _explain(settings, words, **context)
     if settings.json:
         print_json(found)
     else:
@@ -87,14 +79,7 @@ def explain(
     "--list", "lists", is_flag=True, help="List what the identity may do; without COMMAND."
 )
 @_question
-def can_i(
-    settings: Settings,
-    identity: str,
-    words: tuple[str, ...],
-    file: str | None,
-    token_id: str | None,
-    lists: bool,
-) -> int:
+def can_i(settings: Settings, words: tuple[str, ...], lists: bool, **context: Any) -> int:
     """Check whether IDENTITY may run COMMAND.
 
     Prints `yes`, or `no` and the denial, with a help on standard error. As with `explain`, nothing
@@ -105,9 +90,9 @@ def can_i(
     if lists:
         if words:
             raise UsageError("`--list` takes no command", help="omit one of them")
-        return _list(settings, identity, file, token_id)
+        return _list(settings, **context)
     _require_command(words, ", or list all that it may do: `--list`")
-    found = _explain(settings, identity, words, file, token_id)
+    found = _explain(settings, words, **context)
     if settings.json:
         result = found.to_dict()
         print_json({name: result[name] for name in ("allowed", "code", "details")})
@@ -126,12 +111,12 @@ def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
         )
 
 
-def _list(settings: Settings, identity: str, file: str | None, token_id: str | None) -> int:
+def _list(settings: Settings, *, identity: str, file: str | None, token_id: str | None) -> int:
     with _evaluating(settings):
         found: Abilities = (
             settings.operator.abilities(identity, token_id=token_id)
             if file is None
-            else _policy(file).abilities(identity)
+            else read_policy(file).abilities(identity)
         )
     if settings.json:
         print_json(found)
@@ -142,23 +127,16 @@ def _list(settings: Settings, identity: str, file: str | None, token_id: str | N
 
 def _explain(
     settings: Settings,
-    identity: str,
     words: tuple[str, ...],
+    *,
+    identity: str,
     file: str | None,
     token_id: str | None,
 ) -> Explanation:
     with _evaluating(settings):
         if file is None:
             return settings.operator.explain(identity, *words, token_id=token_id)
-        return _policy(file).explain(identity, *words)
-
-
-def _policy(file: str) -> Policy:
-    # Imported here: it is heavy, and the help does not need it.
-    from keyleash.api import Policy  # noqa: PLC0415
-
-    name, document = read_text(file)
-    return Policy(document, file=name)
+        return read_policy(file).explain(identity, *words)
 
 
 @contextmanager

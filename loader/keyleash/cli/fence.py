@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import click
 
-from keyleash.api import Policy
 from keyleash.cli.failures import UNWRITTEN
 from keyleash.cli.nodes import node_option, note_unlisted_replicas
 from keyleash.cli.options import (
@@ -18,8 +17,8 @@ from keyleash.cli.options import (
     IDENTITY,
     Group,
     example,
-    json_option,
     require_consent,
+    with_settings,
     yes_option,
 )
 from keyleash.cli.render.fence import (
@@ -31,9 +30,9 @@ from keyleash.cli.render.fence import (
     password_lines,
     print_steps,
 )
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.target import show_target
-from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_output
+from keyleash.cli.terminal import print_json, print_note, read_input, read_policy, write_output
 from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl_steps import FencePlan
 from keyleash.store.fences import GeneratedPassword
@@ -73,10 +72,7 @@ def fence_options(function: F) -> F:
 
 def _plan(settings: Settings, *, file: str | None, hashes: str | None, **options: Any) -> FencePlan:
     """Return the plan of `fence plan` and `fence apply`; nothing is changed."""
-    policy = None
-    if file is not None:
-        name, text = read_text(file)
-        policy = Policy(text, file=name)
+    policy = None if file is None else read_policy(file)
     return settings.operator.fence.plan(policy=policy, hashes=_read_hashes(hashes) or "", **options)
 
 
@@ -117,8 +113,7 @@ def _changing(
     type=click.Choice(["acl", "redis-cli"]),
     help="Print the users instead: as lines of an ACL file, or for redis-cli's standard input.",
 )
-@json_option
-@pass_settings
+@with_settings
 def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     """Show what `fence apply` would do, and why; nothing is changed.
 
@@ -154,8 +149,7 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
 )
 @passwords_option("As --mint, but write the passwords")
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def apply(
     settings: Settings, /, generate: bool, target: str | None, yes: bool, **options: Any
 ) -> None:
@@ -192,8 +186,7 @@ def apply(
 @click.option("--all", "everything", is_flag=True, help="Every user that keyleash made.")
 @node_option
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def remove(
     settings: Settings, /, identities: Sequence[str], everything: bool, yes: bool, **nodes: Any
 ) -> None:
@@ -226,8 +219,7 @@ def remove(
 @hashes_option("Read the hashes of the new passwords")
 @passwords_option("Write the passwords")
 @node_option
-@json_option
-@pass_settings
+@with_settings
 def rotate(
     settings: Settings,
     identities: Sequence[str],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from keyleash.cli.options import DIRECTORY, Name, example, json_option
+from keyleash.cli.options import DIRECTORY, Name, example, with_settings
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.errors import OperationError
 from keyleash.operator.examples import EXAMPLES, Example, require_example
@@ -49,8 +49,7 @@ def write_copies(settings: Settings, copied: Example, directory: str, *, force: 
 @click.command(epilog=example("keyleash init"))
 @click.argument("directory", metavar="[DIR]", type=DIRECTORY, default=".")
 @force_option
-@json_option
-@pass_settings
+@with_settings
 def init(settings: Settings, directory: str, force: bool) -> None:
     """Write a first policy, its tests and an example of settings.
 
@@ -66,8 +65,7 @@ def init(settings: Settings, directory: str, force: bool) -> None:
 @click.argument("name", required=False, type=Name(EXAMPLES))
 @click.option("--to", "directory", metavar="DIR", type=DIRECTORY, help="Copy to DIR.  [default: .]")
 @force_option
-@json_option
-@pass_settings
+@with_settings
 def examples(settings: Settings, name: str | None, directory: str | None, force: bool) -> None:
     """List the example policies, or copy the policy and tests of NAME.
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from keyleash.api import Policy
 from keyleash.api.loading import check_consent
 from keyleash.cli.failures import warn
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, show_nodes, wait_option
@@ -21,15 +20,15 @@ from keyleash.cli.options import (
     allow_widening_option,
     example,
     full_option,
-    json_option,
     require_consent,
+    with_settings,
     yes_option,
 )
 from keyleash.cli.progress import progress
 from keyleash.cli.render.plan import print_plan
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.target import require_target
-from keyleash.cli.terminal import print_json, print_note, read_text
+from keyleash.cli.terminal import print_json, print_note, read_policy
 from keyleash.errors import OperationError
 from keyleash.text import counted
 
@@ -146,7 +145,7 @@ def _load_options(function: F) -> F:
         full_option,
         wait_option,
         yes_option,
-        json_option,
+        with_settings,
     )
     for option in reversed(options):
         function = option(function)
@@ -156,7 +155,6 @@ def _load_options(function: F) -> F:
 @click.command(epilog=example("keyleash load agents.yaml --yes"))
 @click.argument("file", type=FILE)
 @_load_options
-@pass_settings
 def load(settings: Settings, /, file: str, **options: Any) -> int:
     """Activate a policy file atomically.
 
@@ -176,15 +174,13 @@ def load(settings: Settings, /, file: str, **options: Any) -> int:
     ACL users of `keyleash fence` are updated as well, on each --node too, and those of removed
     identities are deleted.
     """
-    name, text = read_text(file)
-    policy = Policy(text, file=name)
+    policy = read_policy(file)
     return _load(settings, partial(settings.operator.plan, policy), **options)
 
 
 @click.command(epilog=example("keyleash rollback --to 3f9ac2d81b07"))
 @click.option("--to", metavar="DIGEST", help="The policy, by the first digits of its digest.")
 @_load_options
-@pass_settings
 def rollback(settings: Settings, /, to: str | None, **options: Any) -> int:
     """Activate an earlier policy again.
 

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from click.types import StringParamType
 from redis import exceptions as redis_errors
 
-from keyleash.cli.settings import Settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import STANDARD_INPUT
 from keyleash.client.tokens import token_from_env
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
@@ -44,6 +44,11 @@ def json_option(function: F, help: str = "Print one JSON document.") -> F:
     return click.option(
         "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help=help
     )(function)
+
+
+def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json` to a command, and pass it the settings."""
+    return json_option(pass_settings(function))
 
 
 def json_lines_option(function: F) -> F:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.options import Group, example, json_lines_option, json_option
+from keyleash.cli.options import Group, example, json_lines_option, with_settings
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
@@ -18,8 +18,7 @@ def policy() -> None:
 
 @policy.command(epilog=example("keyleash policy show --digest 3f9ac2d81b07"))
 @click.option("--digest", metavar="DIGEST", help="An earlier policy, by the first digits.")
-@json_option
-@pass_settings
+@with_settings
 def show(settings: Settings, digest: str | None) -> None:
     """Print the document of the active policy, as it was loaded.
 

@@ -198,7 +198,11 @@ def _timeout_s(
 
 @click.group(
     cls=Program,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog="\b\nexit codes: 0 success, 1 denied or failed, 2 usage, 65 bad policy,\n"
     "            66 input file unreadable, 69 server unreachable or not supported,\n"
     "            70 bug in keyleash, 76 not a Redis reply, 77 not permitted by the server\n"
@@ -208,7 +212,6 @@ def _timeout_s(
     "--url",
     envvar="KEYLEASH_URL",
     default=DEFAULT_URL,
-    show_default=True,
     show_envvar=True,
     help="The server, or several between commas, of which the first that answers is used. Passwords"
     " are only accepted in the variable: arguments are visible in the process list.",

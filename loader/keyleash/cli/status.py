@@ -17,10 +17,10 @@ from rich.live import Live
 from rich.text import Text
 
 from keyleash.cli.failures import FAILED, failure_of
-from keyleash.cli.options import IDENTITY, as_duration, example, json_option
+from keyleash.cli.options import IDENTITY, as_duration, example, with_settings
 from keyleash.cli.render.status import snapshot_parts
 from keyleash.cli.render.table import console, show
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json, print_json_line, print_note, until_signal
 from keyleash.errors import KeyleashError
 from keyleash.status.snapshot import MEASURES, Snapshot
@@ -38,12 +38,10 @@ from keyleash.text import clock_time
     "--interval",
     metavar="DURATION",
     default="2s",
-    show_default=True,
     callback=as_duration,
     help="Refresh interval of --watch.",
 )
-@json_option
-@pass_settings
+@with_settings
 def status(
     settings: Settings, identities: Sequence[str], watch: bool, interval: timedelta, **options: Any
 ) -> int:

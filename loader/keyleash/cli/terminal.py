@@ -14,13 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyleash.errors import OperationError
 from keyleash.policy.files import bounded, decoded, read_bytes
 from keyleash.text import to_json
+
+if TYPE_CHECKING:
+    from keyleash.api import Policy
 
 
 def require_output() -> None:
@@ -64,6 +67,15 @@ def read_text(file: str) -> tuple[str, str]:
     """
     name = "<stdin>" if file == STANDARD_INPUT else file
     return name, decoded(name, read_input(file))
+
+
+def read_policy(file: str) -> Policy:
+    """Return the policy of a file, which may have problems; see `read_text`."""
+    # Imported here: it is heavy, and help does not need it.
+    from keyleash.api import Policy  # noqa: PLC0415
+
+    name, text = read_text(file)
+    return Policy(text, file=name)
 
 
 def read_input(file: str) -> bytes:

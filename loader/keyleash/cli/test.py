@@ -9,15 +9,15 @@ from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
     FILE,
     example,
-    json_option,
     refuse_typed_password,
     require_consent,
     require_number,
+    with_settings,
     yes_option,
 )
 from keyleash.cli.progress import progress
 from keyleash.cli.render.test import coverage_lines, failure_lines, summary
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note, read_text
 from keyleash.policy_tests.run import Verdict
 from keyleash.store.connect import shown_url
@@ -47,8 +47,7 @@ DISAGREED = 70
     help="Fail if a smaller share of the patterns of grants and denies decided a call.",
 )
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def test(
     settings: Settings,
     files: tuple[str, ...],

@@ -20,12 +20,12 @@ from keyleash.cli.options import (
     Group,
     as_duration,
     example,
-    json_option,
     require_consent,
+    with_settings,
     yes_option,
 )
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, UsageError
 from keyleash.operator.tokens.issue import issue_token
@@ -84,8 +84,7 @@ def _note_issued(
 
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
 @options_of(issue_token, "identity ttl note bind allow keys budget meta")
-@json_option
-@pass_settings
+@with_settings
 def issue(settings: Settings, /, identity: str, **options: Any) -> None:
     """Issue a token for IDENTITY and print it once.
 
@@ -113,8 +112,7 @@ def issue(settings: Settings, /, identity: str, **options: Any) -> None:
 @click.option("--live", is_flag=True, help="Only tokens that are live.")
 @click.option("--limit", type=click.IntRange(1), help="Maximum number of tokens, the newest.")
 @options_of(list_tokens, "meta")
-@json_option
-@pass_settings
+@with_settings
 def list_(
     settings: Settings,
     /,
@@ -216,8 +214,7 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
 )
 @wait_option
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def revoke(
     settings: Settings,
     /,
@@ -324,8 +321,7 @@ def _calls_before(items: Sequence[RevokedToken]) -> str:
 @click.argument("which", metavar="IDENTITY|ID", type=IDENTITY_OR_TOKEN_ID)
 @options_of(rotate_token, "grace ttl note")
 @wait_option
-@json_option
-@pass_settings
+@with_settings
 def rotate(settings: Settings, /, which: str, wait: bool, **options: Any) -> int:
     """Replace every live token of IDENTITY, or the token ID, by a new one.
 
@@ -363,8 +359,7 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
 
 @click.command(epilog=example("keyleash token renew 7k2mq9xw4tbn --ttl 10m"))
 @options_of(renew_token)
-@json_option
-@pass_settings
+@with_settings
 def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
     """Let the token ID live longer, up to the policy's `max_ttl` after its issue.
 

@@ -28,17 +28,12 @@ from keyleash.watch.watcher import Watcher
 )
 @urls_option("--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the servers; repeatable.")
 @click.option(
-    "--service",
-    metavar="NAME",
-    default="mymaster",
-    show_default=True,
-    help="Name of the primary in Sentinel.",
+    "--service", metavar="NAME", default="mymaster", help="Name of the primary in Sentinel."
 )
 @click.option(
     "--interval",
     metavar="DURATION",
     default="1s",
-    show_default=True,
     callback=as_duration,
     help="Interval between checks.",
 )

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.exec import as_agent
-from keyleash.cli.options import example, json_option, require_token, token_option
+from keyleash.cli.options import example, require_token, token_option, with_settings
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json
 from keyleash.limits.counters import counter_of
 from keyleash.text import clock_time, distance
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("keyleash whoami --token token-file"))
 @token_option
-@json_option
-@pass_settings
+@with_settings
 def whoami(settings: Settings, token_file: str | None) -> None:
     """Show the identity, expiry, grants and remaining limits of a token.
 
