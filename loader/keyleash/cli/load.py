@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,10 +26,9 @@ from keyleash.cli.options import (
     yes_option,
 )
 from keyleash.cli.progress import progress
-from keyleash.cli.render.plan import print_plan
 from keyleash.cli.settings import Settings
 from keyleash.cli.target import require_target
-from keyleash.cli.terminal import print_json, print_note, read_policy
+from keyleash.cli.terminal import is_plain, print_json, print_note, read_policy
 from keyleash.errors import OperationError
 from keyleash.text import counted
 
@@ -190,3 +190,17 @@ def rollback(settings: Settings, /, to: str | None, **options: Any) -> int:
     suspensions.
     """
     return _load(settings, partial(settings.operator.plan_rollback, to), **options)
+
+
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+_SIGN = re.compile(r"^((?:    )?)([+~-])(?= )", re.MULTILINE)
+_WIDENS = re.compile(r"   \[widens[^]\n]*\]$|^widens access: (?!none$).*", re.MULTILINE)
+
+
+def print_plan(server: str, plan: LoadPlan, *, full: bool = False, err: bool = False) -> None:
+    """Print a plan below its server; *full* as for `LoadPlan.describe`, *err* to standard error."""
+    text = plan.describe(full=full)
+    if not is_plain():
+        text = _SIGN.sub(lambda sign: sign[1] + click.style(sign[2], fg=_COLOURS[sign[2]]), text)
+        text = _WIDENS.sub(lambda mark: click.style(mark[0], bold=True), text)
+    click.echo(f"server     {server}\n{text}", err=err)

@@ -8,6 +8,7 @@ import click
 
 from keyleash.cli.backtest import backtest_lines, run_backtest
 from keyleash.cli.failures import FAILED, warn
+from keyleash.cli.load import print_plan
 from keyleash.cli.options import (
     FILE,
     allow_unvalidated_restore_option,
@@ -17,7 +18,6 @@ from keyleash.cli.options import (
     with_settings,
 )
 from keyleash.cli.progress import progress
-from keyleash.cli.render.plan import print_plan
 from keyleash.cli.settings import Settings
 from keyleash.cli.target import describe_target
 from keyleash.cli.terminal import print_json, read_policy
