@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from keyleash.cli.options import Name, example, with_settings
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator.roles import ROLES
@@ -34,6 +34,5 @@ def acl(settings: Settings, role: str | None, user: str | None) -> None:
         print_json(list(ROLES.values()))
     else:
         print_table(
-            [Column("role"), Column("", fold=True)],
-            ([item.name, item.summary] for item in ROLES.values()),
+            columns("role", "", fold={""}), ([item.name, item.summary] for item in ROLES.values())
         )

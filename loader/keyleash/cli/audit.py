@@ -30,7 +30,7 @@ from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import Group, example, json_lines_option, with_settings
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
@@ -223,19 +223,15 @@ def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int
     if not tallies:
         return
     click.echo()
-    counts = (Column(name, "right") for name in ("events", "failed", "denied"))
-    print_table(
-        [Column(kind, fold=True), *counts],
-        (
-            [
-                without_tokens(printable(name)) or "(none)",
-                str(tally.events),
-                str(tally.failed),
-                str(tally.denied),
-            ]
-            for name, tally in tallies[:top]
-        ),
+    counts = ("events", "failed", "denied")
+    rows = (
+        [
+            without_tokens(printable(name)) or "(none)",
+            *(str(getattr(tally, count)) for count in counts),
+        ]
+        for name, tally in tallies[:top]
     )
+    print_table(columns(kind, *counts, right=counts, fold={kind}), rows)
     if len(tallies) > top:
         print_note(f"{counted(len(tallies) - top, 'row')} more: see --top")
 

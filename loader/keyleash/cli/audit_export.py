@@ -19,7 +19,7 @@ from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
 from keyleash.cli.options import DIRECTORY, example, with_settings
 from keyleash.cli.progress import progress
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.text import counted, printable
@@ -85,7 +85,7 @@ def _run(settings: Settings, *directory_and_identities: str, **arguments: Any) -
     if settings.json:
         print_json(result)
     elif files:
-        print_table([Column("file"), Column("entries", "right"), Column("to")], map(_row, files))
+        print_table(columns("file", "entries", "to", right={"entries"}), map(_row, files))
     else:
         print_note("there is nothing new")
 
@@ -137,20 +137,18 @@ def verify(settings: Settings, directory: str, recorded: bool) -> int:
 
 def _print_report(report: ArchiveReport) -> None:
     if report.streams:
-        numbers = (Column(name, "right") for name in ("files", "entries", "found"))
-        print_table(
-            [Column("stream"), *numbers, Column("last")],
-            (
-                [
-                    item.stream,
-                    str(item.files),
-                    str(item.entries),
-                    str(len(item.findings) or "ok"),
-                    item.last,
-                ]
-                for item in report.streams
-            ),
+        numbers = ("files", "entries", "found")
+        rows = (
+            [
+                item.stream,
+                str(item.files),
+                str(item.entries),
+                str(len(item.findings) or "ok"),
+                item.last,
+            ]
+            for item in report.streams
         )
+        print_table(columns("stream", *numbers, "last", right=numbers), rows)
     else:
         print_note("note: nothing was exported to it yet")
     for stream in report.streams:

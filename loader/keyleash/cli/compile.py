@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from keyleash.cli.options import DIRECTORY, FILE, example, with_settings
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
 from keyleash.text import counted
@@ -43,9 +43,8 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
         # As bytes: it must keep its digest.
         click.echo(guards[0].script.encode("ascii"), nl=False)
     else:
-        columns = [Column("identity"), Column("digest"), Column("bytes", "right")]
         rows = [[guard.identity, guard.digest, str(len(guard.script))] for guard in guards]
-        print_table(columns, rows)
+        print_table(columns("identity", "digest", "bytes", right={"bytes"}), rows)
         if paths:
             print_note(f"{counted(len(paths), 'script')} written to `{output}`")
 

@@ -22,7 +22,7 @@ from keyleash.cli.options import (
     with_settings,
     yes_option,
 )
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.target import show_target
 from keyleash.cli.terminal import print_json, print_note, read_input, read_policy, write_output
@@ -267,13 +267,13 @@ WORDS = {
 
 def print_steps(steps: Sequence[AclStep]) -> None:
     """Print the action on each user; with the server if there are several."""
-    columns = [Column("user", fold=True), Column("what"), Column("why", fold=True)]
-    rows = [[step.identity, WORDS[step.kind], "; ".join(step.reasons)] for step in steps]
-    if _are_several(steps):
-        columns.insert(0, Column("server", fold=True))
-        for row, step in zip(rows, steps, strict=True):
-            row.insert(0, step.server)
-    print_table(columns, rows)
+    start = 0 if _are_several(steps) else 1
+    rows = (
+        [step.server, step.identity, WORDS[step.kind], "; ".join(step.reasons)][start:]
+        for step in steps
+    )
+    names = ("server", "user", "what", "why")[start:]
+    print_table(columns(*names, fold={"server", "user", "why"}), rows)
 
 
 def note_changes(steps: Sequence[AclStep]) -> None:

@@ -11,7 +11,7 @@ import click
 from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 
 from keyleash.cli.listening import Address, allow_files, require_tls, shown_address
-from keyleash.cli.nodes import urls_option
+from keyleash.cli.nodes import sentinel_option, service_option
 from keyleash.cli.options import FILE, example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
@@ -51,10 +51,8 @@ WAIT_S = 0.5
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
 @click.option("--share-port", is_flag=True, help="Let other gateways listen on the same port.")
 @click.option("--wait", is_flag=True, help="Wait for the server to start.")
-@urls_option("--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the primary; repeatable.")
-@click.option(
-    "--service", metavar="NAME", default="mymaster", help="Name of the primary in Sentinel."
-)
+@sentinel_option
+@service_option
 @with_settings
 def gateway(
     settings: Settings,

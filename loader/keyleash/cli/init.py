@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from keyleash.cli.options import DIRECTORY, Name, example, with_settings
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.errors import OperationError
@@ -77,7 +77,5 @@ def examples(settings: Settings, name: str | None, directory: str | None, force:
     if settings.json:
         print_json({"examples": {name: item.summary for name, item in EXAMPLES.items()}})
         return
-    print_table(
-        [Column("name"), Column("content")],
-        [[name, item.summary] for name, item in EXAMPLES.items()],
-    )
+    rows = [[name, item.summary] for name, item in EXAMPLES.items()]
+    print_table(columns("name", "content"), rows)

@@ -39,6 +39,12 @@ def _without_passwords(
     return urls
 
 
+sentinel_option = urls_option(
+    "--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the servers; repeatable."
+)
+service_option = click.option(
+    "--service", metavar="NAME", default="mymaster", help="Name of the primary in Sentinel."
+)
 node_option = urls_option(
     "--node",
     "KEYLEASH_NODES",

@@ -14,7 +14,7 @@ from keyleash.cli.derive import options_of
 from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import DIRECTORY, Group, example, with_settings
 from keyleash.cli.progress import waiting
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.policy.problems import listing
@@ -112,7 +112,7 @@ def pending(settings: Settings, identities: tuple[str, ...], **times: str | None
         for script in found.scripts
     )
     if found.scripts:
-        print_table([Column(name) for name in names], rows)
+        print_table(columns(*names), rows)
     else:
         print_note("no refused scripts")
     if found.unnamed:

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import IDENTITY, as_duration, example, with_settings
-from keyleash.cli.render.table import Column, console, show, table
+from keyleash.cli.render.table import columns, console, show, table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json, print_json_line, print_note, until_signal
 from keyleash.errors import KeyleashError
@@ -205,20 +205,11 @@ def _suspension_text(suspension: Suspension, now_ms: int) -> str:
 
 def _identities(snapshot: Snapshot) -> RenderableType:
     are_mixed = len(snapshot.tiers) > 1
-    columns = [
-        Column("identity", fold=True),
-        Column("kind"),
-        *([Column("tier")] if are_mixed else []),
-        Column("state"),
-        Column("tokens", "right"),
-        Column("oldest"),
-        Column("events", "right"),
-        Column("denied", "right"),
-        Column("recent", "right"),
-    ]
-    return table(
-        columns, (_identity(item, snapshot.now_ms, are_mixed) for item in snapshot.identities)
-    )
+    tier = ["tier"] if are_mixed else []
+    names = ["identity", "kind", *tier, "state", "tokens", "oldest", "events", "denied", "recent"]
+    rows = (_identity(item, snapshot.now_ms, are_mixed) for item in snapshot.identities)
+    numbers = {"tokens", "events", "denied", "recent"}
+    return table(columns(*names, right=numbers, fold={"identity"}), rows)
 
 
 def _identity(status: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[str | Text]:
@@ -252,15 +243,8 @@ def _limits(snapshot: Snapshot) -> RenderableType:
     ]
     if not rows:
         return Text("no identity that is shown has a limit")
-    columns = [
-        Column("identity", fold=True),
-        Column("limit"),
-        Column("use"),
-        Column("used", "right"),
-        Column("allows", fold=True),
-        Column("resets"),
-    ]
-    return table(columns, rows)
+    names = ("identity", "limit", "use", "used", "allows", "resets")
+    return table(columns(*names, right={"used"}, fold={"identity", "allows"}), rows)
 
 
 def _limit(identity: str, use: LimitUse, now_ms: int) -> Sequence[str | Text]:
@@ -282,23 +266,15 @@ def bar(share: float | None) -> Text:
 
 def _leases(snapshot: Snapshot) -> RenderableType:
     """Return the leases of all shards, a row for each limit."""
-    columns = [
-        Column("identity", fold=True),
-        Column("shard"),
-        Column("node"),
-        Column("limit"),
-        Column("granted", "right"),
-        Column("unspent", "right"),
-        Column("stranded", "right"),
-        Column("last grant"),
-    ]
+    numbers = ("granted", "unspent", "stranded")
+    names = ("identity", "shard", "node", "limit", *numbers, "last grant")
     rows = (
         [identity.name, *_lease(shard, limit, snapshot.now_ms)]
         for identity in snapshot.identities
         for shard in identity.shards or ()
         for limit in shard.limits or (None,)
     )
-    return table(columns, rows)
+    return table(columns(*names, right=numbers, fold={"identity"}), rows)
 
 
 def _lease(shard: ShardStatus, limit: LeasedLimit | None, now_ms: int) -> Sequence[str | Text]:
@@ -318,10 +294,5 @@ def _denials(snapshot: Snapshot) -> RenderableType:
         for identity in snapshot.identities
         for code, of_code in sorted(identity.denials.items(), key=lambda row: -row[1].count)
     ]
-    columns = [
-        Column("identity", fold=True),
-        Column(f"denied in the last {span(RECENT_S)}"),
-        Column("times", "right"),
-        Column("last"),
-    ]
-    return table(columns, rows)
+    names = ("identity", f"denied in the last {span(RECENT_S)}", "times", "last")
+    return table(columns(*names, right={"times"}, fold={"identity"}), rows)

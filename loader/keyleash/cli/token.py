@@ -24,24 +24,21 @@ from keyleash.cli.options import (
     with_settings,
     yes_option,
 )
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, UsageError
-from keyleash.operator.tokens.issue import issue_token
-from keyleash.operator.tokens.list import list_tokens, token_tree
+from keyleash.operator.tokens.issue import IssuedToken, issue_token
+from keyleash.operator.tokens.list import TokenInfo, TokenTree, list_tokens, token_tree
 from keyleash.operator.tokens.renew import renew_token
+from keyleash.operator.tokens.revoke import Revocation, RevokedToken
 from keyleash.operator.tokens.revoke import revoke as revoke_tokens
-from keyleash.operator.tokens.rotate import rotate_token
+from keyleash.operator.tokens.rotate import Rotation, rotate_token
 from keyleash.policy.problems import SHOWN_BLOCKS, fold, listing, some
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.client.renewal import Renewal
-    from keyleash.operator.tokens.issue import IssuedToken
-    from keyleash.operator.tokens.list import TokenInfo, TokenTree
-    from keyleash.operator.tokens.revoke import Revocation, RevokedToken
-    from keyleash.operator.tokens.rotate import Rotation
 
 _MS = timedelta(milliseconds=1)
 
@@ -149,29 +146,26 @@ def list_(
 
 
 def _print_tokens(found: list[TokenInfo]) -> None:
-    folded = ("identity", "by", "note", "restricted", "meta")
     names = ["id", "identity", "state", "age", "rotate", "expires", "used", "by", "note"]
     extra = {"restricted": _restricted, "meta": _labels}
     # Most tokens have neither.
     extra = {name: text for name, text in extra.items() if any(map(text, found))}
-    print_table(
-        [Column(name, fold=name in folded) for name in (*names, *extra)],
-        (
-            [
-                info.id,
-                info.identity,
-                info.state,
-                span((info.read_ms - info.issued_ms) // 1000),
-                _rotation(info),
-                "-" if info.state == "revoked" else distance(info.expires_ms, info.read_ms),
-                _last_use(info, distance),
-                printable(info.by),
-                without_tokens(printable(info.note)),
-                *(text(info) for text in extra.values()),
-            ]
-            for info in found
-        ),
+    rows = (
+        [
+            info.id,
+            info.identity,
+            info.state,
+            span((info.read_ms - info.issued_ms) // 1000),
+            _rotation(info),
+            "-" if info.state == "revoked" else distance(info.expires_ms, info.read_ms),
+            _last_use(info, distance),
+            printable(info.by),
+            without_tokens(printable(info.note)),
+            *(text(info) for text in extra.values()),
+        ]
+        for info in found
     )
+    print_table(columns(*names, *extra, fold={"identity", "by", "note", *extra}), rows)
 
 
 def _restricted(info: TokenInfo) -> str:
@@ -277,17 +271,12 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
     done = settings.operator.tokens.with_calls_before(done)
     few = 0 if len(done.tokens) > SHOWN_BLOCKS else SHOWN_BLOCKS
     if not settings.json:
-        print_table(
-            [
-                Column("revoked"),
-                Column("identity", fold=True),
-                Column("calls in the minute before", "right"),
-            ],
-            (
-                [some([item.id for item in items], 1), items[0].identity, _calls_before(items)]
-                for items in fold(done.tokens, lambda item: item.identity, few)
-            ),
+        count = "calls in the minute before"
+        rows = (
+            [some([item.id for item in items], 1), items[0].identity, _calls_before(items)]
+            for items in fold(done.tokens, lambda item: item.identity, few)
         )
+        print_table(columns("revoked", "identity", count, right={count}, fold={"identity"}), rows)
         _note_children(settings, done)
     if count_denials is not None:
         time.sleep(count_denials.total_seconds())
@@ -385,20 +374,18 @@ def tree(_settings: Settings, found: TokenTree) -> None:
     """
     extra = {"restricted": _restricted, "meta": _labels}
     names = ("token", "state", "expires", "used", *extra)
-    print_table(
-        [Column(name, fold=name in extra) for name in names],
-        (
-            [
-                "  " * depth + info.id,
-                # It is live for its grace, but its children are over.
-                "rotated" if info.is_live and info.replaced_by else info.state,
-                distance(info.expires_ms, info.read_ms),
-                _last_use(info, distance),
-                *(text(info) for text in extra.values()),
-            ]
-            for depth, info in found.lines()
-        ),
+    rows = (
+        [
+            "  " * depth + info.id,
+            # It is live for its grace, but its children are over.
+            "rotated" if info.is_live and info.replaced_by else info.state,
+            distance(info.expires_ms, info.read_ms),
+            _last_use(info, distance),
+            *(text(info) for text in extra.values()),
+        ]
+        for depth, info in found.lines()
     )
+    print_table(columns(*names, fold=extra), rows)
 
 
 @command(token_use, example="keyleash token show 7k2mq9xw4tbn")

@@ -8,7 +8,7 @@ import click
 
 from keyleash.cli.exec import as_agent
 from keyleash.cli.options import example, require_token, token_option, with_settings
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json
 from keyleash.limits.counters import counter_of
@@ -60,9 +60,9 @@ def _show(found: WhoAmI) -> None:
         _show_rules("may not", [key.source for key in found.deny or ()])
     if found.limits:
         click.echo()
-        columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
         rows = (_limit_row(item, now_ms) for item in found.limits)
-        print_table([*columns, Column("resets")], rows)
+        names = ("limit", "left", "allows", "resets")
+        print_table(columns(*names, right={"left"}, fold={"allows"}), rows)
 
 
 def _ms(moment: datetime) -> int:
