@@ -122,22 +122,10 @@ def examine(
     timeout_s: float = NODE_TIMEOUT_S,
     try_moving: bool = False,
 ) -> Examination:
-    """Diagnose a deployment; nothing is changed.
+    """Diagnose a deployment; `Operator.doctor` documents the arguments.
 
-    Args:
-        first: A client of the server with the control keys, which must answer, or of any node of a
-            cluster. URLs without user and password get its own.
-        nodes: Clients or URLs of further servers. Replicas and primaries are found automatically.
-        accept: Codes of accepted findings.
-        timeout_s: Time to wait for each reply of the other servers.
-        try_moving: Whether to mark an empty slot of each primary of a cluster as moving for some
-            milliseconds, to see whether scripts miss its keys.
-
-    Raises:
-        OperationError (unknown-code): *accept* contains an unknown code.
-        OperationError (bad-url): a URL does not name a server.
-        redis.RedisError: The first server does not answer, or denies this user.
-        OperationError (unsupported-server): It is older than the supported versions.
+    *first* is a client of the server with the control keys, which must answer, or of any node of a
+    cluster.
     """
     require_codes(accept)
     deployment, servers = _find_servers(operator_client(first), nodes, timeout_s)
@@ -181,13 +169,10 @@ def _find_servers(
     return cluster, tuple(servers)
 
 
-def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> list[CheckResult]:
+def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> Iterator[CheckResult]:
     context = Context(servers, Keyspace(HOME_TAG), None, {}, nodes)
-    return [
-        result
-        for server in context.answering
-        for result in _attempt("moving slot", context, server, clusters.try_moving_slot)
-    ]
+    for server in context.answering:
+        yield from _attempt("moving slot", context, server, clusters.try_moving_slot)
 
 
 def _results_of_one_generation(

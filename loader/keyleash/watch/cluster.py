@@ -20,7 +20,7 @@ from keyleash.store.state import UNTIL_RESUMED, is_in_effect
 from keyleash.store.states import read_states
 from keyleash.store.store import Store
 from keyleash.store.users import save_users, set_user
-from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
+from keyleash.watch.events import WatchEvent, WatchEventKind, done
 from keyleash.watch.scripts import drift_of
 
 ACTOR = "watch"
@@ -71,7 +71,7 @@ class ClusterRepair:
             if missing:
                 save_users(node.client)
                 message = f"ACL users that it lacked: {', '.join(missing)}"
-                yield _done(node.name, WatchEventKind.LOADED, message)
+                yield done(node.name, WatchEventKind.LOADED, message)
 
     def _freeze(self, store: Store) -> Iterator[WatchEvent]:
         """Freeze at the home what the circuit breaker of one node suspended there."""
@@ -94,7 +94,7 @@ class ClusterRepair:
                 if not frozen.identities[0].changed:
                     continue
                 message = f"its circuit breaker suspended `{found.identity}`"
-                yield _done(found.node, WatchEventKind.FROZEN, message)
+                yield done(found.node, WatchEventKind.FROZEN, message)
 
     def _breakers(self, store: Store) -> dict[str, Breaker]:
         active = read_active(store)
@@ -104,7 +104,3 @@ class ClusterRepair:
             self._policy = document, policy
         identities = self._policy[1].identities
         return {item.name: item.on_denials for item in identities if item.on_denials is not None}
-
-
-def _done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:
-    return WatchEvent(node, kind, message, state=WatchState.DONE)

@@ -76,3 +76,8 @@ class WatchEvent(Result):
     def to_dict(self) -> dict[str, Any]:
         """Return the event as `keyleash watch --json` prints it."""
         return json_object(self, "at", "node", "kind", "message", "subject", "state")
+
+
+def done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:
+    """Return the event of an action."""
+    return WatchEvent(node, kind, message, state=WatchState.DONE)
