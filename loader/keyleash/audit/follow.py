@@ -43,15 +43,10 @@ _ENTRY_ID = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 def follow_events(
     store: Store, identities: Callable[[], Iterable[str]], query: Query = EVERYTHING
 ) -> Iterator[AuditEvent | None]:
-    """Yield the events of identities as they are recorded.
+    """Yield events as they are recorded, without end; None after each wait without an event.
 
-    Args:
-        store: The server, one of whose connections is occupied while this waits.
-        identities: Returns the identities; called repeatedly, so that new ones are seen.
-        query: The selection; events since `since_ms` come first, without it only new ones.
-
-    Returns:
-        Events by time, without end; None after each wait without an event.
+    *identities* is called repeatedly, so that new ones are seen. Events since `since_ms` of the
+    query come first; without it, only new ones come.
     """
     matcher = EventMatcher(query)
 

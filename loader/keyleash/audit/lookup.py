@@ -131,11 +131,7 @@ def nothing_found(
 ) -> OperationError:
     """Return the error for a selection without entries, with its times and the server's.
 
-    Args:
-        what: What was looked for, after `no`.
-        query: The times of the selection.
-        now_ms: The server's clock.
-        named: What the selection names and may be wrong, such as `the name of the key`.
+    *what* follows `no`; *named* is what may be wrong in it, such as `the name of the key`.
     """
     bounds = "".join(
         f" {word} {clock_time(time_ms)}"

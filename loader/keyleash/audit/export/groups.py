@@ -34,10 +34,9 @@ PAGE_BYTES = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Delivered entries.
+    """Delivered entries, in order; a row without fields was trimmed after its first delivery.
 
     Attributes:
-        rows: In order. A row without fields was trimmed after its first delivery.
         is_again: Whether they were delivered before without acknowledgement.
         is_last: Whether the stream had no more entries.
     """
@@ -111,10 +110,6 @@ def open_streams(
     """Open the existing ones of *streams*, which must not be open yet, for a locked archive.
 
     *take_over* continues although another archive has them, or the server lost them.
-
-    Raises:
-        ArchiveError (archive-taken): another archive has one, or the archive another server's.
-        ArchiveError (archive): a folder contradicts its manifest.
     """
     ready = [OpenStream(store, archive, stream) for stream in streams]
     # Check all before changing the first.

@@ -19,11 +19,7 @@ from keyleash.text import json_bytes
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRow:
-    """An entry with all its fields, in their order; names may repeat.
-
-    Attributes:
-        id: `<milliseconds>-<number>`.
-    """
+    """An entry with all its fields, in their order; names may repeat."""
 
     id: str
     fields: tuple[tuple[bytes, bytes], ...]
@@ -159,12 +155,7 @@ def _as_json(value: Any) -> Any:
 
 
 def read_rows(path: Path) -> Iterator[ArchiveRow]:
-    """Yield the rows of a file.
-
-    Raises:
-        ValueError: a line is not an entry.
-        OSError: the file cannot be read.
-    """
+    """Yield the rows of a file; ValueError if a line is not an entry."""
     with path.open("rb") as file:
         for line in file:
             try:

@@ -126,9 +126,6 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
     """Check every file of an archive, also while it is being written.
 
     *recorded* returns the recorded extents to compare with.
-
-    Raises:
-        ArchiveError (archive): *directory* is not an archive, or one of another version.
     """
     is_busy = is_being_written(directory)
     extra = [
@@ -151,8 +148,6 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
 
 @dataclass(slots=True)
 class _Check:
-    """Checks one folder."""
-
     _folder: Path
     _stream: str
     _is_busy: bool
@@ -162,9 +157,7 @@ class _Check:
 
     def report(self, marks: Sequence[Extent]) -> StreamReport:
         # Before the manifest is read, which does not list files named later.
-        names = (
-            sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
-        )
+        names = sorted(path.name for path in self._folder.glob("*"))
         manifests = self._manifests()
         files = [file for manifest in manifests for file in manifest.files]
         self._check_files(files)

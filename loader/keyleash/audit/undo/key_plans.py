@@ -426,7 +426,9 @@ def plan_undo(
             f"the undo would change {len(chosen)} keys; at most {MAX_KEYS} are allowed",
             help="undo fewer events at a time, the newest first",
         )
-    seen = _read_snapshot(store, chosen)
+    now_ms = store.now_ms()
+    images = read_images(store, images_of(chosen.values()))
+    seen = Snapshot(read_keys(store, list(chosen)), images, now_ms)
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
     plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
@@ -485,12 +487,6 @@ def _require_planned(plan: UndoPlan, given: Iterable[str | bytes]) -> None:
                 f"`{printable(item)}` is not a key of this undo",
                 help="see the keys of a plan without it",
             )
-
-
-def _read_snapshot(store: Store, chosen: Mapping[bytes, Sequence[UndoStep]]) -> Snapshot:
-    time_ms = store.now_ms()
-    images = read_images(store, images_of(chosen.values()))
-    return Snapshot(read_keys(store, list(chosen)), images, time_ms)
 
 
 def _decided(
