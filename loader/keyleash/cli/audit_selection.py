@@ -76,11 +76,7 @@ class Selection:
         control: bool,
         **options: Any,
     ) -> Selection:
-        """Return the selection of `selection_options`, with further options as filters.
-
-        Raises:
-            UsageError: options exclude each other.
-        """
+        """Return the selection of `selection_options`, with further options as filters."""
         filters = {name: value for name, value in options.items() if value not in (None, {})}
         kind = EntryKind.DENIALS if denied or "code" in filters else EntryKind.EVENTS
         if control:

@@ -21,12 +21,7 @@ _PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
 
 
 def annotation(level: Literal["warning", "error"], problem: Problem) -> str:
-    """Return a problem as a workflow command of GitHub, one line on standard output.
-
-    Args:
-        level: The level of the annotation; only the exit code makes a job fail.
-        problem: The problem; GitHub expects its file name relative to the repository.
-    """
+    """Return a problem as a workflow command of GitHub, which expects relative file names."""
     place = {
         "file": printable(problem.span.file),
         "line": str(problem.span.line),

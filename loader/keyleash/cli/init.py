@@ -21,10 +21,7 @@ force_option = click.option("--force", is_flag=True, help="Overwrite files that 
 def write_copies(settings: Settings, copied: Example, directory: str, *, force: bool) -> None:
     """Write the files of an example to a directory, created if missing, and print their names.
 
-    Raises:
-        OperationError (file): A file exists, and not *force*: nothing is written. Or the file is
-            no regular file.
-        OSError: A file cannot be written.
+    Nothing is written if one of them exists, unless *force*.
     """
     folder = Path(directory)
     content = copied.read()

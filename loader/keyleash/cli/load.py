@@ -53,12 +53,7 @@ def _load(
 ) -> int:
     """Activate a policy after consent to its plan; return the exit code.
 
-    Args:
-        make_plan: Returns the plan, given *allowed* and a progress callback.
-
-    Raises:
-        UsageError: *yes*, and the server is not named.
-        OperationError (declined): The user declined.
+    *make_plan* returns the plan, given *allowed* and a progress callback.
     """
     target, summary = require_target(settings, yes=yes)
     if summary.primary:

@@ -80,11 +80,7 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for conf
 
 
 def refuse_typed_password(parameter: str, urls: str | Sequence[str] | None, variable: str) -> None:
-    """Require that a URL with a password comes from the environment *variable*, as do several.
-
-    Raises:
-        UsageError: The password is on the command line.
-    """
+    """Require that a URL with a password comes from the environment *variable*, as do several."""
     given = click.get_current_context().get_parameter_source(parameter)
     several = [urls] if isinstance(urls, str) else urls or ()
     if given is ParameterSource.COMMANDLINE and any(map(has_password, several)):
@@ -95,12 +91,7 @@ def refuse_typed_password(parameter: str, urls: str | Sequence[str] | None, vari
 
 
 def require_consent(question: str, yes: bool, effect: str = "nothing was changed") -> None:
-    """Ask for confirmation, unless *yes*.
-
-    Raises:
-        UsageError: Standard input is not a terminal.
-        OperationError (declined): The user declined, with what follows from it.
-    """
+    """Ask for confirmation, unless *yes*; *effect* is what follows if the user declines."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -241,11 +232,7 @@ token_file_option = _token_option("A file with the token on its first line")
 
 
 def refuse_typed_token(word: str) -> None:
-    """Reject a word of the command line that is a token.
-
-    Raises:
-        UsageError: It is one.
-    """
+    """Reject a word of the command line that is a token."""
     if word.startswith(TOKEN_START):
         raise UsageError(
             "a token on the command line can be read by every user of this machine",
@@ -254,13 +241,7 @@ def refuse_typed_token(word: str) -> None:
 
 
 def require_token(file: str | None) -> str:
-    """Return the token on the first line of *file*, or that of the environment.
-
-    Raises:
-        UsageError: There is no token, or it is on the command line.
-        OperationError (file): The file is missing, or cannot be read.
-        OperationError (bad-environment): Both variables are set.
-    """
+    """Return the token on the first line of *file*, or that of the environment if None."""
     if file is None:
         if not any(os.environ.get(name, "").strip() for name in TOKEN_VARIABLES):
             raise UsageError("there is no token", help=_TOKEN_HELP)

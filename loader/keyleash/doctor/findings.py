@@ -307,15 +307,7 @@ def finding(
     names: Iterable[str] = (),
     **values: object,
 ) -> DoctorFinding:
-    """Return a finding with its message and help filled in.
-
-    Args:
-        code: Its code in `FINDINGS`.
-        node: The server; None if all are affected.
-        severity: Its severity, if not the usual one.
-        names: The names for `{names}`; only the first are shown.
-        values: The other values of the templates.
-    """
+    """Return a finding with its message and help filled in by *names* and the other *values*."""
     kind = FINDINGS[code]
     values["names"] = listing(names, SHOWN)
     return DoctorFinding(
@@ -328,11 +320,7 @@ def finding(
 
 
 def require_codes(names: Iterable[str], file: str | None = None) -> None:
-    """Check that every name is a code; *file* is the configuration file with the names, if any.
-
-    Raises:
-        OperationError (unknown-code): A name is not a code.
-    """
+    """Check that every name is a code; *file* is the configuration file with the names, if any."""
     for name in names:
         if name not in FINDINGS:
             where = f"in the configuration file {quote(file)}: " if file else ""

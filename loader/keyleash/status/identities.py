@@ -67,13 +67,7 @@ class LimitUse(Result):
 
 
 def limit_uses(identity: Identity, state: IdentityState | None, now_us: int) -> list[LimitUse]:
-    """Return the use of an identity's limits, in the order in which its guard checks them.
-
-    Args:
-        identity: From the active policy.
-        state: Its state, or None if it has none.
-        now_us: Server time.
-    """
+    """Return the use of an identity's limits, in the order in which its guard checks them."""
     stored = {} if state is None else {item.slot.name: item for item in state.limits}
     return [_use(limit, stored.get(limit.name), now_us) for limit in identity.limits]
 
@@ -242,11 +236,7 @@ class IdentityStatus(Result):
 def identity_statuses(
     store: Store, active: ActivePolicy, now_ms: int, only: Sequence[str] = ()
 ) -> list[IdentityStatus]:
-    """
-    Return the status of identities of the *active* policy, all if *only* names none, at *now_ms*.
-
-    Nothing is written; a user who may read the control keys may call it.
-    """
+    """Return the status of identities of the *active* policy, all if *only* names none."""
     identities = document_policy(active.document).identities
     identities = tuple(item for item in identities if not only or item.name in only)
     names = [item.name for item in identities]

@@ -65,13 +65,7 @@ class ShardStatus(Result):
 
 
 def shard_status(identity: Identity, found: ShardRecords, now_us: int) -> ShardStatus:
-    """Return the status of an identity at one shard.
-
-    Args:
-        identity: From the active policy.
-        found: Its records.
-        now_us: The clock of the home.
-    """
+    """Return the status of an identity at one shard; *now_us* is the clock of the home."""
     names = [item.name for item in identity.limits if item.subject.kind is SubjectKind.IDENTITY]
     grants = found.entry.limits if len(found.entry.limits) == len(names) else ()
     state = found.state

@@ -160,12 +160,7 @@ def show_entries(
 ) -> int:
     """Print entries as rows or as lines of JSON, as they are read; return their number.
 
-    Args:
-        settings: The settings of this run.
-        entries: The entries, in the order of the output.
-        gaps: Whether missing sequence numbers are reported.
-        newest_first: The order of *entries*.
-        key: The key that entries of several keys show.
+    With *gaps*, missing sequence numbers are reported. Entries of several keys show *key*.
     """
     missing: list[Gap | Restart] = []
     count = folded = 0
