@@ -81,19 +81,11 @@ class AuditEntry(Result):
         return owner_name(self.identity, self.shard)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry as `audit log --json` prints it."""
         return {
-            **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token"),
-            **({"chain": list(self.chain)} if self.chain else {}),
+            **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token", "chain?"),
             "op": without_tokens(self.op),
-            **json_object(self, "keys", "correlation", *["source"][: bool(self.source)], "policy"),
-            **shard_json(self.shard),
+            **json_object(self, "keys", "correlation", "source?", "policy", "shard?"),
         }
-
-
-def shard_json(shard: str) -> dict[str, str]:
-    """Return the member of JSON that names a shard; none on one server."""
-    return {"shard": shard} if shard else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +178,7 @@ class AuditEvent(AuditEntry):
         Args:
             images: Include before-images, as `audit show --json` does.
         """
-        present = [name for name in ("item", "actor", "script") if getattr(self, name)]
+        present = ("item?", "actor?", "script?")
         arguments = ("lengths", "args_sha1", "args", "documents")
         recorded = [name for name in arguments if getattr(self, name) is not None]
         result = {**AuditEntry.to_dict(self), **json_object(self, *present, "cost", *recorded)}
@@ -233,11 +225,9 @@ class Denial(AuditEntry):
         return bool(self.folded) or (self.repeats > 1 and not is_one)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the denial as `audit log --denied --json` prints it."""
         return {
             **AuditEntry.to_dict(self),
-            **({"script": self.script} if self.script else {}),
-            **json_object(self, "code", "reason", "repeats"),
+            **json_object(self, "script?", "code", "reason", "repeats"),
             "folded": self.folded or None,
             "any_command": self.is_any_command,
             **({} if self.until_ms is None else json_object(self, "until_ms")),

@@ -43,7 +43,6 @@ class ControlEvent(Result):
         return frozenset(named | set(_listed(self.details.get("identities", ""))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the action as `audit log --control --json` prints it."""
         return {"kind": self.kind, **json_object(self)}
 
 

@@ -106,7 +106,6 @@ class Examination(Result):
         return f"{looked}: {found}; {counted(len(self.skipped), 'check')} could not be made"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as `keyleash doctor --json` prints it."""
         servers = [
             {"name": server.name, "role": None if server.role is None else str(server.role)}
             for server in self.servers

@@ -52,7 +52,6 @@ class LimitUse(Result):
     resets_at = Instant["datetime | None"]()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the use as `keyleash status --json` prints it."""
         return json_object(self, "name", "kind", "allows", "unit", "used", "of", "per", "resets_ms")
 
     @property
@@ -215,7 +214,6 @@ class IdentityStatus(Result):
         return self.tokens.oldest is not None and self.tokens.oldest.is_due(self.now_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the status as `keyleash status --json` prints it."""
         oldest = self.tokens.oldest
         return {
             **json_object(self, "name", "kind", "tier", "active", "suspended", "suspension"),

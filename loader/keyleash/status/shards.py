@@ -59,7 +59,6 @@ class ShardStatus(Result):
     granted_at = Instant[datetime]()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the shard as `keyleash status --json` prints it."""
         shown = json_object(self, "tag", "node", "granted_ms", "events", "limits")
         return {**shown, "unread": self.reason or None}
 
@@ -123,7 +122,6 @@ class ClusterStatus(Result):
         return tuple(name for name, reason in self.reasons.items() if reason)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the cluster as `keyleash status --json` prints it."""
         return json_object(self, "home", "nodes", "primaries", "home_operations", "down")
 
 

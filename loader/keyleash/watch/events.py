@@ -74,7 +74,6 @@ class WatchEvent(Result):
         return self.node, self.kind, self.subject
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the event as `keyleash watch --json` prints it."""
         return json_object(self, "at", "node", "kind", "message", "subject", "state")
 
 

@@ -139,7 +139,6 @@ class Exported(Result):
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the step as `audit export --json` prints it."""
         file = dict.fromkeys(("file", *_FILE_FIELDS)) | {"count": 0}
         if self.file is not None:
             file = json_object(self.file, "file=name", *_FILE_FIELDS)

@@ -111,7 +111,6 @@ class ArchiveReport(Result):
         return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as `audit verify --json` prints it."""
         return json_object(self, "archive", "valid=is_valid", "streams", "findings")
 
 

@@ -85,8 +85,7 @@ class UndoStep:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the change for JSON, without its values."""
-        names = ["event", "time_ms", "identity", "token", "correlation"]
-        names += ["actor"] if self.actor else []
+        names = ("event", "time_ms", "identity", "token", "correlation", "actor?")
         return {**json_object(self, *names), "ops": [without_tokens(op) for op in self.ops]}
 
 
