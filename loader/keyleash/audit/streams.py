@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Protocol, TypeVar
 
 from keyleash.store.identities import known_identities, require_known
@@ -34,11 +33,6 @@ def merged(streams: Iterable[Iterable[Found]], *, newest_first: bool = False) ->
     """
     ordered = [*streams][::-1] if newest_first else streams
     return heapq.merge(*ordered, key=sort_key, reverse=newest_first)
-
-
-def newest(entries: Iterable[Found], limit: int) -> list[Found]:
-    """Return the first *limit* of entries in reverse order."""
-    return list(islice(entries, limit))[::-1]
 
 
 def id_order(entry_id: str) -> tuple[int, int]:

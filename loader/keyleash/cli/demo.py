@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import islice
 
 import click
 from rich.text import Text
 
-from keyleash.audit.streams import newest
 from keyleash.cli.options import example, with_settings
 from keyleash.cli.render.audit import print_events
 from keyleash.cli.render.table import console
@@ -57,7 +57,7 @@ def _play(stage: DemoStage, printer: DemoPrinter | None) -> None:
     if printer:
         audit = stage.operator.audit
         printer.line((f"\nthe last {EVENTS_SHOWN} mutations:", ""))
-        print_events(newest(audit.events(newest_first=True), EVENTS_SHOWN))
+        print_events([*islice(audit.events(newest_first=True), EVENTS_SHOWN)][::-1])
         printer.line(("\ndenied calls:", ""))
         print_events(audit.denials())
         printer.count(stage.outcomes)

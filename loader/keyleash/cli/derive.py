@@ -47,9 +47,9 @@ T = TypeVar("T")
 
 def _limits(store: Store) -> Iterable[str]:
     # Imported here: most commands, and help, need no policy.
-    from keyleash.policy import parse_policy  # noqa: PLC0415
+    from keyleash.policy.parse import active_policy  # noqa: PLC0415
 
-    policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
+    policy = active_policy(require_active(store).document)
     return dict.fromkeys(limit.name for item in policy.identities for limit in item.limits)
 
 

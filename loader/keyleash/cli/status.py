@@ -24,7 +24,8 @@ from keyleash.cli.terminal import is_terminal, print_json, print_json_line, prin
 from keyleash.errors import KeyleashError
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
-from keyleash.status.identities import RECENT_S, IdentityStatus, LimitUse, document_policy
+from keyleash.policy.parse import active_policy
+from keyleash.status.identities import RECENT_S, IdentityStatus, LimitUse
 from keyleash.status.shards import LeasedLimit, ShardStatus
 from keyleash.status.snapshot import MEASURES, Snapshot
 from keyleash.store.connect import NODE_TIMEOUT_S
@@ -163,7 +164,7 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
             text = _suspension_text(identity.suspension, snapshot.now_ms)
             yield Text(f"suspended  {identity.name} {text}", style="red")
     yield Text("")
-    total = len(document_policy(snapshot.active.document).identities)
+    total = len(active_policy(snapshot.active.document).identities)
     if not snapshot.identities:
         yield Text(f"none of {counted(total, 'identity')} matches")
         return

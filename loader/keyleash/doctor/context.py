@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from keyleash.policy import Policy
-from keyleash.status.identities import document_policy
+from keyleash.policy.parse import active_policy
 from keyleash.store.deployment import Cluster, Server
 from keyleash.store.fences import FenceRecord
 from keyleash.store.keyspace import Keyspace
@@ -44,7 +44,7 @@ class Context:
     @cached_property
     def policy(self) -> Policy:
         """The active policy, parsed; without identities if there is none."""
-        return Policy(()) if self.active is None else document_policy(self.active.document)
+        return Policy(()) if self.active is None else active_policy(self.active.document)
 
     def store_of(self, server: Server) -> Store:
         """Return the store of a server; on a cluster only the first one has the records."""

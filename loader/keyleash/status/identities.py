@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 from keyleash.audit.read import Query, Unlisted, read_denials, read_unlisted
@@ -14,7 +13,8 @@ from keyleash.limits import COUNTS, LimitState, SlotKind
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens.list import TokenInfo, TokenState, read_tokens
-from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
+from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.policy.parse import active_policy
 from keyleash.results import Instant, Result
 from keyleash.status.shards import ShardStatus, shard_status
 from keyleash.store.fences import read_records
@@ -235,7 +235,7 @@ def identity_statuses(
     store: Store, active: ActivePolicy, now_ms: int, only: Sequence[str] = ()
 ) -> list[IdentityStatus]:
     """Return the status of identities of the *active* policy, all if *only* names none."""
-    identities = document_policy(active.document).identities
+    identities = active_policy(active.document).identities
     identities = tuple(item for item in identities if not only or item.name in only)
     names = [item.name for item in identities]
     rules = {item.name: item.token for item in identities}
@@ -277,9 +277,3 @@ def identity_statuses(
                 )
             )
     return found
-
-
-@lru_cache(maxsize=2)
-def document_policy(document: str) -> Policy:
-    """Parse the active policy; the cache serves processes that poll."""
-    return parse_policy(document, file="<active policy>", commands=None)

@@ -10,7 +10,8 @@ from redis.exceptions import NoPermissionError, RedisError
 from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
 from keyleash.operator.suspension import suspend
-from keyleash.policy import Breaker, Policy, parse_policy
+from keyleash.policy import Breaker
+from keyleash.policy.parse import active_policy
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import read_records
 from keyleash.store.keyspace import HOME_TAG, Keyspace
@@ -31,7 +32,6 @@ class ClusterRepair:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._policy: tuple[str, Policy] = "", Policy(())
 
     def open_home(self) -> Store:
         """Return the store of the home."""
@@ -98,9 +98,5 @@ class ClusterRepair:
 
     def _breakers(self, store: Store) -> dict[str, Breaker]:
         active = read_active(store)
-        document = "" if active is None else active.document
-        if document != self._policy[0]:
-            policy = parse_policy(document, file="<active policy>", commands=None)
-            self._policy = document, policy
-        identities = self._policy[1].identities
+        identities = active_policy(active.document).identities if active else ()
         return {item.name: item.on_denials for item in identities if item.on_denials is not None}
