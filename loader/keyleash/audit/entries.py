@@ -393,9 +393,9 @@ def _op_and_keys(name: bytes, value: bytes) -> tuple[bytes, Sequence[tuple[bytes
     """Return the command that a field names, and the keys of each of its calls."""
     op, star, _count = name.partition(b"*")
     if star:
-        return op, [(key,) for key in _unpacked(value)] or [()]
+        return op, [(key,) for key in _parts(value, _texts_of)] or [()]
     op, colon, _count = name.partition(b":")
-    return op, [_split(value) if colon else (value,) if value else ()]
+    return op, [_parts(value) if colon else (value,) if value else ()]
 
 
 def lone_command(words: Words) -> tuple[bytes, bytes] | None:
@@ -448,22 +448,10 @@ def _expiry(value: bytes) -> int | None:
     return number_of(value) if value.isdigit() else None
 
 
-def _unpacked(data: bytes) -> Sequence[bytes]:
-    """Parse an array of texts as Lua's `cmsgpack.pack` writes it."""
-    try:
-        return _texts_of(data)
-    except ValueError:
-        # Not written by a guard. Showing it unparsed does not hide the other entries.
-        return [data]
-
-
-def _texts_of(data: bytes) -> list[bytes]:
-    """Parse an array of texts in MessagePack.
+def _texts_of(data: bytes) -> tuple[bytes, ...]:
+    """Parse an array of texts in MessagePack, as Lua's `cmsgpack.pack` writes it, or ValueError.
 
     https://github.com/msgpack/msgpack/blob/master/spec.md
-
-    Raises:
-        ValueError: *data* is something else.
     """
     reader = io.BytesIO(data)
 
@@ -488,12 +476,14 @@ def _texts_of(data: bytes) -> list[bytes]:
     texts = [read(number(0xA0, 5, {0xD9: 1, 0xDA: 2, 0xDB: 4})) for _ in range(count)]
     if reader.read(1):
         raise ValueError("more than an array")
-    return texts
+    return tuple(texts)
 
 
-def _split(data: bytes) -> tuple[bytes, ...]:
+def _parts(
+    data: bytes, parse: Callable[[bytes], tuple[bytes, ...]] = split_netstrings
+) -> tuple[bytes, ...]:
     try:
-        return split_netstrings(data)
+        return parse(data)
     except ValueError:
         # Not written by a guard. Showing it unparsed does not hide the other entries.
         return (data,)
@@ -506,6 +496,6 @@ def _lengths(value: bytes) -> tuple[int, ...]:
 _ARGUMENTS: Mapping[bytes, Callable[[bytes], Any]] = {
     b"lengths": _lengths,
     b"args_sha1": word_of,
-    b"args": _split,
+    b"args": _parts,
     b"documents": number_of,
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -17,13 +17,11 @@ from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.selection import time_range
 from keyleash.cli.derive import options_of
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import IDENTITY
+from keyleash.cli.options import IDENTITY, all_of
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, UsageError
 
 AnyEntry = AuditEvent | Denial | ControlEvent
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def no_entry(
@@ -117,16 +115,12 @@ class Selection:
         return follow[self.kind](*self.identities, **self.filters)
 
 
-def selection_options(function: F) -> F:
-    """Add the options of a `Selection`."""
-    options: tuple[Callable[[Any], Any], ...] = (
-        identities_argument,
-        identities_option,
-        options_of(denials, "token_id delegated_from key correlation op code since"),
-        click.option("--denied", is_flag=True, help="Denials instead of events."),
-        click.option("--control", is_flag=True, help="Operator actions instead of events."),
-        pass_settings,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+selection_options = all_of(
+    identities_argument,
+    identities_option,
+    options_of(denials, "token_id delegated_from key correlation op code since"),
+    click.option("--denied", is_flag=True, help="Denials instead of events."),
+    click.option("--control", is_flag=True, help="Operator actions instead of events."),
+    pass_settings,
+)
+"""The options of a `Selection`."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyleash.cli.failures import FAILED, USAGE
-from keyleash.cli.options import FILE, IDENTITY, example, with_settings
+from keyleash.cli.options import FILE, IDENTITY, all_of, example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy
 from keyleash.commands import CommandTable, OperationClass
@@ -25,17 +25,7 @@ if TYPE_CHECKING:
     from keyleash.operator.abilities import Abilities
     from keyleash.operator.decisions import Explanation
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _question(function: F) -> F:
-    """Add the parameters of both commands."""
-    for decorate in reversed(_PARAMETERS):
-        function = decorate(function)
-    return function
-
-
-_PARAMETERS: tuple[Callable[[Any], Any], ...] = (
+_question = all_of(
     click.argument("identity", type=IDENTITY),
     click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1),
     click.option(
@@ -53,6 +43,7 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
     ),
     with_settings,
 )
+"""The parameters of both commands."""
 
 
 @click.command(

@@ -17,6 +17,7 @@ from keyleash.cli.options import (
     FILE,
     IDENTITY,
     Group,
+    all_of,
     example,
     require_consent,
     with_settings,
@@ -47,21 +48,18 @@ def passwords_option(help: str) -> Callable[[F], F]:
     return click.option("--passwords", "target", metavar="FILE", type=FILE, help=help)
 
 
-def fence_options(function: F) -> F:
-    """Add the parameters of `_plan` to a command."""
-    for option in (
-        hashes_option("Password hashes for users without one"),
-        click.option(
-            "--wide",
-            metavar="NAME",
-            multiple=True,
-            help="Fence NAME although its patterns may match control keys; repeatable.",
-        ),
-        node_option,
-        click.argument("file", required=False, type=FILE),
-    ):
-        function = option(function)
-    return function
+fence_options = all_of(
+    click.argument("file", required=False, type=FILE),
+    node_option,
+    click.option(
+        "--wide",
+        metavar="NAME",
+        multiple=True,
+        help="Fence NAME although its patterns may match control keys; repeatable.",
+    ),
+    hashes_option("Password hashes for users without one"),
+)
+"""The parameters of `_plan`."""
 
 
 def _plan(settings: Settings, *, file: str | None, hashes: str | None, **options: Any) -> FencePlan:

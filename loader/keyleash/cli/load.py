@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
@@ -15,6 +15,7 @@ from keyleash.cli.failures import warn
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, show_nodes, wait_option
 from keyleash.cli.options import (
     FILE,
+    all_of,
     allow_eviction_option,
     allow_removal_option,
     allow_unvalidated_restore_option,
@@ -35,8 +36,6 @@ from keyleash.text import counted
 if TYPE_CHECKING:
     from keyleash.operator.load.activate import LoadResult
     from keyleash.operator.load.load_plan import LoadPlan
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _load(
@@ -129,22 +128,18 @@ def _interrupted_load(settings: Settings, plan: LoadPlan) -> str:
     return f"active as generation {active.generation}, but not verified: see `keyleash doctor`"
 
 
-def _load_options(function: F) -> F:
-    """Add the options that `load` and `rollback` share."""
-    options = (
-        allow_eviction_option,
-        allow_unvalidated_restore_option,
-        node_option,
-        allow_widening_option,
-        allow_removal_option,
-        full_option,
-        wait_option,
-        yes_option,
-        with_settings,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+_load_options = all_of(
+    allow_eviction_option,
+    allow_unvalidated_restore_option,
+    node_option,
+    allow_widening_option,
+    allow_removal_option,
+    full_option,
+    wait_option,
+    yes_option,
+    with_settings,
+)
+"""The options that `load` and `rollback` share."""
 
 
 @click.command(epilog=example("keyleash load agents.yaml --yes"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +29,7 @@ from keyleash.store.token_entries import read_token_entries
 from keyleash.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -107,13 +107,33 @@ def require_consent(question: str, yes: bool, effect: str = "nothing was changed
         raise
 
 
-def require_number(
-    _context: click.Context, _parameter: click.Parameter, value: float | None
-) -> float | None:
-    """Reject `nan`, which no range excludes."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("it must be a number")
-    return value
+def all_of(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return a decorator that applies several, the first of which is the outermost."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def reading(read: Callable[[Any], T]) -> Callable[[click.Context, click.Parameter, Any], T | None]:
+    """Return the callback of a parameter that *read* reads if it is given.
+
+    A PolicyError or ValueError of *read* is reported as an error of the parameter.
+    """
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> T | None:
+        try:
+            return None if value is None else read(value)
+        except PolicyError as error:
+            problem = error.problems[0]
+            raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
 
 
 class Group(click.Group):
@@ -156,28 +176,20 @@ FILE = FileName("file")
 DIRECTORY = FileName("dir")
 
 
-def as_duration(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> timedelta | None:
-    """Parse an option as a duration such as `30s` or `1h30m`."""
-    if value is None:
-        return None
-    try:
-        seconds = parse_duration(value, Span("", 1, 1), because="that is the maximum")
-    except PolicyError as error:
-        problem = error.problems[0]
-        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+def read_duration(value: str) -> timedelta:
+    """Parse a duration such as `30s` or `1h30m`."""
+    seconds = parse_duration(value, Span("", 1, 1), because="that is the maximum")
     return timedelta(seconds=seconds)
 
 
-def moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Check that an option or argument is `10m` ago or ISO 8601, in UTC by default."""
-    if value is not None:
-        try:
-            parse_moment(value, 0)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+def _moment(value: str) -> str:
+    """Check that a time is `10m` ago or ISO 8601, in UTC by default."""
+    parse_moment(value, 0)
     return value
+
+
+as_duration = reading(read_duration)
+moment = reading(_moment)
 
 
 class Name(StringParamType):
@@ -269,16 +281,14 @@ def _first_line(file: str) -> str:
         raise OperationError("file", f"cannot read the file of `--token`: {reason}") from None
 
 
-def pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
+def pairs(values: tuple[str, ...]) -> dict[str, str]:
     """Read options such as `job_id=42`."""
     found: dict[str, str] = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"`{printable(value)}` is not a name, `=` and a value")
+            raise ValueError(f"`{printable(value)}` is not a name, `=` and a value")
         if name in found:
-            raise click.BadParameter(f"`{printable(name)}` is given twice")
+            raise ValueError(f"`{printable(name)}` is given twice")
         found[name] = text
     return found

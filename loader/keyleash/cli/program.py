@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from keyleash import __version__
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
-from keyleash.cli.options import Group, json_option, refuse_typed_password
+from keyleash.cli.options import Group, json_option, reading, refuse_typed_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, is_plain, require_output
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
@@ -185,17 +185,6 @@ def _has_option(words: list[str], option: str) -> bool:
     return option in (words[: words.index("--")] if "--" in words else words)
 
 
-def _timeout_s(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> float | None:
-    if value is None:
-        return None
-    try:
-        return parse_timeout(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.group(
     cls=Program,
     context_settings={
@@ -225,7 +214,7 @@ def _timeout_s(
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    callback=_timeout_s,
+    callback=reading(parse_timeout),
     envvar="KEYLEASH_TIMEOUT",
     show_envvar=True,
     help="Time to wait for a connection and for each reply, such as 0.5 or 5s; no retries."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import click
@@ -11,9 +12,9 @@ from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
     FILE,
     example,
+    reading,
     refuse_typed_password,
     require_consent,
-    require_number,
     with_settings,
     yes_option,
 )
@@ -27,6 +28,14 @@ from keyleash.policy_tests.parse import Suite
 from keyleash.policy_tests.run import CaseOutcome, TestReport, Verdict
 from keyleash.store.connect import shown_url
 from keyleash.text import clock_time, counted, printable, without_tokens
+
+
+def _number(value: float) -> float:
+    """Reject `nan`, which no range excludes."""
+    if math.isnan(value):
+        raise ValueError("it must be a number")
+    return value
+
 
 DISAGREED = 70
 """The exit code for an internal error (sysexits.h): a bug of keyleash."""
@@ -47,7 +56,7 @@ DISAGREED = 70
 @click.option(
     "--min-coverage",
     type=click.FloatRange(0, 100),
-    callback=require_number,
+    callback=reading(_number),
     metavar="PERCENT",
     help="Fail if a smaller share of the patterns of grants and denies decided a call.",
 )

@@ -89,8 +89,8 @@ class GuardServer(FakeServer):
         super().__init__(version=(8,), server_type="redis")
 
 
-class _GuardScripting(FakeSocket):
-    """fakeredis's scripting, corrected."""
+class GuardSocket(FakeSocket):
+    """A connection's end in the fake server: fakeredis's scripting, corrected."""
 
     _is_in_script = False
 
@@ -188,11 +188,7 @@ class _GuardScripting(FakeSocket):
             raise SimpleError(f"ERR Error compiling script (new function): {where}") from error
 
 
-class GuardSocket(_GuardScripting):
-    """A connection's end in the fake server."""
-
-
-class AsyncGuardSocket(_GuardScripting, AsyncFakeSocket):
+class AsyncGuardSocket(GuardSocket, AsyncFakeSocket):
     """The asyncio twin of `GuardSocket`."""
 
 
