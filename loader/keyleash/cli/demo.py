@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from itertools import islice
 
 import click
@@ -41,6 +40,11 @@ def demo(settings: Settings) -> None:
     if printer is None:
         counts = {"ok": not differing, "checked": len(results), "differing": differing}
         print_json({**counts, "steps": stage.outcomes})
+    elif differing:
+        text = f"\n{differing} of {len(results)} replies differ from the expected ones"
+        printer.line((text, "bold red"))
+    else:
+        printer.line((f"\nall {len(results)} replies are as expected", "bold green"))
     if differing:
         sys.exit(1)
 
@@ -60,7 +64,6 @@ def _play(stage: DemoStage, printer: DemoPrinter | None) -> None:
         print_events([*islice(audit.events(newest_first=True), EVENTS_SHOWN)][::-1])
         printer.line(("\ndenied calls:", ""))
         print_events(audit.denials())
-        printer.count(stage.outcomes)
 
 
 WHO_WIDTH = 16
@@ -90,15 +93,6 @@ class DemoPrinter:
         self.line((shown, "dim" if outcome.ok else ""), (gap, ""), mark)
         if outcome.ok is False:
             self.line((" " * (WHO_WIDTH + 2) + f"expected: {outcome.expected}", "red"))
-
-    def count(self, outcomes: Sequence[DemoOutcome]) -> None:
-        """Print the result of the demo."""
-        results = [outcome.ok for outcome in outcomes if outcome.ok is not None]
-        if wrong := results.count(False):
-            text = f"\n{wrong} of {len(results)} replies differ from the expected ones"
-            self.line((text, "bold red"))
-        else:
-            self.line((f"\nall {len(results)} replies are as expected", "bold green"))
 
     def line(self, *parts: tuple[str, str]) -> None:
         """Print pairs of text and style on one line."""
