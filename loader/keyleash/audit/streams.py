@@ -47,16 +47,9 @@ def sort_key(entry: HasId) -> tuple[int, int, int]:
 
 
 def stream_names(store: Store, given: Sequence[str] = (), *, operators: bool = True) -> list[str]:
-    """Return the identities whose audit streams are selected.
+    """Return the identities whose audit streams are selected: those *given*, or all known ones.
 
-    Args:
-        store: The server.
-        given: Names; empty for all.
-        operators: Whether all includes the audit stream of undos.
-
-    Raises:
-        OperationError (no-policy): No policy was ever loaded.
-        OperationError (unknown-identity): A name is unknown.
+    With *operators*, all includes the audit stream of undos.
     """
     names = list(dict.fromkeys(given))
     for name in names:

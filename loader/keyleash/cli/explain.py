@@ -18,7 +18,7 @@ from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.evaluate.decision_text import denial_text
-from keyleash.policy import Grant, Pattern, SubjectKind, ValueRules
+from keyleash.policy import Grant, SubjectKind, ValueRules
 from keyleash.text import printable, size
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _line(topic: str, text: str) -> str:
 def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Iterator[str]:
     for topic in ("keys", "channels", "indexes"):
         if patterns := getattr(grant, topic):
-            yield f"{topic:<10}{' '.join(_sources(patterns))}"
+            yield f"{topic:<10}{' '.join(printable(pattern.source) for pattern in patterns)}"
     for topic, narrowed in (("only", grant.only or ()), ("except", grant.except_)):
         if narrowed:
             yield f"{topic:<10}{', '.join(map(printable, narrowed))}"
@@ -207,10 +207,6 @@ def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Ite
     if grant.scripts:
         yield f"{'scripts':<10}{', '.join(dict.fromkeys(item.name for item in grant.scripts))}"
     yield f"{'commands':<10}{_commands(names, table)}"
-
-
-def _sources(patterns: Sequence[Pattern]) -> list[str]:
-    return [printable(pattern.source) for pattern in patterns]
 
 
 def _commands(names: Sequence[str], table: CommandTable) -> str:

@@ -21,10 +21,7 @@ class Context:
 
     Attributes:
         servers: The first one named, on a cluster that of the home; then the others.
-        keyspace: The names of the control keys.
-        active: The active policy; None if there is none.
         fences: The records of the agents' ACL users, by identity; none if they may not be read.
-        cluster: The cluster; None if it is none.
     """
 
     servers: tuple[Server, ...]

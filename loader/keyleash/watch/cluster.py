@@ -40,11 +40,7 @@ class ClusterRepair:
     def repair(self, home: Callable[[], Store]) -> Iterator[WatchEvent]:
         """Add ACL users that nodes lack, and freeze identities that a node suspended.
 
-        Args:
-            home: Returns the store of the home.
-
-        Yields:
-            What was done, and drifts where the user lacks a right.
+        Yields what was done, and drifts where the user lacks a right.
         """
         for task, repair in (("ACL users", self._add_users), ("breakers", self._freeze)):
             try:

@@ -40,9 +40,7 @@ class WatchedServer:
     def look(self, home: Callable[[], Store] | None) -> None:
         """Read the policy if the server answered, and load the scripts that it lacks.
 
-        Args:
-            home: Returns the store of the cluster's home, which has the policy of all nodes; the
-                server has its own policy if None.
+        *home* returns the store of a cluster's home, which has the policy of all nodes.
         """
         self.generation, self.loaded, self.drifts = None, 0, []
         role, error = self.server.role, self.server.error

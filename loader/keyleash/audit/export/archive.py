@@ -179,13 +179,7 @@ class Archive:
 
 @contextmanager
 def locked_archive(directory: Path) -> Iterator[Archive]:
-    """Lock an archive for writing; create it if *directory* is empty.
-
-    Raises:
-        ArchiveError (archive-busy): another archiver is running there.
-        ArchiveError (archive): the directory has other files.
-        OSError: it cannot be created or read.
-    """
+    """Lock an archive for writing; create it if *directory* is empty."""
     _make_folder(directory.absolute())
     # Before the lock file is created.
     if not (directory / ARCHIVE).exists() and set(os.listdir(directory)) - {LOCK, DRAFT}:
@@ -355,11 +349,7 @@ def add_file(folder: Path, manifest: Manifest, file: ArchivedFile) -> Manifest:
 
 
 def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
-    """Read a folder's manifest; return an empty one if there is none yet.
-
-    Raises:
-        ArchiveError (archive): it cannot be read, or belongs to another stream.
-    """
+    """Read a folder's manifest; return an empty one if there is none yet."""
     path = folder / name
     try:
         record = json.loads(path.read_bytes())
@@ -388,11 +378,7 @@ def _unreadable(path: Path, reason: str) -> ArchiveError:
 
 
 class StreamFolder:
-    """A folder that an archiver writes.
-
-    Raises:
-        ArchiveError (archive): it contradicts its manifest or the archive's marks.
-    """
+    """A folder that an archiver writes; it must agree with its manifest and the archive's marks."""
 
     def __init__(self, archive: Archive, stream: AuditStream) -> None:
         self.path = archive.directory / stream.name
@@ -413,11 +399,7 @@ class StreamFolder:
         return self._manifest.end
 
     def write(self, pages: Iterable[list[ArchiveRow]]) -> ArchivedFile:
-        """Write the next file, and list it.
-
-        Raises:
-            OSError: the disk is full or the like; the file does not exist then.
-        """
+        """Write the next file, and list it; after an OSError, such as a full disk, it is gone."""
         _make_folder(self.path)
         file = ArchivedFile()
         with Draft(self.path) as draft:
