@@ -32,9 +32,10 @@ _WANTED = re.compile(
 _HELP = "see `keyleash audit log` for the ids of events"
 
 
-def find_event(
-    store: Store, identities: Iterable[str], wanted: str
-) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
+Entry = AuditEvent | Denial | ControlEvent
+
+
+def find_event(store: Store, identities: Iterable[str], wanted: str) -> tuple[Entry, ...]:
     """Find an entry by its id, with its follow-ups.
 
     Args:
@@ -106,9 +107,7 @@ def _original(store: Store, stream: AuditStream, entry: RawEntry) -> RawEntry | 
     return original if original is not None and original[1][0] != b"of" else None
 
 
-def _read(
-    store: Store, stream: AuditStream, entry: RawEntry
-) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
+def _read(store: Store, stream: AuditStream, entry: RawEntry) -> tuple[Entry, ...]:
     entry_id, words = entry
     match stream.kind:
         case StreamKind.AUDIT:

@@ -10,18 +10,14 @@ from typing import Any
 
 import click
 
-from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.log import denials
-from keyleash.audit.lookup import nothing_found
-from keyleash.audit.operator_actions import ControlEvent
+from keyleash.audit.lookup import Entry, nothing_found
 from keyleash.audit.selection import time_range
 from keyleash.cli.derive import options_of
 from keyleash.cli.nodes import MissingNodes
 from keyleash.cli.options import IDENTITY, all_of
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, UsageError
-
-AnyEntry = AuditEvent | Denial | ControlEvent
 
 
 def no_entry(
@@ -94,20 +90,20 @@ class Selection:
 
     def read(
         self, settings: Settings, missing: MissingNodes, *, newest_first: bool
-    ) -> Iterator[AnyEntry]:
+    ) -> Iterator[Entry]:
         """Yield the selected entries; nodes that do not answer are noted in *missing*."""
         audit = settings.operator.audit
-        read: dict[EntryKind, Callable[..., Iterator[AnyEntry]]] = {
+        read: dict[EntryKind, Callable[..., Iterator[Entry]]] = {
             EntryKind.EVENTS: partial(audit.events, on_missing=missing.note),
             EntryKind.DENIALS: partial(audit.denials, on_missing=missing.note),
             EntryKind.CONTROL: audit.control,
         }
         return read[self.kind](*self.identities, **self.filters, newest_first=newest_first)
 
-    def follow(self, settings: Settings) -> Iterator[AnyEntry]:
+    def follow(self, settings: Settings) -> Iterator[Entry]:
         """Yield the selected entries as they are recorded."""
         audit = settings.operator.audit
-        follow: dict[EntryKind, Callable[..., Iterator[AnyEntry]]] = {
+        follow: dict[EntryKind, Callable[..., Iterator[Entry]]] = {
             EntryKind.EVENTS: audit.follow,
             EntryKind.DENIALS: audit.follow_denials,
             EntryKind.CONTROL: audit.follow_control,
