@@ -33,7 +33,6 @@ from keyleash.learn.unused import Unused, UnusedRule
 from keyleash.operator.abilities import Abilities
 from keyleash.operator.credit import CreditCollection, ReturnedCredit
 from keyleash.operator.decisions import Explanation
-from keyleash.operator.holder import TokenHolder
 from keyleash.operator.limit_reset import LimitReset
 from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.load.load_plan import LoadPlan
@@ -132,7 +131,6 @@ __all__ = [
     "TestReport",
     "Timeline",
     "TokenCount",
-    "TokenHolder",
     "TokenInfo",
     "TokenTree",
     "TokenUse",
