@@ -13,7 +13,7 @@ import redis
 import keyleash
 import keyleash.asyncio
 from keyleash.errors import ClusterError, NotActiveError
-from keyleash.operator.load.activate import activate_policy, load_policy
+from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.issue import issue_token
@@ -25,6 +25,7 @@ from support.command_line import Cli
 from support.errors import raises_code
 from support.every_command import ONLINE, TOKEN, run_online
 from support.fake_resp import FakeResp, bulk, fake_resp, info
+from support.loading import load_policy
 from support.servers import RealServer
 
 

@@ -12,12 +12,12 @@ import redis
 import keyleash
 from keyleash.errors import PolicyError
 from keyleash.operator.load import activate
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.guards import record_sources
 from keyleash.store.records import guard_record
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
+from support.loading import load_policy
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
 OTHER: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}

@@ -8,10 +8,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.commands import CommandTable
 from keyleash.errors import OperationError, PlanOutdatedError, Problem, RemovalError
 from keyleash.fence.apply import refreshed_users
-from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.load.preview import (
     IdentityChange,
@@ -82,57 +81,6 @@ class LoadResult(Change):
         )
 
 
-def load_policy(
-    store: Store,
-    document: str,
-    *,
-    file: str = "<policy>",
-    table: CommandTable | None = None,
-    allow_eviction: bool = False,
-    allow_unvalidated_restore: bool = False,
-    others: Sequence[Client] = (),
-    allow_removal: bool = False,
-) -> LoadResult:
-    """Compile a policy for a server and activate it atomically.
-
-    Limits keep their counts, by name; suspended identities remain suspended.
-
-    Args:
-        client: A redis-py client that may load scripts.
-        document: The policy file's text.
-        file: Its name, for messages.
-        table: The server's commands; read from the server if None.
-        allow_eviction: Load also if the server may evict control keys.
-        allow_unvalidated_restore: Load a policy that allows RESTORE also on a server that does not
-            validate payloads.
-        others: Further servers, such as replicas, whose ACL users are updated.
-        allow_removal: Load also a policy that lacks identities of the active one.
-
-    Raises:
-        OperationError (unsupported-server): The server is older than the supported versions.
-        PolicyError: The document has problems; nothing was changed.
-        RemovalError: The load would remove identities, and *allow_removal* is false.
-        OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
-        EvictionError: The server may evict control keys; nothing was changed.
-        UnvalidatedRestoreError: The policy allows RESTORE, and the server does not validate
-            payloads; nothing was changed.
-        OperationError (activation-conflict): Another policy was activated meanwhile; nothing was
-            activated.
-        OperationError (digest-mismatch): The server computes other digests; nothing was activated.
-    """
-    others = [operator_client(other, "others") for other in others]
-    require_supported(store.client, cluster=store.cluster is not None)
-    prepared = prepare_policy(
-        store,
-        document,
-        file=file,
-        table=table,
-        allow_eviction=allow_eviction,
-        allow_unvalidated_restore=allow_unvalidated_restore,
-    )
-    return activate_policy(store, prepared, others=others, allow_removal=allow_removal)
-
-
 def activate_policy(
     store: Store,
     prepared: PreparedPolicy,
@@ -143,13 +91,23 @@ def activate_policy(
     report: Progress | None = None,
     allow_removal: bool = False,
 ) -> LoadResult:
-    """Activate a prepared policy; see `load_policy`.
+    """Activate a prepared policy atomically.
+
+    Limits keep their counts, by name; suspended identities remain suspended.
 
     Args:
+        others: Further servers, such as replicas, whose ACL users are updated.
         expected: The generation that must be active, 0 for none; not checked if None.
         plan: The plan as JSON, for the control stream.
         report: Called with the number of loaded guards and the total.
         allow_removal: Whether identities of the active policy may be missing from this one.
+
+    Raises:
+        RemovalError: The load would remove identities, and *allow_removal* is false.
+        OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
+        OperationError (activation-conflict): Another policy was activated meanwhile; nothing was
+            activated.
+        OperationError (digest-mismatch): The server computes other digests; nothing was activated.
     """
     others = [operator_client(other, "others") for other in others]
     require_supported(store.client, cluster=store.cluster is not None)

@@ -75,15 +75,20 @@ def prepare_policy(
     year: int | None = None,
     report: Progress | None = None,
 ) -> PreparedPolicy:
-    """
-    Check and compile a policy for the server of *client*; see `load_policy`.
-
-    Calendar windows are compiled in from the start of *year*, by default the year of the server's
-    clock. The leases of a cluster are signed with *mac_key*, by default its present key. *report*
-    is called with the number of compiled guards and the total.
+    """Check and compile a policy for a server, which is only read.
 
     If the server's commands cannot be read, guards are compiled for the shipped table, and the
     first warning says so.
+
+    Args:
+        document: The policy file's text.
+        file: Its name, for messages.
+        table: The server's commands; read from the server if None.
+        allow_eviction: Compile also if the server may evict control keys.
+        allow_unvalidated_restore: Compile a policy that allows RESTORE also for a server that does
+            not validate payloads.
+        year: The first year of calendar windows; that of the server's clock if None.
+        report: Called with the number of compiled guards and the total.
 
     Raises:
         OperationError (unsupported-server): The server is older than the supported versions.
