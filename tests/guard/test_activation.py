@@ -321,35 +321,6 @@ def test_old_scripts_are_forgotten_in_the_source_record(leash: Leash) -> None:
     assert leash.admin.exists(NAMES.source("one")) == 0
 
 
-@pytest.mark.parametrize("may_delete", [True, False])
-def test_policy_that_an_earlier_version_loaded_as_functions_is_called_and_replaced(
-    leash: Leash, may_delete: bool
-) -> None:
-    """Calls work before the load, which deletes the functions of its guards, if it may."""
-    leash.load(one=ALL)
-    leash.admin.hset(NAMES.guard("one"), "transport", "function")
-    names = {f"leash_{digest}".encode() for digest in leash.record("one").digests}
-    for node in leash.nodes:
-        node.script_flush()
-        for name in (*names, b"other"):
-            text = f"redis.register_function('f_{name.decode()}', function() end)"
-            node.function_load(f"#!lua name={name.decode()}\n{text}")
-        rules = () if may_delete else ("-function",)
-        node.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", *rules)
-    client = leash.agent("one")
-    assert client.set("doc:1", "x")
-
-    ops = leash.store_of(username="ops", password="pw")
-    assert load_policy(ops, policy(one=ALL)).changed is True
-    assert leash.record("one").transport == "evalsha"
-    for node in leash.nodes:
-        listed = str(node.function_list())
-        left = [name for name in (*names, b"other") if name.decode() in listed]
-        assert left == ([b"other"] if may_delete else [*names, b"other"])
-    assert load_policy(ops, policy(one=ALL)).changed is False
-    assert client.get("doc:1") == b"x"
-
-
 def test_loads_under_traffic_refuse_no_agent(leash: Leash) -> None:
     """Wrappers refresh inside the call: an agent that may act under both policies never notices."""
     variants = [{**ALL, "budget": {"requests": f"{n}/month"}} for n in (100_000, 200_000)]

@@ -17,7 +17,7 @@ from keyleash.results import Progress
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.records import GuardRecord, guard_record, packed_script, script_of
+from keyleash.store.records import guard_record, packed_script, script_of
 from keyleash.store.scripts import COLLECT
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
@@ -183,24 +183,6 @@ def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str
 
     reasons = zip(other_nodes, each_at_once(load_into, other_nodes), strict=True)
     return {str(node): reason for node, reason in reasons if reason}
-
-
-def delete_functions(store: Store, records: Iterable[GuardRecord]) -> None:
-    """Delete the functions that *records* name: earlier versions could load guards as functions.
-
-    They grant nothing, so those that cannot be deleted may stay.
-    """
-    names = [
-        f"leash_{digest}"
-        for record in records
-        if record.transport != "evalsha"
-        for digest in record.digests
-    ]
-    for part in store.primaries() if names else ():
-        with suppress(RedisError), part.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.function_delete(name)
-            pipe.execute(raise_on_error=False)
 
 
 def record_sources(

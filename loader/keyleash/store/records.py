@@ -70,7 +70,6 @@ class GuardRecord:
     Attributes:
         commands: Key positions of commands that the client's table lacks; see
             `commands_to_learn`.
-        transport: How scripts are called: `evalsha`. Earlier versions also had `function`.
         wait_replicas: Number of replicas to wait for; 0 disables waiting.
         wait_ms: The longest wait for replicas.
         ttl_s: Default lifetime of a new token, in seconds.
@@ -96,7 +95,6 @@ class GuardRecord:
     policy_digest: str
     generation: int
     commands: str = ""
-    transport: str = "evalsha"
     wait_replicas: int = 0
     wait_ms: int = 0
     ttl_s: int = 0

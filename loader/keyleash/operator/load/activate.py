@@ -27,7 +27,6 @@ from keyleash.policy.scripts import with_texts
 from keyleash.results import Change, NodeEffect, Progress
 from keyleash.store.guards import (
     MANY,
-    delete_functions,
     load_on_nodes,
     load_scripts,
     not_loaded,
@@ -150,7 +149,6 @@ def activate_policy(
     finally:
         stage.discard()
     retire_sources(store, guards, found.removed)
-    delete_functions(store, filter(None, (item.record for item in found.snapshots.values())))
     return LoadResult(
         True,
         generation,
