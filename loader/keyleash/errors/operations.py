@@ -12,41 +12,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from keyleash.errors.base import KeyleashError, Span
 from keyleash.text import counted, json_object, without_tokens
 
-__all__ = [
-    "ArchiveError",
-    "ArgumentError",
-    "BadCasesError",
-    "ClusterError",
-    "CrossSlotError",
-    "EvictionError",
-    "ForeignUserError",
-    "GuardLostError",
-    "MissingExtraError",
-    "NotFencedError",
-    "NotReplicatedError",
-    "NothingToUndoError",
-    "OperationError",
-    "PlanOutdatedError",
-    "PolicyError",
-    "PortTakenError",
-    "Problem",
-    "RegionsTooComplexError",
-    "RemovalError",
-    "RightMissingError",
-    "RotationUnfinishedError",
-    "RulesRejectedError",
-    "SecretInTextError",
-    "SlotNotServedError",
-    "UndoTooLargeError",
-    "UnexpectedReplyError",
-    "UnknownDenialError",
-    "UnplacedKeysError",
-    "UnreadableCommandsError",
-    "UnvalidatedRestoreError",
-    "UsageError",
-    "WarningsError",
-]
-
 
 class OperationError(KeyleashError):
     """An operation failed; `code` names the kind of error."""
