@@ -182,8 +182,7 @@ def _by_identity(name: str, help: str) -> GaugeMetricFamily:
 
 
 class SnapshotCollector(Collector):
-    """
-    Collects the metrics of a server at each scrape.
+    """Collects the metrics of a server at each scrape.
 
     Args:
         read: Reads a snapshot.
@@ -224,8 +223,7 @@ class SnapshotCollector(Collector):
 
     @contextmanager
     def serve(self, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
-        """
-        Context manager: serve the metrics over HTTP from a thread; yields the URL.
+        """Context manager: serve the metrics over HTTP from a thread; yields the URL.
 
         Args:
             port: The port; 0 picks a free one.

@@ -137,8 +137,7 @@ def plan_rollback(
 
 
 def check_consent(plan: LoadPlan, *, allow_widening: bool, allow_removal: bool) -> None:
-    """
-    Check that a plan does only what is allowed.
+    """Check that a plan does only what is allowed.
 
     Raises:
         RemovalError: It removes identities, and *allow_removal* is false.
@@ -286,8 +285,7 @@ def require_policy(store: Store, digest: str | None = None) -> ActivePolicy:
 
 
 def earlier_policy(store: Store, digest: str | None = None) -> ActivePolicy:
-    """
-    Return the stored policy whose digest begins with *digest*; the previous one if None.
+    """Return the stored policy whose digest begins with *digest*; the previous one if None.
 
     Raises:
         OperationError (unknown-policy): There is none, or several; the help lists them.

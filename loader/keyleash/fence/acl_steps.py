@@ -38,8 +38,7 @@ CHANGES = frozenset({AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.REMOV
 
 @dataclass(frozen=True, slots=True)
 class AclStep(Result):
-    """
-    The action on one user of one server.
+    """The action on one user of one server.
 
     Attributes:
         reasons: Clauses for people.
@@ -71,8 +70,7 @@ class AclStep(Result):
 
 @dataclass(frozen=True, slots=True)
 class Fences(Result):
-    """
-    The desired users of all servers, and the action on each.
+    """The desired users of all servers, and the action on each.
 
     Attributes:
         steps: One for each server and user.
@@ -113,8 +111,7 @@ class Fences(Result):
 
 @dataclass(frozen=True, slots=True)
 class FencePlan(Fences):
-    """
-    The actions that `Operator.fence.apply` would take.
+    """The actions that `Operator.fence.apply` would take.
 
     Attributes:
         servers: The servers and the present records.
@@ -151,8 +148,7 @@ class FencePlan(Fences):
 def plan_fences(
     servers: FencedServers, users: Sequence[DesiredUser], *, wide: Collection[str] = ()
 ) -> tuple[AclStep, ...]:
-    """
-    Plan the actions on the users of all servers; nothing is changed.
+    """Plan the actions on the users of all servers; nothing is changed.
 
     Args:
         servers: The servers and records; users of identities that left the policy are removed.

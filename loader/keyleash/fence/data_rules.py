@@ -32,8 +32,7 @@ Patterns = tuple[Pattern, ...]
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """
-    The keys and channels that a command may use.
+    """The keys and channels that a command may use.
 
     Attributes:
         read, write, channels: Patterns that it may read, change and use as channels; None if it
@@ -165,8 +164,7 @@ HELPERS = frozenset(
 def data_selectors(
     guard: Guard, left_out: Collection[str], helpers: Collection[str]
 ) -> tuple[Selector, ...]:
-    """
-    Return the selectors of an identity's data.
+    """Return the selectors of an identity's data.
 
     Args:
         guard: Its guard.

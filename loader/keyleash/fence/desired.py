@@ -35,8 +35,7 @@ class DesiredUser:
 
 
 def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> list[DesiredUser]:
-    """
-    Return the desired user of each identity of the active policy, with its present passwords.
+    """Return the desired user of each identity of the active policy, with its present passwords.
 
     Args:
         guards: The guards of the policy, compiled for the first server.
@@ -71,8 +70,7 @@ def with_first_passwords(
     wide: Collection[str] = (),
     generate: bool = False,
 ) -> tuple[list[DesiredUser], list[GeneratedPassword]]:
-    """
-    Give users without a password their first one.
+    """Give users without a password their first one.
 
     Args:
         hashes: Passwords as SHA-256 in hex, by identity; those that are valid already are ignored.

@@ -32,8 +32,7 @@ from keyleash.store.wire import reading_reply
 
 @dataclass(frozen=True, slots=True)
 class ReturnedCredit(Result):
-    """
-    The units of one budget that were returned.
+    """The units of one budget that were returned.
 
     Attributes:
         identity: The identity.
@@ -48,8 +47,7 @@ class ReturnedCredit(Result):
 
 @dataclass(frozen=True, slots=True)
 class CreditCollection(Change):
-    """
-    The result of `collect_credit`. A node that was not reached keeps its units.
+    """The result of `collect_credit`. A node that was not reached keeps its units.
 
     Attributes:
         returned: The budgets of which units were returned, or none.

@@ -33,8 +33,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class LimitReset(Change):
-    """
-    The result of a reset.
+    """The result of a reset.
 
     Attributes:
         effective_us: Server time of the reset, Unix µs: later calls count from 0.

@@ -224,8 +224,7 @@ def retire_sources(store: Store, guards: Sequence[GuardScripts], removed: Sequen
 
 @dataclass(slots=True)
 class Recorded:
-    """
-    The scripts in the records of a server.
+    """The scripts in the records of a server.
 
     Attributes:
         owners: The identity of each script with a valid stored text, by digest.

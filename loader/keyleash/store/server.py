@@ -86,8 +86,7 @@ _REPLICA = re.compile(r"slave\d+")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """
-    The role of a server in a deployment.
+    """The role of a server in a deployment.
 
     Attributes:
         run_id: The run id of the process.

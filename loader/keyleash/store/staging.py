@@ -26,8 +26,7 @@ _MARK_BYTES = 4 + DOUBLE
 
 
 class StateMove(NamedTuple):
-    """
-    The migration of one state.
+    """The migration of one state.
 
     Attributes:
         packed: The steps, for `moved_state.lua`.
@@ -42,8 +41,7 @@ class StateMove(NamedTuple):
 
 
 class StagedState(NamedTuple):
-    """
-    A state as `stage.lua` migrated it, to detect changes since; empty if it was not.
+    """A state as `stage.lua` migrated it, to detect changes since; empty if it was not.
 
     Attributes:
         header: Its numbers.
@@ -57,8 +55,7 @@ class StagedState(NamedTuple):
 
 
 class LoadStage:
-    """
-    The staged keys of one load.
+    """The staged keys of one load.
 
     The activation only renames them, so that it blocks the server briefly. Keys of an interrupted
     load expire, and no other load uses them.

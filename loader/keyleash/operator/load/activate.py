@@ -247,8 +247,7 @@ def _conflict(message: str) -> PlanOutdatedError:
 
 
 def verify_activation(store: Store, prepared: PreparedPolicy, generation: int) -> None:
-    """
-    Read back and compare the records, states and scripts of *generation*.
+    """Read back and compare the records, states and scripts of *generation*.
 
     Raises:
         OperationError (activation-conflict): Another policy was activated since.

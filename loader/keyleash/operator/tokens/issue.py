@@ -231,8 +231,7 @@ def _recorded(identity: Identity, restrictions: Restrictions) -> str:
 
 
 def active_identity(store: Store, name: str) -> Identity:
-    """
-    Return an identity of the active policy.
+    """Return an identity of the active policy.
 
     Raises:
         OperationError (no-policy): No policy is active.

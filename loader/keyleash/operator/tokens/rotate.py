@@ -36,8 +36,7 @@ class ReplacedToken(Result):
 
 @dataclass(frozen=True, slots=True)
 class Rotation(Change):
-    """
-    The result of a rotation.
+    """The result of a rotation.
 
     Attributes:
         issued: The new token.
