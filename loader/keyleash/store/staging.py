@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from keyleash.store.records import RARE_FIELDS, ActivePolicy, GuardRecord
 from keyleash.store.scripts import STAGE, STAGED_KEEP_MS
 from keyleash.store.server import round_trip
 from keyleash.store.state import Layout
-from keyleash.store.store import Store, batches
+from keyleash.store.store import Store, batches, pieces
 
 PIECE = 20
 """States per script."""
@@ -106,7 +106,7 @@ class LoadStage:
         """Migrate states, and again those that change meanwhile."""
         waiting = list(moves)
         for _ in range(ROUNDS):
-            for piece in _pieces(waiting):
+            for piece in pieces(waiting, PIECE, PIECE_BYTES, lambda move: move.size):
                 self._put_piece(piece)
             waiting = self._changed(waiting)
             if len(waiting) <= FEW:
@@ -153,19 +153,6 @@ class LoadStage:
                 if now != header or [call.ljust(DOUBLE, b"\0") for call in calls] != newest:
                     changed.append(move)
         return changed
-
-
-def _pieces(moves: Sequence[StateMove]) -> Iterator[Sequence[StateMove]]:
-    piece: list[StateMove] = []
-    size = 0
-    for move in moves:
-        if piece and (len(piece) == PIECE or size + move.size > PIECE_BYTES):
-            yield piece
-            piece, size = [], 0
-        piece.append(move)
-        size += move.size
-    if piece:
-        yield piece
 
 
 def _fields(record: ActivePolicy | GuardRecord) -> dict[str, str | int]:

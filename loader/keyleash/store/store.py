@@ -35,6 +35,22 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[Sequence[T]]:
         yield piece
 
 
+def pieces(
+    items: Iterable[T], most: int, most_bytes: int, size_of: Callable[[T], int]
+) -> Iterator[list[T]]:
+    """Cut *items* into pieces of at most *most* items and, unless one alone has more, of bytes."""
+    piece: list[T] = []
+    size = 0
+    for item in items:
+        if piece and (len(piece) == most or size + size_of(item) > most_bytes):
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
+        size += size_of(item)
+    if piece:
+        yield piece
+
+
 @dataclass(frozen=True, slots=True)
 class Store:
     """The control keys of one server, or of a cluster's home, for one operation of an operator.
