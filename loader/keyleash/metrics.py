@@ -57,17 +57,11 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     fenced = _by_identity("keyleash_identity_fenced", "1 if the identity has an ACL user.")
     audited = _by_identity("keyleash_audit_entries", "Entries in the audit stream.")
     denied = _by_identity("keyleash_denial_entries", "Entries in the denial stream.")
-    folded = CounterMetricFamily(
-        "keyleash_denials_folded",
-        "Denials that share the entry of another denial.",
-        labels=["identity"],
+    folded = _counter("keyleash_denials_folded", "Denials that share the entry of another denial.")
+    replays = _counter(
+        "keyleash_replays", "Calls that got the remembered reply of their idempotency id."
     )
-    replays = CounterMetricFamily(
-        "keyleash_replays",
-        "Calls that got the remembered reply of their idempotency id.",
-        labels=["identity"],
-    )
-    events = CounterMetricFamily("keyleash_events", "Recorded events.", labels=["identity"])
+    events = _counter("keyleash_events", "Recorded events.")
     for identity in identities:
         active.add_metric([identity.name], identity.active)
         suspended.add_metric([identity.name], identity.suspended)
@@ -179,6 +173,10 @@ def _plain(name: str, help: str, value: float) -> Metric:
 
 def _by_identity(name: str, help: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, help, labels=["identity"])
+
+
+def _counter(name: str, help: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, help, labels=["identity"])
 
 
 class SnapshotCollector(Collector):

@@ -404,8 +404,7 @@ class BadCasesError(PolicyError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
-        count = len(problems)
-        self.message = f"{count} problem{'s' if count != 1 else ''} in the tests"
+        self.message = f"{counted(len(problems), 'problem')} in the tests"
 
 
 class PortTakenError(OperationError):

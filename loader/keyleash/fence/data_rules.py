@@ -72,12 +72,12 @@ READ_IMAGES = (
 )  # fmt: skip
 """Commands that it runs on keys whose before-images it stores."""
 
+SIZE_OF_VALUE = tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
+"""Commands with which it reads the size of a key of any type, also under rules for values."""
 
 READ_SIZES: Mapping[str, tuple[str, ...]] = {
     **{
-        name: tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
-        if work.size == ANY_SIZE
-        else (work.size,)
+        name: SIZE_OF_VALUE if work.size == ANY_SIZE else (work.size,)
         for name, work in WORK.items()
         if work.size is not None
     },
@@ -132,9 +132,6 @@ READ_VALUES: Mapping[Writes, tuple[str, ...]] = {
     Writes.WHOLE: ("LRANGE", "SMEMBERS", "HGETALL", "ZRANGE", "XRANGE"),
 }
 """Commands that it runs on readable keys for the same; without them, it counts all as new."""
-
-SIZE_OF_VALUE = tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
-"""Commands with which it reads the size of a key under rules for values."""
 
 READ_INDEX = "FT.INFO"
 """The command with which it reads the prefixes of an index."""
