@@ -119,11 +119,7 @@ def plan_rollback(
 ) -> LoadPlan:
     """Return what `rollback` would change; nothing is written.
 
-    Args:
-        to: As for `rollback`, whose errors it raises.
-        allow_eviction: As for `plan`.
-        allow_unvalidated_restore: As for `plan`.
-        progress: As for `plan`.
+    *to* and errors are those of `rollback`, the other arguments those of `plan`.
     """
     target = earlier_policy(store, to)
     plan = plan_load(
@@ -164,13 +160,10 @@ def apply_plan(
     nodes: Sequence[AnyClient | str] = (),
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Activate the policy of a plan; see `load`.
+    """Activate the policy of a plan; see `load` for consent and *nodes*.
 
     Args:
         plan: As `plan` or `plan_rollback` returned it; nothing is activated if it is outdated.
-        allow_widening: As for `load`.
-        allow_removal: As for `load`.
-        nodes: As for `load`.
         progress: Called with the number of loaded guards and the total, in any thread.
     """
     check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
@@ -247,15 +240,10 @@ def rollback(
     allow_unvalidated_restore: bool = False,
     nodes: Sequence[AnyClient | str] = (),
 ) -> LoadResult:
-    """Activate an earlier policy again; see `load`.
+    """Activate an earlier policy again; other arguments are those of `load`.
 
     Args:
         to: The first digits of its digest, at least 6; the previous policy if None.
-        allow_widening: As for `load`.
-        allow_removal: As for `load`.
-        allow_eviction: As for `load`.
-        allow_unvalidated_restore: As for `load`.
-        nodes: As for `load`.
 
     Raises:
         OperationError (no-policy): there is none before the active one.

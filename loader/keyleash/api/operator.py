@@ -183,13 +183,10 @@ class Server(Noun[F]):
     def backtest(self, policy: Policy, **options: Unpack[LogOptions]) -> Backtest:
         """Decide recorded calls by another policy, with its limits replayed by time.
 
+        Options of the log are those of `learn`.
+
         Args:
             policy: The policy to try.
-            since: The earliest time; all that is left if None.
-            until: The latest time.
-            archive: Read the archive in this directory in place of the server's log.
-            monitor: Read this capture of MONITOR; its identities are names of clients.
-            progress: Called with the number of calls that were read, and the total if it is known.
 
         Raises:
             PolicyError: the policy has problems.
@@ -210,13 +207,10 @@ class Server(Noun[F]):
     def unused(self, policy: Policy | None = None, **options: Unpack[LogOptions]) -> Unused:
         """Return rules of a policy that no recorded call needed, and the policy without them.
 
+        Options of the log are those of `learn`; tokens are only read with that of the server.
+
         Args:
             policy: The policy; the active one if None.
-            since: As for `backtest`.
-            until: As for `backtest`.
-            archive: As for `backtest`; tokens are not read then.
-            monitor: As for `backtest`.
-            progress: As for `backtest`.
 
         Raises:
             ArgumentError: no policy is named for a log of no server.
