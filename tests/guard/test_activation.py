@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -207,7 +208,7 @@ def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash)
     leash.load(one=ALL)
     agent = leash.agent("one")
 
-    assert freeze(leash.store.by("oncall"), "one", reason="x").identities[0].changed
+    assert freeze(replace(leash.store, actor="oncall"), "one", reason="x").identities[0].changed
     assert not freeze(leash.store, "one", reason="x").identities[0].changed
     leash.load(one=OTHER)
     with pytest.raises(keyleash.SuspendedError):

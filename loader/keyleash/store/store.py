@@ -116,10 +116,6 @@ class Store:
             return self
         return self.on_node(self.open_cluster(self.cluster, actor=self.actor).client)
 
-    def by(self, actor: str) -> Store:
-        """Return the same store for another operator."""
-        return replace(self, actor=actor)
-
     def with_keys(self, keys: Keyspace) -> Store:
         """Return the same store with other names."""
         return replace(self, keys=keys)
