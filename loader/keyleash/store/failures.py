@@ -148,10 +148,12 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
         cluster = ClusterError()
         return ServerFailure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
     if isinstance(error, redis_errors.NoPermissionError) or IN_SCRIPT in message:
+        right = missing_right(error)
+        lack = f", which lacks {right}" if right else f": {message}"
         return ServerFailure(
             "not-permitted",
             NOT_PERMITTED,
-            f"the server does not permit this to the user of the URL{_missing(error, message)}",
+            f"the server does not permit this to the user of the URL{lack}",
             "use a user with that right; `ACL LOG` on the server shows what was denied",
         )
     if message.startswith(_NO_DATABASE):
@@ -187,11 +189,6 @@ def cluster_failure(
         " may be incomplete",
         help="run it again; if it fails again, wait until the slot has moved",
     )
-
-
-def _missing(error: Exception, message: str) -> str:
-    right = missing_right(error)
-    return f", which lacks {right}" if right else f": {message}"
 
 
 def _authentication_message(message: str) -> str:

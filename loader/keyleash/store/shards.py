@@ -449,16 +449,12 @@ def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
                 tag = field.decode("latin-1")
                 if is_shard_tag(tag):
                     node = store.cluster.find(tag)
-                    entry = _entry(name, packed)
+                    with reading_record(f"an entry of the leases of `{name}`"):
+                        entry = unpack_entry(packed)
                     records = ShardRecords(name, tag, _named(node, tag), entry, epoch)
                     by_node[node].append(records)
     read = each_at_once(partial(_read_at, store), by_node.items())
     return sorted(chain.from_iterable(read), key=lambda item: (item.identity, item.tag))
-
-
-def _entry(identity: str, packed: bytes) -> LeaseEntry:
-    with reading_record(f"an entry of the leases of `{identity}`"):
-        return unpack_entry(packed)
 
 
 def _named(node: Node | None, tag: str) -> str:

@@ -128,15 +128,8 @@ def activate_policy(
         )
     if active and found.is_active:
         # Leases are expired again, because an earlier load may not have reached all nodes.
-        return LoadResult(
-            False,
-            generation,
-            digest,
-            names,
-            (),
-            prepared.warnings,
-            nodes=_effects(store, names, failures),
-        )
+        nodes = _effects(store, names, failures)
+        return LoadResult(False, generation, digest, names, (), prepared.warnings, nodes=nodes)
     if found.removed and not allow_removal:
         raise RemovalError(prepared.file, found.removed)
     record_sources(store, found.unrecorded, packed)
@@ -149,15 +142,9 @@ def activate_policy(
     finally:
         stage.discard()
     retire_sources(store, guards, found.removed)
-    return LoadResult(
-        True,
-        generation,
-        digest,
-        names,
-        found.removed,
-        prepared.warnings,
-        nodes=_effects(store, (*names, *found.removed), failures),
-    )
+    nodes = _effects(store, (*names, *found.removed), failures)
+    removed, warnings = found.removed, prepared.warnings
+    return LoadResult(True, generation, digest, names, removed, warnings, nodes=nodes)
 
 
 def _effects(
@@ -231,19 +218,15 @@ def _activate(
     try:
         return int(store.run_loaded(ACTIVATE, *header, *words))
     except ResponseError as error:
-        if str(error).startswith("LEASH ACTIVATION_"):
-            raise _conflict(
-                "another policy was activated while this one was loaded"
-                if "CONFLICT" in str(error)
-                else "the staged records of this load expired or were deleted before the activation"
-            ) from None
-        raise
-
-
-def _conflict(message: str) -> PlanOutdatedError:
-    return PlanOutdatedError(
-        "activation-conflict", message, help="check `keyleash status`, then load again"
-    )
+        if not str(error).startswith("LEASH ACTIVATION_"):
+            raise
+        raise PlanOutdatedError(
+            "activation-conflict",
+            "another policy was activated while this one was loaded"
+            if "CONFLICT" in str(error)
+            else "the staged records of this load expired or were deleted before the activation",
+            help="check `keyleash status`, then load again",
+        ) from None
 
 
 def verify_activation(store: Store, prepared: PreparedPolicy, generation: int) -> None:
