@@ -84,7 +84,6 @@ def plan_load(
     Nothing is written.
 
     Args:
-        policy: The policy.
         allow_eviction: Plan also for a server that may evict control keys.
         allow_unvalidated_restore: Plan also a policy that allows RESTORE on a server that does
             not validate payloads.
@@ -198,7 +197,6 @@ def load(
     Counts of limits, tokens and suspensions stay as they are.
 
     Args:
-        policy: The policy.
         expect: Its plan, as `plan` returned it; nothing is loaded if it is outdated.
         allow_widening: Load also if an identity gets more access than it has.
         allow_removal: Load also if the policy lacks an identity of the active one.

@@ -179,7 +179,6 @@ class Coalescer:
         """Add a command to those of the same event-loop iteration.
 
         Args:
-            words: The command.
             slot: On a cluster, the slot of its keys; those of other slots are in other batches.
         """
         answer: Answer = self.loop.create_future()

@@ -164,7 +164,6 @@ def data_selectors(
     """Return the selectors of an identity's data.
 
     Args:
-        guard: Its guard.
         left_out: Commands to leave out, in upper case.
         helpers: The `HELPERS` that the server has.
 

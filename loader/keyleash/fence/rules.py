@@ -293,7 +293,6 @@ def fence_of(guard: CompiledGuard, digests: Iterable[str], facts: ServerFacts) -
     Args:
         guard: Its guard, compiled for the server.
         digests: The digests of its scripts.
-        facts: The properties of the servers.
 
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.

@@ -22,10 +22,6 @@ from keyleash.store.store import Store
 def servers_with_users(store: Store, others: Sequence[Client] = ()) -> list[Server]:
     """Return the servers that have ACL users: that of the store first, then all nodes of a cluster.
 
-    Args:
-        store: The store.
-        others: Clients of further servers.
-
     Raises:
         OperationError (server-unreachable): A node of the cluster does not answer.
     """

@@ -46,9 +46,6 @@ BACKLOG = 1024
 class Gateway:
     """A gateway.
 
-    Args:
-        upstream: Its servers.
-
     Attributes:
         connections: Those of agents that are open.
         large: Those with a large request, and since when.

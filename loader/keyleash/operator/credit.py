@@ -35,7 +35,6 @@ class ReturnedCredit(Result):
     """The units of one budget that were returned.
 
     Attributes:
-        identity: The identity.
         limit: The name of the budget.
         units: The units; of a limit per token, those of all tokens.
     """
@@ -65,7 +64,6 @@ class _Budget:
     """A budget of an identity, or of one of its tokens.
 
     Attributes:
-        name: The name of the limit.
         place: Its place among the limits that are leased together.
         key: The key at the home that counts it.
         offset: The place of its numbers there.

@@ -38,7 +38,6 @@ class LimitReset(Change):
     Attributes:
         effective_us: Server time of the reset, Unix µs: later calls count from 0.
         event: The id of the control event.
-        identity: The identity.
         limits: The names of the reset limits, in the order of the policy.
         counters: The number of deleted counters per token or per captured segment.
         effective_at: `effective_us` as a `datetime`.

@@ -220,9 +220,7 @@ def suspension_of(
     """Return the suspension of an identity; None if it is not suspended.
 
     Args:
-        state: Its state; None if it has none.
         record: The hash `Keyspace.suspension`, which may be out of date.
-        now_ms: The server's clock.
     """
     if state is None or not state.is_suspended(now_ms * 1000):
         return None

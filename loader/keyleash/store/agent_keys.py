@@ -30,7 +30,6 @@ def read_values(
     """Yield the reply of `read_value.lua` for each source.
 
     Args:
-        store: The server.
         sources: `key` and a key of agents, or the kind and the content of a before-image.
         whole: Whether to read all elements, or the first.
 

@@ -24,7 +24,6 @@ def synchronous(client: AnyClient, parameter: str = "client") -> Client:
     """Return *client*, or a sync client with the connection options of an asyncio client.
 
     Args:
-        client: A redis-py client.
         parameter: The name of the argument in the caller.
 
     Raises:

@@ -224,7 +224,6 @@ def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
     """Return a pool for *url* that connects on first use, without retries.
 
     Args:
-        url: The server.
         timeout_s: Time to wait for a connection, and for each reply; by default that of *url*,
             or `TIMEOUT_S`.
 

@@ -55,7 +55,6 @@ class Server:
 
     Args:
         name: Its name in messages, such as its address.
-        client: A client of it.
 
     Attributes:
         role: Its role; None if it did not answer the last look.

@@ -107,7 +107,6 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
     """Return what the error of a server, or of the connection to it, means.
 
     Args:
-        error: An error of redis-py.
         server: The server's URL or address without secrets.
     """
     message = printable(server_message(error)).rstrip(".")
@@ -168,7 +167,6 @@ def cluster_failure(
     """Return the error of an operation whose slot a node does not serve, or not wholly.
 
     Args:
-        error: An error of redis-py.
         server: The URL or address of a node without secrets.
         dead: The names of nodes that do not answer.
     """

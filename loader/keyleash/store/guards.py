@@ -276,8 +276,6 @@ def load_recorded(store: Store, identity: str, digest: str, into: Client) -> boo
 
     Args:
         store: The server with the text.
-        identity: The identity of the guard.
-        digest: The script.
         into: The server that lacks the script.
     """
     text = store.client.hget(store.keys.source(identity), digest)

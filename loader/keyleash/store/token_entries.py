@@ -64,12 +64,7 @@ def record_names(store: Store, identity: str) -> Iterator[str]:
 
 
 def count_unlisted(store: Store, identity: str, now_us: int) -> int:
-    """Return the number of an identity's tokens that work and have no entry.
-
-    Args:
-        identity: The identity.
-        now_us: Server time.
-    """
+    """Return the number of an identity's tokens that work and have no entry."""
     start, works = len(identity) + 1, dict[str, TokenRecord]()
     for names in batches(record_names(store, identity)):
         digests = [name[start:] for name in names if _DIGEST.fullmatch(name[start:])]

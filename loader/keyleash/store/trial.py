@@ -103,7 +103,6 @@ class TrialDatabase:
         """Call the guard of an identity, whose counters start at 0.
 
         Args:
-            name: The identity.
             calls: The calls, in order.
             limits: The names of its limits; counters per token or segment are deleted afterwards.
             is_exported: Whether an archiver would trim its audit stream, so that it is never full.

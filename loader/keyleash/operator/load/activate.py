@@ -153,7 +153,6 @@ def _effects(
     """Expire the leases of a cluster, and wait for replicas; return the effect at all nodes.
 
     Args:
-        store: The store.
         identities: The identities of the new policy and of the one before.
         failures: Why scripts could not be loaded into a node, by its name.
     """

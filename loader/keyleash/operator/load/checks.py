@@ -32,8 +32,6 @@ def check_payloads(
     The server is only read if the policy allows RESTORE.
 
     Args:
-        client: A client of the server.
-        policy: The policy.
         file: The policy file's name; the warning applies to the whole file.
         allowed: Whether to warn instead.
 
@@ -109,7 +107,6 @@ def check_eviction(client: Client, file: str, *, allowed: bool) -> tuple[Problem
     """Warn about or reject a server that evicts keys.
 
     Args:
-        client: A client of the server.
         file: The policy file's name; the warning applies to the whole file.
         allowed: Whether to warn instead.
 

@@ -37,9 +37,6 @@ class PreparedPolicy:
 
     Attributes:
         file: The name of the policy file, for messages.
-        document: The policy file's text.
-        policy: The parsed policy.
-        table: The server's commands.
         digest: The digest of the policy, which is the same for every server.
         guards: The guards, compiled for these commands.
         commands: The command overrides in the guard records; see `commands_to_learn`.

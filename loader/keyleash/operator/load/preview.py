@@ -125,7 +125,6 @@ def activation_plan(
     """Return the changes that the activation of *guards* makes.
 
     Args:
-        guards: The guards of the new policy.
         snapshots: The snapshots of identities, including all of the active policy.
         layouts: The present layout of each state, by identity.
         now_us: Server time, to find the open windows.

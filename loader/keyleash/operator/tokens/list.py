@@ -205,7 +205,6 @@ def read_tokens(
 
     Args:
         rules: The token rules of each identity to read; None if it is not in the active policy.
-        now_us: Server time.
 
     Raises:
         OperationError (unreadable): An entry is corrupt.
