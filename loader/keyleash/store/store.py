@@ -13,6 +13,7 @@ from redis.exceptions import ClusterDownError, MovedError, ResponseError
 from keyleash.store.deployment import Cluster
 from keyleash.store.keyspace import HOME_TAG, Keyspace, script_digest
 from keyleash.store.scripts import OperatorScript
+from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import is_of_a_cluster
@@ -159,9 +160,6 @@ class Store:
         if len(calls) == 1:
             return [self.run(script, *calls[0])]
         self.load(script)
-        digest = script_digest(script.text)
-        with self.client.pipeline(transaction=False) as pipe:
-            for words in calls:
-                pipe.evalsha(digest, *script.arguments(self.keys, *words))
-            replies: list[Any] = pipe.execute()
-        return replies
+        head = ("EVALSHA", script_digest(script.text))
+        requests = ((*head, *script.arguments(self.keys, *words)) for words in calls)
+        return round_trip(self.client, requests)

@@ -98,11 +98,8 @@ def read_token_records(
     store: Store, digests: Mapping[str, Sequence[str]]
 ) -> list[list[bytes | None]]:
     """Return the packed records of the tokens of each identity, by their digests."""
-    with store.client.pipeline(transaction=False) as pipe:
-        for name, some in digests.items():
-            pipe.mget([store.keys.token(name, digest) for digest in some])
-        records: list[list[bytes | None]] = pipe.execute()
-    return records
+    keys = ([store.keys.token(name, item) for item in some] for name, some in digests.items())
+    return round_trip(store.client, (("MGET", *names) for names in keys))
 
 
 def delete_token_entries(store: Store, identity: str, ids: Sequence[str]) -> None:
