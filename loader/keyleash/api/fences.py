@@ -18,8 +18,7 @@ from keyleash.fence.rotate import (
 from keyleash.fence.servers import FencedServers, FencedUser, servers_with_users
 from keyleash.operations import operation
 from keyleash.operator.load.compile import prepare_policy
-from keyleash.store.clients import AnyClient
-from keyleash.store.connect import connect_nodes, server_name
+from keyleash.store.connect import AnyClient, connect_nodes, server_name
 from keyleash.store.fences import (
     GeneratedPassword,
     generate_password,

@@ -25,8 +25,7 @@ from keyleash.operator.load.preview import preview_load, summary_of_plan
 from keyleash.policy.problems import listing
 from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Progress
-from keyleash.store.clients import AnyClient
-from keyleash.store.connect import connect_nodes
+from keyleash.store.connect import AnyClient, connect_nodes
 from keyleash.store.fences import read_records
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history

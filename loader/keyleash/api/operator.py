@@ -50,10 +50,10 @@ from keyleash.policy.quantities import positive, seconds_of
 from keyleash.policy_tests.invariants import may_name
 from keyleash.results import Progress
 from keyleash.status.snapshot import read_snapshot
-from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
     DEFAULT_URL,
     NODE_TIMEOUT_S,
+    AnyClient,
     connect,
     default_actor,
     parse_timeout,

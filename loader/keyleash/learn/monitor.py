@@ -24,7 +24,7 @@ from keyleash.policy import Identity
 from keyleash.policy.model import IdentityKind
 from keyleash.results import Progress
 from keyleash.store.keyspace import CONTROL_PREFIX
-from keyleash.store.monitor import client_names, monitored
+from keyleash.store.server import client_names, monitored
 from keyleash.store.server_check import Client
 from keyleash.text import without_tokens
 
