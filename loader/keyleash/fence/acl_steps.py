@@ -11,6 +11,7 @@ from keyleash.fence.acl import Rules, User
 from keyleash.fence.desired import DesiredUser, as_acl_file, as_redis_cli
 from keyleash.fence.rules import without_digests
 from keyleash.fence.servers import FencedServers, FencedUser
+from keyleash.policy.problems import some
 from keyleash.results import Result
 from keyleash.store.deployment import Server
 from keyleash.store.fences import GeneratedPassword
@@ -205,9 +206,7 @@ def _difference(present: Rules, desired: Rules) -> str:
     changes += [f"{word} is extra" for word in sorted(before - after)]
     if not changes:
         return "its rules are grouped differently"
-    rest = len(changes) - SHOWN
-    more = f" and {rest} more" if rest > 0 else ""
-    return f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
+    return f"its rules differ: {some(changes, SHOWN)}"
 
 
 def _words(rules: Rules) -> set[str]:

@@ -313,6 +313,19 @@ def node_effects(
     return tuple(effects.values())
 
 
+def with_reasons(
+    effects: Iterable[NodeEffect], reasons: Mapping[str, str]
+) -> tuple[NodeEffect, ...]:
+    """Return effects on leases, and those of nodes where something else failed.
+
+    Args:
+        reasons: Why it failed, by the name of each node; empty if it did not.
+    """
+    merged = {name: NodeEffect(name, reason=reason) for name, reason in reasons.items()}
+    merged |= {item.node: item for item in effects if item.reason or not reasons.get(item.node)}
+    return tuple(merged.values())
+
+
 def run_at_shards(
     store: Store,
     script: OperatorScript,

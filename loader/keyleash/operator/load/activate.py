@@ -23,6 +23,7 @@ from keyleash.operator.load.preview import (
     record_of,
     summary_of,
 )
+from keyleash.policy.problems import some
 from keyleash.policy.scripts import with_texts
 from keyleash.results import Change, NodeEffect, Progress
 from keyleash.store.guards import (
@@ -37,7 +38,7 @@ from keyleash.store.guards import (
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import Client, operator_client, require_supported
-from keyleash.store.shards import expire_leases, store_mac_key
+from keyleash.store.shards import expire_leases, store_mac_key, with_reasons
 from keyleash.store.snapshots import read_snapshots
 from keyleash.store.staging import LoadStage, StateMove
 from keyleash.store.store import Store
@@ -159,12 +160,8 @@ def _effects(
     expired = expire_leases(store, identities)
     if store.cluster is None or expired is None:
         return expired
-    effects = {
-        str(node): NodeEffect(str(node), reason=failures.get(str(node), ""))
-        for node in store.cluster.nodes
-    }
-    effects |= {item.node: item for item in expired if item.reason or item.node not in failures}
-    return tuple(effects.values())
+    reasons = {name: failures.get(name, "") for name in map(str, store.cluster.nodes)}
+    return with_reasons(expired, reasons)
 
 
 def _fill(stage: LoadStage, prepared: PreparedPolicy, found: LoadDiff, actor: str) -> None:
@@ -248,11 +245,10 @@ def verify_activation(store: Store, prepared: PreparedPolicy, generation: int) -
     findings += _wrong_guards(store, prepared, generation)
     findings += _missing_scripts(store, prepared)
     if findings:
-        more = f" and {len(findings) - 5} more" if len(findings) > 5 else ""
         raise OperationError(
             "not-verified",
             f"generation {generation} was activated, but the server does not have it as activated:"
-            f" {', '.join(findings[:5])}{more}",
+            f" {some(findings, 5)}",
             help="load the policy again; if that does not help, find out who else writes these"
             " keys",
         )

@@ -138,8 +138,7 @@ def issue_token(
         allow: The only operation classes that are allowed.
         keys: The only keys that are allowed: names, or prefixes with `*`.
         budget: The most calls or bytes by counter: `200` or `10mb` for the token's life, or
-            `50/hour`, `/day`, …
-            in UTC.
+            `50/hour`, `/day`, … in UTC.
         meta: Up to 16 labels for `list`, the audit log and reports, without a token.
 
     Raises:
