@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import struct
 import time
 from collections import defaultdict
@@ -24,14 +23,7 @@ from keyleash.store.connect import address_of
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.lease_ends import latest_end_us
-from keyleash.store.leases import (
-    EPOCH_FIELD,
-    MASTER_KEY_BYTES,
-    LeaseEntry,
-    ShardState,
-    unpack_entry,
-    unpack_shard,
-)
+from keyleash.store.leases import EPOCH_FIELD, LeaseEntry, ShardState, unpack_entry, unpack_shard
 from keyleash.store.placement import control_slots, is_shard_tag, tag_of
 from keyleash.store.scripts import CONFIRM, EXPIRE_LEASES, NEXT_EPOCH, OperatorScript
 from keyleash.store.server import read_replicas, round_trip
@@ -145,11 +137,6 @@ def read_mac_key(store: Store) -> bytes | None:
     """Return the key of which those of identities are derived; None if there is none yet."""
     key: bytes | None = store.client.get(store.keys.mac_key)
     return key
-
-
-def new_mac_key() -> bytes:
-    """Return a random key for a cluster that has none."""
-    return secrets.token_bytes(MASTER_KEY_BYTES)
 
 
 def store_mac_key(store: Store, key: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,11 +22,12 @@ from keyleash.policy.problems import in_order
 from keyleash.results import Progress
 from keyleash.store.agent_keys import ask_about_keys, read_length, run_on_keys
 from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.leases import MASTER_KEY_BYTES
 from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
 from keyleash.store.server import info_section
 from keyleash.store.server_check import release_of, require_supported
-from keyleash.store.shards import new_mac_key, read_mac_key
+from keyleash.store.shards import read_mac_key
 from keyleash.store.slots import undeclared_keys_error
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -152,7 +154,8 @@ def _shards(store: Store, policy: Policy) -> Shards:
             help="guards use such keys: use a service that does not check the keys of scripts",
         )
     product, _ = release_of(info_section(store.client, "server"))
-    return Shards(read_mac_key(store) or new_mac_key(), between=product == "redis")
+    key = read_mac_key(store) or secrets.token_bytes(MASTER_KEY_BYTES)
+    return Shards(key, between=product == "redis")
 
 
 def prepare_active(store: Store, document: str) -> PreparedPolicy:
