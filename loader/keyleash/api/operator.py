@@ -382,11 +382,7 @@ class Operator(Server[Runner]):
 class AsyncOperator(Server[AsyncRunner]):
     """Operate keyleash with asyncio: `keyleash.Operator`, whose methods are awaited.
 
-    Methods that yield return asynchronous iterators.
-
-    Args:
-        client: A redis-py client of an operator, sync or asyncio, whatever it decodes.
-        actor: The operator's name, for the control stream; the user's login name if None.
+    Methods that yield return asynchronous iterators. Arguments are those of `keyleash.Operator`.
     """
 
     _runner_type = AsyncRunner
