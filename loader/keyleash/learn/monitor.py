@@ -25,7 +25,7 @@ from keyleash.policy.model import IdentityKind
 from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.keyspace import CONTROL_PREFIX
-from keyleash.store.monitor import client_names, monitored
+from keyleash.store.server import client_names, monitored
 from keyleash.store.server_check import Client
 from keyleash.text import printable, without_tokens
 

@@ -32,11 +32,9 @@ from keyleash.store.wire import reading_reply
 
 @dataclass(frozen=True, slots=True)
 class ReturnedCredit(Result):
-    """
-    The units of one budget that were returned.
+    """The units of one budget that were returned.
 
     Attributes:
-        identity: The identity.
         limit: The name of the budget.
         units: The units; of a limit per token, those of all tokens.
     """
@@ -48,8 +46,7 @@ class ReturnedCredit(Result):
 
 @dataclass(frozen=True, slots=True)
 class CreditCollection(Change):
-    """
-    The result of `collect_credit`. A node that was not reached keeps its units.
+    """The result of `collect_credit`. A node that was not reached keeps its units.
 
     Attributes:
         returned: The budgets of which units were returned, or none.
@@ -67,7 +64,6 @@ class _Budget:
     """A budget of an identity, or of one of its tokens.
 
     Attributes:
-        name: The name of the limit.
         place: Its place among the limits that are leased together.
         key: The key at the home that counts it.
         offset: The place of its numbers there.

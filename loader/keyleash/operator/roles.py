@@ -139,7 +139,6 @@ class RoleUser(Result):
     """The ACL user of a role.
 
     Attributes:
-        role: The role.
         user: The name of the user.
         rules: The words behind `ACL SETUSER NAME`, which replace all rules but no password.
         nodes: The nodes of a cluster, each of which needs the user; empty on one server.
@@ -235,8 +234,6 @@ def role_rules(role: Role, keyspace: Keyspace, data: Sequence[str], database: in
     """Return the ACL rules of a role.
 
     Args:
-        role: The role.
-        keyspace: The names of the control keys.
         data: Globs of the keys of agents.
         database: The number of the database with the keys.
     """

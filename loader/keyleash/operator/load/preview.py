@@ -86,8 +86,7 @@ class StateChange(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IdentityChange:
-    """
-    The change of one identity.
+    """The change of one identity.
 
     Attributes:
         guard: Its new guard; None if it is removed.
@@ -123,11 +122,9 @@ def activation_plan(
     now_us: int,
     commands: str = "",
 ) -> tuple[IdentityChange, ...]:
-    """
-    Return the changes that the activation of *guards* makes.
+    """Return the changes that the activation of *guards* makes.
 
     Args:
-        guards: The guards of the new policy.
         snapshots: The snapshots of identities, including all of the active policy.
         layouts: The present layout of each state, by identity.
         now_us: Server time, to find the open windows.
@@ -194,8 +191,7 @@ def _change(
 
 @dataclass(frozen=True, slots=True)
 class LoadDiff:
-    """
-    The difference between a policy and the server.
+    """The difference between a policy and the server.
 
     Attributes:
         active: The active policy; None if there is none.
@@ -242,8 +238,7 @@ class LoadDiff:
 
 
 def diff_with_server(store: Store, prepared: PreparedPolicy) -> LoadDiff:
-    """
-    Compare *prepared* with the server; nothing is written.
+    """Compare *prepared* with the server; nothing is written.
 
     Raises:
         redis.ResponseError: A key has the wrong type.
@@ -286,8 +281,7 @@ NAMES = 50
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """
-    The effect of an activation.
+    """The effect of an activation.
 
     Attributes:
         active: The active policy; None if there is none.
@@ -328,8 +322,7 @@ class Preview:
 
 
 def preview_load(store: Store, prepared: PreparedPolicy) -> Preview:
-    """
-    Compare a prepared policy with the active one; nothing is written.
+    """Compare a prepared policy with the active one; nothing is written.
 
     Raises:
         redis.ResponseError: A key has the wrong type.
