@@ -131,7 +131,7 @@ def test_grants_of_a_user_do_not_combine(server: RealServer) -> None:
     assert allowed > 20
 
 
-GLOBS = (
+GLOBS: tuple[str | bytes, ...] = (
     *("a:*", "b:*", "*", "a:?", "a:*:x", "c", "c*", "a:1", "x:*:b:*", "*:x", "a:**", "[ab]:*"),
     *("a:\\*", "\\*", "{a}:*", "*a*", "a*", "a:\\1", "\\a:*", "a:\\\\*", "b:*:x", "b:**:x", "a\\"),
     *("c\u00a0~*", "c\x1c~b:*", b"\xff*", "a:\\"),
@@ -169,14 +169,16 @@ RULES = (
 )
 
 
-def random_rules(rng: random.Random, databases: tuple[str, ...]) -> list[str | bytes]:
+def random_rules(
+    rng: random.Random, databases: tuple[str, ...], globs: list[str | bytes]
+) -> list[str | bytes]:
     """Return rules of keys, channels, commands and databases, as for a selector."""
     rules: list[str | bytes] = []
     for _ in range(rng.randint(1, 3)):
-        rules.append(joined(rng.choice(("~", "~", "%R~", "%W~")), rng.choice(GLOBS)))
+        rules.append(joined(rng.choice(("~", "~", "%R~", "%W~")), rng.choice(globs)))
     for _ in range(rng.randrange(2)):
-        rules.append(joined("&", rng.choice(GLOBS)))
-    rules += rng.choices(RULES, k=rng.randint(1, 5))
+        rules.append(joined("&", rng.choice(globs)))
+    rules += [*["+@all"] * rng.randrange(2), *rng.choices(RULES, k=rng.randint(1, 5))]
     return [*rules, rng.choice(databases)] if databases and rng.random() < 0.5 else rules
 
 
@@ -192,9 +194,11 @@ def test_random_users_have_valid_policies_that_allow_no_more(server: RealServer)
     for _ in range(3 * FACTOR):
         rules: dict[str, list[Any]] = {}
         for name in (f"user-{number}" for number in range(20)):
-            rules[name] = random_rules(rng, databases)
+            # Of few globs, accesses and selectors often have the same.
+            globs = rng.sample(GLOBS, k=3)
+            rules[name] = random_rules(rng, databases, globs)
             for _ in range(rng.choice((0, 0, 1, 2))):
-                words = [joined("", word) for word in random_rules(rng, databases)]
+                words = [joined("", word) for word in random_rules(rng, databases, globs)]
                 selector = b" ".join(w.encode() if isinstance(w, str) else w for w in words)
                 rules[name].append(b"(" + selector + b")")
             # Some patterns have no effect after a `*`, which is an error.
@@ -206,8 +210,9 @@ def test_random_users_have_valid_policies_that_allow_no_more(server: RealServer)
         for name in sorted(found.users.keys() & rules.keys()):
             grants = grants_of(policy, name)
             granted = [spec for spec in table if any(grant.applies_to(spec) for grant in grants)]
-            for _ in range(100 if granted else 0):
-                call = example_of(rng.choice(granted), rng)
+            weights = [1 + 4 * len(spec.needs) for spec in granted]
+            for spec in rng.choices(granted, weights, k=100) if granted else ():
+                call = example_of(spec, rng)
                 if is_allowed(policy, name, call):
                     allowed += 1
                     assert may(client, name, *call), (call, rules[name], found.document)

@@ -134,7 +134,7 @@ class _Reader:
     def _allowed(self, rules: str) -> list[CommandSpec]:
         """Return the commands that rules allow with all arguments."""
         allowed: frozenset[str] = frozenset()
-        for word in rules.split():
+        for word in filter(None, rules.split(" ")):
             sign, name = word[0], word[1:].lower()
             if name.startswith("@"):
                 named = self._category(name)
