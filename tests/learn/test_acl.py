@@ -260,11 +260,14 @@ def test_escaped_star_is_no_pattern(embedded: RealServer) -> None:
 
 
 def test_blanks_and_bytes_of_a_glob_are_not_rules(embedded: RealServer) -> None:
-    """A glob ends where the server ends it, and one without text has no pattern."""
+    """A rule ends where the server ends it, and a glob without text has no pattern."""
     client = embedded.client()
     client.execute_command("ACL", "SETUSER", "one", "reset", "on", "+@all", "~a\u00a0~*", b"~\xff*")
+    client.execute_command("ACL", "SETUSER", "two", "reset", "on", "~b", "+del", "+get|x\u00a0+set")
+    _, policy = learned(embedded)
 
-    assert sources(learned(embedded)[1], "one") == [["a\u00a0~*"]]
+    assert grants_of(policy, "two")[0].only == ("DEL",)
+    assert sources(policy, "one") == [["a\u00a0~*"]]
 
 
 def test_rights_in_other_databases_are_left_out(embedded: RealServer) -> None:
