@@ -45,7 +45,7 @@ from keyleash.operator.abilities import identity_abilities
 from keyleash.operator.roles import role_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
 from keyleash.operator.tokens.list import list_tokens
-from keyleash.policy import parse_policy
+from keyleash.policy.parse import active_policy
 from keyleash.policy.quantities import positive, seconds_of
 from keyleash.policy_tests.invariants import may_name
 from keyleash.results import Progress
@@ -198,7 +198,7 @@ class Server(Noun[F]):
             active = None if is_offline else read_active(self._runner.open())
             if active is None:
                 return backtest(log, policy.model, policy.file)
-            before = parse_policy(active.document, file="<active policy>", commands=None)
+            before = active_policy(active.document)
             return backtest(log, policy.model, policy.file, before, active.activated_ms)
 
         return self._runner.run(tested)

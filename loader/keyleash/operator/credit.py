@@ -16,7 +16,8 @@ from keyleash.operations.rights import ACTIVE, LOG_ACTION, SHARDS, cluster, each
 from keyleash.operations.types import IdentityName
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.operator.tokens.list import TokenState, list_tokens
-from keyleash.policy import Identity, parse_policy
+from keyleash.policy import Identity
+from keyleash.policy.parse import active_policy
 from keyleash.results import Change, Result
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import account as account_name
@@ -148,7 +149,7 @@ def collect_credit(store: Store, identity: IdentityName | None = None) -> Credit
 def _read_accounts(store: Store, identity: str | None) -> Iterator[tuple[str, _Account]]:
     """Yield the names under which limits are leased, and their budgets."""
     if identity is None:
-        policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
+        policy = active_policy(require_active(store).document)
         identities: Iterable[Identity] = policy.identities
     else:
         identities = [active_identity(store, identity)]

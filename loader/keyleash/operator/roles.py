@@ -15,7 +15,7 @@ from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import Rules, Selector, acl_glob
 from keyleash.operations import operation
 from keyleash.operations.rights import CONNECT, RIGHTS, Right
-from keyleash.policy import parse_policy
+from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Result
 from keyleash.store.identities import require_active
@@ -220,7 +220,7 @@ def read_role_rules(store: Store, role: Role) -> Rules:
 
 def _policy_keys(store: Store) -> tuple[str, ...]:
     document = require_active(store).document
-    policy = parse_policy(document, file="<active policy>", commands=None)
+    policy = active_policy(document)
     globs = dict.fromkeys(
         acl_glob(pattern)
         for identity in policy.identities

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from itertools import chain
 
 from keyleash.compiler import CompiledGuard
@@ -16,8 +15,9 @@ from keyleash.errors import PolicyError
 from keyleash.limits import pack_limits
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
-from keyleash.policy import Policy, parse_policy
+from keyleash.policy import Policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
+from keyleash.policy.parse import active_policy
 from keyleash.policy.scripts import with_texts
 from keyleash.store.grants import pack_grants
 from keyleash.store.keyspace import CONTROL_PREFIX
@@ -375,14 +375,7 @@ def _active_policy(active: ActivePolicy | None, prepared: PreparedPolicy) -> Pol
         return None
     if active.document == with_texts(prepared.document, prepared.policy):
         return prepared.policy
-    return _read(active.document)
-
-
-@lru_cache(maxsize=2)
-def _read(document: str) -> Policy | None:
-    """Return the active policy; None if it cannot be parsed."""
     try:
-        # It was validated when it was loaded, perhaps for other server commands.
-        return parse_policy(document, file="<active policy>", commands=None)
+        return active_policy(active.document)
     except PolicyError:
         return None

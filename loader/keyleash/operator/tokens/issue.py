@@ -17,7 +17,8 @@ from keyleash.operations import operation
 from keyleash.operations.rights import NEW_TOKEN
 from keyleash.operations.types import Count, Duration, IdentityName, Labels, Param
 from keyleash.operator.tokens.restrict import Scope, checked_labels, restrict
-from keyleash.policy import Identity, parse_policy
+from keyleash.policy import Identity
+from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import which_identity
 from keyleash.policy.quantities import positive, seconds_of
 from keyleash.results import Instant, Result
@@ -227,7 +228,7 @@ def active_identity(store: Store, name: str) -> Identity:
         OperationError (unknown-identity): The active policy has no such identity.
     """
     active = require_active(store)
-    policy = parse_policy(active.document, file="<active policy>", commands=None)
+    policy = active_policy(active.document)
     identity = policy.identity(name)
     if identity is None:
         raise OperationError(
