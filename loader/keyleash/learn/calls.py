@@ -95,6 +95,7 @@ class Coverage(Result):
 
     Attributes:
         since_ms: From when on it has all calls of the recorded kinds; None if it has none.
+        begun_ms: From when on it has some, if some are missing between; else None.
         until_ms: Until when.
         reads_since_ms: From when on it has reads; None if it has none.
         calls: The number of calls, with each command of a batch.
@@ -106,6 +107,7 @@ class Coverage(Result):
 
     identity: str
     since_ms: int | None = None
+    begun_ms: int | None = None
     until_ms: int | None = None
     reads_since_ms: int | None = None
     calls: int = 0
@@ -113,6 +115,13 @@ class Coverage(Result):
     untrusted: int = 0
     holes: list[str] = field(default_factory=list)
     is_cut: bool = False
+
+    def cut(self, time_ms: int) -> None:
+        """Note that calls before a time are missing."""
+        self.begun_ms = self.since_ms if self.begun_ms is None else self.begun_ms
+        self.since_ms, self.is_cut = time_ms, True
+        if self.reads_since_ms is not None:
+            self.reads_since_ms = max(self.reads_since_ms, time_ms)
 
 
 @dataclass(slots=True)
@@ -175,6 +184,10 @@ class CallLog:
                 coverage.calls += 1
             if coverage.since_ms is None:
                 coverage.since_ms = call.time_ms
+            if self.is_capture:
+                # It has reads, and the clock of its server may have been set back.
+                coverage.since_ms = min(coverage.since_ms, call.time_ms)
+                coverage.reads_since_ms = coverage.since_ms
             coverage.until_ms = max(coverage.until_ms or 0, call.time_ms)
             if done % EVERY == 0:
                 self._report(done, self.total)

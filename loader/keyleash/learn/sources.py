@@ -24,7 +24,7 @@ from keyleash.audit.entries import (
     time_of,
 )
 from keyleash.audit.export.archive import FILE_NAME, read_archive
-from keyleash.audit.export.rows import SequenceCheck, read_rows
+from keyleash.audit.export.rows import SequenceCheck, read_row
 from keyleash.audit.operator_actions import read_activations
 from keyleash.audit.read import Query, read_denials, read_events, with_follow_ups
 from keyleash.audit.selection import Since, Until, time_range
@@ -123,6 +123,7 @@ class _AuditLog(CallLog):
             gap = checks[kind, owner].follow(first.seq, entry_id)
             if gap is not None and gap.is_loss:
                 self.covered(first.identity).holes.append(f"{kind}s of {owner}: {gap}")
+                self.covered(first.identity).cut(first.time_ms)
             if kind == Denial.kind:
                 facts = {name: getattr(first, name) for name in ("script", "code", "reason")}
                 yield _call(first, count=first.repeats, **facts)
@@ -235,7 +236,7 @@ class _ArchiveLog(_AuditLog):
     def _events(self, stream: AuditStream) -> Iterator[AuditEvent]:
         coverage, is_first = self.covered(stream.identity), True
         for entry_id, words, follow_ups in with_follow_ups(
-            [entry] for entry in self._entries(stream)
+            [entry] for entry in self._entries(stream, self.not_understood)
         ):
             if is_first:
                 coverage.holes.append(
@@ -255,11 +256,11 @@ class _ArchiveLog(_AuditLog):
         # The count of repeats follows its denial by minutes.
         counts = dict(
             pair
-            for _, words in self._entries(stream)
+            for _, words in self._entries(stream, NotUnderstood())
             if words[0] == b"of"
             for pair in repeats_of(words)
         )
-        for entry_id, words in self._entries(stream):
+        for entry_id, words in self._entries(stream, self.not_understood):
             if words[0] != b"of" and self._is_in_range(entry_id):
                 denial = denial_entry(stream.identity, entry_id, words, stream.shard)
                 yield replace(denial, repeats=counts.get(entry_id, denial.repeats))
@@ -268,19 +269,25 @@ class _ArchiveLog(_AuditLog):
         time_ms, until_ms = time_of(entry_id), self._query.until_ms
         return (self._query.since_ms or 0) <= time_ms <= (until_ms or time_ms)
 
-    def _entries(self, stream: AuditStream) -> Iterator[RawEntry]:
+    def _entries(self, stream: AuditStream, left_out: NotUnderstood) -> Iterator[RawEntry]:
         folder = self._directory / stream.name
         files = sorted(path for path in folder.glob("*.jsonl") if FILE_NAME.fullmatch(path.name))
         for path, later in pairwise([*files, None]):
             ends = later.stem.partition("_")[2] if later else None
             if path is None or (ends and id_order(ends)[0] < (self._query.since_ms or 0)):
                 continue
+            place = f"{stream.name}/{path.name}"
             try:
-                for row in read_rows(path):
-                    yield row.id.encode(), [word for pair in row.fields for word in pair]
-            except (ValueError, OSError) as error:
-                reason = f"cannot be read to its end: {error}"
-                self.not_understood.add(f"{stream.name}/{path.name}", reason)
+                with path.open("rb") as file:
+                    for number, line in enumerate(file, 1):
+                        try:
+                            row = read_row(line)
+                        except ValueError:
+                            left_out.add(f"{place}, line {number}", "not an entry")
+                        else:
+                            yield row.id.encode(), [word for pair in row.fields for word in pair]
+            except OSError as error:
+                left_out.add(place, f"cannot be read to its end: {error}")
 
 
 def _calls_of(events: Sequence[AuditEvent]) -> Iterator[RecordedCall]:
