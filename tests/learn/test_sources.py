@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -220,6 +221,24 @@ def test_an_archive_with_a_hole_speaks_from_after_it(server: RealServer, tmp_pat
     assert coverage.since_ms == coverage.reads_since_ms == 13_000
     assert coverage.begun_ms == 1_000
     assert coverage.is_cut
+    late = log_of(None, archive=tmp_path / "archive", since=datetime.fromtimestamp(6, UTC))
+    assert [call for call in late if not call.code] == calls[4:]
+    assert "seq 5 to 7 are missing" in str(late.coverage["worker"].holes)
+
+
+def test_a_hole_at_the_beginning_of_the_range_is_found(embedded: RealServer) -> None:
+    """The entry before the range has the number that its first one follows."""
+    client: Any = embedded.client()
+    keyleash.Operator(client).load(keyleash.Policy(POLICY))
+    for number, days in ((1, 40), (9, 10)):
+        entry = {"seq": number, "token": "t", "SET": "k"}
+        time_ms = Store(client).now_ms() - days * 86_400_000
+        client.xadd("keyleash:audit:quiet", entry, id=f"{time_ms}-0")
+
+    log = log_of(embedded, "quiet", since="30d")
+
+    assert len([*log]) == 1
+    assert "seq 2 to 8 are missing" in log.coverage["quiet"].holes[0]
 
 
 def test_a_capture_speaks_from_its_earliest_call(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class Coverage(Result):
     def cut(self, time_ms: int) -> None:
         """Note that calls before a time are missing."""
         self.begun_ms = self.since_ms if self.begun_ms is None else self.begun_ms
-        self.since_ms, self.is_cut = time_ms, True
+        self.since_ms, self.is_cut = max(time_ms, self.since_ms or 0), True
         if self.reads_since_ms is not None:
             self.reads_since_ms = max(self.reads_since_ms, time_ms)
 
@@ -156,8 +156,6 @@ class CallLog:
         is_capture: Whether it has KEYS of scripts and polls without a result, and masks no key.
     """
 
-    is_capture = False
-    """Whether it has the calls themselves, those without a result and the keys of scripts too."""
     total: int | None = None
     """Entries that a pass reads, if that is known."""
 
