@@ -230,8 +230,7 @@ def find_unused(
     ]
     doomed = [rule for rule in rules if not rule.undecided]
     changes = [*_removals(document, file, policy, doomed, named)]
-    narrowed, _ = _without(document, file, [], changes)
-    after = parse_policy(narrowed, file=file, commands=None)
+    narrowed, after, _ = _without(document, file, [], changes)
     diff = diff_policies(policy, after, table, (CONTROL_PREFIX,))
     if diff.widens:
         raise OperationError("widens", "the policy without unused rules would allow more")
@@ -350,19 +349,18 @@ def _polling(identity: Identity) -> Iterator[CommandSpec]:
 
 def _without(
     document: str, file: str, done: list[Removal], changes: Sequence[list[Removal]]
-) -> tuple[str, list[Removal]]:
-    """Return a policy without some parts, and these; what would make it invalid stays."""
+) -> tuple[str, Policy, list[Removal]]:
+    """Return a policy without some parts, and these; what it would be invalid without stays."""
     removals = [*done, *chain.from_iterable(changes)]
     # A stored document has the texts of its scripts.
     narrowed = type(document)(without(document, removals))
     try:
-        parse_policy(narrowed, file=file, commands=None)
+        return narrowed, parse_policy(narrowed, file=file, commands=None), removals
     except PolicyError:
         half = len(changes) // 2
         if half:
-            _, done = _without(document, file, done, changes[:half])
+            *_, done = _without(document, file, done, changes[:half])
         return _without(document, file, done, changes[half:] if half else ())
-    return narrowed, removals
 
 
 def _removals(
