@@ -38,7 +38,7 @@ class Recorded(CallLog):
             coverage.since_ms = coverage.reads_since_ms = 0
             coverage.until_ms = self.until_ms
             if self.hole_ms:
-                coverage.cut(self.hole_ms)
+                self.note_hole(name, "a hole", self.hole_ms)
         yield from self.calls
 
 

@@ -116,13 +116,6 @@ class Coverage(Result):
     holes: list[str] = field(default_factory=list)
     is_cut: bool = False
 
-    def cut(self, time_ms: int) -> None:
-        """Note that calls before a time are missing."""
-        self.begun_ms = self.since_ms if self.begun_ms is None else self.begun_ms
-        self.since_ms, self.is_cut = max(time_ms, self.since_ms or 0), True
-        if self.reads_since_ms is not None:
-            self.reads_since_ms = max(self.reads_since_ms, time_ms)
-
 
 @dataclass(slots=True)
 class NotUnderstood(Result):
@@ -197,6 +190,15 @@ class CallLog:
         if identity not in self.coverage:
             self.coverage[identity] = Coverage(identity)
         return self.coverage[identity]
+
+    def note_hole(self, identity: str, hole: str, time_ms: int) -> None:
+        """Note that calls before a time are missing."""
+        found = self.covered(identity)
+        found.holes.append(hole)
+        found.begun_ms = found.since_ms if found.begun_ms is None else found.begun_ms
+        found.since_ms, found.is_cut = max(time_ms, found.since_ms or 0), True
+        if found.reads_since_ms is not None:
+            found.reads_since_ms = max(found.reads_since_ms, time_ms)
 
     def _calls(self) -> Iterator[RecordedCall]:
         raise NotImplementedError

@@ -128,8 +128,7 @@ class _AuditLog(CallLog):
                 self.covered(first.identity).is_cut = True
                 continue
             if gap is not None and gap.is_loss:
-                self.covered(first.identity).holes.append(f"{kind}s of {owner}: {gap}")
-                self.covered(first.identity).cut(first.time_ms)
+                self.note_hole(first.identity, f"{kind}s of {owner}: {gap}", first.time_ms)
             if kind == Denial.kind:
                 facts = {name: getattr(first, name) for name in ("script", "code", "reason")}
                 yield _call(first, count=first.repeats, **facts)
