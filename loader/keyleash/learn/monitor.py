@@ -103,8 +103,6 @@ class MonitorLog(CallLog):
                 try:
                     for words in self._guarded(argv, script, is_inner=is_inner):
                         call = _captured(identity, words, script, is_inner=is_inner, **facts)
-                        coverage = self.covered(identity)
-                        coverage.reads_since_ms = coverage.reads_since_ms or time_ms
                         if parsed[3] != database:
                             self._notes[identity].add("it uses several databases")
                         yield call
