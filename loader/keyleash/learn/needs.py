@@ -183,17 +183,13 @@ class ObservedCalls:
             only = spec.name if spec.named_only else ""
             for use in call.uses():
                 self._need("keys", use.key, (use.needs, only), call)
-            if spec.patterns:
-                self._add_patterns(call, spec)
-
-    def _add_patterns(self, call: RecordedCall, spec: CommandSpec) -> None:
-        """Add the patterns of SORT: as in guards, reads of all keys that begin so."""
-        if call.argv is None:
-            self._left_out[f"{spec.name}: its patterns are not recorded: grant them"] += 1
-        for pattern in patterns_of(spec, call.argv or ()):
-            start, star, _ = pattern.partition(b"*")
-            if star:
-                self._need("keys", start, ((OperationClass.READ,), ""), call, is_open=True)
+            if spec.patterns and call.argv is None:
+                self._left_out[f"{spec.name}: its patterns are not recorded: grant them"] += 1
+            for pattern in patterns_of(spec, call.argv or ()) if spec.patterns else ():
+                # Guards require a grant of all keys that begin so.
+                start, star, _ = pattern.partition(b"*")
+                if star:
+                    self._need("keys", start, ((OperationClass.READ,), ""), call, is_open=True)
 
     def _need(
         self, kind: str, text: bytes, need: Need, call: RecordedCall, *, is_open: bool = False
@@ -251,7 +247,7 @@ def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
         for place, pattern in enumerate(parsed)
         if not rules[place].is_rare and not all(isinstance(part, Literal) for part in pattern.parts)
     }
-    kept, dropped = {}, set()
+    dropped = set()
     for place, rule in enumerate(rules):
         over = next(
             (
@@ -265,11 +261,7 @@ def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
             ),
             None,
         )
-        if over is None:
-            kept[place] = rule
-        else:
+        if over is not None:
             dropped.add(place)
             rules[over] = replace(rules[over], calls=rules[over].calls + rule.calls)
-            if over in kept:
-                kept[over] = rules[over]
-    return [rules[place] for place in kept]
+    return [rule for place, rule in enumerate(rules) if place not in dropped]

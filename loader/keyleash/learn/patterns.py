@@ -141,19 +141,17 @@ class _Node:
         values: Hashes of the values of its own capture.
         suffix: The end of the name of that capture.
         doubt: What a person has to know of its patterns.
-        is_root: Whether keys begin here.
         is_open: Whether all that begins with it is in this node.
         moved: The node that took its place.
     """
 
     children: dict[Label, _Node] = field(default_factory=dict)
-    needs: dict[Need, Support] = field(default_factory=dict)
+    needs: dict[Need, Support] = field(default_factory=lambda: defaultdict(Support))
     waiting: dict[tuple[bytes, ...], list[bytes]] = field(default_factory=dict)
     holes: dict[tuple[bytes, ...], list[Hole]] = field(default_factory=dict)
     values: set[int] = field(default_factory=set)
     suffix: str = ""
     doubt: str = ""
-    is_root: bool = False
     is_open: bool = False
     moved: _Node | None = None
 
@@ -238,7 +236,7 @@ class _Node:
         self.suffix = self.suffix or other.suffix
         self.doubt = self.doubt or other.doubt
         for need, support in other.needs.items():
-            self.needs.setdefault(need, Support()).add(support)
+            self.needs[need].add(support)
         if self.is_open:
             for child in other.children.values():
                 self.take(child)
@@ -255,7 +253,7 @@ class _Node:
             if isinstance(label, bytes):
                 self.child(label).take(child)
 
-    def fold(self) -> Needed:
+    def fold(self, *, is_root: bool = False) -> Needed:
         """Make captures of many words, or of some captures, with the same needs; return these.
 
         Words after the first `MOST_WORDS` are left out.
@@ -270,7 +268,7 @@ class _Node:
         for (least, below), labels in similar.items():
             hole = _edges(labels)
             # A capture that begins the key and is all of its segment says nothing.
-            if len(labels) >= least and not (self.is_root and hole == (b"", b"")):
+            if len(labels) >= least and not (is_root and hole == (b"", b"")):
                 self.join(hole, labels)
                 needed[hole] = needed.get(hole, frozenset()) | below
                 covered = [
@@ -343,7 +341,7 @@ class KeyTree:
     """The patterns of keys."""
 
     def __init__(self) -> None:
-        self._root = _Node(is_root=True)
+        self._root = _Node()
         self._places: dict[tuple[bytes, bool, bool], _Node] = {}
         # Joined nodes still count, until the tree is folded.
         self._size = 1
@@ -360,14 +358,11 @@ class KeyTree:
             node = self._places[place] = self._place(*place)
         while node.moved is not None:
             node = node.moved
-        support = node.needs.get(need)
-        if support is None:
-            support = node.needs[need] = Support()
-        support.note(call)
+        node.needs[need].note(call)
 
     def _place(self, key: bytes, is_open: bool, may_be_masked: bool) -> _Node:
         if self._size > MOST_NODES and not self._is_full:
-            self._root.fold()
+            self._root.fold(is_root=True)
             self._size = self._root.size()
             self._is_full = self._size > MOST_NODES // 2
         mask = MASK.search(key) if may_be_masked else None
@@ -396,7 +391,7 @@ class KeyTree:
 
     def patterns(self) -> Iterator[LearnedPattern]:
         """Yield the patterns, each with its calls; call it once, at the end."""
-        self._root.fold()
+        self._root.fold(is_root=True)
         for node, path in _walk(self._root, _Path()):
             if node.needs:
                 text = ":".join(path.texts)
