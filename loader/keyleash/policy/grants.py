@@ -24,7 +24,7 @@ from keyleash.policy.model import (
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.schema import GRANT, check_distinct, check_not_empty
+from keyleash.policy.schema import GRANT, check_distinct
 from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import read_image_bytes, read_section
 from keyleash.policy.yaml import YamlNode
@@ -149,7 +149,6 @@ def read_grants(
     node: YamlNode, names: CommandNames, scripts: ScriptReader, problems: Problems
 ) -> tuple[Grant, ...]:
     """Read the grants under *node*; parts with problems are reported and left out."""
-    check_not_empty("grants", node, problems)
     grants = tuple(_read_grant(entry, names, scripts, problems) for entry in node.entries)
     check_repeats(
         "keys",
@@ -192,8 +191,6 @@ def _read_grant(
     entry: YamlNode, names: CommandNames, scripts: ScriptReader, problems: Problems
 ) -> Grant:
     only, except_ = entry.get("only"), entry.get("except")
-    if only is not None:
-        check_not_empty("only", only, problems)
     allow = _read_classes(entry.get("allow"), problems)
     _check_has_lists(entry, allow, problems)
     _check_needs_fields(entry, allow, problems)
@@ -217,8 +214,6 @@ _WHERE = re.compile(r"[A-Za-z_]\w*=(\{[a-z_][a-z0-9_]*\}|[\w.@-]+)", re.ASCII)
 
 
 def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, ...]:
-    if node is not None:
-        check_not_empty("indexes", node, problems)
     indexes: list[Pattern] = []
     for entry in node.entries if node else ():
         name, where = entry.get("name") or entry, entry.get("where")
@@ -273,7 +268,6 @@ def _read_ttl(node: YamlNode | None, problems: Problems) -> TtlRule | None:
 def _read_classes(node: YamlNode | None, problems: Problems) -> tuple[OperationClass, ...]:
     if node is None:
         return ()
-    check_not_empty("allow", node, problems)
     classes = [*OperationClass]
     for entry in node.entries:
         if entry.source not in classes:

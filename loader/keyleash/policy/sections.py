@@ -124,8 +124,7 @@ def _read_choice(setting: Setting, node: YamlNode, problems: Problems) -> StrEnu
 
 
 def _read_masks(field: str, node: YamlNode, problems: Problems) -> Any:
-    # With an empty list an identity removes the masks of the defaults.
-    masks = read_patterns(field, node, problems, captures_count=False, may_be_empty=True)
+    masks = read_patterns(field, node, problems, captures_count=False)
     check_repeats(field, ((None, mask) for mask in masks), problems)
     return masks
 

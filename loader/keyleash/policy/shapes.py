@@ -112,10 +112,14 @@ class ListOf(Shape):
     entry: Shape = field(kw_only=True)
     noun: str = ""
     example: str = ""
+    may_be_empty: bool = False
 
     def _check_parts(self, node: YamlNode, spot: Spot, problems: Problems) -> Parts | None:
         if not isinstance(node.value, tuple):
             return None
+        if not (self.may_be_empty or node.entries or node.partial):
+            help = f"write at least one entry, such as `{spot.line}`"
+            problems.add("empty-list", f"{spot.name} is empty", node.span, help)
         name, line = self.noun or f"an entry of `{spot.field}`", self.example or spot.line
         below, parts = Spot(name, spot.field, line, is_entry=True), Parts()
         for place, entry in enumerate(node.entries):
@@ -123,7 +127,8 @@ class ListOf(Shape):
         return parts
 
     def _parts_json(self, definitions: Json) -> Iterable[Json]:
-        yield {"items": self.entry.json(definitions), "type": "array"}
+        schema: Json = {"items": self.entry.json(definitions), "type": "array"}
+        yield schema if self.may_be_empty else {**schema, "minItems": 1}
 
 
 @dataclass(frozen=True)
