@@ -294,13 +294,8 @@ def _check_has_lists(
         ("keys", [cls for cls in allow if cls not in {*CHANNEL_CLASSES, *of_indexes}]),
         ("channels", [cls for cls in allow if cls in CHANNEL_CLASSES]),
     ):
-        if needing and entry.get(field) is None:
-            problems.add(
-                "missing-field",
-                f"a grant that allows `{needing[0]}` has no `{field}`",
-                entry.label,
-                f"add one, such as `{GRANT.line(field)}`",
-            )
+        if needing:
+            GRANT.require(field, entry, f"a grant that allows `{needing[0]}`", problems)
     if not (allow or entry.get("keys") or entry.get("channels") or entry.get("indexes")):
         problems.add(
             "missing-field",

@@ -21,10 +21,11 @@ from keyleash.policy.diff.diff_text import familiar, rank
 from keyleash.policy.diff.permissions import Access, Reach
 from keyleash.policy.files import ReadText, read_text
 from keyleash.policy.keysets import Region, find_key
+from keyleash.policy.pattern_lists import THINGS
 from keyleash.policy.patterns import keys_under
 from keyleash.policy.problems import listing
 from keyleash.policy_tests.model import Invariant, InvariantRule
-from keyleash.policy_tests.parse import SCOPES, parse_cases, unknown_names
+from keyleash.policy_tests.parse import parse_cases, unknown_names
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.text import printable
 
@@ -177,5 +178,5 @@ def _problem(
     commands = (
         explain_command(name, used.call(familiar(used), table, found), file) for name, used in users
     )
-    message = f"{title}{does} the {SCOPES[reach.named]} `{printable(found)}`"
+    message = f"{title}{does} the {THINGS[reach.named]} `{printable(found)}`"
     return Problem("invariant", message, invariant.span, f"see `{'` and `'.join(commands)}`")
