@@ -9,9 +9,16 @@ from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import INDEXES, NO_SEARCH
-from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
+from keyleash.commands.keys import (
+    KeyUse,
+    behind_option,
+    is_option,
+    is_variant,
+    patterns_of,
+    refused_option,
+)
 from keyleash.commands.refusals import why_argument, why_refused
-from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
+from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.restricted import (
     judge_restricted_arguments,
@@ -95,13 +102,9 @@ def judge_classes(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: T
 
 def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
     """Return the row of a call with a command in upper case, and a sub-command in any case."""
-    name = argv[0].decode("latin-1") if argv else ""
-    if name in table.containers and len(argv) > 1:
-        name = f"{name} {argv[1].decode('latin-1').upper()}"
-    elif " " in name:
-        # Sent as one argument, it is not the name of a command.
-        return None
-    return table.get(name)
+    name = argv[0] if argv else b""
+    # Two words that are sent as one argument are not the name of a command.
+    return table.find(argv) if name and name == name.upper() and b" " not in name else None
 
 
 def splits(identity: Identity, table: CommandTable, container: str) -> bool:
@@ -116,17 +119,11 @@ def splits(identity: Identity, table: CommandTable, container: str) -> bool:
 def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
     """Return the classes that the call needs on one key or another."""
     needs = {*spec.needs}
-    if spec.variant is not None and _is_variant(spec.variant, argv):
+    if spec.variant is not None and is_variant(spec.variant, argv):
         needs = {*spec.variant.needs}
     if stores(spec, argv):
         needs.add(OperationClass.WRITE)
     return tuple(item for item in OperationClass if item in needs)
-
-
-def _is_variant(variant: Variant, argv: Argv) -> bool:
-    if variant.option is None:
-        return only_gets(argv)
-    return any(is_option(word, variant.option) for word in argv[3:])
 
 
 def stores(spec: CommandSpec, argv: Argv) -> bool:
@@ -134,20 +131,6 @@ def stores(spec: CommandSpec, argv: Argv) -> bool:
     return any(
         True for key in spec.keys if isinstance(key, OptionKey) for _ in behind_option(key, argv)
     )
-
-
-def only_gets(argv: Argv) -> bool:
-    """Return whether a BITFIELD only reads."""
-    at = 2
-    while at < len(argv):
-        words = len(argv) - at
-        if is_option(argv[at], "GET") and words > 2:
-            at += 3
-        elif is_option(argv[at], "OVERFLOW") and words > 1:
-            at += 2
-        else:
-            return False
-    return True
 
 
 def as_sent(words: Sequence[str | bytes]) -> list[bytes]:
@@ -228,17 +211,11 @@ def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | No
     too_wide = wide_integer(argv) if spec.name in ("BITFIELD", "BITFIELD_RO") else None
     if too_wide is not None:
         return Aspect.INTEGER, too_wide
-    option = refused_option(spec, argv) or unknown_option(spec, argv)
+    refused_word = refused_option(spec, argv)
+    option = refused_word.encode() if refused_word else unknown_option(spec, argv)
     if spec.subscribes and len(argv) > 2:
         option = argv[2]
     return None if option is None else (Aspect.OPTION, option)
-
-
-def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
-    """Return the last of the options for which `CommandSpec` refuses the call."""
-    words = argv[spec.options_start :]
-    used = [option for option in spec.refused_if if any(is_option(word, option) for word in words)]
-    return used[-1].encode() if used else None
 
 
 def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:

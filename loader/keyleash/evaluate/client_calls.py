@@ -11,11 +11,11 @@ from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIBES
 from keyleash.commands.keys import KeyUse
 from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.commands.refusals import script_problem
-from keyleash.commands.spec import OptionKey
+from keyleash.commands.spec import CHANGING
 from keyleash.errors import ReplyCode
 from keyleash.errors.sentences import MALFORMED, UNAPPROVED
 from keyleash.evaluate.access import Argv, RuledCommand, judge_key, named
-from keyleash.evaluate.evaluate import decide, judge_standing, note_refusal, take_limits
+from keyleash.evaluate.evaluate import decide, decision_of, judge_room, judge_standing, take_limits
 from keyleash.evaluate.restricted import judge_restricted_key
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
@@ -24,9 +24,7 @@ from keyleash.evaluate.trace import (
     CommandStep,
     ConnectionStep,
     Decision,
-    RoomStep,
     ScriptStep,
-    StandingStep,
     Trace,
     refused,
 )
@@ -192,12 +190,10 @@ def _decide_script(
 ) -> Decision:
     trace: Trace = []
     checks = _script_checks(identity, table, call, state, now_us, token_id, trace)
-    denial = next((verdict for verdict in checks if not verdict.allowed), ALLOWED)
-    if denial.allowed:
-        trace.append(ConnectionStep(_INNER))
-    elif not isinstance(trace[-1], StandingStep):
-        note_refusal(identity, state, now_us)
-    return replace(denial, trace=tuple(trace))
+    decision = decision_of(checks, trace, identity, state, now_us)
+    if decision.allowed:
+        return replace(decision, trace=(*trace, ConnectionStep(_INNER)))
+    return decision
 
 
 def _script_checks(
@@ -225,13 +221,9 @@ def _script_checks(
             state.restrictions, identity.grants, any_grant.name, (), use, trace
         )
     specs = list(_called(identity, table, call.scripts))
-    needs = {cls for spec in specs for cls in _classes(spec)}
-    changing = {OperationClass.WRITE, OperationClass.DELETE}
-    hard_max = identity.audit.hard_max
-    is_recorded = any(spec.mutates for spec in specs) or not needs.isdisjoint(changing)
-    if state.is_full and hard_max is not None and is_recorded:
-        trace.append(RoomStep(code=ReplyCode.AUDIT_FULL))
-        yield refused(ReplyCode.AUDIT_FULL, events=hard_max)
+    needs = {cls for spec in specs for cls in spec.possible_needs}
+    is_recorded = any(spec.mutates for spec in specs) or not needs.isdisjoint(CHANGING)
+    yield judge_room(identity, state, trace, is_recorded=is_recorded)
     ordered = tuple(cls for cls in OperationClass if cls in needs)
     yield take_limits(identity, ordered, list(call.keys), state, now_us, token_id, trace)
 
@@ -246,10 +238,3 @@ def _called(
         may_call = any(called is None or first in called for called in names)
         if may_call and spec.refused is None and any(g.applies_to(spec) for g in identity.grants):
             yield spec
-
-
-def _classes(spec: CommandSpec) -> set[OperationClass]:
-    """Return the classes that some call of a command needs."""
-    classes = {*spec.needs}
-    classes |= {cls for keys in spec.keys if isinstance(keys, OptionKey) for cls in keys.needs}
-    return classes | ({*spec.variant.needs} if spec.variant else set())

@@ -75,16 +75,11 @@ def note_refusal(identity: Identity, state: ModelState, now_us: int) -> None:
 
 
 def judge_room(
-    identity: Identity,
-    spec: CommandSpec,
-    needs: Needs,
-    keys: Sequence[bytes],
-    state: ModelState,
-    trace: Trace,
+    identity: Identity, state: ModelState, trace: Trace, *, is_recorded: bool
 ) -> Decision:
     """Deny a call that would be recorded while the audit stream has no room."""
     hard_max = identity.audit.hard_max
-    if not state.is_full or hard_max is None or not is_recorded(identity, spec, needs, keys):
+    if not (state.is_full and is_recorded) or hard_max is None:
         return ALLOWED
     trace.append(RoomStep(code=ReplyCode.AUDIT_FULL))
     return refused(ReplyCode.AUDIT_FULL, events=hard_max)
@@ -216,6 +211,13 @@ def decide(
     """
     trace: Trace = []
     checks = _checks(identity, table, argv, declared, state, now_us, token_id, trace)
+    return decision_of(checks, trace, identity, state, now_us)
+
+
+def decision_of(
+    checks: Iterator[Decision], trace: Trace, identity: Identity, state: ModelState, now_us: int
+) -> Decision:
+    """Return the first denial of some checks with its trace, and count it."""
     denial = next((verdict for verdict in checks if not verdict.allowed), ALLOWED)
     if not denial.allowed and not isinstance(trace[-1], StandingStep):
         note_refusal(identity, state, now_us)
@@ -269,5 +271,6 @@ def _checks(
     yield judge_size(identity, spec, argv, keys, state.sizes, trace)
     yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
     named = [*keys, *channels_of(spec, argv)]
-    yield judge_room(identity, spec, needs, named, state, trace)
+    recorded = is_recorded(identity, spec, needs, named)
+    yield judge_room(identity, state, trace, is_recorded=recorded)
     yield take_limits(identity, needs, keys, state, now_us, token_id, trace, argv)
