@@ -17,9 +17,9 @@ from keyleash.policy.diff.call_shapes import (
     filters_of,
 )
 from keyleash.policy.keysets import NOWHERE, Region, common_key, find_key
-from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
+from keyleash.policy.model import Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.pattern_lists import THINGS
-from keyleash.policy.patterns import beginning, is_open, keys_under
+from keyleash.policy.patterns import beginning, exactly, is_open, keys_under
 from keyleash.text import to_json
 
 _SPECIAL = frozenset(b"*?[\\")
@@ -72,16 +72,7 @@ class Globs:
     @property
     def shown(self) -> tuple[Pattern, ...]:
         """Patterns of the keys that the globs match, unless they `show_more_than_named`."""
-        return (
-            *(_pattern(Literal(start), AnySuffix()) for start in self.beginnings if start),
-            *(_pattern(AnySuffix()) for start in self.beginnings if not start),
-            *(_pattern(Literal(text)) for text in self.wholes),
-        )
-
-
-def _pattern(*parts: Literal | AnySuffix) -> Pattern:
-    source = "".join("*" if isinstance(part, AnySuffix) else part.text.decode() for part in parts)
-    return Pattern(source, parts)
+        return (*map(keys_under, self.beginnings), *map(exactly, self.wholes))
 
 
 Places = tuple[int, ...]
@@ -433,8 +424,7 @@ def _names(grant: Grant, named: str, other: Access | None = None) -> Iterator[Pa
 def _gives_pattern(granted: Pattern, pattern: PatternOf) -> bool:
     """Return whether a granted channel allows such patterns of PSUBSCRIBE."""
     literals = b"".join(part.text for part in granted.parts if isinstance(part, Literal))
-    is_open = isinstance(granted.parts[-1], AnySuffix)
-    return _SPECIAL.isdisjoint(literals) and (is_open or pattern is PatternOf.ONE)
+    return _SPECIAL.isdisjoint(literals) and (is_open(granted) or pattern is PatternOf.ONE)
 
 
 def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:
