@@ -13,31 +13,33 @@ import pytest
 
 from keyleash.commands import OperationClass
 from keyleash.errors import Problem, Span
+from keyleash.limits import Subject
 from keyleash.policy import (
-    AuditRules,
-    Breaker,
     Budget,
-    ClusterRules,
     Counter,
     Deny,
     Grant,
-    Idempotency,
     Identity,
     IdentityKind,
     Period,
     Policy,
     Rate,
-    Subject,
     SubjectKind,
-    TokenRules,
     ValueRules,
-    Values,
-    canonical,
-    identity_digest,
     parse_pattern,
-    policy_digest,
 )
-from keyleash.policy.model import Delegation, KeyState, TtlRule
+from keyleash.policy.canonical import canonical, identity_digest, policy_digest
+from keyleash.policy.model import (
+    AuditRules,
+    Breaker,
+    ClusterRules,
+    Delegation,
+    Idempotency,
+    KeyState,
+    TokenRules,
+    TtlRule,
+    Values,
+)
 
 Parse = Callable[[str], Policy]
 

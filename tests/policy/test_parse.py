@@ -16,22 +16,24 @@ from hypothesis import strategies as st
 
 from keyleash.commands import OperationClass, load_table
 from keyleash.errors import PolicyError, Span
+from keyleash.limits import Subject
 from keyleash.policy import (
-    Acceptance,
-    AuditRules,
     Budget,
-    ClusterRules,
     Counter,
-    Durability,
     IdentityKind,
     Period,
     Policy,
     Rate,
-    Subject,
     SubjectKind,
+    parse_policy,
+)
+from keyleash.policy.model import (
+    Acceptance,
+    AuditRules,
+    ClusterRules,
+    Durability,
     TokenRules,
     Values,
-    parse_policy,
 )
 
 Parse = Callable[[str], Policy]

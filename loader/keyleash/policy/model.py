@@ -107,12 +107,7 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TtlRule:
-    """The expiry of keys, in seconds; None if only the other bound is set.
-
-    Attributes:
-        default_s: The expiry that a key without one gets when it is written.
-        max_s: The longest expiry.
-    """
+    """The expiry of keys, in seconds; None if only the other bound is set."""
 
     default_s: int | None = setting(
         None,
@@ -147,9 +142,7 @@ class ValueRules:
     Attributes:
         max_bytes: The longest string, and the longest element; None for the default, which
             applies to strings only.
-        max_elements: The most elements of a collection.
         ttl: The expiry that every written key has.
-        only: The only state in which a key may be written.
     """
 
     max_bytes: int | None = setting(
@@ -353,7 +346,6 @@ class AuditRules:
         retain_s: Seconds to keep events for, instead.
         hard_max: Instead: events are stored until they are exported, and a write is denied
             while this number of events waits for export.
-        mask_keys: Keys that are recorded as a prefix and a digest.
         image_bytes: Longest before-image of a key; 0 records none.
     """
 
@@ -549,9 +541,6 @@ class Identity:
     """One identity with the document's defaults already applied.
 
     Attributes:
-        work: Most units of work (`commands.work`) of a call or batch.
-        strings: Most strings that a call or batch reads.
-        search_ms: The time limit of one search.
         accepted: Accepted lint findings; they do not affect access.
     """
 

@@ -118,14 +118,24 @@ def parse_moment(text: str, now_ms: int) -> int:
         if error.problems[0].code == "duration-out-of-range":
             raise ValueError(error.problems[0].message) from None
     try:
-        time = datetime.fromisoformat(text)
-        aware = time if time.tzinfo else time.replace(tzinfo=UTC)
-        return max(0, round(aware.timestamp() * 1000))
+        return max(0, iso_ms(text))
     except (ValueError, OverflowError):
         raise ValueError(
             f"`{text}` is not a time; write a duration ago, such as `10m`, or a time, such as"
             " `2026-01-31T12:00Z`"
         ) from None
+
+
+def iso_ms(text: str) -> int:
+    """Return a time in ISO 8601, in UTC by default, as Unix milliseconds.
+
+    Raises:
+        ValueError: It is not a time.
+        OverflowError: It is out of range.
+    """
+    time = datetime.fromisoformat(text)
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
 
 
 def time_ms_of(name: str, value: Moment, now_ms: int) -> int:
@@ -213,7 +223,9 @@ def parse_size(
     text: str,
     span: Span,
     max_bytes: int = MAX_SIZE_BYTES,
-    instead_of_none: str = "; `before_images: off` keeps none",
+    *,
+    because: str = "",
+    instead_of_none: str = "",
 ) -> int:
     """
     Read a size such as `512b`, `64kb` or `1mb`.
@@ -221,8 +233,9 @@ def parse_size(
     Args:
         text: The text to read.
         span: Its place.
-        max_bytes: The largest size, whole MiB.
-        instead_of_none: An addition to the help for a size of zero.
+        max_bytes: The largest size.
+        because: The reason for that bound, for the help.
+        instead_of_none: What to write for a size of zero, for the help.
 
     Returns:
         Bytes, from 1 to *max_bytes*.
@@ -230,7 +243,7 @@ def parse_size(
     Raises:
         PolicyError: It is not a size, or out of bounds.
     """
-    largest = f"`{max_bytes // UNITS_BYTES['mb']}mb`"
+    largest = f"`{format_size(max_bytes)}`"
     match = _SIZE.fullmatch(text)
     if match is None:
         help = f"write a number and a unit, such as `512b`, `64kb` or `1mb`, up to {largest}"
@@ -241,12 +254,11 @@ def parse_size(
         raise fail("bad-size", f"{quote(text)} is not a size", span, help)
     size = int(match[1]) * UNITS_BYTES[match[2]]
     if not 1 <= size <= max_bytes:
-        raise fail(
-            "size-out-of-range",
-            f"{quote(text)} is not between `1b` and {largest}",
-            span,
-            f"write {largest} or less" if size > 0 else f"write `1b` or more{instead_of_none}",
-        )
+        help, reason = f"write {largest} or less", because
+        if size <= 0:
+            help, reason = "write `1b` or more", instead_of_none
+        message = f"{quote(text)} is not between `1b` and {largest}"
+        raise fail("size-out-of-range", message, span, f"{help}; {reason}" if reason else help)
     return size
 
 

@@ -25,7 +25,7 @@ from keyleash.policy import SECOND_US, Identity, Pattern, Policy, parse_pattern,
 from keyleash.policy.files import ReadText
 from keyleash.policy.pattern_lists import THINGS
 from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote, which_identity
-from keyleash.policy.quantities import parse_duration
+from keyleash.policy.quantities import iso_ms, parse_duration
 from keyleash.policy.shapes import Field, ListOf, MapOf, Section, Shape, Spot
 from keyleash.policy.yaml import YamlNode, read_document
 from keyleash.policy_tests.model import (
@@ -183,22 +183,9 @@ _MILLISECONDS = re.compile(r"([0-9]{1,9})ms")
 _TIME_HELP = "write a date and a time, such as `2026-03-02T12:00:00Z`; without a zone it is UTC"
 
 
-def instant_us(text: str) -> int:
-    """
-    Return an ISO 8601 time as Unix microseconds, to the millisecond.
-
-    Raises:
-        ValueError: It is not a time.
-        OverflowError: It is out of range.
-    """
-    date = datetime.fromisoformat(text)
-    aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000) * MILLISECOND_US
-
-
 def _read_instant(node: YamlNode, help: str, problems: Problems) -> int | None:
     try:
-        return instant_us(node.source)
+        return iso_ms(node.source) * MILLISECOND_US
     except (ValueError, OverflowError):
         problems.add("bad-time", f"{quote(node.source)} is not a time", node.span, help)
         return None
@@ -490,7 +477,7 @@ def parse_cases(text: str, file: str) -> CaseFile:
     if invariants is None:
         FILE.require("cases", checked, "the file", problems)
     starts_us = None if clock is None else _read_instant(clock, _TIME_HELP, problems)
-    starts_us = instant_us(DEFAULT_START) if starts_us is None else starts_us
+    starts_us = iso_ms(DEFAULT_START) * MILLISECOND_US if starts_us is None else starts_us
     read = (
         _read_invariant(entry, problems) for entry in (invariants.entries if invariants else ())
     )

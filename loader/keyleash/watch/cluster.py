@@ -10,7 +10,8 @@ from redis.exceptions import NoPermissionError, RedisError
 from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
 from keyleash.operator.suspension import suspend
-from keyleash.policy import Breaker, Policy, parse_policy
+from keyleash.policy import Policy, parse_policy
+from keyleash.policy.model import Breaker
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import read_records
 from keyleash.store.keyspace import HOME_TAG, Keyspace
