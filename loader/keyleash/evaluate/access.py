@@ -159,7 +159,7 @@ def judge_arguments(
     spec: CommandSpec,
     argv: Argv,
     trace: Trace,
-    restrictions: Restrictions | None = None,
+    restrictions: Restrictions | None,
 ) -> Decision:
     """Check the arguments that are not keys."""
     refusal = refused_argument(spec, argv)
@@ -169,41 +169,31 @@ def judge_arguments(
         trace.append(ArgumentStep(aspect, value, why=why, code=ReplyCode.COMMAND_REFUSED))
         return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + value)
     if spec.scans:
+        aspect, code, detail = Aspect.GLOB, ReplyCode.KEY_NOT_GRANTED, "key"
         glob = glob_of(argv)
-        granted = tuple(grants_of_glob(command.grants, glob))
-        verdict = ALLOWED if granted else refused(ReplyCode.KEY_NOT_GRANTED, key=glob)
-        trace.append(ArgumentStep(Aspect.GLOB, glob, granted, code=verdict.code))
-        return _narrowed(verdict, restrictions, command, spec, glob, trace)
-    verdict = ALLOWED
-    for channel in channels_of(spec, argv):
-        granted = tuple(grants_of_channel(command.grants, spec, channel))
-        verdict = ALLOWED if granted else refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
-        trace.append(ArgumentStep(Aspect.CHANNEL, channel, granted, code=verdict.code))
-        verdict = _narrowed(verdict, restrictions, command, spec, channel, trace)
+        arguments = [(glob, tuple(grants_of_glob(command.grants, glob)))]
+    else:
+        aspect, code, detail = Aspect.CHANNEL, ReplyCode.CHANNEL_NOT_GRANTED, "channel"
+        arguments = [
+            (channel, tuple(grants_of_channel(command.grants, spec, channel)))
+            for channel in channels_of(spec, argv)
+        ]
+    for argument, granted in arguments:
+        verdict = ALLOWED if granted else refused(code, **{detail: argument})
+        trace.append(ArgumentStep(aspect, argument, granted, code=verdict.code))
+        if granted:
+            verdict = judge_restricted_arguments(
+                restrictions, command.grants, command.name, spec, argument, trace
+            )
         if not verdict.allowed:
-            break
-    return verdict
+            return verdict
+    return ALLOWED
 
 
 def channels_of(spec: CommandSpec, argv: Argv) -> Argv:
     """Return the channels of a call, or its pattern of channels."""
     first = len(argv) if spec.channel is None else spec.channel
     return argv[first : None if spec.counts else first + 1]
-
-
-def _narrowed(
-    verdict: Decision,
-    restrictions: Restrictions | None,
-    command: RuledCommand,
-    spec: CommandSpec,
-    argument: bytes,
-    trace: Trace,
-) -> Decision:
-    if not verdict.allowed:
-        return verdict
-    return judge_restricted_arguments(
-        restrictions, command.grants, command.name, spec, argument, trace
-    )
 
 
 def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | None:
@@ -301,7 +291,7 @@ def judge_patterns(
     spec: CommandSpec,
     argv: Argv,
     trace: Trace,
-    restrictions: Restrictions | None = None,
+    restrictions: Restrictions | None,
 ) -> Decision:
     """Check that a granted pattern covers each pattern of the call, and that no denied one may."""
     for pattern in patterns_of(spec, argv):

@@ -189,43 +189,34 @@ def _decide_script(
     token_id: str,
 ) -> Decision:
     trace: Trace = []
-    checks = _script_checks(identity, table, call, state, now_us, token_id, trace)
-    decision = decision_of(checks, trace, identity, state, now_us)
+
+    def checks() -> Iterator[Decision]:
+        """Yield the verdict of each check; the caller stops at the first denial."""
+        yield judge_standing(state, now_us, trace)
+        names = tuple(dict.fromkeys(script.name for script in call.scripts))
+        trace.append(ScriptStep(call.digest, names))
+        most = max(call.arguments, len(call.keys))
+        if most > MAX_ARGUMENTS:
+            trace.append(ArgumentsStep(most, code=ReplyCode.ARGS_TOO_MANY))
+            yield refused(ReplyCode.ARGS_TOO_MANY, arguments=most)
+        any_grant = RuledCommand(b"EVALSHA", None, identity.grants)
+        for key in call.keys:
+            use = KeyUse(key, ())
+            yield judge_key(identity, any_grant, use, trace)
+            yield judge_restricted_key(
+                state.restrictions, identity.grants, any_grant.name, (), use, trace
+            )
+        specs = list(_called(identity, table, call.scripts))
+        needs = {cls for spec in specs for cls in spec.possible_needs}
+        is_recorded = any(spec.mutates for spec in specs) or not needs.isdisjoint(CHANGING)
+        yield judge_room(identity, state, trace, is_recorded=is_recorded)
+        ordered = tuple(cls for cls in OperationClass if cls in needs)
+        yield take_limits(identity, ordered, list(call.keys), state, now_us, token_id, trace)
+
+    decision = decision_of(checks(), trace, identity, state, now_us)
     if decision.allowed:
         return replace(decision, trace=(*trace, ConnectionStep(_INNER)))
     return decision
-
-
-def _script_checks(
-    identity: Identity,
-    table: CommandTable,
-    call: ClientCall,
-    state: ModelState,
-    now_us: int,
-    token_id: str,
-    trace: Trace,
-) -> Iterator[Decision]:
-    """Yield the verdict of each check; the caller stops at the first denial."""
-    yield judge_standing(state, now_us, trace)
-    names = tuple(dict.fromkeys(script.name for script in call.scripts))
-    trace.append(ScriptStep(call.digest, names))
-    most = max(call.arguments, len(call.keys))
-    if most > MAX_ARGUMENTS:
-        trace.append(ArgumentsStep(most, code=ReplyCode.ARGS_TOO_MANY))
-        yield refused(ReplyCode.ARGS_TOO_MANY, arguments=most)
-    any_grant = RuledCommand(b"EVALSHA", None, identity.grants)
-    for key in call.keys:
-        use = KeyUse(key, ())
-        yield judge_key(identity, any_grant, use, trace)
-        yield judge_restricted_key(
-            state.restrictions, identity.grants, any_grant.name, (), use, trace
-        )
-    specs = list(_called(identity, table, call.scripts))
-    needs = {cls for spec in specs for cls in spec.possible_needs}
-    is_recorded = any(spec.mutates for spec in specs) or not needs.isdisjoint(CHANGING)
-    yield judge_room(identity, state, trace, is_recorded=is_recorded)
-    ordered = tuple(cls for cls in OperationClass if cls in needs)
-    yield take_limits(identity, ordered, list(call.keys), state, now_us, token_id, trace)
 
 
 def _called(

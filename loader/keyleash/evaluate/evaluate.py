@@ -210,8 +210,41 @@ def decide(
         token_id: The subject of limits `per: token`.
     """
     trace: Trace = []
-    checks = _checks(identity, table, argv, declared, state, now_us, token_id, trace)
-    return decision_of(checks, trace, identity, state, now_us)
+
+    def checks() -> Iterator[Decision]:
+        """Yield the verdict of each check; the caller stops at the first denial."""
+        yield judge_standing(state, now_us, trace)
+        if len(argv) > MAX_ARGUMENTS:
+            trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
+            yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
+        command = look_up(identity, table, argv)
+        yield judge_command(command, table, trace)
+        spec = command.spec
+        if spec is None:
+            return
+        yield judge_classes(command, spec, argv, trace)
+        restrictions, needs = state.restrictions, needs_of_call(spec, argv)
+        yield judge_arguments(command, spec, argv, trace, restrictions)
+        yield from IndexCall(identity, command, spec, argv, state, trace).checks()
+        uses = keys_of(spec, argv)
+        if [use.key for use in uses] != list(declared):
+            trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
+            yield refused(ReplyCode.KEYS_MISMATCH)
+        for use in uses:
+            yield judge_key(identity, command, use, trace)
+            yield judge_restricted_key(
+                restrictions, command.grants, command.name, needs, use, trace
+            )
+        yield judge_patterns(identity, command, spec, argv, trace, restrictions)
+        keys = [use.key for use in uses]
+        yield judge_size(identity, spec, argv, keys, state.sizes, trace)
+        yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
+        named = [*keys, *channels_of(spec, argv)]
+        recorded = is_recorded(identity, spec, needs, named)
+        yield judge_room(identity, state, trace, is_recorded=recorded)
+        yield take_limits(identity, needs, keys, state, now_us, token_id, trace, argv)
+
+    return decision_of(checks(), trace, identity, state, now_us)
 
 
 def decision_of(
@@ -233,44 +266,3 @@ def judge_standing(state: ModelState, now_us: int, trace: Trace) -> Decision:
         trace.append(StandingStep(code=ReplyCode.SUSPENDED))
         return suspended(state)
     return ALLOWED
-
-
-def _checks(
-    identity: Identity,
-    table: CommandTable,
-    argv: Argv,
-    declared: Argv,
-    state: ModelState,
-    now_us: int,
-    token_id: str,
-    trace: Trace,
-) -> Iterator[Decision]:
-    """Yield the verdict of each check; the caller stops at the first denial."""
-    yield judge_standing(state, now_us, trace)
-    if len(argv) > MAX_ARGUMENTS:
-        trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
-        yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
-    command = look_up(identity, table, argv)
-    yield judge_command(command, table, trace)
-    spec = command.spec
-    if spec is None:
-        return
-    yield judge_classes(command, spec, argv, trace)
-    restrictions, needs = state.restrictions, needs_of_call(spec, argv)
-    yield judge_arguments(command, spec, argv, trace, restrictions)
-    yield from IndexCall(identity, command, spec, argv, state, trace).checks()
-    uses = keys_of(spec, argv)
-    if [use.key for use in uses] != list(declared):
-        trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
-        yield refused(ReplyCode.KEYS_MISMATCH)
-    for use in uses:
-        yield judge_key(identity, command, use, trace)
-        yield judge_restricted_key(restrictions, command.grants, command.name, needs, use, trace)
-    yield judge_patterns(identity, command, spec, argv, trace, restrictions)
-    keys = [use.key for use in uses]
-    yield judge_size(identity, spec, argv, keys, state.sizes, trace)
-    yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
-    named = [*keys, *channels_of(spec, argv)]
-    recorded = is_recorded(identity, spec, needs, named)
-    yield judge_room(identity, state, trace, is_recorded=recorded)
-    yield take_limits(identity, needs, keys, state, now_us, token_id, trace, argv)
