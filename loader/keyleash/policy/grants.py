@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
@@ -30,11 +30,12 @@ from keyleash.policy.sections import read_image_bytes, read_section
 from keyleash.policy.yaml import YamlNode
 
 
+@dataclass(frozen=True, slots=True)
 class CommandNames:
     """
-    Reader of command names.
+    A reader of command names.
 
-    Args:
+    Attributes:
         commands: Every command that keyleash knows; any other name is a problem. None accepts
             every name.
         server: The commands of the server that the policy is for, if it is known.
@@ -42,17 +43,10 @@ class CommandNames:
         warnings: Receives names that have no effect on that server.
     """
 
-    def __init__(
-        self,
-        commands: CommandTable | None,
-        server: CommandTable | None,
-        problems: Problems,
-        warnings: Problems,
-    ) -> None:
-        self._commands = commands
-        self._server = server
-        self._problems = problems
-        self._warnings = warnings
+    commands: CommandTable | None
+    server: CommandTable | None
+    problems: Problems
+    warnings: Problems
 
     def read(self, node: YamlNode) -> tuple[str, ...]:
         """Return names in upper case and categories in lower case, as in the model."""
@@ -62,30 +56,30 @@ class CommandNames:
             is_category = words.startswith("@")
             name = words.lower() if is_category else words.upper()
             names.append(name)
-            if self._commands is None:
+            if self.commands is None:
                 continue
             if is_category:
-                self._check_category(name, entry, self._commands)
+                self._check_category(name, entry, self.commands)
             else:
-                self._check_command(name, entry, self._commands)
-        check_distinct(zip(names, node.entries, strict=True), self._problems)
+                self._check_command(name, entry, self.commands)
+        check_distinct(zip(names, node.entries, strict=True), self.problems)
         return tuple(dict.fromkeys(names))
 
     def check_indexes(self, node: YamlNode | None) -> None:
         """Warn of search indexes that the server cannot have."""
-        if node and self._server is not None and self._server.get("FT.SEARCH") is None:
+        if node and self.server is not None and self.server.get("FT.SEARCH") is None:
             self._warn("absent-command", "module Search", node)
 
     def _check_category(self, name: str, entry: YamlNode, table: CommandTable) -> None:
         names = sorted(table.categories)
         if name not in names:
-            self._problems.add(
+            self.problems.add(
                 "unknown-category",
                 f"unknown command category {quote(entry.source)}",
                 entry.span,
                 did_you_mean(name, names, f"the categories are {listing(names)}"),
             )
-        elif self._server is not None and name not in self._server.categories:
+        elif self.server is not None and name not in self.server.categories:
             self._warn("absent-category", f"command of the category {quote(name)}", entry)
 
     def _check_command(self, name: str, entry: YamlNode, table: CommandTable) -> None:
@@ -105,7 +99,7 @@ class CommandNames:
                 for item in table.commands
                 if item.startswith(module) and ("." in item) is is_of_module
             )
-            self._problems.add(
+            self.problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
                 entry.span,
@@ -113,15 +107,15 @@ class CommandNames:
             )
         elif all(spec.refused is not None for spec in rows):
             self._ungrantable(entry, rows[0].refused)
-        elif self._server is not None and not _rows(name, self._server):
+        elif self.server is not None and not _rows(name, self.server):
             self._warn("absent-command", quote(name), entry)
 
     def _ungrantable(self, entry: YamlNode, reason: str | None) -> None:
         message = f"{quote(entry.source)} cannot be granted: {reason}"
-        self._problems.add("ungrantable-command", message, entry.span, "remove it")
+        self.problems.add("ungrantable-command", message, entry.span, "remove it")
 
     def _warn(self, code: str, what: str, entry: YamlNode) -> None:
-        self._warnings.add(
+        self.warnings.add(
             code,
             f"the server has no {what}",
             entry.span,

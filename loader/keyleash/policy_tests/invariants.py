@@ -19,7 +19,7 @@ from keyleash.operator.decisions import explain_command
 from keyleash.policy import Identity, Policy
 from keyleash.policy.diff.diff_text import familiar, rank
 from keyleash.policy.diff.permissions import Access, Reach
-from keyleash.policy.files import ReadText, read_text
+from keyleash.policy.files import read_text
 from keyleash.policy.keysets import Region, find_key
 from keyleash.policy.pattern_lists import THINGS
 from keyleash.policy.patterns import keys_under
@@ -76,9 +76,7 @@ def may_name(file: str, policy: Policy, identity: str) -> bool:
     return False
 
 
-def require_invariants(
-    policy: Policy, file: str, table: CommandTable, read: ReadText = read_text
-) -> None:
+def require_invariants(policy: Policy, file: str, table: CommandTable) -> None:
     """
     Check the invariants in the test files that a policy names.
 
@@ -89,7 +87,7 @@ def require_invariants(
     for name, span in policy.tests:
         path = str(Path(file).parent / name)
         try:
-            cases = parse_cases(read(path)[1], path)
+            cases = parse_cases(read_text(path)[1], path)
         except OperationError as error:
             help = "write a path relative to the folder of the policy, or an absolute path"
             problems.append(Problem("test-file", error.message, span, help))
