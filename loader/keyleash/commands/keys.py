@@ -36,10 +36,6 @@ def keys_of(spec: CommandSpec, argv: Sequence[bytes]) -> tuple[KeyUse, ...]:
     short, or that counts more keys than it has, has the keys that are there: the server reports
     the error.
 
-    Args:
-        spec: The command's row in the table.
-        argv: The call as the client would send it, command name first.
-
     Raises:
         UnplacedKeysError: *spec* is refused, or the call has an option that is refused or hides
             its keys.

@@ -337,12 +337,7 @@ def is_of_module(name: str, row: CommandRow) -> bool:
 
 
 def table_of(servers: Sequence[str], rows: Rows) -> CommandTable:
-    """Return the table of raw *rows*, with the commands that guards refuse.
-
-    Args:
-        servers: Labels of the servers that the rows come from.
-        rows: Raw rows by command name.
-    """
+    """Return the table of raw *rows* from *servers*, with the commands that guards refuse."""
     containers = {name.partition(" ")[0] for name in rows if " " in name}
     commands = {
         name: place(name, row, is_container=name in containers) for name, row in rows.items()

@@ -200,13 +200,10 @@ def decide(
     Decide a call of a live token, as the guard of *identity* must.
 
     Args:
-        identity: The identity of the token.
-        table: The commands.
         argv: The command, name first.
         declared: The keys that the caller declares.
         state: The counts of the limits. An allowed call is counted in it, and a denied one towards
             the circuit breaker, which may suspend the identity.
-        now_us: The server's clock.
         token_id: The subject of limits `per: token`.
     """
     trace: Trace = []

@@ -26,16 +26,7 @@ def judge_restricted_key(
     use: KeyUse,
     trace: Trace,
 ) -> Decision:
-    """Check a key of a call, and the classes of the call.
-
-    Args:
-        restrictions: Those of the token; None if it has none.
-        grants: The grants that apply to the command.
-        command: Its name in denials.
-        needs: The classes that the call needs on one key or another.
-        use: The key, with the classes that the call needs on it.
-        trace: Receives the step of a denial.
-    """
+    """Check a key of a call, and *needs*, the classes of the call on one key or another."""
     if restrictions is None:
         return ALLOWED
     lacking = next((cls for cls in needs if cls not in restrictions.allow), None)

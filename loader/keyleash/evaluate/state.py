@@ -105,9 +105,7 @@ def stored_state(
     Return the counts of the limits of an identity, without those per token or segment.
 
     Args:
-        identity: From the active policy.
         packed: The identity's state, or None if there is none.
-        layout: The state's layout.
         reason: The reason in the record of its suspension, if there is one.
     """
     model = ModelState()

@@ -352,9 +352,7 @@ def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems
     Warn of each `before_images` of an identity that has no effect because its keys are masked.
 
     Args:
-        identity: The identity that was read from *node*.
-        node: Its mapping in the document. Those of the defaults apply to other identities too.
-        warnings: Receives the warnings.
+        node: The identity's mapping. Those of the defaults apply to other identities too.
     """
     masks = KeySet(identity.audit.mask_keys)
     grants = node.get("grants")

@@ -142,7 +142,6 @@ class ValueRules:
     Attributes:
         max_bytes: The longest string, and the longest element; None for the default, which
             applies to strings only.
-        ttl: The expiry that every written key has.
     """
 
     max_bytes: int | None = setting(
@@ -427,7 +426,6 @@ class ClusterRules:
     """The leases of an identity on a cluster; one server has none.
 
     Attributes:
-        lease_s: The life of a token's lease at a node, in seconds.
         span: The place of `lease`, of the identity or the defaults; None if neither sets it.
     """
 
@@ -486,9 +484,7 @@ class Breaker:
     The denials after which an identity is suspended.
 
     Attributes:
-        threshold: Number of denials.
         period: The sliding window: `second`, `minute`, `hour` or `day`.
-        suspend_s: Duration of the suspension.
     """
 
     threshold: int

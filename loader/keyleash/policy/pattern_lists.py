@@ -23,7 +23,6 @@ def read_patterns(
 
     Args:
         field: The list's name, a key of `THINGS`.
-        node: The list, if there is one.
         problems: Receives the problems, and each pattern that adds nothing.
         captures_count: Whether a pattern is needed for a capture that a wider one does not have,
             as `per` may count by it.

@@ -61,8 +61,6 @@ def parse_duration(
     Read a duration such as `30s`, `15m`, `12h`, `3d`, `2w` or `1h30m`.
 
     Args:
-        text: The text to read.
-        span: Its place.
         max_s: The longest duration, in seconds.
         because: The reason for that bound, for the help.
 
@@ -139,12 +137,7 @@ def iso_ms(text: str) -> int:
 
 
 def time_ms_of(name: str, value: Moment, now_ms: int) -> int:
-    """Return a time in Unix milliseconds.
-
-    Args:
-        name: The parameter, for errors.
-        value: The time.
-        now_ms: The server's clock.
+    """Return the value of the parameter *name*, a time, in Unix milliseconds.
 
     Raises:
         TypeError: it has another type.
@@ -231,8 +224,6 @@ def parse_size(
     Read a size such as `512b`, `64kb` or `1mb`.
 
     Args:
-        text: The text to read.
-        span: Its place.
         max_bytes: The largest size.
         because: The reason for that bound, for the help.
         instead_of_none: What to write for a size of zero, for the help.
@@ -325,11 +316,9 @@ def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> t
 
 
 def seconds_of(name: str, value: str | timedelta | None, *, least: int = 1) -> int | None:
-    """Return a duration in whole seconds; None for None.
+    """Return the value of the parameter *name*, a duration, in whole seconds; None for None.
 
     Args:
-        name: The parameter, for errors.
-        value: The duration.
         least: The shortest that is allowed: a second, or 0 as `timedelta(0)`.
 
     Raises:

@@ -41,11 +41,7 @@ def broken_by(
 ) -> tuple[Problem, ...]:
     """Return a problem, with an example, for each identity or pair that breaks an invariant.
 
-    Args:
-        invariant: The invariant.
-        policy: The policy.
-        table: The commands.
-        file: The name of the policy, for the examples.
+    The examples name the policy *file*.
     """
     is_only = invariant.rule is InvariantRule.MAY_ONLY
     members = [

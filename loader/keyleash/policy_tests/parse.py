@@ -456,11 +456,7 @@ def _check_scope(
 
 def parse_cases(text: str, file: str) -> CaseFile:
     """
-    Read a test file.
-
-    Args:
-        text: YAML, or JSON.
-        file: Its name, for the places of problems.
+    Read a test file, which is YAML or JSON.
 
     Raises:
         PolicyError: Every problem of the file, in file order.

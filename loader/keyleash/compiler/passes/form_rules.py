@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import INDEX_OPTIONS
-from keyleash.commands.spec import Bound, Needs, OptionKey, Subscribes
+from keyleash.commands.spec import CHANGING, Bound, Needs, OptionKey, Subscribes
 from keyleash.compiler.ir import (
     Check,
     FilteredIndex,
@@ -260,8 +260,7 @@ def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
 
     A command that writes though no key needs it, such as XREADGROUP, may change any.
     """
-    changing = {OperationClass.WRITE, OperationClass.DELETE}
-    changed = [not changing.isdisjoint(need) for need in needs]
+    changed = [not CHANGING.isdisjoint(need) for need in needs]
     return bool(needs) and (changed[place] or (spec.mutates and not any(changed)))
 
 

@@ -149,7 +149,6 @@ def diff_policies(
 
     Args:
         before: The active policy; `Policy(())` if there is none.
-        after: The new policy.
         table: The commands of the server.
         protected: Prefixes of keyleash's own keys.
         added: The commands of *table* that the guards of *before* lack.

@@ -87,7 +87,6 @@ class Reach:
     Attributes:
         classes: The classes that the calls use there.
         named: The field of grants that has them.
-        commands: Names of the commands.
         place: The kind of key that they are, of those of the form.
         others: A key of each kind of the form, or the index whose documents they are.
     """
@@ -227,7 +226,6 @@ class Gain:
 
     Attributes:
         commands: Names of the commands that have such a call.
-        form: The form of these calls.
         keys: A key of each kind in one such call; None for a key that could not be found.
         channel: The channel or the index of that call, if it has one.
         glob: The glob of that call, if it has one.
