@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha1
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIBES
+from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIPTIONS
 from keyleash.commands.keys import KeyUse
 from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.commands.refusals import script_problem
@@ -99,7 +99,7 @@ def client_call(identity: Identity, argv: Argv) -> ClientCall:
     if name == "KEYS" and len(words) == 1:
         scan = (b"SCAN", b"0", b"MATCH", words[0], b"COUNT", b"1000")
         return ClientCall((scan,), "the connection calls SCAN until all keys are found")
-    if name in SUBSCRIBES and len(words) > 1:
+    if name in SUBSCRIPTIONS and len(words) > 1:
         calls = tuple((argv[0], channel) for channel in words)
         return ClientCall(calls, "each channel is checked")
     if name in SCRIPT_CALLS:
@@ -166,18 +166,12 @@ def decide_client_call(
         trace += verdict.trace
         if not verdict.allowed:
             break
-    rejected = [argv for argv in call.calls if not _has_arity(table, argv)]
-    if verdict.allowed and rejected:
+    specs = [(named(table, argv), len(argv)) for argv in call.calls]
+    if verdict.allowed and any(spec and not spec.takes(words) for spec, words in specs):
         trace.append(ConnectionStep(REJECTED))
     if call.reason:
         trace = [replace(x, why=call.reason) if isinstance(x, CommandStep) else x for x in trace]
     return replace(verdict, trace=tuple(trace))
-
-
-def _has_arity(table: CommandTable, argv: Argv) -> bool:
-    """Return whether a server accepts the number of arguments."""
-    spec = named(table, argv)
-    return spec is None or spec.takes(len(argv))
 
 
 def _decide_script(

@@ -38,7 +38,7 @@ from keyleash.commands.work import (
 )
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
-from keyleash.evaluate.restricted import refused_by_token
+from keyleash.evaluate.restricted import reaches_all, refused_by_token
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
     ALLOWED,
@@ -52,7 +52,7 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.policy import Grant, Identity, Pattern
 from keyleash.policy.model import capture_in
-from keyleash.policy.patterns import beginning, bound_pattern, is_open, may_start_with
+from keyleash.policy.patterns import beginning, bound_pattern, may_start_with
 from keyleash.store.live_table import reply_mapping
 
 _MOST_BYTES = {"p": MAX_PARAM_BYTES, "x": MAX_EXPRESSION_BYTES, "m": MAX_MARK_BYTES}
@@ -181,10 +181,7 @@ class IndexCall:
                 return refused(code, key=shown)
             if not any(self.is_bound(item.pattern, prefix) for item in granted):
                 return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
-        keys = limits.keys if limits else None
-        if keys is not None and not any(
-            is_open(key) and prefix.startswith(beginning(key)) for key in keys
-        ):
+        if limits is not None and not reaches_all(limits, prefix):
             return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
         starts = _excluded(self.identity)
         is_denied = any(start.startswith(prefix) or prefix.startswith(start) for start in starts)

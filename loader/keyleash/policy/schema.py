@@ -142,45 +142,37 @@ def _limits(name: str, entry: Section, bytes_entry: Section, bytes_example: str)
     )
 
 
-def _per(example: str) -> Field:
-    return _may(_TEXT, example, _SUBJECT, default="identity")
+def _limit(
+    name: str, kind: type[BaseLimit], example: str, units: Iterable[str] = (), **option: Field
+) -> Section:
+    """Return the shape of a limit: a mapping, or the limit alone if the option is not required."""
+    what = (
+        f"{'Bytes' if units else 'Calls'} per {'sliding' if kind is Rate else 'calendar'} period."
+    )
+    shape = _section(
+        name,
+        limit=_need(_amount(kind, units), example, what),
+        **option,
+        per=_may(_TEXT, "token" if units else '"{workspace_id}"', _SUBJECT, default="identity"),
+    )
+    if any(field.required for field in option.values()):
+        return replace(shape, expected="a limit with `burst`")
+    return _or(shape, shape.fields["limit"].shape, expected="a limit")
 
 
 _TIMEZONE = _may(_TEXT, "Europe/Berlin", "IANA time zone of the calendar.", default="UTC")
-_RATE = _section(
-    "Rate",
-    limit=_need(_amount(Rate), "600/minute", "Calls per sliding period."),
-    burst=_may(_COUNT, "60", "Most calls back to back.", minimum=1),
-    per=_per('"{workspace_id}"'),
-)
-_BUDGET = _section(
-    "Budget",
-    limit=_need(_amount(Budget), "600/minute", "Calls per calendar period."),
-    timezone=_TIMEZONE,
-    per=_per('"{workspace_id}"'),
-)
-_BYTE_RATE = _section(
-    "ByteRate",
-    limit=_need(_amount(Rate, BYTES), "1mb/minute", "Bytes per sliding period."),
-    burst=_need(_SIZE, "4mb", "Most bytes at once."),
-    per=_per("token"),
-)
-_BYTE_BUDGET = _section(
-    "ByteBudget",
-    limit=_need(_amount(Budget, BYTES), "1gb/day", "Bytes per calendar period."),
-    timezone=_TIMEZONE,
-    per=_per("token"),
-)
 _RATES = _limits(
     "Rates",
-    _or(_RATE, _RATE.fields["limit"].shape, expected="a limit"),
-    replace(_BYTE_RATE, expected="a limit with `burst`"),
+    _limit(
+        "Rate", Rate, "600/minute", burst=_may(_COUNT, "60", "Most calls back to back.", minimum=1)
+    ),
+    _limit("ByteRate", Rate, "1mb/minute", BYTES, burst=_need(_SIZE, "4mb", "Most bytes at once.")),
     "{limit: 1mb/minute, burst: 4mb}",
 )
 _BUDGETS = _limits(
     "Budgets",
-    _or(_BUDGET, _BUDGET.fields["limit"].shape, expected="a limit"),
-    _or(_BYTE_BUDGET, _BYTE_BUDGET.fields["limit"].shape, expected="a limit"),
+    _limit("Budget", Budget, "600/minute", timezone=_TIMEZONE),
+    _limit("ByteBudget", Budget, "1gb/day", BYTES, timezone=_TIMEZONE),
     "1gb/day",
 )
 
