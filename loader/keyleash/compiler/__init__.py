@@ -132,7 +132,7 @@ def compile_guard(
         shards = replace(shards, lease_us=identity.cluster.lease_s * 1_000_000)
         guard = Guard(identity, keyspace, identity_digest(identity), year, shards=shards)
         guard, texts = _written(guard, table)
-    script, batch_script, approved_script, lease_script, stamp = stamped(texts)
+    (script, batch_script, approved_script, lease_script), stamp = stamped(texts)
     return CompiledGuard(
         identity=identity.name,
         script=script,

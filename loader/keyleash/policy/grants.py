@@ -135,6 +135,7 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     return subs if row is None else [*subs, row]
 
 
+KEY_CLASSES = frozenset(OperationClass) - CHANNEL_CLASSES
 INDEX_CLASSES = frozenset({OperationClass.READ, *CHANGING})
 """The classes that apply to search indexes."""
 
@@ -144,24 +145,13 @@ def read_grants(
 ) -> tuple[Grant, ...]:
     """Read the grants under *node*; parts with problems are reported and left out."""
     grants = tuple(_read_grant(entry, names, scripts, problems) for entry in node.entries)
-    check_repeats(
-        "keys",
-        (
-            ((frozenset(grant.allow) - CHANNEL_CLASSES, *_narrowing(grant)), pattern)
+    for field, classes in (("keys", KEY_CLASSES), ("channels", CHANNEL_CLASSES)):
+        patterns = (
+            ((classes.intersection(grant.allow), *_narrowing(grant)), pattern)
             for grant in grants
-            for pattern in grant.keys
-        ),
-        problems,
-    )
-    check_repeats(
-        "channels",
-        (
-            ((frozenset(grant.allow) & CHANNEL_CLASSES, *_narrowing(grant)), pattern)
-            for grant in grants
-            for pattern in grant.channels
-        ),
-        problems,
-    )
+            for pattern in getattr(grant, field)
+        )
+        check_repeats(field, patterns, problems)
     return grants
 
 

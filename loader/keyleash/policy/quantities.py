@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -35,8 +35,6 @@ MAX_WAIT_MS = 60_000
 # The number of digits keeps arithmetic small; every bound is far below it.
 _NUMBER = r"[0-9]{1,64}"
 _DURATION = re.compile("(-?)" + "".join(f"(?:({_NUMBER}){unit})?" for unit in UNITS_S))
-_WAIT = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_MS)})")
-_SIZE = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_BYTES)})")
 _AMOUNT = re.compile(rf"({_NUMBER})({'|'.join(BYTES)})")
 _COUNT_PER_PERIOD = re.compile(rf"(-?{_NUMBER})/([A-Za-z]+)")
 
@@ -158,6 +156,21 @@ def time_ms_of(name: str, value: Moment, now_ms: int) -> int:
     raise TypeError(f"`{name}` must be a str, timedelta or datetime, not {type(value).__name__}")
 
 
+def _in_units(
+    text: str, units: Mapping[str, int], code: str, noun: str, span: Span, help: str
+) -> int:
+    """Return a number with a unit in the first of *units*; negative numbers are out of range."""
+    pattern = rf"(-?{_NUMBER})({'|'.join(units)})"
+    match = re.fullmatch(pattern, text)
+    if match is not None:
+        return int(match[1]) * units[match[2]]
+    if re.fullmatch(_NUMBER, text):
+        help = f"write a unit, such as `{text}{next(iter(units))}`"
+    elif re.fullmatch(pattern, text.lower()):
+        help = f"write `{text.lower()}`"
+    raise fail(code, f"{quote(text)} is not {noun}", span, help)
+
+
 def parse_wait(text: str, span: Span) -> int:
     """
     Read a time to wait such as `50ms` or `2s`.
@@ -168,15 +181,8 @@ def parse_wait(text: str, span: Span) -> int:
     Raises:
         PolicyError: It is not a time to wait, or out of bounds.
     """
-    match = _WAIT.fullmatch(text)
-    if match is None:
-        help = (
-            f"write a unit, such as `{text}ms`"
-            if re.fullmatch(_NUMBER, text)
-            else "write milliseconds or seconds up to `60s`, such as `50ms` or `2s`"
-        )
-        raise fail("bad-timeout", f"{quote(text)} is not a time to wait", span, help)
-    milliseconds = int(match[1]) * UNITS_MS[match[2]]
+    help = "write milliseconds or seconds up to `60s`, such as `50ms` or `2s`"
+    milliseconds = _in_units(text, UNITS_MS, "bad-timeout", "a time to wait", span, help)
     if not 1 <= milliseconds <= MAX_WAIT_MS:
         raise fail(
             "timeout-out-of-range",
@@ -235,15 +241,8 @@ def parse_size(
         PolicyError: It is not a size, or out of bounds.
     """
     largest = f"`{format_size(max_bytes)}`"
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        help = f"write a number and a unit, such as `512b`, `64kb` or `1mb`, up to {largest}"
-        if re.fullmatch(_NUMBER, text):
-            help = f"write a unit, such as `{text}b`"
-        elif _SIZE.fullmatch(text.lower()):
-            help = f"write `{text.lower()}`"
-        raise fail("bad-size", f"{quote(text)} is not a size", span, help)
-    size = int(match[1]) * UNITS_BYTES[match[2]]
+    help = f"write a number and a unit, such as `512b`, `64kb` or `1mb`, up to {largest}"
+    size = _in_units(text, UNITS_BYTES, "bad-size", "a size", span, help)
     if not 1 <= size <= max_bytes:
         help, reason = f"write {largest} or less", because
         if size <= 0:
