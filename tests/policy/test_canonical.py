@@ -13,21 +13,8 @@ import pytest
 
 from keyleash.commands import OperationClass
 from keyleash.errors import Problem, Span
-from keyleash.limits import Subject
-from keyleash.policy import (
-    Budget,
-    Counter,
-    Deny,
-    Grant,
-    Identity,
-    IdentityKind,
-    Period,
-    Policy,
-    Rate,
-    SubjectKind,
-    ValueRules,
-    parse_pattern,
-)
+from keyleash.limits import Budget, Counter, Period, Rate, Subject, SubjectKind
+from keyleash.policy import Deny, Grant, Identity, Policy, parse_pattern
 from keyleash.policy.canonical import canonical, identity_digest, policy_digest
 from keyleash.policy.model import (
     AuditRules,
@@ -35,9 +22,11 @@ from keyleash.policy.model import (
     ClusterRules,
     Delegation,
     Idempotency,
+    IdentityKind,
     KeyState,
     TokenRules,
     TtlRule,
+    ValueRules,
     Values,
 )
 

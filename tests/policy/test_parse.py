@@ -16,22 +16,14 @@ from hypothesis import strategies as st
 
 from keyleash.commands import OperationClass, load_table
 from keyleash.errors import PolicyError, Span
-from keyleash.limits import Subject
-from keyleash.policy import (
-    Budget,
-    Counter,
-    IdentityKind,
-    Period,
-    Policy,
-    Rate,
-    SubjectKind,
-    parse_policy,
-)
+from keyleash.limits import Budget, Counter, Period, Rate, Subject, SubjectKind
+from keyleash.policy import Policy, parse_policy
 from keyleash.policy.model import (
     Acceptance,
     AuditRules,
     ClusterRules,
     Durability,
+    IdentityKind,
     TokenRules,
     Values,
 )

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.limits import calendar
+from keyleash.limits import SECOND_US, Period, calendar
 from keyleash.limits.calendar import window_end_us
-from keyleash.policy import SECOND_US, Period
 from support.thorough import thorough
 
 YEAR = 2026

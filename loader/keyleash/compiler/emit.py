@@ -22,7 +22,7 @@ from keyleash.limits.budget import UTC
 from keyleash.limits.calendar import PERIOD_US, Period, window_runs
 from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy.lua import LIBRARIES
+from keyleash.policy.lua.names import LIBRARIES
 from keyleash.policy.model import Values
 from keyleash.policy.quantities import MAX_REPLY_BYTES
 from keyleash.store.state import STAMP_BYTES

@@ -38,7 +38,8 @@ from keyleash.evaluate.trace import (
     Trace,
     refused,
 )
-from keyleash.policy import Grant, Identity, Literal, Pattern, match, overlaps
+from keyleash.policy import Grant, Identity, Pattern, match, overlaps
+from keyleash.policy.model import Literal
 from keyleash.policy.patterns import beginning, ending, is_open, keys_under, may_start_with
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.restrictions import Restrictions

@@ -36,9 +36,9 @@ from keyleash.evaluate.trace import (
     refused,
 )
 from keyleash.evaluate.value_rules import judge_values
-from keyleash.limits import SECOND_US, BaseCount, Counter
+from keyleash.limits import SECOND_US, BaseCount, Counter, Limit, SubjectKind
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy import Identity, Limit, SubjectKind, match
+from keyleash.policy import Identity, match
 from keyleash.store.state import UNTIL_RESUMED
 from keyleash.store.wire import MAX_ARGUMENTS
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
-from keyleash.limits import BaseCount
+from keyleash.limits import BaseCount, Limit, SubjectKind
 from keyleash.limits.budget import BudgetCount
-from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.policy import Identity
 from keyleash.store.restrictions import Restrictions
 from keyleash.store.state import Layout, unpack_state
 

@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from keyleash.commands import OperationClass
 from keyleash.errors import ReplyCode
-from keyleash.policy import Deny, Grant, Limit, Pattern
+from keyleash.limits import Limit
+from keyleash.policy import Deny, Grant, Pattern
 
 Rule = TypeVar("Rule", Grant, Deny)
 

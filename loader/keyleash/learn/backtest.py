@@ -30,10 +30,10 @@ from keyleash.evaluate.trace import KeyStep, LimitStep, Trace
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
 from keyleash.limits import Counter
 from keyleash.operator.decisions import explain_command
-from keyleash.policy import Deny, Grant, Identity, Pattern, Policy, ValueRules
+from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
 from keyleash.policy.diff.call_shapes import example_call, forms_of
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import AnySuffix
+from keyleash.policy.model import AnySuffix, ValueRules
 from keyleash.policy.patterns import beginning, keys_under
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX

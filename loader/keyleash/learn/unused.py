@@ -16,8 +16,9 @@ from keyleash.evaluate.trace import LimitStep, Match, Trace
 from keyleash.learn.backtest import REMEMBERED, depends, masked_start, shapes
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
 from keyleash.limits import Counter
-from keyleash.policy import Grant, Identity, Policy, ValueRules, parse_policy
+from keyleash.policy import Grant, Identity, Policy, parse_policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
+from keyleash.policy.model import ValueRules
 from keyleash.policy.problems import Problems
 from keyleash.policy.removal import Removal, without
 from keyleash.policy.yaml import YamlNode, read_document

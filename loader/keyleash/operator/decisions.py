@@ -33,12 +33,13 @@ from keyleash.evaluate.trace import (
     TokenStep,
     ValueStep,
 )
+from keyleash.limits import SubjectKind
 from keyleash.operations import operation
 from keyleash.operations.rights import READ_DATA, TOKENS, each
 from keyleash.operations.types import IdentityName
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
-from keyleash.policy import Grant, SubjectKind, parse_policy
+from keyleash.policy import Grant, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
@@ -68,7 +69,8 @@ if TYPE_CHECKING:
     from keyleash.commands import CommandTable
     from keyleash.evaluate.state import ModelState
     from keyleash.evaluate.trace import Decision
-    from keyleash.policy import Identity, Limit, Policy
+    from keyleash.limits import Limit
+    from keyleash.policy import Identity, Policy
 
 
 def stored_counts(

@@ -18,11 +18,11 @@ from keyleash.errors import (
 from keyleash.evaluate.evaluate import judge_standing
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.limits import SECOND_US
+from keyleash.limits import SECOND_US, Limit, SubjectKind
 from keyleash.limits.budget import BudgetCount
 from keyleash.operations import operation
 from keyleash.operator.decisions import grant_json, identity_counts, read_subject
-from keyleash.policy import Identity, Limit, SubjectKind, parse_policy
+from keyleash.policy import Identity, parse_policy
 from keyleash.results import Instant, Result
 from keyleash.store.records import read_active, read_issue, read_token
 from keyleash.store.restrictions import Ancestor, Restrictions, restrictions_of

@@ -20,8 +20,9 @@ from keyleash.errors import (
     SecretInTextError,
 )
 from keyleash.evaluate.access import as_sent
+from keyleash.limits import SECOND_US
 from keyleash.operator.tokens.restrict import Scope, restrict
-from keyleash.policy import SECOND_US, Identity, Pattern, Policy, parse_pattern, parse_policy
+from keyleash.policy import Identity, Pattern, Policy, parse_pattern, parse_policy
 from keyleash.policy.files import ReadText
 from keyleash.policy.pattern_lists import THINGS
 from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote, which_identity

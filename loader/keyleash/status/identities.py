@@ -10,11 +10,11 @@ from functools import lru_cache
 from typing import Any
 
 from keyleash.audit.read import Query, Unlisted, read_denials, read_unlisted
-from keyleash.limits import COUNTS, LimitState, SlotKind
+from keyleash.limits import COUNTS, Limit, LimitState, SlotKind, SubjectKind
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens.list import TokenInfo, TokenState, read_tokens
-from keyleash.policy import Identity, Limit, Policy, SubjectKind, parse_policy
+from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.results import Instant, Result
 from keyleash.status.shards import ShardStatus, shard_status
 from keyleash.store.fences import read_records

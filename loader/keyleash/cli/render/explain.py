@@ -10,7 +10,9 @@ from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.evaluate.decision_text import denial_text
-from keyleash.policy import Grant, Pattern, SubjectKind, ValueRules
+from keyleash.limits import SubjectKind
+from keyleash.policy import Grant, Pattern
+from keyleash.policy.model import ValueRules
 from keyleash.text import printable, size
 
 if TYPE_CHECKING:
