@@ -327,9 +327,8 @@ def grants_of_keys_from(
 
 def _excluded(identity: Identity) -> Iterator[Pattern]:
     """Yield the denied patterns that some granted pattern with an open end meets."""
-    opens = [item for grant in identity.grants for item in grant.keys if is_open(item)]
-    denied = [item for deny in identity.deny for item in deny.keys]
-    for item in (keys_under(CONTROL), *denied):
+    opens = [item for item in identity.granted_keys if is_open(item)]
+    for item in (keys_under(CONTROL), *identity.denied_keys):
         if any(overlaps(granted, item) for granted in opens):
             yield item
 
@@ -344,5 +343,5 @@ def _may_meet(denied: Pattern, before: bytes, after: bytes) -> bool:
 def is_control_key(identity: Identity, key: bytes) -> bool:
     """Return whether a key is one of keyleash's own, if a grant can reach such keys."""
     return key.startswith(CONTROL) and any(
-        may_start_with(pattern, CONTROL) for grant in identity.grants for pattern in grant.keys
+        may_start_with(pattern, CONTROL) for pattern in identity.granted_keys
     )

@@ -416,10 +416,10 @@ def _created(options: Sequence[Option]) -> tuple[Sequence[bytes], bytes | None]:
 
 def _excluded(identity: Identity) -> Iterator[bytes]:
     """Yield the literal beginnings of denied patterns, and of control keys if a grant has some."""
-    granted = (key for grant in identity.grants for key in grant.keys)
-    if any(may_start_with(key, CONTROL) for key in granted) or identity.filters_indexes:
+    reaches_control = any(may_start_with(key, CONTROL) for key in identity.granted_keys)
+    if reaches_control or identity.filters_indexes:
         yield CONTROL
-    yield from (beginning(key) for deny in identity.deny for key in deny.keys)
+    yield from map(beginning, identity.denied_keys)
 
 
 def _broken_schema(name: str, argv: Argv) -> bytes | None:

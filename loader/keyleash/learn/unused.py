@@ -103,7 +103,7 @@ class _Use:
     shape: Callable[[bytes], object] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shape = shapes(key for grant in self.identity.grants for key in grant.keys)
+        self.shape = shapes(self.identity.granted_keys)
 
     def add(self, call: RecordedCall) -> None:
         """Add a call."""

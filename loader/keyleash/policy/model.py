@@ -490,6 +490,16 @@ class Identity:
         return (*self.rates, *self.budgets)
 
     @property
+    def granted_keys(self) -> tuple[Pattern, ...]:
+        """The key patterns of all grants, in their order."""
+        return tuple(key for grant in self.grants for key in grant.keys)
+
+    @property
+    def denied_keys(self) -> tuple[Pattern, ...]:
+        """The patterns of all deny rules, in their order."""
+        return tuple(key for deny in self.deny for key in deny.keys)
+
+    @property
     def string_units(self) -> float:
         """The units of work of a string, so that `work` bounds strings too.
 

@@ -41,7 +41,7 @@ def listing_lines(found: Abilities) -> Iterator[str]:
         yield _line("", "the default applies only if none of them has a bound")
     if commands.together:
         yield _line("together", f"by several grants: {_commands(commands.together, table)}")
-    for pattern in (pattern for rule in identity.deny for pattern in rule.keys):
+    for pattern in identity.denied_keys:
         yield _line("denied", printable(pattern.source))
     for limit in identity.limits:
         per = "" if limit.subject.kind is SubjectKind.IDENTITY else f", per {limit.subject}"

@@ -130,7 +130,7 @@ class Access:
         """Return the access of *identity*."""
         if identity is None:
             return cls(protected=protected)
-        denied = tuple(dict.fromkeys(key for deny in identity.deny for key in deny.keys))
+        denied = tuple(dict.fromkeys(identity.denied_keys))
         return cls(identity.grants, denied, protected)
 
     def gives(self, about: Places, needed: OperationClass) -> Places:
@@ -456,10 +456,9 @@ class Captured:
     @classmethod
     def of(cls, identity: Identity, name: str) -> Captured:
         """Return the patterns of *identity*."""
-        granted = tuple(key for grant in identity.grants for key in grant.keys)
+        granted = identity.granted_keys
         capturing = tuple(item for item in granted if name in item.captures)
-        denied = tuple(key for deny in identity.deny for key in deny.keys)
-        return cls(name, capturing, granted, denied)
+        return cls(name, capturing, granted, identity.denied_keys)
 
     def misses(self, other: Captured) -> bool:
         """Return whether *other* captures more, or something else, of the allowed keys."""
