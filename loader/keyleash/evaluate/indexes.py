@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 from keyleash.commands import CommandSpec, OperationClass
@@ -39,17 +39,9 @@ from keyleash.commands.work import (
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
 from keyleash.evaluate.restricted import reaches_all, refused_by_token
+from keyleash.evaluate.size import refused_work
 from keyleash.evaluate.state import ModelState
-from keyleash.evaluate.trace import (
-    ALLOWED,
-    ArgumentStep,
-    Aspect,
-    Decision,
-    Match,
-    SizeStep,
-    Trace,
-    refused,
-)
+from keyleash.evaluate.trace import ALLOWED, ArgumentStep, Aspect, Decision, Match, Trace, refused
 from keyleash.policy import Grant, Identity, Pattern
 from keyleash.policy.model import capture_in
 from keyleash.policy.patterns import beginning, bound_pattern, may_start_with
@@ -279,11 +271,10 @@ class IndexCall:
         return inf if reply is None else float(reply)
 
     def work(self, cost: float) -> Decision:
-        work, most, code = SEARCH_WORK + cost, self.identity.work, ReplyCode.WORK_TOO_LARGE
-        if work <= most:
+        work = SEARCH_WORK + cost
+        if work <= self.identity.work:
             return ALLOWED
-        self.trace.append(SizeStep("work", work, most, code=code))
-        return refused(code, command=self.spec.name, work=ceil(min(work, 10**15)), limit=most)
+        return refused_work(work, self.identity, self.spec, self.trace)
 
 
 @dataclass(slots=True)
