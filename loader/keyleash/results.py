@@ -71,12 +71,8 @@ class NodeEffect(Result):
     latest_at = Instant[datetime | None]("latest_us")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the effect as `--json` prints it."""
-        return json_object(
-            self,
-            *("node", "reached=is_reached", "effective_at_latest=latest_us", "reason"),
-            "unreplicated",
-        )
+        names = ("node", "reached=is_reached", "effective_at_latest=latest_us", "reason")
+        return json_object(self, *names, "unreplicated")
 
     @property
     def is_reached(self) -> bool:

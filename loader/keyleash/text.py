@@ -130,15 +130,18 @@ def json_object(value: Any, *names: str) -> dict[str, Any]:
 
     Args:
         value: Any object; without *names*, a dataclass.
-        names: Attributes, or `name=attribute` for another name in JSON. By default all fields of
-            the dataclass, except those with `repr=False`: secrets, clients and places in a file.
+        names: Attributes, or `name=attribute` for another name in JSON; one with `?` at its end is
+            left out if it is empty. By default all fields of the dataclass, except those with
+            `repr=False`: secrets, clients and places in a file.
     """
     if not names:
         names = tuple(item.name for item in fields(value) if item.repr)
     result = {}
     for item in names:
-        name, _, attribute = item.rpartition("=")
+        name, _, attribute = item.rstrip("?").rpartition("=")
         held = getattr(value, attribute)
+        if item.endswith("?") and not held:
+            continue
         unit = _UNITS_PER_MS.get(attribute[-3:])
         if unit and held is not None:
             held = iso_time(held // unit)

@@ -68,7 +68,7 @@ def test_learn_prints_without_a_file(cli: Cli, tmp_path: Path) -> None:
     assert '"jobs:{job_id}"  # 20 calls, 20 jobs' in archived
     assert "the archive has no identity `missing`" in unknown.output
     assert few.exit_code == 1
-    assert "60 calls of one identity, and 2500 are needed" in few.output
+    assert "60 calls of `worker`, and 2500 are needed, 500 of them for a class" in few.output
 
 
 def test_patterns_are_reviewed_on_a_terminal(
@@ -79,12 +79,12 @@ def test_patterns_are_reviewed_on_a_terminal(
     worker = keyleash.Redis.from_url(embedded.url, token=cli.token("worker"))
     for _ in range(9):
         worker.set("zz:\x1b]0;title", "x")
-    answers = ["w", "w", "k", "n", "*", "n", "other:0", "k", "k", "d", "k"]
+    answers = ["w", "w", "k", "n", "*", "n", "other:0", "k", "k", "d", "a"]
 
     shown = ""
     with on_a_terminal(cli, "learn", "-o", learned, columns=200) as (process, terminal):
         for answer in answers:
-            shown += read_until(terminal, "[k]: " if answer in "kwnd" else "pattern: ")
+            shown += read_until(terminal, "[k]: " if answer in "kwnda" else "pattern: ")
             os.write(terminal, f"{answer}\n".encode())
         shown += read_all(terminal)
         assert process.wait() == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.cli.render.status import bar
+from keyleash.cli.status import bar
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.limits import LimitState, SlotKind

@@ -203,7 +203,7 @@ def test_pattern_without_a_case_is_listed(offline: Cli, cases: Path) -> None:
     assert policy["uncovered"][0]["place"]["line"] == 6
     result = offline.run("test", cases, "--no-server", "--min-coverage", "51")
     assert result.exit_code == 1
-    assert ":6:51: no case covers the grant of `j:*` of one" in result.stdout
+    assert ":6:51: note: no case covers the grant of `j:*` of one" in result.stdout
     assert "coverage 50 % (2 of 4 patterns)" in result.stdout
     assert "below 51 %" in result.stderr
     assert offline.run("test", cases, "--no-server", "--min-coverage", "50").exit_code == 0

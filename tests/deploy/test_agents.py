@@ -23,7 +23,9 @@ def redis_url(embedded: RealServer) -> Iterator[str]:
     """A URL with the address of a gateway and a token of the policy of compose.yaml."""
     cli = Cli(embedded.url)
     cli.ok("load", ROOT / "examples" / "starter.yaml", "--yes")
-    with cli.spawn(["gateway", "--listen", "127.0.0.1:0"]) as gateway:
+    with cli.spawn(
+        ["gateway", *["--listen", "127.0.0.1:0"], *["--admin", "127.0.0.1:0"]]
+    ) as gateway:
         assert gateway.stdout is not None
         address = gateway.stdout.readline().strip().removeprefix("redis://")
         yield f"redis://agent-runner:{cli.token('agent-runner')}@{address}"

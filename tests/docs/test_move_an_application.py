@@ -38,10 +38,12 @@ def test_every_step_runs_from_an_empty_folder(embedded: RealServer, tmp_path: Pa
         "ACL", "SETUSER", "mailer", "on", ">secret", "~mail:*", "+get", "+set"
     )
     address = f"127.0.0.1:{free_port()}"
-    ready = "until (: > /dev/tcp/{}) 2> /dev/null; do sleep 0.1; done".format(
+    # KILL ends the script once the gateway has ended.
+    ready = "until (: > /dev/tcp/{}) 2> /dev/null; do kill -0 $!; sleep 0.1; done".format(
         address.replace(":", "/")
     )
-    steps = "".join(SHELL.findall(PAGE)).replace(ADDRESS, address).replace("&\n", f"&\n{ready}\n")
+    steps = "".join(SHELL.findall(PAGE)).replace(ADDRESS, f"{address} --admin 127.0.0.1:0", 1)
+    steps = steps.replace(ADDRESS, address).replace("&\n", f"&\n{ready}\n")
     steps = steps.replace("python app.py", f"{sys.executable} app.py")
 
     ran = run(embedded, tmp_path, f"set -em\ntrap 'kill -- -$(jobs -p)' EXIT\n{steps}")

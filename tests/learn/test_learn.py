@@ -145,7 +145,41 @@ def test_few_calls_are_refused_with_their_number(embedded: RealServer, tmp_path:
     with raises_code("too-few-calls") as raised:
         operator.learn("worker")
 
-    assert raised.value.message == ("the audit log has 1 call of one identity, and 25 are needed")
+    assert "the audit log has 1 call of `worker`, and 25 are needed" in raised.value.message
+
+
+def test_few_calls_of_each_class_are_comments_but_not_a_subscription(tmp_path: Path) -> None:
+    """The comment has the calls that were too few; a process subscribes once."""
+    rare = [("LPUSH", "rare", "x"), ("LLEN", "rare"), ("LRANGE", "rare", "0", "1")] * 4
+    learned = captured(tmp_path, ("SUBSCRIBE", "news"), *[("SET", "a", "b")] * 25, *rare)
+
+    text = learned.files()["learned.yaml"]
+
+    assert '          - "news"  # 1 call, last' in text
+    assert text.count('    - "rare"  # 4 calls, last') == 2
+
+
+def test_a_key_with_one_date_is_a_question(tmp_path: Path) -> None:
+    """The pattern of one day denies the next."""
+    calls = [("INCR", f"stats:{day}:hits") for day in ("2026-03-02", "20260303")] * 20
+
+    learned = captured(tmp_path, *calls)
+
+    assert [*learned.questions] == [
+        f"`client-10-0-0-9`: `stats:{day}:hits` names a date: other days are denied"
+        for day in ("2026-03-02", "20260303")
+    ]
+
+
+def test_a_client_that_a_capture_lacks_is_named(tmp_path: Path) -> None:
+    """The error has those that there are."""
+    captured(tmp_path, *[("SET", "a", "b")] * 25)
+
+    with raises_code("unknown-identity") as raised:
+        keyleash.Operator.from_url("redis://unused").learn("shop", monitor=tmp_path / "monitor.txt")
+
+    assert "has no calls of `shop`" in raised.value.message
+    assert raised.value.help == "it has `client-10-0-0-9`"
 
 
 def test_identities_that_write_one_pattern_are_a_question(

@@ -145,7 +145,7 @@ def test_lines_that_are_not_understood_are_located_and_the_rest_is_used(tmp_path
     ]
     assert log.not_understood.count == 4
     assert log.not_understood.examples[0] == "line 1: not a complete line of MONITOR"
-    assert "line 9: " in log.not_understood.examples[2]
+    assert "line 9: " in log.not_understood.examples[1]
     # A random name is no identity.
     assert log.scripts == {"e0e1f9fabfc9d4800c877a703b823ac0578ff8db": "return 1"}
 

@@ -11,7 +11,7 @@ import pytest
 
 from support.leash import Leash
 from support.mcp_clients import http_server, over_http, over_stdio
-from support.servers import RealServer
+from support.servers import RealServer, RealServers, embedded_label
 
 EXAMPLE = (Path(__file__).parents[2] / "examples/agents.yaml").read_text(encoding="utf-8")
 
@@ -24,11 +24,24 @@ def leash(embedded: RealServer) -> Leash:
     return leash
 
 
+@pytest.fixture(scope="session")
+def shared_url(real_servers: RealServers) -> Iterator[str]:
+    """The URL of one server over HTTP for all tests, also called `mcp.internal`."""
+    with real_servers.lend(embedded_label()) as server:
+        redis_url = server.url
+    with http_server(redis_url, "--allow-host", "mcp.internal") as url:
+        yield url
+
+
+@pytest.fixture
+def url(shared_url: str, leash: Leash) -> str:
+    """The URL of a server over HTTP for the embedded server."""
+    return shared_url
+
+
 @pytest.fixture(params=["stdio", "http"])
-def connect(request: pytest.FixtureRequest, leash: Leash) -> Iterator[Callable[..., Any]]:
+def connect(request: pytest.FixtureRequest, leash: Leash) -> Callable[..., Any]:
     """Return a function that opens a session with a token, over each transport in turn."""
     if request.param == "stdio":
-        yield partial(over_stdio, leash.server.url)
-        return
-    with http_server(leash.server.url) as url:
-        yield partial(over_http, url)
+        return partial(over_stdio, leash.server.url)
+    return partial(over_http, request.getfixturevalue("url"))

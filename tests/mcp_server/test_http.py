@@ -6,7 +6,7 @@ import asyncio
 import json
 import select
 import socket
-from collections.abc import Iterator
+from collections import Counter
 from contextlib import ExitStack, suppress
 from typing import Any
 from unittest.mock import AsyncMock
@@ -23,10 +23,11 @@ from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.revoke import revoke
 from support.command_line import Cli
-from support.leash import Leash
-from support.mcp_clients import http_server, over_http, run
+from support.leash import Leash, grant
+from support.mcp_clients import over_http, run
 
 STATE = "agents:jobs:5:state"
+CLIENT = httpx2.Client(timeout=20, limits=httpx2.Limits(max_keepalive_connections=0))
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 INITIALIZE = {
     "jsonrpc": "2.0",
@@ -40,20 +41,13 @@ INITIALIZE = {
 }
 
 
-@pytest.fixture
-def url(leash: Leash) -> Iterator[str]:
-    """The URL of a server."""
-    with http_server(leash.server.url) as url:
-        yield url
-
-
 def post(url: str, token: str = "", body: Any = PING, **headers: str) -> httpx2.Response:
     """Return the response to a request."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     bearer = {"Authorization": f"Bearer {token}"} if token else {}
     accept = {"Accept": "application/json, text/event-stream", "Content-Type": "application/json"}
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx2.post(url, content=content, headers={**accept, **bearer, **named}, timeout=20)
+    return CLIENT.post(url, content=content, headers={**accept, **bearer, **named})
 
 
 def test_only_live_tokens_are_let_in(url: str, leash: Leash) -> None:
@@ -96,8 +90,7 @@ def test_foreign_hosts_and_origins_are_denied(url: str, leash: Leash) -> None:
     assert post(url, token, INITIALIZE, Host="evil.example").status_code == 421
     assert post(url, token, INITIALIZE, Origin="http://evil.example").status_code == 403
     assert post(url, token, INITIALIZE, Origin="http://localhost:3000").status_code == 200
-    with http_server(leash.server.url, "--allow-host", "mcp.internal") as named:
-        assert post(named, token, INITIALIZE, Host="mcp.internal").status_code == 200
+    assert post(url, token, INITIALIZE, Host="mcp.internal").status_code == 200
 
 
 def test_requests_are_bounded(url: str, leash: Leash) -> None:
@@ -126,7 +119,7 @@ def test_a_token_that_opens_many_sessions_loses_its_oldest(url: str, leash: Leas
     """And no other token is denied one."""
     greedy, other = (leash.issue("agent-runner").token for _ in range(2))
     kept = post(url, other, INITIALIZE).headers["Mcp-Session-Id"]
-    count = serve.MAX_SESSIONS_OF_TOKEN + 2
+    count = requests.MAX_OF_ROOT + 2
     ids = [post(url, greedy, INITIALIZE).headers["Mcp-Session-Id"] for _ in range(count)]
     codes = [post(url, greedy, Mcp_Session_Id=id_).status_code for id_ in ids]
     assert codes == [404, 404, *[200] * (count - 2)]
@@ -177,13 +170,83 @@ def test_unfinished_requests_stop_nobody(url: str, leash: Leash) -> None:
     with ExitStack() as stack:
         bodies = [
             opened(request(url, token, MAX_ARGUMENTS) + b"x" * (MAX_ARGUMENTS - 1))
-            for _ in range(requests.MAX_BODIES_OF_TOKEN // MAX_ARGUMENTS + 1)
+            for _ in range(requests.MAX_BODIES_OF_ROOT // MAX_ARGUMENTS + 1)
         ]
         answered, _, _ = select.select(bodies, [], [], 20)
         assert [b" 503 " in sock.recv(100) for sock in answered] == [True]
         assert post(url, leash.issue("agent-runner").token, INITIALIZE).status_code == 200
-    # `http_server` looks at what was logged.
+    # At its end, `http_server` looks at what was logged.
     assert post(url, token, INITIALIZE).status_code == 200
+
+
+def open_requests(stack: ExitStack, url: str, tokens: list[str]) -> list[socket.socket]:
+    """Return connections with a request of each token, whose body has not arrived."""
+    host, _, port = url.split("/")[2].partition(":")
+    opened = []
+    for token in tokens:
+        sock = stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+        sock.sendall(request(url, token, length=9) + b"{")
+        opened.append(sock)
+    return opened
+
+
+def delegated(leash: Leash, count: int) -> list[str]:
+    """Return a token, its children, and a child of one of these."""
+    rules = {"token": {"bound": True}, "delegate": {"depth": 2, "children": 50}}
+    leash.load(one={"grants": [grant("read", "write", keys="k:*")], **rules})
+    token = leash.issue("one").token
+    with leash.client(token) as client:
+        children = [client.delegate().token for _ in range(count)]
+    with leash.client(children[0]) as client:
+        return [token, *children, client.delegate().token]
+
+
+def test_the_children_of_a_token_share_its_bounds(url: str, leash: Leash) -> None:
+    """A token that delegates has no more requests and sessions, and takes none from others."""
+    family, other = delegated(leash, 20), leash.issue("one").token
+    kept = post(url, other, INITIALIZE).headers["Mcp-Session-Id"]
+    tokens = [family[at % len(family)] for at in range(requests.MAX_OF_ROOT + 2)]
+    ids = [post(url, token, INITIALIZE).headers["Mcp-Session-Id"] for token in tokens]
+    pairs = zip(tokens, ids, strict=True)
+    codes = [post(url, token, Mcp_Session_Id=id_).status_code for token, id_ in pairs]
+    assert codes == [404, 404, *[200] * requests.MAX_OF_ROOT]
+    assert post(url, other, Mcp_Session_Id=kept).status_code == 200
+    with ExitStack() as stack:
+        tokens = [family[at % len(family)] for at in range(requests.MAX_REQUESTS + 2)]
+        opened = open_requests(stack, url, tokens)
+        waiting = 2
+        while waiting:
+            answered, _, _ = select.select(opened, [], [], 20)
+            assert answered
+            for sock in answered:
+                assert b" 429 " in sock.recv(100)
+                opened.remove(sock)
+                waiting -= 1
+        assert post(url, other, Mcp_Session_Id=kept).status_code == 200
+        assert post(url, family[-1]).status_code == 429
+
+
+def test_unknown_tokens_are_checked_a_few_at_a_time(url: str, leash: Leash) -> None:
+    """A flood of them takes few connections of Redis, and many do not even wait."""
+
+    def clients() -> int:
+        info: Any = leash.admin.info("clients")
+        return int(info["connected_clients"])
+
+    before = clients()
+    leash.admin.client_pause(30_000, all=False)
+    with ExitStack() as stack:
+        count = serve.ASKED_AT_ONCE + requests.MAX_WAITING + 5
+        tokens = [f"kl_agent-runner_{number:032}" for number in range(count)]
+        opened = open_requests(stack, url, tokens)
+        # Those before it have arrived when it is answered.
+        assert post(url, Host="evil.example").status_code == 421
+        assert clients() <= before + serve.ASKED_AT_ONCE
+        leash.admin.client_unpause()
+        codes = Counter(sock.recv(100)[9:12] for sock in opened)
+        assert codes.keys() == {b"401", b"503"}
+        assert codes[b"503"] >= 5
+    assert post(url, leash.issue("agent-runner").token, INITIALIZE).status_code == 200
 
 
 def test_requests_must_arrive_in_time(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,6 +310,29 @@ def test_clients_are_bounded(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises(AuthenticationError):
                 await server.authenticate(connection("kl_agent-runner_" + "c" * 32))
         assert [*server._providers] == kept
+        for provider in server._providers.values():
+            await provider.close()
+
+    run(body)
+
+
+def test_children_take_no_client_of_another(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token that delegates closes its own idle clients, also while its identity is suspended."""
+    monkeypatch.setattr(serve, "MAX_OF_ROOT", 3)
+    family, other = delegated(leash, 3), leash.issue("one").token
+
+    async def body() -> None:
+        server = serve.McpServer(maker(leash))
+        await server.authenticate(connection(other))
+        first, *_ = server._providers
+        for token in family:
+            await server.authenticate(connection(token))
+        freeze(leash.store, "one", reason="test")
+        for token in family:
+            await server.authenticate(connection(token))
+        assert first in server._providers
+        roots = Counter(provider.root for provider in server._providers.values())
+        assert max(roots.values()) <= 3
         for provider in server._providers.values():
             await provider.close()
 

@@ -8,7 +8,7 @@ import pytest
 from jsonschema import validate
 
 from keyleash.errors import KeyNotGrantedError
-from keyleash.mcp.forms import RESULTS
+from keyleash.mcp.forms import FORMS
 from keyleash.mcp.holder import Holder
 from keyleash.mcp.results import MAX_REPLY, denied, result, text_of
 from support.leash import Leash, grant
@@ -94,12 +94,13 @@ def test_results_have_the_types_of_their_schemas(leash: Leash) -> None:
         token = leash.issue("one").token
         holder = Holder(leash.server.url, token, by_class=False, timeout_s=5)
         tools = {tool.name: tool for tool in await holder.tools()}
-        assert {name.upper() for name, _ in CALLS} >= {*RESULTS}
+        typed = {name.lower() for name, form in FORMS.items() if form.results}
+        assert {name for name, _ in CALLS} >= typed
         for name, given in CALLS:
             found = await holder.call(name, given, {}, None)
             assert not found.is_error, (name, found.structured_content)
             schema = tools[name].output_schema or {}
-            assert ("properties" in schema) is (name.upper() in RESULTS)
+            assert ("properties" in schema) is (name in typed)
             validate(found.structured_content, schema)
         await holder.close()
 

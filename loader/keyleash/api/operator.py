@@ -274,8 +274,8 @@ class Server(Noun[F]):
         Args:
             nodes: Clients or URLs of further servers; user and password of a URL default to those
                 of this server.
-            accept: Codes of findings to accept; `keyleash.doctor.accepted_findings` returns those
-                of `keyleash.toml`.
+            accept: Codes of findings to accept; `keyleash.doctor.config.accepted_findings` returns
+                those of `keyleash.toml`.
             timeout: The longest wait for each reply of the other servers, in seconds.
             try_moving: Mark an empty slot of each primary of a cluster as moving for some
                 milliseconds, to see whether scripts miss its keys.

@@ -81,19 +81,11 @@ class AuditEntry(Result):
         return owner_name(self.identity, self.shard)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the entry as `audit log --json` prints it."""
         return {
-            **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token"),
-            **({"chain": list(self.chain)} if self.chain else {}),
+            **json_object(self, "kind", "id", "time_ms", "identity", "seq", "token", "chain?"),
             "op": without_tokens(self.op),
-            **json_object(self, "keys", "correlation", *["source"][: bool(self.source)], "policy"),
-            **shard_json(self.shard),
+            **json_object(self, "keys", "correlation", "source?", "policy", "shard?"),
         }
-
-
-def shard_json(shard: str) -> dict[str, str]:
-    """Return the member of JSON that names a shard; none on one server."""
-    return {"shard": shard} if shard else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +178,7 @@ class AuditEvent(AuditEntry):
         Args:
             images: Include before-images, as `audit show --json` does.
         """
-        present = [name for name in ("item", "actor", "script") if getattr(self, name)]
+        present = ("item?", "actor?", "script?")
         arguments = ("lengths", "args_sha1", "args", "documents")
         recorded = [name for name in arguments if getattr(self, name) is not None]
         result = {**AuditEntry.to_dict(self), **json_object(self, *present, "cost", *recorded)}
@@ -233,11 +225,9 @@ class Denial(AuditEntry):
         return bool(self.folded) or (self.repeats > 1 and not is_one)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the denial as `audit log --denied --json` prints it."""
         return {
             **AuditEntry.to_dict(self),
-            **({"script": self.script} if self.script else {}),
-            **json_object(self, "code", "reason", "repeats"),
+            **json_object(self, "script?", "code", "reason", "repeats"),
             "folded": self.folded or None,
             "any_command": self.is_any_command,
             **({} if self.until_ms is None else json_object(self, "until_ms")),
@@ -403,9 +393,9 @@ def _op_and_keys(name: bytes, value: bytes) -> tuple[bytes, Sequence[tuple[bytes
     """Return the command that a field names, and the keys of each of its calls."""
     op, star, _count = name.partition(b"*")
     if star:
-        return op, [(key,) for key in _unpacked(value)] or [()]
+        return op, [(key,) for key in _parts(value, _texts_of)] or [()]
     op, colon, _count = name.partition(b":")
-    return op, [_split(value) if colon else (value,) if value else ()]
+    return op, [_parts(value) if colon else (value,) if value else ()]
 
 
 def lone_command(words: Words) -> tuple[bytes, bytes] | None:
@@ -458,22 +448,10 @@ def _expiry(value: bytes) -> int | None:
     return number_of(value) if value.isdigit() else None
 
 
-def _unpacked(data: bytes) -> Sequence[bytes]:
-    """Parse an array of texts as Lua's `cmsgpack.pack` writes it."""
-    try:
-        return _texts_of(data)
-    except ValueError:
-        # Not written by a guard. Showing it unparsed does not hide the other entries.
-        return [data]
-
-
-def _texts_of(data: bytes) -> list[bytes]:
-    """Parse an array of texts in MessagePack.
+def _texts_of(data: bytes) -> tuple[bytes, ...]:
+    """Parse an array of texts in MessagePack, as Lua's `cmsgpack.pack` writes it, or ValueError.
 
     https://github.com/msgpack/msgpack/blob/master/spec.md
-
-    Raises:
-        ValueError: *data* is something else.
     """
     reader = io.BytesIO(data)
 
@@ -498,12 +476,14 @@ def _texts_of(data: bytes) -> list[bytes]:
     texts = [read(number(0xA0, 5, {0xD9: 1, 0xDA: 2, 0xDB: 4})) for _ in range(count)]
     if reader.read(1):
         raise ValueError("more than an array")
-    return texts
+    return tuple(texts)
 
 
-def _split(data: bytes) -> tuple[bytes, ...]:
+def _parts(
+    data: bytes, parse: Callable[[bytes], tuple[bytes, ...]] = split_netstrings
+) -> tuple[bytes, ...]:
     try:
-        return split_netstrings(data)
+        return parse(data)
     except ValueError:
         # Not written by a guard. Showing it unparsed does not hide the other entries.
         return (data,)
@@ -516,6 +496,6 @@ def _lengths(value: bytes) -> tuple[int, ...]:
 _ARGUMENTS: Mapping[bytes, Callable[[bytes], Any]] = {
     b"lengths": _lengths,
     b"args_sha1": word_of,
-    b"args": _split,
+    b"args": _parts,
     b"documents": number_of,
 }

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TypeVar
 
 from keyleash.audit.entries import AuditEvent, Denial, denial_entry, repeats_of
@@ -31,8 +30,6 @@ from keyleash.store.streams import (
 )
 
 Found = TypeVar("Found", bound=HasId)
-Feed = Callable[[Sequence[RawEntry]], Iterable[Found]]
-"""Parses the new entries of a stream."""
 
 BLOCK_MS = 500
 """Time of one wait: the delay until new identities are seen and signals are handled."""
@@ -43,15 +40,10 @@ _ENTRY_ID = re.compile(rb"[0-9]{1,19}-[0-9]{1,19}")
 def follow_events(
     store: Store, identities: Callable[[], Iterable[str]], query: Query = EVERYTHING
 ) -> Iterator[AuditEvent | None]:
-    """Yield the events of identities as they are recorded.
+    """Yield events as they are recorded, without end; None after each wait without an event.
 
-    Args:
-        store: The server, one of whose connections is occupied while this waits.
-        identities: Returns the identities; called repeatedly, so that new ones are seen.
-        query: The selection; events since `since_ms` come first, without it only new ones.
-
-    Returns:
-        Events by time, without end; None after each wait without an event.
+    *identities* is called repeatedly, so that new ones are seen. Events since `since_ms` of the
+    query come first; without it, only new ones come.
     """
     matcher = EventMatcher(query)
 
@@ -61,11 +53,7 @@ def follow_events(
                 events = events_of(stream, entry_id, words, follow_ups)
                 yield from filter(matcher.accepts, events)
 
-    def feeds() -> dict[AuditStream, Feed[AuditEvent]]:
-        streams = audit_streams(store, identities())
-        return {stream: partial(parse, stream) for stream in streams}
-
-    return _follow(store, feeds, query.since_ms)
+    return _follow(store, lambda: audit_streams(store, identities()), parse, query.since_ms)
 
 
 def follow_denials(
@@ -86,11 +74,7 @@ def follow_denials(
             )
             yield from filter(matcher.accepts, found)
 
-    def feeds() -> dict[AuditStream, Feed[Denial]]:
-        streams = denied_streams(store, identities())
-        return {stream: partial(parse, stream) for stream in streams}
-
-    return _follow(store, feeds, query.since_ms)
+    return _follow(store, lambda: denied_streams(store, identities()), parse, query.since_ms)
 
 
 def follow_control(
@@ -99,10 +83,10 @@ def follow_control(
     """Yield operator actions like `follow_events`; arguments as for `read_control`."""
     accepts = control_filter(identities, query)
 
-    def events(page: Sequence[RawEntry]) -> Iterator[ControlEvent]:
+    def parse(_stream: AuditStream, page: Sequence[RawEntry]) -> Iterator[ControlEvent]:
         return filter(accepts, map(control_event, page))
 
-    return _follow(store, lambda: {control_stream(store): events}, query.since_ms)
+    return _follow(store, lambda: [control_stream(store)], parse, query.since_ms)
 
 
 def _repeated(store: Store, stream: AuditStream, words: Words) -> Iterator[Denial]:
@@ -116,14 +100,16 @@ def _repeated(store: Store, stream: AuditStream, words: Words) -> Iterator[Denia
 
 
 def _follow(
-    store: Store, feeds: Callable[[], Mapping[AuditStream, Feed[Found]]], since_ms: int | None
+    store: Store,
+    streams: Callable[[], Sequence[AuditStream]],
+    parse: Callable[[AuditStream, Sequence[RawEntry]], Iterable[Found]],
+    since_ms: int | None,
 ) -> Iterator[Found | None]:
-    ends = _ends(store, list(feeds()), since_ms)
+    ends = _ends(store, streams(), since_ms)
     room = FIRST_PAGE
     while True:
-        current = feeds()
         # A stream that is new is read from its beginning.
-        ends = {stream: ends.get(stream, _START) for stream in current}
+        ends = {stream: ends.get(stream, _START) for stream in streams()}
         entries: list[Found] = []
         # All streams together return at most one page.
         count = max(1, room // max(1, len(ends)))
@@ -131,7 +117,7 @@ def _follow(
         for stream, page in pages:
             complete = _complete(store, stream, page, count)
             ends[stream] = complete[-1][0]
-            entries += current[stream](complete)
+            entries += parse(stream, complete)
         if pages:
             room = next_count([entry for _, page in pages for entry in page])
         yield from sorted(entries, key=sort_key)

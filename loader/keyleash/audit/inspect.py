@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, Denial, KeyChange
 from keyleash.audit.entry_text import folded_text, reason_of_denial, short_value
-from keyleash.audit.lookup import find_event
+from keyleash.audit.lookup import Entry, find_event
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.audit.selection import ReadTimes, query_of, reachable
@@ -26,8 +26,6 @@ from keyleash.results import Result
 from keyleash.store.agent_keys import key_exists
 from keyleash.store.store import Store
 from keyleash.text import counted, iso_time, printable, unescaped, without_tokens
-
-Entry = AuditEvent | Denial | ControlEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ def read_details(store: Store, event: str, *, values: bool = False) -> EventDeta
     return EventDetails(entries, _values(store, entries) if values else None)
 
 
-def _values(store: Store, entries: tuple[AuditEvent | Denial | ControlEvent, ...]) -> Images | None:
+def _values(store: Store, entries: tuple[Entry, ...]) -> Images | None:
     events = (entry for entry in entries if isinstance(entry, AuditEvent))
     changes = ((event.identity, change.before) for event in events for change in event.changes)
     images = [(name, image.content) for name, image in changes if image and image.content]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from keyleash.audit.entries import AuditEntry, AuditEvent, Denial, denial_entry, shard_json, time_of
+from keyleash.audit.entries import AuditEntry, AuditEvent, Denial, denial_entry, time_of
 from keyleash.audit.operator_actions import ControlEvent, control_event
 from keyleash.audit.read import Query, RepeatCounts, events_of, with_follow_ups
 from keyleash.errors import OperationError
@@ -32,9 +32,10 @@ _WANTED = re.compile(
 _HELP = "see `keyleash audit log` for the ids of events"
 
 
-def find_event(
-    store: Store, identities: Iterable[str], wanted: str
-) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
+Entry = AuditEvent | Denial | ControlEvent
+
+
+def find_event(store: Store, identities: Iterable[str], wanted: str) -> tuple[Entry, ...]:
     """Find an entry by its id, with its follow-ups.
 
     Args:
@@ -106,9 +107,7 @@ def _original(store: Store, stream: AuditStream, entry: RawEntry) -> RawEntry | 
     return original if original is not None and original[1][0] != b"of" else None
 
 
-def _read(
-    store: Store, stream: AuditStream, entry: RawEntry
-) -> tuple[AuditEvent | Denial | ControlEvent, ...]:
+def _read(store: Store, stream: AuditStream, entry: RawEntry) -> tuple[Entry, ...]:
     entry_id, words = entry
     match stream.kind:
         case StreamKind.AUDIT:
@@ -131,11 +130,7 @@ def nothing_found(
 ) -> OperationError:
     """Return the error for a selection without entries, with its times and the server's.
 
-    Args:
-        what: What was looked for, after `no`.
-        query: The times of the selection.
-        now_ms: The server's clock.
-        named: What the selection names and may be wrong, such as `the name of the key`.
+    *what* follows `no`; *named* is what may be wrong in it, such as `the name of the key`.
     """
     bounds = "".join(
         f" {word} {clock_time(time_ms)}"
@@ -194,9 +189,8 @@ class Gap(Result):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the gap as `audit log --json` prints it."""
         names = ("identity", "of=kind", "first", "last", "missing", "after", "before", "time_ms")
-        return {"kind": "gap", **json_object(self, *names), **shard_json(self.shard)}
+        return {"kind": "gap", **json_object(self, *names, "shard?")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +221,6 @@ class Restart(Result):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the restart as `audit log --json` prints it."""
         names = ("identity", "shard", "of=kind", "after", "before", "time_ms")
         return {"kind": "restart", **json_object(self, *names)}
 

@@ -43,7 +43,6 @@ class ControlEvent(Result):
         return frozenset(named | set(_listed(self.details.get("identities", ""))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the action as `audit log --control --json` prints it."""
         return {"kind": self.kind, **json_object(self)}
 
 
@@ -97,12 +96,9 @@ def read_control(
     *,
     newest_first: bool = False,
 ) -> Iterator[ControlEvent]:
-    """Read operator actions, by time.
+    """Read operator actions, by time; only those that concern one of *identities*, unless None.
 
-    Args:
-        identities: Only actions that concern one of them; None for all.
-        query: Its tokens and time range apply; the rest is ignored.
-        newest_first: Read backwards.
+    Of the query, tokens and time range apply.
     """
     accepts = control_filter(identities, query)
     bounds = (query.since_ms, query.until_ms)

@@ -69,7 +69,6 @@ class ValueThen(Result):
         return f"`{key}` at {time}: {found}{expires}; {around}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the value as `audit as-of --json` prints it."""
         return {
             **json_object(self, "key", "time_ms"),
             **self.value.to_dict(whole=True),

@@ -180,9 +180,14 @@ def _field(words: Words, name: bytes) -> bytes | None:
     return None if at & 1 else words[at + 1]
 
 
+def mask_of(key: bytes) -> bytes:
+    """Return the suffix of a masked key."""
+    return b"#" + hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
+
+
 def is_key(key: bytes) -> KeyTest:
     """Return a test of whether a recorded, perhaps masked or cut key may be *key*."""
-    mask = b"#" + hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
+    mask = mask_of(key)
 
     def matches(recorded: bytes) -> bool:
         if recorded.endswith(mask):

@@ -97,11 +97,7 @@ class ActionFilters(Times, total=False):
 
 
 def time_range(filters: Mapping[str, Any], now_ms: int) -> Query:
-    """Return the times of filters as a query.
-
-    Raises:
-        ArgumentError: the time range ends before it begins.
-    """
+    """Return the times of filters as a query; see `query_of`."""
     since_ms, until_ms = (
         None if (time := filters.get(name)) is None else time_ms_of(name, time, now_ms)
         for name in ("since", "until")

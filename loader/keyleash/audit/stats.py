@@ -47,7 +47,6 @@ class Tally(Result):
         return self.events + self.denied
 
     def add(self, entry: AuditEvent | Denial) -> None:
-        """Count an entry."""
         if isinstance(entry, Denial):
             self.denied += entry.repeats
         else:
@@ -105,7 +104,6 @@ class Stats(Result):
         return sum(getattr(tally, name) for tally in self.identities.values())
 
     def add(self, entry: AuditEvent | Denial, segments: int = PREFIX_SEGMENTS) -> None:
-        """Count an entry."""
         tallies = [self.identities[entry.identity]]
         if isinstance(entry, Denial) and entry.is_any_command:
             self.ops[entry.op].denied += 1

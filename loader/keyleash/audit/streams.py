@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Protocol, TypeVar
 
 from keyleash.store.identities import known_identities, require_known
@@ -36,11 +35,6 @@ def merged(streams: Iterable[Iterable[Found]], *, newest_first: bool = False) ->
     return heapq.merge(*ordered, key=sort_key, reverse=newest_first)
 
 
-def newest(entries: Iterable[Found], limit: int) -> list[Found]:
-    """Return the first *limit* of entries in reverse order."""
-    return list(islice(entries, limit))[::-1]
-
-
 def id_order(entry_id: str) -> tuple[int, int]:
     """Return the sort key of an id: `9-0` comes before `10-0`."""
     milliseconds, _, number = entry_id.partition("-")
@@ -53,17 +47,9 @@ def sort_key(entry: HasId) -> tuple[int, int, int]:
 
 
 def stream_names(store: Store, given: Sequence[str] = (), *, operators: bool = True) -> list[str]:
-    """
-    Return the identities whose audit streams are selected.
+    """Return the identities whose audit streams are selected: those *given*, or all known ones.
 
-    Args:
-        store: The server.
-        given: Names; empty for all.
-        operators: Whether all includes the audit stream of undos.
-
-    Raises:
-        OperationError (no-policy): No policy was ever loaded.
-        OperationError (unknown-identity): A name is unknown.
+    With *operators*, all includes the audit stream of undos.
     """
     names = list(dict.fromkeys(given))
     for name in names:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.options import Name, example, json_option
-from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import Name, example, with_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.operator.roles import ROLES
 
@@ -14,8 +14,7 @@ from keyleash.operator.roles import ROLES
 @click.command(epilog=example("keyleash acl issuer | redis-cli"))
 @click.argument("role", required=False, type=Name(ROLES))
 @click.option("--user", metavar="NAME", help="Name of the ACL user.  [default: keyleash-ROLE]")
-@json_option
-@pass_settings
+@with_settings
 def acl(settings: Settings, role: str | None, user: str | None) -> None:
     """Print the ACL rules of a user who can do what ROLE does, and nothing else.
 
@@ -35,6 +34,5 @@ def acl(settings: Settings, role: str | None, user: str | None) -> None:
         print_json(list(ROLES.values()))
     else:
         print_table(
-            [Column("role"), Column("", fold=True)],
-            ([item.name, item.summary] for item in ROLES.values()),
+            columns("role", "", fold={""}), ([item.name, item.summary] for item in ROLES.values())
         )

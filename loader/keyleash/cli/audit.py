@@ -27,10 +27,10 @@ from keyleash.cli.audit_selection import (
 )
 from keyleash.cli.derive import command, options_of
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import Group, example, json_lines_option, json_option
+from keyleash.cli.options import Group, example, json_lines_option, with_settings
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
@@ -47,13 +47,7 @@ from keyleash.text import clock_time, counted, printable, without_tokens
 @click.command(epilog=example("keyleash audit log agent-runner --since 10m --key 'agents:jobs:*'"))
 @selection_options
 @options_of(denials, "meta until")
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=50,
-    show_default=True,
-    help="Maximum number of entries.",
-)
+@click.option("--limit", type=click.IntRange(1), default=50, help="Maximum number of entries.")
 @click.option(
     "--oldest-first/--newest-first",
     default=None,
@@ -186,9 +180,7 @@ def as_of(_settings: Settings, then: ValueThen) -> None:
 @identities_argument
 @identities_option
 @options_of(read_stats, "since until segments")
-@click.option(
-    "--top", type=click.IntRange(1), default=20, show_default=True, help="Rows of each table."
-)
+@click.option("--top", type=click.IntRange(1), default=20, help="Rows of each table.")
 @json_lines_option
 @pass_settings
 def stats(
@@ -231,19 +223,15 @@ def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int
     if not tallies:
         return
     click.echo()
-    counts = (Column(name, "right") for name in ("events", "failed", "denied"))
-    print_table(
-        [Column(kind, fold=True), *counts],
-        (
-            [
-                without_tokens(printable(name)) or "(none)",
-                str(tally.events),
-                str(tally.failed),
-                str(tally.denied),
-            ]
-            for name, tally in tallies[:top]
-        ),
+    counts = ("events", "failed", "denied")
+    rows = (
+        [
+            without_tokens(printable(name)) or "(none)",
+            *(str(getattr(tally, count)) for count in counts),
+        ]
+        for name, tally in tallies[:top]
     )
+    print_table(columns(kind, *counts, right=counts, fold={kind}), rows)
     if len(tallies) > top:
         print_note(f"{counted(len(tallies) - top, 'row')} more: see --top")
 
@@ -259,8 +247,7 @@ def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int
     type=click.Path(dir_okay=False, path_type=Path),
     help="The page; an existing file is replaced. `-` is standard output.",
 )
-@json_option
-@pass_settings
+@with_settings
 def report(settings: Settings, output: Path, **filters: Any) -> None:
     """Write an incident report of a time range as one HTML page.
 

@@ -17,10 +17,10 @@ from keyleash.audit.export.verify import ArchiveReport, verify_archive
 from keyleash.cli.audit_selection import identities_option
 from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import DIRECTORY, example, json_option
+from keyleash.cli.options import DIRECTORY, example, with_settings
 from keyleash.cli.progress import progress
-from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.text import counted, printable
 
@@ -48,8 +48,7 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
 @identities_option
 @click.option("--follow", is_flag=True, help="Keep exporting new entries until a signal.")
 @options_of(follow_export, "every take_over")
-@json_option
-@pass_settings
+@with_settings
 def export(
     settings: Settings,
     directory: str,
@@ -86,7 +85,7 @@ def _run(settings: Settings, *directory_and_identities: str, **arguments: Any) -
     if settings.json:
         print_json(result)
     elif files:
-        print_table([Column("file"), Column("entries", "right"), Column("to")], map(_row, files))
+        print_table(columns("file", "entries", "to", right={"entries"}), map(_row, files))
     else:
         print_note("there is nothing new")
 
@@ -118,8 +117,7 @@ def _row(exported: Exported) -> list[str]:
 @click.option(
     "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."
 )
-@json_option
-@pass_settings
+@with_settings
 def verify(settings: Settings, directory: str, recorded: bool) -> int:
     """Check an archive: every file, the chains, and the sequence numbers.
 
@@ -139,20 +137,18 @@ def verify(settings: Settings, directory: str, recorded: bool) -> int:
 
 def _print_report(report: ArchiveReport) -> None:
     if report.streams:
-        numbers = (Column(name, "right") for name in ("files", "entries", "found"))
-        print_table(
-            [Column("stream"), *numbers, Column("last")],
-            (
-                [
-                    item.stream,
-                    str(item.files),
-                    str(item.entries),
-                    str(len(item.findings) or "ok"),
-                    item.last,
-                ]
-                for item in report.streams
-            ),
+        numbers = ("files", "entries", "found")
+        rows = (
+            [
+                item.stream,
+                str(item.files),
+                str(item.entries),
+                str(len(item.findings) or "ok"),
+                item.last,
+            ]
+            for item in report.streams
         )
+        print_table(columns("stream", *numbers, "last", right=numbers), rows)
     else:
         print_note("note: nothing was exported to it yet")
     for stream in report.streams:

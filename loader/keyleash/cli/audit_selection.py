@@ -6,24 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.audit.log import denials
-from keyleash.audit.lookup import nothing_found
-from keyleash.audit.operator_actions import ControlEvent
+from keyleash.audit.lookup import Entry, nothing_found
 from keyleash.audit.selection import time_range
 from keyleash.cli.derive import options_of
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import IDENTITY
+from keyleash.cli.options import IDENTITY, all_of
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.errors import OperationError, UsageError
-
-AnyEntry = AuditEvent | Denial | ControlEvent
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def no_entry(
@@ -76,11 +70,7 @@ class Selection:
         control: bool,
         **options: Any,
     ) -> Selection:
-        """Return the selection of `selection_options`, with further options as filters.
-
-        Raises:
-            UsageError: options exclude each other.
-        """
+        """Return the selection of `selection_options`, with further options as filters."""
         filters = {name: value for name, value in options.items() if value not in (None, {})}
         kind = EntryKind.DENIALS if denied or "code" in filters else EntryKind.EVENTS
         if control:
@@ -100,20 +90,20 @@ class Selection:
 
     def read(
         self, settings: Settings, missing: MissingNodes, *, newest_first: bool
-    ) -> Iterator[AnyEntry]:
+    ) -> Iterator[Entry]:
         """Yield the selected entries; nodes that do not answer are noted in *missing*."""
         audit = settings.operator.audit
-        read: dict[EntryKind, Callable[..., Iterator[AnyEntry]]] = {
+        read: dict[EntryKind, Callable[..., Iterator[Entry]]] = {
             EntryKind.EVENTS: partial(audit.events, on_missing=missing.note),
             EntryKind.DENIALS: partial(audit.denials, on_missing=missing.note),
             EntryKind.CONTROL: audit.control,
         }
         return read[self.kind](*self.identities, **self.filters, newest_first=newest_first)
 
-    def follow(self, settings: Settings) -> Iterator[AnyEntry]:
+    def follow(self, settings: Settings) -> Iterator[Entry]:
         """Yield the selected entries as they are recorded."""
         audit = settings.operator.audit
-        follow: dict[EntryKind, Callable[..., Iterator[AnyEntry]]] = {
+        follow: dict[EntryKind, Callable[..., Iterator[Entry]]] = {
             EntryKind.EVENTS: audit.follow,
             EntryKind.DENIALS: audit.follow_denials,
             EntryKind.CONTROL: audit.follow_control,
@@ -121,16 +111,12 @@ class Selection:
         return follow[self.kind](*self.identities, **self.filters)
 
 
-def selection_options(function: F) -> F:
-    """Add the options of a `Selection`."""
-    options: tuple[Callable[[Any], Any], ...] = (
-        identities_argument,
-        identities_option,
-        options_of(denials, "token_id delegated_from key correlation op code since"),
-        click.option("--denied", is_flag=True, help="Denials instead of events."),
-        click.option("--control", is_flag=True, help="Operator actions instead of events."),
-        pass_settings,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+selection_options = all_of(
+    identities_argument,
+    identities_option,
+    options_of(denials, "token_id delegated_from key correlation op code since"),
+    click.option("--denied", is_flag=True, help="Denials instead of events."),
+    click.option("--control", is_flag=True, help="Operator actions instead of events."),
+    pass_settings,
+)
+"""The options of a `Selection`."""

@@ -78,8 +78,8 @@ def backtest_lines(found: Backtest) -> Iterator[str]:
         yield ""
         yield (
             f"limit       {hit.identity}: {hit.limit}, {hit.allows}: denies"
-            f" {counted(hit.calls, 'call')}, {_times(hit.first_ms, hit.last_ms)}; at most"
-            f" {hit.worst} in the period from {clock_time(hit.worst_ms)}"
+            f" {counted(hit.calls, 'call')}, {_times(hit.first_ms, hit.last_ms)};"
+            f" {hit.worst} of them in the period from {clock_time(hit.worst_ms)}"
         )
 
 
@@ -110,16 +110,16 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         # Only a server trusts the texts of scripts in a document.
         lines = found.document.splitlines(keepends=True)
         text = "".join(line for line in lines if not line.startswith(MARK))
-        write_output(Path(output), text.encode(), is_new=True)
+        write_output(Path(output), text.encode(), 0o600, is_new=True)
     if settings.json:
         print_json(found)
         return
     columns = [Column(name) for name in ("identity", "kind", "rule", "grant", "since", "verdict")]
     print_table(columns, _rows(found))
     if any(rule.undecided.startswith("only since") for rule in found.rules):
-        print_note("warning: the log or a rule is younger than the time that is asked for")
+        print_note("warning: the log, or some rules, are younger than the time that is asked for")
     if output is not None:
-        click.echo(found.diff.describe() or "nothing is removed")
+        click.echo(found.diff.describe() or "nothing is removed: the file is as the policy")
         is_removed = len(found.diff.after.identities) < len(found.diff.before.identities)
         flag = f", `keyleash load {output} --allow-removal`" * is_removed
         print_note(f"wrote {output}; next: `keyleash plan {output}`{flag}")

@@ -7,11 +7,10 @@ from typing import Literal
 
 import click
 
-from keyleash.api import Policy
 from keyleash.cli.failures import warn
-from keyleash.cli.options import FILE, example, json_option
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, read_text
+from keyleash.cli.options import FILE, example, with_settings
+from keyleash.cli.settings import Settings
+from keyleash.cli.terminal import print_json, read_policy
 from keyleash.errors import PolicyError, Problem, UsageError, WarningsError
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.text import counted, printable, without_tokens
@@ -22,13 +21,7 @@ _PROPERTY = {**_DATA, ":": "%3A", ",": "%2C"}
 
 
 def annotation(level: Literal["warning", "error"], problem: Problem) -> str:
-    """
-    Return a problem as a workflow command of GitHub, one line on standard output.
-
-    Args:
-        level: The level of the annotation; only the exit code makes a job fail.
-        problem: The problem; GitHub expects its file name relative to the repository.
-    """
+    """Return a problem as a workflow command of GitHub, which expects relative file names."""
     place = {
         "file": printable(problem.span.file),
         "line": str(problem.span.line),
@@ -54,8 +47,7 @@ def _escaped(text: str, escapes: dict[str, str]) -> str:
     default="text",
     help="`github` annotates pull requests as well.",
 )
-@json_option
-@pass_settings
+@with_settings
 def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     """Validate and lint a policy file.
 
@@ -67,9 +59,8 @@ def check(settings: Settings, file: str, strict: bool, format_: str) -> None:
     annotated = format_ == "github"
     if annotated and settings.json:
         raise UsageError("`--json` and `--format github` exclude each other", help="use one")
-    name, text = read_text(file)
     try:
-        found = Policy(text, file=name).check()
+        found = read_policy(file).check()
     except PolicyError as error:
         if annotated:
             _annotate(error.problems, as_errors=True)

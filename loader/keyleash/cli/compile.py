@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.api import Policy
-from keyleash.cli.options import DIRECTORY, FILE, example, json_option
-from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note, read_text, write_output
+from keyleash.cli.options import DIRECTORY, FILE, example, with_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
+from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
 from keyleash.text import counted
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--identity", metavar="NAME", help="Only this identity; without -o, print its script."
 )
-@json_option
-@pass_settings
+@with_settings
 def compile_(settings: Settings, file: str, output: str | None, identity: str | None) -> None:
     """Compile a policy file into Lua scripts.
 
@@ -36,8 +34,7 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
     SHA-1 of the script, as sha1sum and SCRIPT LOAD give it. No server is needed. `-` reads
     standard input.
     """
-    name, text = read_text(file)
-    guards = Policy(text, file=name).compile(identity)
+    guards = read_policy(file).compile(identity)
     paths = _written(guards, Path(output)) if output is not None else {}
     if settings.json:
         shows_script = identity is not None and output is None
@@ -46,9 +43,8 @@ def compile_(settings: Settings, file: str, output: str | None, identity: str | 
         # As bytes: it must keep its digest.
         click.echo(guards[0].script.encode("ascii"), nl=False)
     else:
-        columns = [Column("identity"), Column("digest"), Column("bytes", "right")]
         rows = [[guard.identity, guard.digest, str(len(guard.script))] for guard in guards]
-        print_table(columns, rows)
+        print_table(columns("identity", "digest", "bytes", right={"bytes"}), rows)
         if paths:
             print_note(f"{counted(len(paths), 'script')} written to `{output}`")
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from itertools import islice
 
 import click
+from rich.text import Text
 
-from keyleash.audit.streams import newest
-from keyleash.cli.options import example, json_option
+from keyleash.cli.options import example, with_settings
 from keyleash.cli.render.audit import print_events
-from keyleash.cli.render.demo import DemoPrinter
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import Ended, ended_by_signals, print_json
-from keyleash.demo.stage import DemoStage
+from keyleash.cli.render.table import console
+from keyleash.cli.settings import Settings
+from keyleash.cli.terminal import Ended, ended_by_signals, is_terminal, print_json
+from keyleash.demo.stage import DemoOutcome, DemoStage
 from keyleash.demo.story import SCENES
 from keyleash.servers import EmbeddedServer
 
@@ -20,8 +21,7 @@ EVENTS_SHOWN = 4
 
 
 @click.command(epilog=example("keyleash demo"))
-@json_option
-@pass_settings
+@with_settings
 def demo(settings: Settings) -> None:
     """Run a self-checking demo.
 
@@ -40,6 +40,11 @@ def demo(settings: Settings) -> None:
     if printer is None:
         counts = {"ok": not differing, "checked": len(results), "differing": differing}
         print_json({**counts, "steps": stage.outcomes})
+    elif differing:
+        text = f"\n{differing} of {len(results)} replies differ from the expected ones"
+        printer.line((text, "bold red"))
+    else:
+        printer.line((f"\nall {len(results)} replies are as expected", "bold green"))
     if differing:
         sys.exit(1)
 
@@ -56,7 +61,39 @@ def _play(stage: DemoStage, printer: DemoPrinter | None) -> None:
     if printer:
         audit = stage.operator.audit
         printer.line((f"\nthe last {EVENTS_SHOWN} mutations:", ""))
-        print_events(newest(audit.events(newest_first=True), EVENTS_SHOWN))
+        print_events([*islice(audit.events(newest_first=True), EVENTS_SHOWN)][::-1])
         printer.line(("\ndenied calls:", ""))
         print_events(audit.denials())
-        printer.count(stage.outcomes)
+
+
+WHO_WIDTH = 16
+MIN_WIDTH, MAX_WIDTH = 60, 100
+PIPED_WIDTH = 80
+MARKS = {True: ("ok", "green"), False: ("DIFFERS", "bold red"), None: ("skipped", "yellow")}
+
+
+class DemoPrinter:
+    """Prints each outcome at once: the call, then its reply and the result of the check."""
+
+    def __init__(self) -> None:
+        self._console = console()
+        width = self._console.width if is_terminal() else PIPED_WIDTH
+        self._width = max(MIN_WIDTH, min(width, MAX_WIDTH)) - 1
+
+    def scene(self, number: int, title: str) -> None:
+        """Print the title of a scene."""
+        self.line((f"\n{number:>2}  {title}", "bold"))
+
+    def outcome(self, outcome: DemoOutcome) -> None:
+        """Print a line of the session."""
+        self.line((f"{outcome.who:>{WHO_WIDTH}}  ", "cyan"), (outcome.call, ""))
+        mark = MARKS[outcome.ok]
+        shown = " " * (WHO_WIDTH + 2) + outcome.answer
+        gap = " " * max(2, self._width - len(shown) - len(mark[0]))
+        self.line((shown, "dim" if outcome.ok else ""), (gap, ""), mark)
+        if outcome.ok is False:
+            self.line((" " * (WHO_WIDTH + 2) + f"expected: {outcome.expected}", "red"))
+
+    def line(self, *parts: tuple[str, str]) -> None:
+        """Print pairs of text and style on one line."""
+        self._console.print(Text.assemble(*parts), soft_wrap=True)

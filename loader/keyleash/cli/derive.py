@@ -27,13 +27,15 @@ from keyleash.cli.options import (
     json_option,
     moment,
     pairs,
+    read_duration,
+    reading,
     yes_option,
 )
 from keyleash.cli.options import example as example_of
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json
 from keyleash.commands import OperationClass
-from keyleash.errors import PolicyError, ReplyCode
+from keyleash.errors import ReplyCode
 from keyleash.operations import Operation, Parameter, Reading
 from keyleash.policy.patterns import parse_pattern
 from keyleash.results import Change
@@ -47,45 +49,32 @@ T = TypeVar("T")
 
 def _limits(store: Store) -> Iterable[str]:
     # Imported here: most commands, and help, need no policy.
-    from keyleash.policy import parse_policy  # noqa: PLC0415
+    from keyleash.policy.parse import active_policy  # noqa: PLC0415
 
-    policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
+    policy = active_policy(require_active(store).document)
     return dict.fromkeys(limit.name for item in policy.identities for limit in item.limits)
 
 
-def _grace(
-    context: click.Context, parameter: click.Parameter, value: str | None
-) -> timedelta | None:
-    if value is not None and re.fullmatch("0+[wdhms]?", value):
-        return timedelta(0)
-    return as_duration(context, parameter, value)
+def _grace(value: str) -> timedelta:
+    return timedelta(0) if re.fullmatch("0+[wdhms]?", value) else read_duration(value)
 
 
-def _words(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> list[str]:
+def _words(values: tuple[str, ...]) -> list[str]:
     """Read an option such as `read,write`, which may be repeated."""
     return [word for value in values for word in value.split(",")]
 
 
-def _key_pattern(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> str | None:
-    """Check that an option is a pattern of keys."""
+def _key_pattern(value: str) -> str:
     try:
-        if value is not None:
-            parse_pattern(value)
-    except PolicyError as error:
-        problem = error.problems[0]
-        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+        parse_pattern(value)
     except UnicodeEncodeError:
-        raise click.BadParameter("a pattern must be UTF-8") from None
+        raise ValueError("a pattern must be UTF-8") from None
     return value
 
 
-def _caller(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    if value is not None and without_tokens(value) != value:
-        raise click.BadParameter("that is a token; give its id, see `keyleash token list`")
+def _caller(value: str) -> str:
+    if without_tokens(value) != value:
+        raise ValueError("that is a token; give its id, see `keyleash token list`")
     return value
 
 
@@ -97,16 +86,16 @@ class _Code(click.Choice):  # type: ignore[type-arg]
         return super().convert(value.upper(), param, ctx)
 
 
-_PAIRS = {"multiple": True, "callback": pairs}
+_PAIRS = {"multiple": True, "callback": reading(pairs)}
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "binding": {"metavar": "CAPTURE=VALUE", **_PAIRS},
-    "caller": {"metavar": "ID", "callback": _caller},
+    "caller": {"metavar": "ID", "callback": reading(_caller)},
     "cap": {"metavar": "COUNTER=LIMIT", **_PAIRS},
     "classes": {
         "metavar": "CLASS,…",
         "type": Name(list(OperationClass)),
         "multiple": True,
-        "callback": _words,
+        "callback": reading(_words),
     },
     "code": {"metavar": "CODE", "type": _Code([str(code) for code in ReplyCode])},
     "command": {"metavar": "COMMAND"},
@@ -114,7 +103,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "directory": {"metavar": "DIR", "type": DIRECTORY},
     "duration": {"metavar": "DURATION", "callback": as_duration},
     "file": {"metavar": "FILE", "type": FILE},
-    "grace": {"metavar": "DURATION", "callback": _grace},
+    "grace": {"metavar": "DURATION", "callback": reading(_grace)},
     "id": {"metavar": "ID"},
     "identity": {"metavar": "NAME", "type": IDENTITY, "place": "IDENTITY"},
     "ids": {"metavar": "ID", "multiple": True},
@@ -122,7 +111,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "labels": {"metavar": "NAME=VALUE", **_PAIRS},
     "limit": {"metavar": "NAME", "type": Name(_limits)},
     "moment": {"metavar": "TIME", "callback": moment},
-    "pattern": {"metavar": "PATTERN", "callback": _key_pattern},
+    "pattern": {"metavar": "PATTERN", "callback": reading(_key_pattern)},
     "segments": {"type": click.IntRange(1, 16)},
     "token_id": {"type": TOKEN_ID, "place": "ID"},
 }
@@ -231,7 +220,7 @@ def _add(function: Any, item: Parameter) -> None:
     elif not param.kind:
         shared["type"] = _type_of(item)
     if not isinstance(item.default, bool) and isinstance(item.default, str | int) and item.default:
-        shared |= {"default": item.default, "show_default": True}
+        shared["default"] = item.default
     click.option(flag, item.name, help=param.help, **shared)(function)
 
 

@@ -11,8 +11,8 @@ import click
 
 from keyleash.cli.failures import FAILED, NOT_PERMITTED
 from keyleash.cli.nodes import urls_option
-from keyleash.cli.options import example, json_option
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import example, with_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.doctor.config import accepted_findings
 from keyleash.store.connect import NODE_TIMEOUT_S
@@ -46,8 +46,7 @@ COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
     help="On a cluster, mark an empty slot of each node as moving for some milliseconds, to see"
     " whether scripts miss its keys.",
 )
-@json_option
-@pass_settings
+@with_settings
 def doctor(
     settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...], try_moving: bool
 ) -> int:

@@ -87,11 +87,7 @@ def exec_(
 
 
 def _refuse_lasting(name: str) -> None:
-    """Reject a command that only affects later commands of its connection.
-
-    Raises:
-        UsageError: It is one.
-    """
+    """Reject a command that only affects later commands of its connection."""
     help = HELP_OF_LASTING.get(role_of(name))
     if help is not None:
         word = printable(name.split(maxsplit=1)[0].upper())
@@ -139,11 +135,6 @@ def _reply(agent: Any, call: Words) -> Any:
 
 
 def _cluster(options: dict[str, Any], token: str) -> Any:
-    """Return a client of a cluster.
-
-    Raises:
-        OperationError (cluster-incomplete): It has slots that no node serves.
-    """
     try:
         return keyleash.RedisCluster(token=token, **options)
     except RedisClusterException as error:

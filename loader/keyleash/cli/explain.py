@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from keyleash.cli.failures import FAILED, USAGE
-from keyleash.cli.options import FILE, IDENTITY, example, json_option
-from keyleash.cli.render.explain import listing_lines
-from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note, read_text
+from keyleash.cli.options import FILE, IDENTITY, all_of, example, with_settings
+from keyleash.cli.settings import Settings
+from keyleash.cli.terminal import print_json, print_note, read_policy
+from keyleash.commands import CommandTable, OperationClass
+from keyleash.commands.facts import VECTOR_SETS
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.evaluate.decision_text import denial_text
+from keyleash.limits import SubjectKind
+from keyleash.policy import Grant
+from keyleash.policy.model import ValueRules
+from keyleash.text import printable, size
 
 if TYPE_CHECKING:
-    from keyleash.api import Policy
     from keyleash.operator.abilities import Abilities
     from keyleash.operator.decisions import Explanation
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _question(function: F) -> F:
-    """Add the parameters of both commands."""
-    for decorate in reversed(_PARAMETERS):
-        function = decorate(function)
-    return function
-
-
-_PARAMETERS: tuple[Callable[[Any], Any], ...] = (
+_question = all_of(
     click.argument("identity", type=IDENTITY),
     click.argument("words", metavar="COMMAND [ARGS]...", nargs=-1),
     click.option(
@@ -47,22 +43,16 @@ _PARAMETERS: tuple[Callable[[Any], Any], ...] = (
         metavar="ID",
         help="The id of the calling token, as in `token list`.  [default: an unused token]",
     ),
-    json_option,
-    pass_settings,
+    with_settings,
 )
+"""The parameters of both commands."""
 
 
 @click.command(
     epilog=example("keyleash explain agent-runner --policy agents.yaml -- GET agents:jobs:7:state")
 )
 @_question
-def explain(
-    settings: Settings,
-    identity: str,
-    words: tuple[str, ...],
-    file: str | None,
-    token_id: str | None,
-) -> int:
+def explain(settings: Settings, words: tuple[str, ...], **context: Any) -> int:
     """Explain the guard's decision on COMMAND of IDENTITY, step by step.
 
     Uses the active policy and its present limits, or a FILE without a server. Nothing is run or
@@ -70,7 +60,7 @@ def explain(
     and another code if it could not be evaluated.
     """
     _require_command(words)
-    found = _explain(settings, identity, words, file, token_id)
+    found = _explain(settings, words, **context)
     if settings.json:
         print_json(found)
     else:
@@ -87,14 +77,7 @@ def explain(
     "--list", "lists", is_flag=True, help="List what the identity may do; without COMMAND."
 )
 @_question
-def can_i(
-    settings: Settings,
-    identity: str,
-    words: tuple[str, ...],
-    file: str | None,
-    token_id: str | None,
-    lists: bool,
-) -> int:
+def can_i(settings: Settings, words: tuple[str, ...], lists: bool, **context: Any) -> int:
     """Check whether IDENTITY may run COMMAND.
 
     Prints `yes`, or `no` and the denial, with a help on standard error. As with `explain`, nothing
@@ -105,9 +88,9 @@ def can_i(
     if lists:
         if words:
             raise UsageError("`--list` takes no command", help="omit one of them")
-        return _list(settings, identity, file, token_id)
+        return _list(settings, **context)
     _require_command(words, ", or list all that it may do: `--list`")
-    found = _explain(settings, identity, words, file, token_id)
+    found = _explain(settings, words, **context)
     if settings.json:
         result = found.to_dict()
         print_json({name: result[name] for name in ("allowed", "code", "details")})
@@ -126,12 +109,12 @@ def _require_command(words: tuple[str, ...], alternative: str = "") -> None:
         )
 
 
-def _list(settings: Settings, identity: str, file: str | None, token_id: str | None) -> int:
+def _list(settings: Settings, *, identity: str, file: str | None, token_id: str | None) -> int:
     with _evaluating(settings):
         found: Abilities = (
             settings.operator.abilities(identity, token_id=token_id)
             if file is None
-            else _policy(file).abilities(identity)
+            else read_policy(file).abilities(identity)
         )
     if settings.json:
         print_json(found)
@@ -142,23 +125,16 @@ def _list(settings: Settings, identity: str, file: str | None, token_id: str | N
 
 def _explain(
     settings: Settings,
-    identity: str,
     words: tuple[str, ...],
+    *,
+    identity: str,
     file: str | None,
     token_id: str | None,
 ) -> Explanation:
     with _evaluating(settings):
         if file is None:
             return settings.operator.explain(identity, *words, token_id=token_id)
-        return _policy(file).explain(identity, *words)
-
-
-def _policy(file: str) -> Policy:
-    # Imported here: it is heavy, and the help does not need it.
-    from keyleash.api import Policy  # noqa: PLC0415
-
-    name, document = read_text(file)
-    return Policy(document, file=name)
+        return read_policy(file).explain(identity, *words)
 
 
 @contextmanager
@@ -175,3 +151,79 @@ def _evaluating(settings: Settings) -> Iterator[None]:
         if error.code == "no-policy":
             error.help = f"{error.help}, or use `--policy FILE`, which needs no active policy"
         raise
+
+
+NAMED = 12
+"""Maximum number of commands listed by name; more are counted by group. `--json` lists all."""
+GROUPS = (
+    "string", "bitmap", "hash", "list", "set", "sortedset", "stream", "geo", "hyperloglog",
+    "keyspace", "pubsub", "connection",
+)  # fmt: skip
+"""ACL categories; a command belongs to the first that matches."""
+VECTOR_SET = "vector set"
+"""The group of vector set commands, which have no ACL category on some servers."""
+
+
+def listing_lines(found: Abilities) -> Iterator[str]:
+    """Yield lines of topic and content: grants with commands, denied keys, limits."""
+    identity, table, commands = found.context.identity, found.context.table, found.commands
+    yield _line("identity", f"{identity.name} ({identity.kind})")
+    for grant, names in zip(identity.grants, commands.by_grant, strict=True):
+        yield _line("grant", ", ".join(grant.allow))
+        yield from (_line("", line) for line in _grant_lines(grant, names, table))
+    if len(identity.grants) > 1 and any(grant.values != ValueRules() for grant in identity.grants):
+        yield _line("values", "the smallest bound of all grants that match a key applies;")
+        yield _line("", "the default applies only if none of them has a bound")
+    if commands.together:
+        yield _line("together", f"by several grants: {_commands(commands.together, table)}")
+    for pattern in identity.denied_keys:
+        yield _line("denied", printable(pattern.source))
+    for limit in identity.limits:
+        per = "" if limit.subject.kind is SubjectKind.IDENTITY else f", per {limit.subject}"
+        yield _line("limit", f"{limit.name}: {limit.describe()}{per}")
+    yield _line("limit", f"work: {identity.work}, strings: {identity.strings} a call or batch")
+    if any(grant.indexes for grant in identity.grants):
+        yield _line("limit", f"search: {identity.search_ms} ms a search")
+    if found.stopped is not None:
+        yield _line("stopped", f"every call is denied: {denial_text(found.stopped)}")
+
+
+def _line(topic: str, text: str) -> str:
+    return f"{topic:<10}{text}"
+
+
+def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Iterator[str]:
+    for topic in ("keys", "channels", "indexes"):
+        if patterns := getattr(grant, topic):
+            yield f"{topic:<10}{' '.join(printable(pattern.source) for pattern in patterns)}"
+    for topic, narrowed in (("only", grant.only or ()), ("except", grant.except_)):
+        if narrowed:
+            yield f"{topic:<10}{', '.join(map(printable, narrowed))}"
+    if grant.values.max_bytes is not None:
+        text = f"strings and elements of up to {size(grant.values.max_bytes)}"
+        yield f"{'values':<10}{text}"
+    elif OperationClass.WRITE in grant.allow:
+        yield f"{'values':<10}strings of up to {size(DEFAULT_VALUE_BYTES)} by default"
+    for rule in grant.values.describe():
+        yield f"{'values':<10}{rule}"
+    if grant.scripts:
+        yield f"{'scripts':<10}{', '.join(dict.fromkeys(item.name for item in grant.scripts))}"
+    yield f"{'commands':<10}{_commands(names, table)}"
+
+
+def _commands(names: Sequence[str], table: CommandTable) -> str:
+    if len(names) <= NAMED:
+        return ", ".join(names) or "none"
+    groups = Counter(_group(name, table) for name in names)
+    shown = (
+        f"{groups[group]} {group}" for group in (*GROUPS, VECTOR_SET, "other") if groups[group]
+    )
+    return f"{len(names)}: {', '.join(shown)}"
+
+
+def _group(name: str, table: CommandTable) -> str:
+    spec = table.get(name)
+    if name in VECTOR_SETS:
+        return VECTOR_SET
+    categories = spec.categories if spec else ()
+    return next((group for group in GROUPS if f"@{group}" in categories), "other")

@@ -55,10 +55,8 @@ BUG = Failure(
 def failure_of(error: Exception, server: str, operation: str = "") -> Failure | None:
     """Return the failure to report for *error*; None if it is unexpected, thus a bug.
 
-    Args:
-        error: Any exception.
-        server: The server's URL without secrets.
-        operation: The command that ran, as `operations.rights.RIGHTS` names it.
+    *server* is the server's URL without secrets, *operation* the command that ran, as
+    `operations.rights.RIGHTS` names it.
     """
     match error:
         case click.UsageError():

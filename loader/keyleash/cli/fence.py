@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,32 +11,25 @@ from typing import Any, TypeVar
 
 import click
 
-from keyleash.api import Policy
 from keyleash.cli.failures import UNWRITTEN
 from keyleash.cli.nodes import node_option, note_unlisted_replicas
 from keyleash.cli.options import (
     FILE,
     IDENTITY,
     Group,
+    all_of,
     example,
-    json_option,
     require_consent,
+    with_settings,
     yes_option,
 )
-from keyleash.cli.render.fence import (
-    note_caveats,
-    note_changes,
-    note_opened,
-    note_unsaved,
-    note_users_off,
-    password_lines,
-    print_steps,
-)
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
 from keyleash.cli.target import show_target
-from keyleash.cli.terminal import print_json, print_note, read_input, read_text, write_output
+from keyleash.cli.terminal import print_json, print_note, read_input, read_policy, write_output
 from keyleash.errors import OperationError, UsageError
-from keyleash.fence.acl_steps import FencePlan
+from keyleash.fence.acl_steps import AclStep, AclStepKind, FencePlan, Fences
+from keyleash.fence.servers import FencedUser
 from keyleash.store.fences import GeneratedPassword
 from keyleash.text import counted, printable
 
@@ -54,29 +48,23 @@ def passwords_option(help: str) -> Callable[[F], F]:
     return click.option("--passwords", "target", metavar="FILE", type=FILE, help=help)
 
 
-def fence_options(function: F) -> F:
-    """Add the parameters of `_plan` to a command."""
-    for option in (
-        hashes_option("Password hashes for users without one"),
-        click.option(
-            "--wide",
-            metavar="NAME",
-            multiple=True,
-            help="Fence NAME although its patterns may match control keys; repeatable.",
-        ),
-        node_option,
-        click.argument("file", required=False, type=FILE),
-    ):
-        function = option(function)
-    return function
+fence_options = all_of(
+    click.argument("file", required=False, type=FILE),
+    node_option,
+    click.option(
+        "--wide",
+        metavar="NAME",
+        multiple=True,
+        help="Fence NAME although its patterns may match control keys; repeatable.",
+    ),
+    hashes_option("Password hashes for users without one"),
+)
+"""The parameters of `_plan`."""
 
 
 def _plan(settings: Settings, *, file: str | None, hashes: str | None, **options: Any) -> FencePlan:
     """Return the plan of `fence plan` and `fence apply`; nothing is changed."""
-    policy = None
-    if file is not None:
-        name, text = read_text(file)
-        policy = Policy(text, file=name)
+    policy = None if file is None else read_policy(file)
     return settings.operator.fence.plan(policy=policy, hashes=_read_hashes(hashes) or "", **options)
 
 
@@ -117,8 +105,7 @@ def _changing(
     type=click.Choice(["acl", "redis-cli"]),
     help="Print the users instead: as lines of an ACL file, or for redis-cli's standard input.",
 )
-@json_option
-@pass_settings
+@with_settings
 def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
     """Show what `fence apply` would do, and why; nothing is changed.
 
@@ -154,8 +141,7 @@ def plan(settings: Settings, /, output: str | None, **options: Any) -> int:
 )
 @passwords_option("As --mint, but write the passwords")
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def apply(
     settings: Settings, /, generate: bool, target: str | None, yes: bool, **options: Any
 ) -> None:
@@ -192,8 +178,7 @@ def apply(
 @click.option("--all", "everything", is_flag=True, help="Every user that keyleash made.")
 @node_option
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def remove(
     settings: Settings, /, identities: Sequence[str], everything: bool, yes: bool, **nodes: Any
 ) -> None:
@@ -226,8 +211,7 @@ def remove(
 @hashes_option("Read the hashes of the new passwords")
 @passwords_option("Write the passwords")
 @node_option
-@json_option
-@pass_settings
+@with_settings
 def rotate(
     settings: Settings,
     identities: Sequence[str],
@@ -267,6 +251,85 @@ def _finish(settings: Settings, identities: Sequence[str], nodes: Sequence[str])
         click.echo(f"dropped the older password of: {', '.join(dropped)}")
     else:
         click.echo("no user had an older password")
+
+
+WORDS = {
+    AclStepKind.CREATED: "new",
+    AclStepKind.CHANGED: "change",
+    AclStepKind.UNCHANGED: "unchanged",
+    AclStepKind.REMOVED: "remove",
+    AclStepKind.HELD: "left out",
+    AclStepKind.FOREIGN: "not ours",
+}
+
+
+def print_steps(steps: Sequence[AclStep]) -> None:
+    """Print the action on each user; with the server if there are several."""
+    start = 0 if _are_several(steps) else 1
+    rows = (
+        [step.server, step.identity, WORDS[step.kind], "; ".join(step.reasons)][start:]
+        for step in steps
+    )
+    names = ("server", "user", "what", "why")[start:]
+    print_table(columns(*names, fold={"server", "user", "why"}), rows)
+
+
+def note_changes(steps: Sequence[AclStep]) -> None:
+    """Print the actions on users that change, as notes."""
+    width = max(len(step.identity) for step in steps)
+    for step in steps:
+        if step.kind is not AclStepKind.UNCHANGED:
+            where = f"{step.server}: " if _are_several(steps) else ""
+            why = "; ".join(step.reasons)
+            print_note(f"{step.identity:<{width}}  {WORDS[step.kind]:<8}  {where}{why}")
+
+
+def _are_several(steps: Sequence[AclStep]) -> bool:
+    return len({step.server for step in steps}) > 1
+
+
+def note_caveats(fences: Fences) -> None:
+    """Print each caveat once, with all identities that it applies to."""
+    names: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for note in fences.notes:
+        names[note["message"], note["what"]].append(note["identity"])
+    subjects: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for (message, what), identities in names.items():
+        subjects[message, ", ".join(identities)].append(what)
+    for (message, listed), whats in subjects.items():
+        print_note(f"note: {', '.join(whats)}: {message} ({listed})")
+
+
+def note_users_off(fences: Fences) -> None:
+    """Print the users that cannot log in because they have no password."""
+    if fences.off:
+        off = ", ".join(fences.off)
+        print_note(
+            f"note: disabled until they have a password: {off}; see `--passwords` and `--hashes`"
+        )
+
+
+def note_opened(users: Sequence[FencedUser]) -> None:
+    """Print the users of servers that reject digests, and the consequence."""
+    for user in users:
+        print_note(
+            f"note: {user.server} rejects digests in rules, so `{user.identity}` may call every"
+            " script that is loaded there, with its own rights"
+        )
+
+
+def note_unsaved(servers: Sequence[str]) -> None:
+    """Print the servers that lose their users at a restart."""
+    for server in servers:
+        print_note(
+            f"note: {server} has no ACL file, so its users are lost at a restart; configure one,"
+            " run CONFIG REWRITE there, or run `keyleash fence apply` after each start"
+        )
+
+
+def password_lines(generated: Sequence[GeneratedPassword]) -> str:
+    """Return lines of an identity, a blank and its password."""
+    return "".join(f"{item.identity} {item.password}\n" for item in generated)
 
 
 @click.group(cls=Group, epilog=example("keyleash fence apply --passwords passwords.txt"))

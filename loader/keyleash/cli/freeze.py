@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from keyleash.cli.derive import command
 from keyleash.cli.options import require_consent
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.operator.suspension import FreezeResult, Frozen, freeze, thaw
@@ -89,13 +89,11 @@ def _show(result: FreezeResult, status: Callable[[Frozen, int], str]) -> None:
     def rest(item: Frozen) -> tuple[str, str]:
         return status(item, effective_ms), printable(item.reason)
 
-    print_table(
-        [Column("identity", fold=True), Column("now"), Column("reason", fold=True)],
-        (
-            [some([item.identity for item in items], 1), *rest(items[0])]
-            for items in fold(result.identities, rest, few)
-        ),
+    rows = (
+        [some([item.identity for item in items], 1), *rest(items[0])]
+        for items in fold(result.identities, rest, few)
     )
+    print_table(columns("identity", "now", "reason", fold={"identity", "reason"}), rows)
     if changed := sum(item.changed for item in result.identities):
         where = "at reached nodes " if result.not_reached else ""
         at = f"{where}{iso_time(effective_ms)}, control event {result.event}"

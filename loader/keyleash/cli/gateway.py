@@ -11,9 +11,9 @@ import click
 from redis.exceptions import AuthenticationError, ConnectionError, TimeoutError
 
 from keyleash.cli.listening import Address, allow_files, require_tls, shown_address
-from keyleash.cli.nodes import urls_option
-from keyleash.cli.options import FILE, example, json_option
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.nodes import sentinel_option, service_option
+from keyleash.cli.options import FILE, example, with_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.extras import import_with_extra
@@ -30,7 +30,6 @@ WAIT_S = 0.5
     metavar="HOST:PORT",
     type=Address(),
     default="127.0.0.1:6380",
-    show_default=True,
     help="The address for agents; port 0 picks a free one.",
 )
 @click.option("--unix", metavar="PATH", help="Also listen on this unix socket.")
@@ -47,22 +46,14 @@ WAIT_S = 0.5
     metavar="HOST:PORT",
     type=Address(),
     default="127.0.0.1:9122",
-    show_default=True,
     help="Serve /healthz, /readyz and /metrics here.",
 )
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
 @click.option("--share-port", is_flag=True, help="Let other gateways listen on the same port.")
 @click.option("--wait", is_flag=True, help="Wait for the server to start.")
-@urls_option("--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the primary; repeatable.")
-@click.option(
-    "--service",
-    metavar="NAME",
-    default="mymaster",
-    show_default=True,
-    help="Name of the primary in Sentinel.",
-)
-@json_option
-@pass_settings
+@sentinel_option
+@service_option
+@with_settings
 def gateway(
     settings: Settings,
     listen: tuple[str, int],

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from keyleash.cli.options import DIRECTORY, Name, example, json_option
-from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import DIRECTORY, Name, example, with_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.errors import OperationError
 from keyleash.operator.examples import EXAMPLES, Example, require_example
@@ -19,13 +19,9 @@ force_option = click.option("--force", is_flag=True, help="Overwrite files that 
 
 
 def write_copies(settings: Settings, copied: Example, directory: str, *, force: bool) -> None:
-    """
-    Write the files of an example to a directory, created if missing, and print their names.
+    """Write the files of an example to a directory, created if missing, and print their names.
 
-    Raises:
-        OperationError (file): A file exists, and not *force*: nothing is written. Or the file is
-            no regular file.
-        OSError: A file cannot be written.
+    Nothing is written if one of them exists, unless *force*.
     """
     folder = Path(directory)
     content = copied.read()
@@ -50,8 +46,7 @@ def write_copies(settings: Settings, copied: Example, directory: str, *, force: 
 @click.command(epilog=example("keyleash init"))
 @click.argument("directory", metavar="[DIR]", type=DIRECTORY, default=".")
 @force_option
-@json_option
-@pass_settings
+@with_settings
 def init(settings: Settings, directory: str, force: bool) -> None:
     """Write a first policy, its tests and an example of settings.
 
@@ -67,8 +62,7 @@ def init(settings: Settings, directory: str, force: bool) -> None:
 @click.argument("name", required=False, type=Name(EXAMPLES))
 @click.option("--to", "directory", metavar="DIR", type=DIRECTORY, help="Copy to DIR.  [default: .]")
 @force_option
-@json_option
-@pass_settings
+@with_settings
 def examples(settings: Settings, name: str | None, directory: str | None, force: bool) -> None:
     """List the example policies, or copy the policy and tests of NAME.
 
@@ -80,7 +74,5 @@ def examples(settings: Settings, name: str | None, directory: str | None, force:
     if settings.json:
         print_json({"examples": {name: item.summary for name, item in EXAMPLES.items()}})
         return
-    print_table(
-        [Column("name"), Column("content")],
-        [[name, item.summary] for name, item in EXAMPLES.items()],
-    )
+    rows = [[name, item.summary] for name, item in EXAMPLES.items()]
+    print_table(columns("name", "content"), rows)

@@ -34,7 +34,7 @@ _COST = (
     "MONITOR copies every command of every client: it may halve what the server does meanwhile, and"
     " the file will have the values that clients write. Capture for {seconds:.0f} seconds?"
 )
-_CHOICES = "keep, widen, narrow or drop"
+_CHOICES = "keep, widen (to `:*`), narrow (to another pattern), drop, or keep all that follow"
 
 
 @click.command(epilog=example("keyleash learn agent-runner --since 7d -o learned.yaml"))
@@ -42,7 +42,6 @@ _CHOICES = "keep, widen, narrow or drop"
 @click.option("-o", "--output", metavar="FILE", type=FILE, help="The policy, or the capture.")
 @click.option(
     "--capture",
-    "seconds",
     metavar="DURATION",
     callback=as_duration,
     help="Write a capture of MONITOR to FILE instead, for --monitor.",
@@ -55,7 +54,7 @@ def learn(
     settings: Settings,
     identities: tuple[str, ...],
     output: str | None,
-    seconds: Any,
+    capture: Any,
     acl: bool,
     yes: bool,
     **options: Any,
@@ -63,16 +62,17 @@ def learn(
     """Write a policy that allows what IDENTITY, or each identity, was recorded to do.
 
     Reads the audit log, an archive or a capture. Key segments that vary become captures, from five
-    values on; each line has its calls as a comment, and what fewer than --min calls show is
-    commented out. Limits are twice what was usual. On a terminal, each pattern is shown for review;
-    --yes takes all. Writes FILE and its tests, `*.test.yaml`; existing files are not overwritten.
-    Nothing is loaded.
+    values on; each line has its calls as a comment, and a class that fewer than --min calls of a
+    pattern need is a comment. Limits are twice what was usual. On a terminal, each pattern for
+    FILE is shown for review; --yes takes all. Writes FILE, and but for --acl its tests,
+    `*.test.yaml`; existing files are not overwritten. Nothing is loaded.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    if (acl or seconds) and (identities or given.keys() - {"least"} or (acl and seconds)):
-        raise UsageError(f"`--{'acl' if acl else 'capture'}` takes no other source")
-    if seconds is not None:
-        _capture(settings, output, seconds.total_seconds(), yes=yes)
+    if (acl or capture) and (identities or given.keys() - {"least"} or (acl and capture)):
+        option = "--acl" if acl else "--capture"
+        raise UsageError(f"`{option}` takes no identity, no time and no other source")
+    if capture is not None:
+        _capture(settings, output, capture.total_seconds(), yes=yes)
     elif acl:
         users = settings.operator.learn_acl()
         if settings.json:
@@ -89,6 +89,10 @@ def learn(
             return
         for question in learned.questions:
             print_note(f"question: {printable(question)}")
+        rare = sum(rule.is_rare for identity in learned.identities for rule in identity.rules)
+        if rare:
+            shown = f"{counted(rare, 'rule')} that fewer than {learned.least} calls need"
+            print_note(f"comments in the policy: {shown}; uncomment what is rare by its nature")
         if not yes and output and sys.stdin.isatty():
             learned = _reviewed(learned)
             if not learned.identities:
@@ -114,7 +118,8 @@ def _write(output: str | None, files: dict[str, str]) -> None:
     for path in paths:
         is_same = path.suffix == ".lua" and path.exists() and path.read_bytes() == contents[path]
         if path.exists() and not is_same:
-            raise OperationError("file", f"`{path}` exists", help="name a new file", exit_code=1)
+            help_text = "name a new file, in another folder if it is a script"
+            raise OperationError("file", f"`{path}` exists", help=help_text, exit_code=1)
     for path, content in contents.items():
         # The names of keys may be personal data.
         write_output(path, content, 0o600)
@@ -131,35 +136,42 @@ def _capture(settings: Settings, output: str | None, seconds: float, *, yes: boo
     if settings.json:
         print_json({"file": output, "calls": lines})
         return
-    print_note(f"{counted(lines, 'call')}; next: `keyleash learn --monitor {output}`")
+    then = f"next: `keyleash learn --monitor {output} -o learned.yaml`"
+    print_note(f"{counted(lines, 'call')}; {then if lines else 'no client sent a command'}")
 
 
 def _reviewed(learned: Learned) -> Learned:
     """Return what a person makes of each pattern."""
+    total = sum(not rule.is_rare for identity in learned.identities for rule in identity.rules)
+    number, is_asking = 0, True
     for identity in learned.identities:
-        rules = []
+        rules: list[LearnedRule | None] = []
         for rule in identity.rules:
-            if not rule.is_rare:
+            decided: LearnedRule | None = rule
+            if not rule.is_rare and is_asking:
+                number += 1
                 shown = support(rule, identity.coverage.until_ms or 0)
                 allow, commands = ", ".join(rule.allow), ", ".join(rule.commands)
-                _show(f"{identity.name}: {allow} on {rule.pattern}")
+                _show(f"{number} of {total}: {identity.name}: {allow} on {rule.pattern}")
                 _show(f"  {shown}; {commands}")
-            rules.append(rule if rule.is_rare else _decided(rule))
+                decided, is_asking = _decided(rule)
+            rules.append(decided)
         learned = learned.with_rules(identity.name, filter(None, rules))
     return learned
 
 
-def _decided(rule: LearnedRule) -> LearnedRule | None:
-    """Ask about a rule until its pattern stands, or return None to drop it."""
+def _decided(rule: LearnedRule) -> tuple[LearnedRule | None, bool]:
+    """Return a rule once its pattern stands, or None, and whether to ask about others."""
     while True:
-        answer = click.prompt(_CHOICES, "k", type=click.Choice("kwnd"), err=True)
-        if answer in "kd":
-            return rule if answer == "k" else None
+        answer = click.prompt(_CHOICES, "k", type=click.Choice("kwnda"), err=True)
+        if answer in "kda":
+            return None if answer == "d" else rule, answer != "a"
         pattern = _wider(rule.pattern) if answer == "w" else click.prompt("  pattern", err=True)
         try:
             is_within = covers(parse_pattern(rule.pattern), parse_pattern(pattern))
         except KeyleashError as error:
-            _show(f"  {error}")
+            for line in str(error).splitlines():
+                _show(f"  {line.removeprefix('<pattern>:1:1: ')}")
             continue
         if answer == "n" and not is_within:
             _show(f"  `{pattern}` allows keys that `{rule.pattern}` does not")

@@ -6,7 +6,7 @@ import click
 
 from keyleash.cli.derive import command
 from keyleash.cli.options import Group, example
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.operator.credit import CreditCollection, collect_credit
@@ -58,7 +58,5 @@ def collect(_settings: Settings, done: CreditCollection) -> None:
     `keyleash status`, until the budget's window ends. Without IDENTITY, those of all identities are
     returned.
     """
-    print_table(
-        [Column("identity", fold=True), Column("budget"), Column("returned", "right")],
-        ([item.identity, item.limit, str(item.units)] for item in done.returned),
-    )
+    shown = columns("identity", "budget", "returned", right={"returned"}, fold={"identity"})
+    print_table(shown, ([item.identity, item.limit, str(item.units)] for item in done.returned))

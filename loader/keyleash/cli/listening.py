@@ -30,11 +30,7 @@ class Address(click.ParamType[Any]):
 
 
 def require_tls(host: str, tls_cert: str | None, insecure: bool) -> None:
-    """Require TLS beyond loopback, unless *insecure*.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Require TLS beyond loopback, unless *insecure*."""
     if not (tls_cert or insecure or is_loopback(host)):
         raise UsageError(
             f"tokens would travel in clear to `{host}`",
@@ -56,11 +52,7 @@ def shown_address(host: str, port: int) -> str:
 
 
 def listener(host: str, port: int, option: str) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises:
-        OperationError (port-in-use): the address is in use, or may not be used.
-    """
+    """Return a socket that listens."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from keyleash.api import Policy
 from keyleash.api.loading import check_consent
 from keyleash.cli.failures import warn
 from keyleash.cli.nodes import node_option, note_unlisted_replicas, show_nodes, wait_option
 from keyleash.cli.options import (
     FILE,
+    all_of,
     allow_eviction_option,
     allow_removal_option,
     allow_unvalidated_restore_option,
     allow_widening_option,
     example,
     full_option,
-    json_option,
     require_consent,
+    with_settings,
     yes_option,
 )
 from keyleash.cli.progress import progress
-from keyleash.cli.render.plan import print_plan
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.target import require_target
-from keyleash.cli.terminal import print_json, print_note, read_text
+from keyleash.cli.terminal import is_plain, print_json, print_note, read_policy
 from keyleash.errors import OperationError
 from keyleash.text import counted
 
 if TYPE_CHECKING:
     from keyleash.operator.load.activate import LoadResult
     from keyleash.operator.load.load_plan import LoadPlan
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _load(
@@ -52,15 +50,9 @@ def _load(
     yes: bool,
     **allowed: bool,
 ) -> int:
-    """
-    Activate a policy after consent to its plan; return the exit code.
+    """Activate a policy after consent to its plan; return the exit code.
 
-    Args:
-        make_plan: Returns the plan, given *allowed* and a progress callback.
-
-    Raises:
-        UsageError: *yes*, and the server is not named.
-        OperationError (declined): The user declined.
+    *make_plan* returns the plan, given *allowed* and a progress callback.
     """
     target, summary = require_target(settings, yes=yes)
     if summary.primary:
@@ -136,28 +128,23 @@ def _interrupted_load(settings: Settings, plan: LoadPlan) -> str:
     return f"active as generation {active.generation}, but not verified: see `keyleash doctor`"
 
 
-def _load_options(function: F) -> F:
-    """Add the options that `load` and `rollback` share."""
-    options = (
-        allow_eviction_option,
-        allow_unvalidated_restore_option,
-        node_option,
-        allow_widening_option,
-        allow_removal_option,
-        full_option,
-        wait_option,
-        yes_option,
-        json_option,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+_load_options = all_of(
+    allow_eviction_option,
+    allow_unvalidated_restore_option,
+    node_option,
+    allow_widening_option,
+    allow_removal_option,
+    full_option,
+    wait_option,
+    yes_option,
+    with_settings,
+)
+"""The options that `load` and `rollback` share."""
 
 
 @click.command(epilog=example("keyleash load agents.yaml --yes"))
 @click.argument("file", type=FILE)
 @_load_options
-@pass_settings
 def load(settings: Settings, /, file: str, **options: Any) -> int:
     """Activate a policy file atomically.
 
@@ -177,15 +164,13 @@ def load(settings: Settings, /, file: str, **options: Any) -> int:
     ACL users of `keyleash fence` are updated as well, on each --node too, and those of removed
     identities are deleted.
     """
-    name, text = read_text(file)
-    policy = Policy(text, file=name)
+    policy = read_policy(file)
     return _load(settings, partial(settings.operator.plan, policy), **options)
 
 
 @click.command(epilog=example("keyleash rollback --to 3f9ac2d81b07"))
 @click.option("--to", metavar="DIGEST", help="The policy, by the first digits of its digest.")
 @_load_options
-@pass_settings
 def rollback(settings: Settings, /, to: str | None, **options: Any) -> int:
     """Activate an earlier policy again.
 
@@ -195,3 +180,17 @@ def rollback(settings: Settings, /, to: str | None, **options: Any) -> int:
     suspensions.
     """
     return _load(settings, partial(settings.operator.plan_rollback, to), **options)
+
+
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+_SIGN = re.compile(r"^((?:    )?)([+~-])(?= )", re.MULTILINE)
+_WIDENS = re.compile(r"   \[widens[^]\n]*\]$|^widens access: (?!none$).*", re.MULTILINE)
+
+
+def print_plan(server: str, plan: LoadPlan, *, full: bool = False, err: bool = False) -> None:
+    """Print a plan below its server; *full* as for `LoadPlan.describe`, *err* to standard error."""
+    text = plan.describe(full=full)
+    if not is_plain():
+        text = _SIGN.sub(lambda sign: sign[1] + click.style(sign[2], fg=_COLOURS[sign[2]]), text)
+        text = _WIDENS.sub(lambda mark: click.style(mark[0], bold=True), text)
+    click.echo(f"server     {server}\n{text}", err=err)

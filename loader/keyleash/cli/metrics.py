@@ -9,8 +9,8 @@ from collections.abc import Callable
 import click
 
 from keyleash.cli.failures import FAILED, failure_of
-from keyleash.cli.options import example, json_option
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import example, with_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, until_signal
 from keyleash.errors import UsageError
 from keyleash.metrics import SnapshotCollector
@@ -25,9 +25,8 @@ HOST = "127.0.0.1"
     type=click.IntRange(0, 65535),
     help="Serve at this port until Ctrl-C or SIGTERM; 0 picks a free one.",
 )
-@click.option("--host", default=HOST, show_default=True, help="Address to serve on, with --port.")
-@json_option
-@pass_settings
+@click.option("--host", default=HOST, help="Address to serve on, with --port.")
+@with_settings
 def metrics(settings: Settings, port: int | None, host: str) -> int:
     """Print metrics in Prometheus' text format, or serve them.
 

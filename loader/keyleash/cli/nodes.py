@@ -39,6 +39,12 @@ def _without_passwords(
     return urls
 
 
+sentinel_option = urls_option(
+    "--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the servers; repeatable."
+)
+service_option = click.option(
+    "--service", metavar="NAME", default="mymaster", help="Name of the primary in Sentinel."
+)
 node_option = urls_option(
     "--node",
     "KEYLEASH_NODES",
@@ -85,15 +91,9 @@ wait_option = click.option(
 def show_nodes(settings: Settings, change: Change, *, wait: bool | None, again: str = "") -> int:
     """Print when a change is effective at each node of a cluster, and wait for it if requested.
 
-    Args:
-        settings: The run.
-        change: The result of the command.
-        wait: Its `--wait`; None if it has none.
-        again: What to know if running it again does more than to complete it.
-
-    Returns:
-        The exit code: `FAILED` if a node was not reached, unless *wait*, or if one has replicas and
-        none of them is known to have the change.
+    *wait* is the `--wait` of the command, None if it has none; *again* is what to know if running
+    it again does more than to complete it. The exit code is `FAILED` if a node was not reached,
+    unless *wait*, or if one has replicas and none of them is known to have the change.
     """
     if not settings.json:
         for node in change.nodes or ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -16,7 +15,7 @@ from click.shell_completion import CompletionItem
 from click.types import StringParamType
 from redis import exceptions as redis_errors
 
-from keyleash.cli.settings import Settings
+from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import STANDARD_INPUT
 from keyleash.client.tokens import token_from_env
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
@@ -30,6 +29,7 @@ from keyleash.store.token_entries import read_token_entries
 from keyleash.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
@@ -44,6 +44,11 @@ def json_option(function: F, help: str = "Print one JSON document.") -> F:
     return click.option(
         "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json, help=help
     )(function)
+
+
+def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--json` to a command, and pass it the settings."""
+    return json_option(pass_settings(function))
 
 
 def json_lines_option(function: F) -> F:
@@ -75,11 +80,7 @@ yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for conf
 
 
 def refuse_typed_password(parameter: str, urls: str | Sequence[str] | None, variable: str) -> None:
-    """Require that a URL with a password comes from the environment *variable*, as do several.
-
-    Raises:
-        UsageError: The password is on the command line.
-    """
+    """Require that a URL with a password comes from the environment *variable*, as do several."""
     given = click.get_current_context().get_parameter_source(parameter)
     several = [urls] if isinstance(urls, str) else urls or ()
     if given is ParameterSource.COMMANDLINE and any(map(has_password, several)):
@@ -90,12 +91,7 @@ def refuse_typed_password(parameter: str, urls: str | Sequence[str] | None, vari
 
 
 def require_consent(question: str, yes: bool, effect: str = "nothing was changed") -> None:
-    """Ask for confirmation, unless *yes*.
-
-    Raises:
-        UsageError: Standard input is not a terminal.
-        OperationError (declined): The user declined, with what follows from it.
-    """
+    """Ask for confirmation, unless *yes*; *effect* is what follows if the user declines."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -111,13 +107,33 @@ def require_consent(question: str, yes: bool, effect: str = "nothing was changed
         raise
 
 
-def require_number(
-    _context: click.Context, _parameter: click.Parameter, value: float | None
-) -> float | None:
-    """Reject `nan`, which no range excludes."""
-    if value is not None and math.isnan(value):
-        raise click.BadParameter("it must be a number")
-    return value
+def all_of(*decorators: Callable[[Any], Any]) -> Callable[[F], F]:
+    """Return a decorator that applies several, the first of which is the outermost."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def reading(read: Callable[[Any], T]) -> Callable[[click.Context, click.Parameter, Any], T | None]:
+    """Return the callback of a parameter that *read* reads if it is given.
+
+    A PolicyError or ValueError of *read* is reported as an error of the parameter.
+    """
+
+    def callback(_context: click.Context, _parameter: click.Parameter, value: Any) -> T | None:
+        try:
+            return None if value is None else read(value)
+        except PolicyError as error:
+            problem = error.problems[0]
+            raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return callback
 
 
 class Group(click.Group):
@@ -160,28 +176,20 @@ FILE = FileName("file")
 DIRECTORY = FileName("dir")
 
 
-def as_duration(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> timedelta | None:
-    """Parse an option as a duration such as `30s` or `1h30m`."""
-    if value is None:
-        return None
-    try:
-        seconds = parse_duration(value, Span("", 1, 1), because="that is the maximum")
-    except PolicyError as error:
-        problem = error.problems[0]
-        raise click.BadParameter(f"{problem.message}; {problem.help}") from None
+def read_duration(value: str) -> timedelta:
+    """Parse a duration such as `30s` or `1h30m`."""
+    seconds = parse_duration(value, Span("", 1, 1), because="that is the maximum")
     return timedelta(seconds=seconds)
 
 
-def moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Check that an option or argument is `10m` ago or ISO 8601, in UTC by default."""
-    if value is not None:
-        try:
-            parse_moment(value, 0)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+def _moment(value: str) -> str:
+    """Check that a time is `10m` ago or ISO 8601, in UTC by default."""
+    parse_moment(value, 0)
     return value
+
+
+as_duration = reading(read_duration)
+moment = reading(_moment)
 
 
 class Name(StringParamType):
@@ -236,11 +244,7 @@ token_file_option = _token_option("A file with the token on its first line")
 
 
 def refuse_typed_token(word: str) -> None:
-    """Reject a word of the command line that is a token.
-
-    Raises:
-        UsageError: It is one.
-    """
+    """Reject a word of the command line that is a token."""
     if word.startswith(TOKEN_START):
         raise UsageError(
             "a token on the command line can be read by every user of this machine",
@@ -249,13 +253,7 @@ def refuse_typed_token(word: str) -> None:
 
 
 def require_token(file: str | None) -> str:
-    """Return the token on the first line of *file*, or that of the environment.
-
-    Raises:
-        UsageError: There is no token, or it is on the command line.
-        OperationError (file): The file is missing, or cannot be read.
-        OperationError (bad-environment): Both variables are set.
-    """
+    """Return the token on the first line of *file*, or that of the environment if None."""
     if file is None:
         if not any(os.environ.get(name, "").strip() for name in TOKEN_VARIABLES):
             raise UsageError("there is no token", help=_TOKEN_HELP)
@@ -283,16 +281,14 @@ def _first_line(file: str) -> str:
         raise OperationError("file", f"cannot read the file of `--token`: {reason}") from None
 
 
-def pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
+def pairs(values: tuple[str, ...]) -> dict[str, str]:
     """Read options such as `job_id=42`."""
     found: dict[str, str] = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not equals or not name:
-            raise click.BadParameter(f"`{printable(value)}` is not a name, `=` and a value")
+            raise ValueError(f"`{printable(value)}` is not a name, `=` and a value")
         if name in found:
-            raise click.BadParameter(f"`{printable(name)}` is given twice")
+            raise ValueError(f"`{printable(name)}` is given twice")
         found[name] = text
     return found

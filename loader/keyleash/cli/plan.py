@@ -6,22 +6,21 @@ from typing import Any
 
 import click
 
-from keyleash.api import Policy
 from keyleash.cli.backtest import backtest_lines, run_backtest
 from keyleash.cli.failures import FAILED, warn
+from keyleash.cli.load import print_plan
 from keyleash.cli.options import (
     FILE,
     allow_unvalidated_restore_option,
     example,
     full_option,
-    json_option,
     moment,
+    with_settings,
 )
 from keyleash.cli.progress import progress
-from keyleash.cli.render.plan import print_plan
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.target import describe_target
-from keyleash.cli.terminal import print_json, read_text
+from keyleash.cli.terminal import print_json, read_policy
 
 CHANGES = 2
 """The exit code for changes with `--exit-code`."""
@@ -42,8 +41,7 @@ CHANGES = 2
     help="Also decide the recorded calls since `7d` ago: see `keyleash backtest`. Exits with 1 if"
     " an allowed call is denied.",
 )
-@json_option
-@pass_settings
+@with_settings
 def plan(
     settings: Settings,
     file: str,
@@ -60,8 +58,7 @@ def plan(
     changes as a summary. Rejects FILE if it allows RESTORE and the server does not validate its
     payloads, as `keyleash load` does. `-` reads standard input.
     """
-    name, text = read_text(file)
-    policy = Policy(text, file=name)
+    policy = read_policy(file)
     with progress("compiling", is_wanted=not settings.json) as report:
         plan = settings.operator.plan(
             policy,
@@ -73,7 +70,7 @@ def plan(
     tested = None if since is None else run_backtest(settings, policy, {"since": since})
     warnings = plan.prepared.warnings
     if settings.json:
-        members = {"server": settings.shown_url, "file": name, **plan.to_dict()}
+        members = {"server": settings.shown_url, "file": policy.file, **plan.to_dict()}
         more = {} if tested is None else {"backtest": tested}
         print_json({**members, "warnings": warnings, **more})
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from keyleash.cli.options import Group, example, json_lines_option, json_option
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.options import Group, example, json_lines_option, with_settings
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
 from keyleash.text import clock_time, printable, short_digest
@@ -18,8 +18,7 @@ def policy() -> None:
 
 @policy.command(epilog=example("keyleash policy show --digest 3f9ac2d81b07"))
 @click.option("--digest", metavar="DIGEST", help="An earlier policy, by the first digits.")
-@json_option
-@pass_settings
+@with_settings
 def show(settings: Settings, digest: str | None) -> None:
     """Print the document of the active policy, as it was loaded.
 
@@ -56,19 +55,16 @@ def history(settings: Settings) -> None:
     if not stored:
         print_note("no policy is stored")
         return
-    columns = [Column("generation", "right"), Column("digest"), Column("activated")]
-    columns += [Column("by"), Column("from"), Column("")]
-    print_table(
-        columns,
-        (
-            [
-                str(item.generation),
-                short_digest(item.digest),
-                clock_time(item.activated_ms),
-                printable(item.actor),
-                short_digest(item.before) or "-",
-                "active" if item.digest == digest else "",
-            ]
-            for item in stored
-        ),
+    rows = (
+        [
+            str(item.generation),
+            short_digest(item.digest),
+            clock_time(item.activated_ms),
+            printable(item.actor),
+            short_digest(item.before) or "-",
+            "active" if item.digest == digest else "",
+        ]
+        for item in stored
     )
+    names = ("generation", "digest", "activated", "by", "from", "")
+    print_table(columns(*names, right={"generation"}), rows)

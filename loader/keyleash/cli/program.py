@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from keyleash import __version__
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
-from keyleash.cli.options import Group, json_option, refuse_typed_password
+from keyleash.cli.options import Group, json_option, reading, refuse_typed_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, is_plain, require_output
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
@@ -185,20 +185,13 @@ def _has_option(words: list[str], option: str) -> bool:
     return option in (words[: words.index("--")] if "--" in words else words)
 
 
-def _timeout_s(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> float | None:
-    if value is None:
-        return None
-    try:
-        return parse_timeout(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.group(
     cls=Program,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog="\b\nexit codes: 0 success, 1 denied or failed, 2 usage, 65 bad policy,\n"
     "            66 input file unreadable, 69 server unreachable or not supported,\n"
     "            70 bug in keyleash, 76 not a Redis reply, 77 not permitted by the server\n"
@@ -208,7 +201,6 @@ def _timeout_s(
     "--url",
     envvar="KEYLEASH_URL",
     default=DEFAULT_URL,
-    show_default=True,
     show_envvar=True,
     help="The server, or several between commas, of which the first that answers is used. Passwords"
     " are only accepted in the variable: arguments are visible in the process list.",
@@ -222,7 +214,7 @@ def _timeout_s(
 @click.option(
     "--timeout",
     metavar="SECONDS",
-    callback=_timeout_s,
+    callback=reading(parse_timeout),
     envvar="KEYLEASH_TIMEOUT",
     show_envvar=True,
     help="Time to wait for a connection and for each reply, such as 0.5 or 5s; no retries."

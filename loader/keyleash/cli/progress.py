@@ -23,14 +23,9 @@ def waiting(settings: Settings) -> AbstractContextManager[Report]:
 
 @contextmanager
 def progress(label: str, *, is_wanted: bool) -> Iterator[Report]:
-    """
-    Context manager: yields a function that updates a progress bar.
+    """Yield a function that updates a progress bar with a *label*, unless `--json` is given.
 
     The bar is on standard error, and only if that is a terminal and the work takes a while.
-
-    Args:
-        label: The text beside the bar.
-        is_wanted: False with `--json`.
     """
     if not is_wanted or not sys.stderr.isatty():
         yield lambda _done, _total: None

@@ -12,10 +12,10 @@ import click
 from keyleash.audit.refused_scripts import refused_scripts
 from keyleash.cli.derive import options_of
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import DIRECTORY, Group, example, json_option
+from keyleash.cli.options import DIRECTORY, Group, example, with_settings
 from keyleash.cli.progress import waiting
-from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.policy.problems import listing
 from keyleash.policy.script_files import FoundScript, find_scripts
@@ -32,8 +32,7 @@ def scripts() -> None:
 @click.option(
     "-o", "--output", metavar="DIR", type=DIRECTORY, help="Write each text to DIR/<name>.lua."
 )
-@json_option
-@pass_settings
+@with_settings
 def approve(settings: Settings, folder: str, output: str | None) -> int:
     """Print the part of a policy that approves the Lua scripts in DIR.
 
@@ -88,8 +87,7 @@ def _fragment(found: Sequence[FoundScript], paths: Mapping[str, str]) -> Iterato
 
 @scripts.command(epilog=example("keyleash scripts pending agent-runner --since 1d"))
 @options_of(refused_scripts, "identities since until")
-@json_option
-@pass_settings
+@with_settings
 def pending(settings: Settings, identities: tuple[str, ...], **times: str | None) -> int:
     """List the scripts of denied calls that no grant approves, with the last call of each.
 
@@ -114,7 +112,7 @@ def pending(settings: Settings, identities: tuple[str, ...], **times: str | None
         for script in found.scripts
     )
     if found.scripts:
-        print_table([Column(name) for name in names], rows)
+        print_table(columns(*names), rows)
     else:
         print_note("no refused scripts")
     if found.unnamed:

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from redis.exceptions import RedisError
 
-from keyleash.cli.options import DIRECTORY, example, json_option
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import DIRECTORY, example, with_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, PortTakenError, UsageError
 from keyleash.operator.server import SERVE_ZONE, summarize_server
@@ -33,7 +33,6 @@ Not `maxmemory-clients`: the eviction of clients is faulty in the embedded relea
     "--port",
     type=click.IntRange(0, 65535),
     default=DEFAULT_PORT,
-    show_default=True,
     help="The port on 127.0.0.1; 0 picks a free one.",
 )
 @click.option(
@@ -59,8 +58,7 @@ Not `maxmemory-clients`: the eviction of clients is faulty in the embedded relea
     is_flag=True,
     help="Run the `redis-server` on PATH, 8 or later, with the modules of Redis Stack.",
 )
-@json_option
-@pass_settings
+@with_settings
 def serve(
     settings: Settings,
     port: int,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-PARTS = ("dry_run", "recorded")
+PARTS = ("dry_run", "recorded", "acl", "capture")
 """Options that make another operation of a command."""
 
 MAX_ACTOR_BYTES = 256
@@ -56,11 +56,7 @@ class Settings:
 
     @property
     def actor(self) -> str:
-        """The name that is recorded in the audit log.
-
-        Raises:
-            UsageError: The given name is blank or too long.
-        """
+        """The name that is recorded in the audit log."""
         if not self.given_actor:
             return default_actor()
         if not self.given_actor.strip():
@@ -70,13 +66,9 @@ class Settings:
 
     @contextmanager
     def changing(self, advice: str) -> Iterator[None]:
-        """Report a lost connection during a change: the change may have taken effect.
+        """Report a lost connection during a change, which may have taken effect.
 
-        Args:
-            advice: How to find out whether it has.
-
-        Raises:
-            OperationError (unanswered): The connection was lost, or the request timed out.
+        *advice* is how to find out whether it has.
         """
         _ = self.operator  # a server that was never reached is unchanged
         try:
@@ -93,12 +85,7 @@ class Settings:
 
     @cached_property
     def operator(self) -> Operator:
-        """The API of operators, connected to a supported server.
-
-        Raises:
-            OperationError (unsupported-server): The server is too old.
-            redis.RedisError: The server does not answer.
-        """
+        """The API of operators, connected to a supported server."""
         operator = self.unconnected()
         operator.connect()
         return operator
@@ -127,11 +114,7 @@ class Settings:
 
 
 def require_length(label: str, text: str, most: int) -> None:
-    """Require that *text* has at most *most* bytes.
-
-    Raises:
-        UsageError: It is longer; the message begins with *label*.
-    """
+    """Require that *text*, which an error calls *label*, has at most *most* bytes."""
     size = len(text.encode("utf-8", "surrogateescape"))
     if size > most:
         raise UsageError(f"{label} has at most {most} bytes, this one {size}")

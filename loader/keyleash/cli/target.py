@@ -29,14 +29,10 @@ def describe_target(settings: Settings, summary: ServerSummary | None = None) ->
 
 
 def require_target(settings: Settings, *, yes: bool) -> tuple[str, ServerSummary]:
-    """
-    Return the description and summary of the server that a command is about to change.
+    """Return the description and summary of the server that a command is about to change.
 
-    The server must be named by `--url` or KEYLEASH_URL, or started by `keyleash serve`. A command
-    that asks for confirmation prints a note in place of the error.
-
-    Raises:
-        UsageError: *yes*, and the server only answers at the default address.
+    With *yes* the server must be named by `--url` or KEYLEASH_URL, or started by `keyleash serve`.
+    A command that asks for confirmation prints a note in place of the error.
     """
     summary = settings.operator.server()
     text = describe_target(settings, summary)
@@ -51,12 +47,7 @@ def require_target(settings: Settings, *, yes: bool) -> tuple[str, ServerSummary
 
 
 def show_target(settings: Settings, *, yes: bool) -> ServerSummary:
-    """
-    Print the server that a command is about to change, and its active policy; return its summary.
-
-    Raises:
-        UsageError: See `require_target`.
-    """
+    """Print the server that `require_target` accepts, and its active policy; return its summary."""
     text, summary = require_target(settings, yes=yes)
     active = {0: "none", None: "unreadable"}.get(
         summary.generation, f"generation {summary.generation}"

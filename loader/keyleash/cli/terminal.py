@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,12 +22,14 @@ from keyleash.errors import OperationError
 from keyleash.policy.files import bounded, decoded, read_bytes
 from keyleash.text import to_json
 
+if TYPE_CHECKING:
+    from keyleash.api import Policy
+
 
 def require_output() -> None:
     """Open the null device in place of a closed standard input or error.
 
-    Raises:
-        OperationError (system): Standard output is closed: a new token would be lost.
+    Standard output must be open, since a new token would be lost.
     """
     closed = [name for name in ("stdin", "stdout", "stderr") if getattr(sys, name) is None]
     for name in closed:
@@ -56,22 +58,22 @@ STANDARD_INPUT = "-"
 
 
 def read_text(file: str) -> tuple[str, str]:
-    """Return a policy file's name for messages, and its text; `-` is standard input.
-
-    Raises:
-        PolicyError: It is not UTF-8.
-        OperationError (file): The file is missing, or cannot be read.
-    """
+    """Return a policy file's name for messages, and its text; `-` is standard input."""
     name = "<stdin>" if file == STANDARD_INPUT else file
     return name, decoded(name, read_input(file))
 
 
-def read_input(file: str) -> bytes:
-    """Read a file; `-` is standard input.
+def read_policy(file: str) -> Policy:
+    """Return the policy of a file, which may have problems; see `read_text`."""
+    # Imported here: it is heavy, and help does not need it.
+    from keyleash.api import Policy  # noqa: PLC0415
 
-    Raises:
-        OperationError (file): The file is missing, or cannot be read.
-    """
+    name, text = read_text(file)
+    return Policy(text, file=name)
+
+
+def read_input(file: str) -> bytes:
+    """Read a file; `-` is standard input."""
     return bounded("<stdin>", sys.stdin.buffer) if file == STANDARD_INPUT else read_bytes(file)
 
 
@@ -79,18 +81,8 @@ def write_output(path: Path, data: bytes, mode: int = 0o666, *, is_new: bool = F
     """Write an output file atomically, and wait until it is on disk.
 
     It is written beside *path* and renamed, so a symbolic link at *path* is never followed, even
-    if it is created meanwhile.
-
-    Args:
-        path: The file.
-        data: Its content.
-        mode: Its permissions, less the process's umask.
-        is_new: Whether an existing file is an error; then it is written in place.
-
-    Raises:
-        OperationError (file): *path* exists in spite of *is_new*, is a symbolic link, or not a
-            regular file.
-        OSError: The file cannot be written.
+    if it is created meanwhile. With *is_new* an existing file is an error, and the new one is
+    written in place. *mode* are its permissions, less the process's umask.
     """
     with suppress(FileNotFoundError):
         found = path.lstat().st_mode

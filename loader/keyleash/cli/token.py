@@ -20,28 +20,25 @@ from keyleash.cli.options import (
     Group,
     as_duration,
     example,
-    json_option,
     require_consent,
+    with_settings,
     yes_option,
 )
-from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, UsageError
-from keyleash.operator.tokens.issue import issue_token
-from keyleash.operator.tokens.list import list_tokens, token_tree
+from keyleash.operator.tokens.issue import IssuedToken, issue_token
+from keyleash.operator.tokens.list import TokenInfo, TokenTree, list_tokens, token_tree
 from keyleash.operator.tokens.renew import renew_token
+from keyleash.operator.tokens.revoke import Revocation, RevokedToken
 from keyleash.operator.tokens.revoke import revoke as revoke_tokens
-from keyleash.operator.tokens.rotate import rotate_token
+from keyleash.operator.tokens.rotate import Rotation, rotate_token
 from keyleash.policy.problems import SHOWN_BLOCKS, fold, listing, some
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
     from keyleash.client.renewal import Renewal
-    from keyleash.operator.tokens.issue import IssuedToken
-    from keyleash.operator.tokens.list import TokenInfo, TokenTree
-    from keyleash.operator.tokens.revoke import Revocation, RevokedToken
-    from keyleash.operator.tokens.rotate import Rotation
 
 _MS = timedelta(milliseconds=1)
 
@@ -84,8 +81,7 @@ def _note_issued(
 
 @click.command(epilog=example("TOKEN=$(keyleash token issue agent-runner --ttl 2h)"))
 @options_of(issue_token, "identity ttl note bind allow keys budget meta")
-@json_option
-@pass_settings
+@with_settings
 def issue(settings: Settings, /, identity: str, **options: Any) -> None:
     """Issue a token for IDENTITY and print it once.
 
@@ -113,8 +109,7 @@ def issue(settings: Settings, /, identity: str, **options: Any) -> None:
 @click.option("--live", is_flag=True, help="Only tokens that are live.")
 @click.option("--limit", type=click.IntRange(1), help="Maximum number of tokens, the newest.")
 @options_of(list_tokens, "meta")
-@json_option
-@pass_settings
+@with_settings
 def list_(
     settings: Settings,
     /,
@@ -151,29 +146,26 @@ def list_(
 
 
 def _print_tokens(found: list[TokenInfo]) -> None:
-    folded = ("identity", "by", "note", "restricted", "meta")
     names = ["id", "identity", "state", "age", "rotate", "expires", "used", "by", "note"]
     extra = {"restricted": _restricted, "meta": _labels}
     # Most tokens have neither.
     extra = {name: text for name, text in extra.items() if any(map(text, found))}
-    print_table(
-        [Column(name, fold=name in folded) for name in (*names, *extra)],
-        (
-            [
-                info.id,
-                info.identity,
-                info.state,
-                span((info.read_ms - info.issued_ms) // 1000),
-                _rotation(info),
-                "-" if info.state == "revoked" else distance(info.expires_ms, info.read_ms),
-                _last_use(info, distance),
-                printable(info.by),
-                without_tokens(printable(info.note)),
-                *(text(info) for text in extra.values()),
-            ]
-            for info in found
-        ),
+    rows = (
+        [
+            info.id,
+            info.identity,
+            info.state,
+            span((info.read_ms - info.issued_ms) // 1000),
+            _rotation(info),
+            "-" if info.state == "revoked" else distance(info.expires_ms, info.read_ms),
+            _last_use(info, distance),
+            printable(info.by),
+            without_tokens(printable(info.note)),
+            *(text(info) for text in extra.values()),
+        ]
+        for info in found
     )
+    print_table(columns(*names, *extra, fold={"identity", "by", "note", *extra}), rows)
 
 
 def _restricted(info: TokenInfo) -> str:
@@ -216,8 +208,7 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
 )
 @wait_option
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def revoke(
     settings: Settings,
     /,
@@ -280,17 +271,12 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
     done = settings.operator.tokens.with_calls_before(done)
     few = 0 if len(done.tokens) > SHOWN_BLOCKS else SHOWN_BLOCKS
     if not settings.json:
-        print_table(
-            [
-                Column("revoked"),
-                Column("identity", fold=True),
-                Column("calls in the minute before", "right"),
-            ],
-            (
-                [some([item.id for item in items], 1), items[0].identity, _calls_before(items)]
-                for items in fold(done.tokens, lambda item: item.identity, few)
-            ),
+        count = "calls in the minute before"
+        rows = (
+            [some([item.id for item in items], 1), items[0].identity, _calls_before(items)]
+            for items in fold(done.tokens, lambda item: item.identity, few)
         )
+        print_table(columns("revoked", "identity", count, right={count}, fold={"identity"}), rows)
         _note_children(settings, done)
     if count_denials is not None:
         time.sleep(count_denials.total_seconds())
@@ -324,8 +310,7 @@ def _calls_before(items: Sequence[RevokedToken]) -> str:
 @click.argument("which", metavar="IDENTITY|ID", type=IDENTITY_OR_TOKEN_ID)
 @options_of(rotate_token, "grace ttl note")
 @wait_option
-@json_option
-@pass_settings
+@with_settings
 def rotate(settings: Settings, /, which: str, wait: bool, **options: Any) -> int:
     """Replace every live token of IDENTITY, or the token ID, by a new one.
 
@@ -363,8 +348,7 @@ def _show_replaced(done: Rotation, now_ms: int) -> None:
 
 @click.command(epilog=example("keyleash token renew 7k2mq9xw4tbn --ttl 10m"))
 @options_of(renew_token)
-@json_option
-@pass_settings
+@with_settings
 def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
     """Let the token ID live longer, up to the policy's `max_ttl` after its issue.
 
@@ -390,20 +374,18 @@ def tree(_settings: Settings, found: TokenTree) -> None:
     """
     extra = {"restricted": _restricted, "meta": _labels}
     names = ("token", "state", "expires", "used", *extra)
-    print_table(
-        [Column(name, fold=name in extra) for name in names],
-        (
-            [
-                "  " * depth + info.id,
-                # It is live for its grace, but its children are over.
-                "rotated" if info.is_live and info.replaced_by else info.state,
-                distance(info.expires_ms, info.read_ms),
-                _last_use(info, distance),
-                *(text(info) for text in extra.values()),
-            ]
-            for depth, info in found.lines()
-        ),
+    rows = (
+        [
+            "  " * depth + info.id,
+            # It is live for its grace, but its children are over.
+            "rotated" if info.is_live and info.replaced_by else info.state,
+            distance(info.expires_ms, info.read_ms),
+            _last_use(info, distance),
+            *(text(info) for text in extra.values()),
+        ]
+        for depth, info in found.lines()
     )
+    print_table(columns(*names, fold=extra), rows)
 
 
 @command(token_use, example="keyleash token show 7k2mq9xw4tbn")

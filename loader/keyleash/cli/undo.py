@@ -10,10 +10,10 @@ from keyleash.audit.undo.apply import UndoResult, blocked_error
 from keyleash.audit.undo.key_plans import UndoPlan, plan_selected
 from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import example, full_option, json_option, require_consent, yes_option
+from keyleash.cli.options import example, full_option, require_consent, with_settings, yes_option
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.text import counted
 
@@ -28,8 +28,7 @@ from keyleash.text import counted
 @options_of(plan_selected, "force skip across_policies")
 @full_option
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def undo(settings: Settings, *, dry_run: bool, full: bool, yes: bool, **selection: Any) -> int:
     """Restore keys to their values before some events.
 

@@ -9,7 +9,7 @@ import click
 from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.cli.failures import FAILED, UNREACHABLE
-from keyleash.cli.nodes import urls_option
+from keyleash.cli.nodes import sentinel_option, service_option, urls_option
 from keyleash.cli.options import as_duration, example, json_lines_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json_line, print_note, until_signal
@@ -26,19 +26,12 @@ from keyleash.watch.watcher import Watcher
     "A server to begin with; repeatable. Its primary and replicas are found automatically."
     "  [default: that of --url]",
 )
-@urls_option("--sentinel", "KEYLEASH_SENTINELS", "A Sentinel that knows the servers; repeatable.")
-@click.option(
-    "--service",
-    metavar="NAME",
-    default="mymaster",
-    show_default=True,
-    help="Name of the primary in Sentinel.",
-)
+@sentinel_option
+@service_option
 @click.option(
     "--interval",
     metavar="DURATION",
     default="1s",
-    show_default=True,
     callback=as_duration,
     help="Interval between checks.",
 )

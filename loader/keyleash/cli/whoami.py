@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from keyleash.cli.exec import as_agent
-from keyleash.cli.options import example, json_option, require_token, token_option
-from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import example, require_token, token_option, with_settings
+from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json
 from keyleash.limits.counters import counter_of
 from keyleash.text import clock_time, distance
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("keyleash whoami --token token-file"))
 @token_option
-@json_option
-@pass_settings
+@with_settings
 def whoami(settings: Settings, token_file: str | None) -> None:
     """Show the identity, expiry, grants and remaining limits of a token.
 
@@ -61,9 +60,9 @@ def _show(found: WhoAmI) -> None:
         _show_rules("may not", [key.source for key in found.deny or ()])
     if found.limits:
         click.echo()
-        columns = [Column("limit"), Column("left", "right"), Column("allows", fold=True)]
         rows = (_limit_row(item, now_ms) for item in found.limits)
-        print_table([*columns, Column("resets")], rows)
+        names = ("limit", "left", "allows", "resets")
+        print_table(columns(*names, right={"left"}, fold={"allows"}), rows)
 
 
 def _ms(moment: datetime) -> int:

@@ -77,19 +77,13 @@ def reply_text(reply: Reply) -> str:
 
 
 class DemoStage:
-    """A demo session on a server.
-
-    Args:
-        url: The server, which must be empty.
-        client: The class of the agents' clients.
+    """A demo session on an empty server.
 
     Attributes:
         listener: A function that is called with each line.
-        operator: The operator of the server.
         outcomes: The lines so far.
         writes: The number of successful writes per identity.
         tokens: The current token per identity.
-        scene: The title of the current scene.
     """
 
     def __init__(self, url: str, client: type[AgentClient] = keyleash.Redis) -> None:

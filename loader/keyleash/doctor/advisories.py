@@ -22,8 +22,7 @@ class Version(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Advisory:
-    """
-    A vulnerability.
+    """A vulnerability.
 
     Attributes:
         fixed: The first release with the fix in each line, by product.

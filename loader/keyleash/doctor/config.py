@@ -17,16 +17,10 @@ CONFIG_FILE = "keyleash.toml"
 
 
 def accepted_findings() -> tuple[str, ...]:
-    """
-    Return the codes under `doctor.accept` of the configuration file.
+    """Return the codes under `doctor.accept` of the configuration file.
 
     The file is the one that KEYLEASH_CONFIG names, or `keyleash.toml` in the working directory
     if there is one.
-
-    Raises:
-        OperationError (file): The file cannot be read.
-        UsageError: It is not TOML, or has another setting.
-        OperationError (unknown-code): It accepts a finding that does not exist.
     """
     named = os.environ.get(VARIABLE)
     file = named or CONFIG_FILE

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from keyleash.policy import Policy
-from keyleash.status.identities import document_policy
+from keyleash.policy.parse import active_policy
 from keyleash.store.deployment import Cluster, Server
 from keyleash.store.fences import FenceRecord
 from keyleash.store.keyspace import Keyspace
@@ -17,15 +17,11 @@ from keyleash.store.store import Store
 
 @dataclass(frozen=True)
 class Context:
-    """
-    The servers and records that checks examine; the records are those of the first server.
+    """The servers and records that checks examine; the records are those of the first server.
 
     Attributes:
         servers: The first one named, on a cluster that of the home; then the others.
-        keyspace: The names of the control keys.
-        active: The active policy; None if there is none.
         fences: The records of the agents' ACL users, by identity; none if they may not be read.
-        cluster: The cluster; None if it is none.
     """
 
     servers: tuple[Server, ...]
@@ -45,7 +41,7 @@ class Context:
     @cached_property
     def policy(self) -> Policy:
         """The active policy, parsed; without identities if there is none."""
-        return Policy(()) if self.active is None else document_policy(self.active.document)
+        return Policy(()) if self.active is None else active_policy(self.active.document)
 
     def store_of(self, server: Server) -> Store:
         """Return the store of a server; on a cluster only the first one has the records."""

@@ -65,8 +65,7 @@ LOOKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Examination(Result):
-    """
-    The result of an examination.
+    """The result of an examination.
 
     Attributes:
         servers: The servers that were found, with their roles.
@@ -107,7 +106,6 @@ class Examination(Result):
         return f"{looked}: {found}; {counted(len(self.skipped), 'check')} could not be made"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as `keyleash doctor --json` prints it."""
         servers = [
             {"name": server.name, "role": None if server.role is None else str(server.role)}
             for server in self.servers
@@ -123,23 +121,10 @@ def examine(
     timeout_s: float = NODE_TIMEOUT_S,
     try_moving: bool = False,
 ) -> Examination:
-    """
-    Diagnose a deployment; nothing is changed.
+    """Diagnose a deployment; `Operator.doctor` documents the arguments.
 
-    Args:
-        first: A client of the server with the control keys, which must answer, or of any node of a
-            cluster. URLs without user and password get its own.
-        nodes: Clients or URLs of further servers. Replicas and primaries are found automatically.
-        accept: Codes of accepted findings.
-        timeout_s: Time to wait for each reply of the other servers.
-        try_moving: Whether to mark an empty slot of each primary of a cluster as moving for some
-            milliseconds, to see whether scripts miss its keys.
-
-    Raises:
-        OperationError (unknown-code): *accept* contains an unknown code.
-        OperationError (bad-url): a URL does not name a server.
-        redis.RedisError: The first server does not answer, or denies this user.
-        OperationError (unsupported-server): It is older than the supported versions.
+    *first* is a client of the server with the control keys, which must answer, or of any node of a
+    cluster.
     """
     require_codes(accept)
     deployment, servers = _find_servers(operator_client(first), nodes, timeout_s)
@@ -183,13 +168,10 @@ def _find_servers(
     return cluster, tuple(servers)
 
 
-def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> list[CheckResult]:
+def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> Iterator[CheckResult]:
     context = Context(servers, Keyspace(HOME_TAG), None, {}, nodes)
-    return [
-        result
-        for server in context.answering
-        for result in _attempt("moving slot", context, server, clusters.try_moving_slot)
-    ]
+    for server in context.answering:
+        yield from _attempt("moving slot", context, server, clusters.try_moving_slot)
 
 
 def _results_of_one_generation(

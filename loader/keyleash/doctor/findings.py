@@ -27,8 +27,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DoctorFinding(Result):
-    """
-    A problem of a deployment.
+    """A problem of a deployment.
 
     Attributes:
         code: A stable code; docs/reference/doctor.md has a section for each.
@@ -46,8 +45,7 @@ class DoctorFinding(Result):
 
 @dataclass(frozen=True, slots=True)
 class Skipped(Result):
-    """
-    A check that could not be made, and is neither passed nor failed.
+    """A check that could not be made, and is neither passed nor failed.
 
     Attributes:
         check: The name of the check.
@@ -309,16 +307,7 @@ def finding(
     names: Iterable[str] = (),
     **values: object,
 ) -> DoctorFinding:
-    """
-    Return a finding with its message and help filled in.
-
-    Args:
-        code: Its code in `FINDINGS`.
-        node: The server; None if all are affected.
-        severity: Its severity, if not the usual one.
-        names: The names for `{names}`; only the first are shown.
-        values: The other values of the templates.
-    """
+    """Return a finding with its message and help filled in by *names* and the other *values*."""
     kind = FINDINGS[code]
     values["names"] = listing(names, SHOWN)
     return DoctorFinding(
@@ -331,12 +320,7 @@ def finding(
 
 
 def require_codes(names: Iterable[str], file: str | None = None) -> None:
-    """
-    Check that every name is a code; *file* is the configuration file with the names, if any.
-
-    Raises:
-        OperationError (unknown-code): A name is not a code.
-    """
+    """Check that every name is a code; *file* is the configuration file with the names, if any."""
     for name in names:
         if name not in FINDINGS:
             where = f"in the configuration file {quote(file)}: " if file else ""

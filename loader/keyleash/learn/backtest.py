@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, known_table
@@ -58,8 +59,9 @@ _OF_KEYS = {
 _OF_POLICIES = {ReplyCode.COMMAND_REFUSED, *_OF_KEYS, *_OF_LIMITS, *_OF_DATA}
 _OPTIONS = "options of the call"
 _PATTERNS = "patterns of keys in the arguments"
-_SCRIPT_KEYS = "KEYS of the script"
+_SCRIPT_KEYS = "KEYS of the script, which are not recorded"
 _VALUES = "rules for values"
+_BATCH = "another command of the batch is denied, perhaps alone"
 _BY_ARGUMENTS = (Lengthening.ARGUMENT, Lengthening.PAIRS)
 
 
@@ -178,8 +180,7 @@ def backtest(
     rows: dict[tuple[str, Outcome, str], OutcomeRow] = {}
     outcomes = dict.fromkeys(Outcome, 0)
     replay = Replay(policy, before, since_ms, log)
-    for call in log:
-        outcome, ruling = replay.outcome(call)
+    for call, outcome, ruling in replay.outcomes(log):
         outcomes[outcome] += call.count
         if outcome is Outcome.UNCHANGED:
             continue
@@ -207,6 +208,22 @@ class Replay:
     _states: dict[str, ModelState] = field(default_factory=dict)
     _judges: dict[tuple[str, bool], _Judge | None] = field(default_factory=dict)
 
+    def outcomes(
+        self, calls: Iterable[RecordedCall]
+    ) -> Iterator[tuple[RecordedCall, Outcome, Ruling]]:
+        """Yield calls with their outcomes and rulings.
+
+        The log does not say whether one denial denies a whole batch.
+        """
+        for _, group in groupby(calls, lambda call: (call.identity, call.event, call.token_id)):
+            judged = [(call, *self.outcome(call)) for call in group]
+            denied = [outcome is Outcome.DENIED and not call.script for call, outcome, _ in judged]
+            for call, outcome, ruling in judged:
+                if any(denied) and outcome is Outcome.UNCHANGED and not call.script:
+                    yield call, Outcome.UNDECIDED, Ruling(None, _BATCH)
+                else:
+                    yield call, outcome, ruling
+
     def outcome(self, call: RecordedCall) -> tuple[Outcome, Ruling]:
         """Return the outcome of the next call, and the ruling."""
         name, is_known = call.identity, call.time_ms >= self.since_ms
@@ -226,10 +243,18 @@ class Replay:
 
 
 def example_of(call: RecordedCall, place: int) -> Sequence[bytes]:
-    """Return a call like a recorded one, about its key at *place*; other words are made up."""
+    """Return a call like a recorded one, about its key at *place*.
+
+    Other words are made up: they may be secrets.
+    """
     spec, words = call.spec, (*call.command.encode().split(b" "), *call.keys)
-    if call.argv is not None or spec is None:
-        return call.argv or words
+    if call.command in SCRIPT_CALLS:
+        script = call.script.encode()
+        is_digest = call.argv is not None
+        head = (b"EVALSHA", script, b"%d" % len(call.keys)) if is_digest else (b"SCRIPT", script)
+        return (*head, *call.keys)
+    if spec is None:
+        return words
     if spec.scans:
         return (b"SCAN", b"0", b"MATCH", *call.keys)
     form = forms_of(spec)[0]
@@ -367,15 +392,25 @@ class _Judge:
             return Ruling(False, f"COMMAND_REFUSED {call.command}")
         walk, needs = spec.walk, dict.fromkeys(search.needs for search in spec.keys)
         uses = [KeyUse(key, item) for key in call.keys for item in needs]
+        if (
+            uses
+            and code in _OF_KEYS
+            and all(judge_key(self._base, earlier, x, []).allowed for x in uses)
+        ):
+            return Ruling(False, f"{code} for the token")
         rulings = [self._key(command, use) for use in uses]
         if spec.keys and rulings and all(item.allowed is False for item in rulings):
             return rulings[0]
         if not call.keys or code not in _OF_KEYS:
-            return Ruling(None, f"{code} of other keys or arguments")
+            return Ruling(None, f"{code}, perhaps for keys or arguments that are not recorded")
         if not spec.keys:
             return self._keys(call, spec, command)
         is_whole = walk is not None and walk[0] == walk[1] and spec.variant is None
-        return rulings[0] if is_whole else Ruling(None, f"{code} of other keys or arguments")
+        return (
+            rulings[0]
+            if is_whole
+            else Ruling(None, f"{code}, perhaps for keys or arguments that are not recorded")
+        )
 
     def _keys(self, call: RecordedCall, spec: CommandSpec, command: RuledCommand) -> Ruling:
         grants = command.grants
@@ -452,7 +487,8 @@ class _Judge:
         state, now_us = ModelState(), call.time_ms * 1000
         verdict = decide(self._unlimited, known_table(), argv, keys, state, now_us)
         if not verdict.allowed:
-            return Ruling(False, f"{verdict.code} {verdict.details.get('rule', '')}".strip())
+            about = verdict.details.get("rule") or verdict.details.get("key") or b""
+            return Ruling(False, f"{verdict.code} {printable(about)}".strip())
         matching = (x for key in keys for x in matches_of(self._identity.grants, key))
         rules = [item.rule.values for item in matching]
         needs_data = spec.lengthens is not None and spec.lengthens.how not in _BY_ARGUMENTS

@@ -43,7 +43,7 @@ class RecordedCall:
         code: The reply code of a denial; empty for an allowed call.
         reason: As in `Denial`.
         count: The number of such denials in that minute.
-        event: The id of its entry; in a capture the number of its line.
+        event: The id of its entry; in a capture the number of its line, or of that of MULTI.
     """
 
     identity: str
@@ -117,7 +117,7 @@ class Coverage(Result):
 
 @dataclass(slots=True)
 class NotUnderstood(Result):
-    """Lines of a source that are left out: their number, and place and reason of the first."""
+    """Lines of a source that are left out: their number, and the first of each reason."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
@@ -125,7 +125,8 @@ class NotUnderstood(Result):
     def add(self, place: str, reason: str) -> None:
         """Count a line."""
         self.count += 1
-        if len(self.examples) < SHOWN:
+        is_new = not any(example.endswith(f": {reason}") for example in self.examples)
+        if is_new and len(self.examples) < SHOWN:
             self.examples.append(f"{place}: {reason}")
 
 

@@ -18,12 +18,14 @@ from keyleash.learn.needs import (
     without_covered,
 )
 from keyleash.operations.types import Param
+from keyleash.policy.problems import listing
 from keyleash.results import Result
 from keyleash.text import clock_time, counted, json_object
 
 MIN_CALLS = 5
 Least = Annotated[
-    int, Param("count", help="Calls that a pattern needs; fewer are commented out.", flag="--min")
+    int,
+    Param("count", help="Calls that a class needs on a pattern, or it is a comment.", flag="--min"),
 ]
 ENOUGH = 5
 """An identity needs this many times the least number of calls of a rule."""
@@ -70,7 +72,7 @@ class Learned(Result):
     def _head(self) -> Iterator[str]:
         yield f"Learned by `keyleash learn` from {self.source}."
         yield "Review each line: its comment has the calls that show its need."
-        yield f"What fewer than {self.least} calls show is commented out."
+        yield f"A class that fewer than {self.least} calls of a pattern need is a comment."
         if not self.is_capture:
             yield "Blocking commands and polls that found nothing are not recorded: add their keys."
         for identity in self.identities:
@@ -144,14 +146,16 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
         else:
             too_few[name] = coverage.calls
     if not found:
-        lines = log.not_understood.count
         most = max(too_few.values(), default=0)
+        names = listing(name for name, calls in too_few.items() if calls == most)
+        lines = log.not_understood
         raise OperationError(
             "too-few-calls",
-            f"{log.name} has {counted(most, 'call')} of one identity, and {needed} are needed"
-            + (f"; {counted(lines, 'line')} not understood" if lines else ""),
-            help=f"of these, {least} of one pattern: record for longer, or lower the number that"
-            " a pattern needs (`--min`)",
+            f"{log.name} has {counted(most, 'call')} of {names or 'one identity'}, and {needed} are"
+            f" needed, {least} of them for a class on one pattern",
+            help="; ".join([f"{counted(lines.count, 'line')} left out", *lines.examples])
+            if lines.count
+            else "record for longer, or lower the number of calls for a class (`--min`)",
         )
     return Learned(
         log.name,

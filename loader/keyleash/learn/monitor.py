@@ -22,11 +22,12 @@ from keyleash.learn.patterns import split
 from keyleash.limits import Counter
 from keyleash.policy import Identity
 from keyleash.policy.model import IdentityKind
+from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.monitor import client_names, monitored
 from keyleash.store.server_check import Client
-from keyleash.text import without_tokens
+from keyleash.text import printable, without_tokens
 
 Argv = tuple[bytes, ...]
 
@@ -57,6 +58,7 @@ class MonitorLog(CallLog):
         self._names: dict[str, str] = {}
         self._first: dict[str, bytes] = {}
         self._databases: dict[str, bytes] = {}
+        self._batches: dict[str, int] = {}
         self._notes: dict[str, set[str]] = defaultdict(set)
         try:
             path.open("rb").close()
@@ -81,6 +83,7 @@ class MonitorLog(CallLog):
                     caller, script = address, self._script(argv)
                     self._name(address, argv)
                     is_guard = _is_of_keyleash(argv)
+                    self._note_batch(address, argv[0], number)
                     if is_guard:
                         self.not_understood.add(f"line {number}", _OF_KEYLEASH)
                 if is_guard or _is_of_keyleash(argv):
@@ -91,20 +94,28 @@ class MonitorLog(CallLog):
                 identity = self._names.get(caller) or identity_name(
                     f"client {(caller.rpartition(':')[0] or caller).replace('::', ':0:')}"
                 )
+                database = self._databases.setdefault(identity, parsed[3])
                 if self._wanted and identity not in self._wanted:
                     continue
                 is_inner = address == _LUA
-                facts = {"time_ms": time_ms, "token_id": caller, "event": str(number)}
+                event = str(self._batches.get(caller, number))
+                facts = {"time_ms": time_ms, "token_id": caller, "event": event}
                 try:
                     for words in self._guarded(argv, script, is_inner=is_inner):
                         call = _captured(identity, words, script, is_inner=is_inner, **facts)
                         coverage = self.covered(identity)
                         coverage.reads_since_ms = coverage.reads_since_ms or time_ms
-                        if parsed[3] != self._databases.setdefault(identity, parsed[3]):
+                        if parsed[3] != database:
                             self._notes[identity].add("it uses several databases")
                         yield call
                 except UnplacedKeysError as error:
                     self.not_understood.add(f"line {number}", error.message)
+        for name in sorted(self._wanted - self._databases.keys()):
+            raise OperationError(
+                "unknown-identity",
+                f"{self.name} has no calls of `{printable(name)}`",
+                help=f"it has {listing(sorted(self._databases)) or 'no calls'}",
+            )
         for identity in self._notes.keys() & self.coverage.keys():
             self.coverage[identity].holes += sorted(self._notes[identity])
 
@@ -115,6 +126,13 @@ class MonitorLog(CallLog):
             self._note_name(client[1], client[2].encode())
         elif line.strip() not in ("", "OK", "+OK"):
             self.not_understood.add(f"line {number}", "not a complete line of MONITOR")
+
+    def _note_batch(self, address: str, command: bytes, number: int) -> None:
+        """Note where the batch of a client begins, or that it is over."""
+        if command == b"MULTI":
+            self._batches[address] = number
+        elif command in (b"EXEC", b"DISCARD", b"RESET"):
+            self._batches.pop(address, None)
 
     def _script(self, argv: Argv) -> str:
         """Return the SHA-1 of the script that a call runs; empty if it runs none."""

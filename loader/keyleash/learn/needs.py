@@ -20,6 +20,7 @@ from keyleash.results import Result
 from keyleash.text import without_tokens
 
 CHANGING = {OperationClass.WRITE, OperationClass.DELETE}
+_SUBSCRIBE = OperationClass.SUBSCRIBE
 LIMITED = (Counter.REQUESTS, Counter.WRITES)
 DELEGATE, RENEW, EVALSHA = "DELEGATE", "RENEW", "EVALSHA"
 
@@ -199,7 +200,7 @@ class ObservedCalls:
 
 
 def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[LearnedRule]:
-    """Yield the rules of a pattern: one of classes with enough calls, one of the others."""
+    """Yield the rules of a pattern: one of classes with enough calls, and each of the others."""
     by_command: dict[str, dict[Needs, Support]] = defaultdict(dict)
     for (needs, only), support in pattern.needs.items():
         by_command[only][needs] = support
@@ -210,15 +211,15 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
             for cls in needs or ((OperationClass.READ,) if not any(supports) else ()):
                 calls[cls] += support.calls
         is_left_out = bool(pattern.doubt) and pattern.text.endswith("*")
-        for is_rare in (False, True):
-            allow = tuple(
-                cls
-                for cls in OperationClass
-                if cls in calls and (is_left_out or calls[cls] < least) is is_rare
-            )
-            shown = Support()
+        # One call begins a subscription, which may last for as long as the process.
+        rare = {x for x in calls if is_left_out or (calls[x] < least and x is not _SUBSCRIBE)}
+        groups = [[cls for cls in OperationClass if cls in calls.keys() - rare]]
+        groups += [[cls] for cls in OperationClass if cls in rare]
+        for allow in groups:
+            is_rare, shown = not rare.isdisjoint(allow), Support()
             for needs, support in supports.items():
-                if not needs or not {*needs}.isdisjoint(allow):
+                is_of_any = not needs and not (is_rare and any(supports))
+                if is_of_any or not {*needs}.isdisjoint(allow):
                     shown.add(support)
             if allow:
                 facts = (
@@ -229,7 +230,7 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
                     is_rare,
                     pattern.doubt,
                 )
-                yield LearnedRule(kind, pattern.text, allow, only, *facts, shown.commands)
+                yield LearnedRule(kind, pattern.text, tuple(allow), only, *facts, shown.commands)
 
 
 def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:

@@ -50,6 +50,7 @@ MASKED = "is commented out: it stands for masked keys, or for keys that are name
 LEFT_OUT = (
     f"is commented out: it stands for the words after {MOST_WORDS} that differ in their needs"
 )
+OF_A_DAY = "names a date: other days are denied"
 FROM_ROOT = "begins with a capture: it allows keys of others too"
 
 _DATE = rb"\d{4}-\d\d-\d\d(?:[T_ -]\d\d(?:[-.]?\d\d){0,2}Z?)?"
@@ -58,6 +59,7 @@ _PART = re.compile(rb"(%b|%b)|[A-Za-z0-9]+" % (_UUID, _DATE))
 _CODE = re.compile(rb"(?=[A-Fa-f]*\d)(?:[0-9a-f]{8,}|[0-9A-F]{8,})|[0-9A-HJKMNP-TV-Z]{26}")
 _DIGITS = re.compile(rb"\d+")
 _IS_DATE = re.compile(_DATE)
+_NAMES_DATE = re.compile(r"\b20\d\d-?[01]\d-?[0-3]\d\b")
 _RUNS = re.compile(rb"[a-z]+|[A-Z]+|\d+")
 _SEPARATORS = re.compile(rb"[^A-Za-z0-9]+")
 _IS_WORD = re.compile(rb"[A-Za-z]?[a-z]{2,}|[A-Z]{3,}|\d+")
@@ -373,7 +375,8 @@ class KeyTree:
             # No pattern names the empty key.
             if node.needs and path.texts != ("",):
                 text = ":".join(path.texts)
-                yield LearnedPattern(text, node.needs, path.values, path.noun, path.doubt)
+                doubt = path.doubt or OF_A_DAY * bool(_NAMES_DATE.search(text))
+                yield LearnedPattern(text, node.needs, path.values, path.noun, doubt)
 
 
 class _Path(NamedTuple):

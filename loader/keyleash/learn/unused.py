@@ -229,11 +229,10 @@ def _rules(use: _Use, log: CallLog, *, is_named: bool) -> Iterator[UnusedRule]:
                 begun_ms = None
             elif begun_ms is None:
                 begun_ms = max(from_ms, since_ms or 0)
-        why = unknown or ("reads are not recorded" if reads and not has_reads else lost)
-        if begun_ms is None:
-            why = why or "it is not in the active policy"
-        elif _is_late(begun_ms, coverage, log):
-            why = why or f"only since {clock_time(begun_ms)}"
+        late = "it is not in the active policy" if begun_ms is None else ""
+        if begun_ms is not None and _is_late(begun_ms, coverage, log):
+            late = f"only since {clock_time(begun_ms)}"
+        why = unknown or late or ("reads are not recorded" if reads and not has_reads else lost)
         return UnusedRule(identity.name, kind, rule, number, begun_ms, why, span)
 
     scripts = {name for x in identity.scripts for name in (x.name, x.digest)}

@@ -3,6 +3,5 @@
 It decides nothing: a token gets the same verdicts with it or without it. `forms` has the tools that
 are one command each, `tools` lists those of a token, `results` makes results of replies and
 denials, `holder` makes the calls of a token, `requests` bounds what a client of HTTP may take,
-`serve` speaks the protocol over stdio and HTTP, and `operators` has the read-only tools of
-operators.
+`serve` speaks the protocol, and `operators` has the read-only tools of operators.
 """

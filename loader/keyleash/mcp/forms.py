@@ -15,68 +15,50 @@ from keyleash.commands.spec import KeyRange, NumberedKeys, Waits
 from keyleash.store.wire import MAX_ARGUMENTS
 
 _FORMS = """
-GET key: Read a string
-GETRANGE key start end: Read bytes of a string, the last included
-SET key value [EX seconds] [NX]: =Write a string over what the key holds
-INCRBY key by: Add to an integer
-DEL keys...: =Delete keys
-TYPE key: Read the type of a key
-TTL key: Read the seconds until a key expires; -1 never, -2 no key
-EXPIRE key seconds: =Let a key expire
-SCAN cursor MATCH pattern COUNT 200: List keys; begin with cursor 0, go on until it is 0
-HGET key field: Read a field of a hash
-HGETALL key: Read a hash
-HSET key {fields}: =Write fields of a hash
-HDEL key fields...: =Delete fields of a hash
-RPUSH key values...: +Append to a list
-LRANGE key start stop: Read part of a list, the last included; -1 is its end
-LPOP key: Remove and return the head of a list
-SADD key members...: +=Add to a set
-SMEMBERS key: Read a set
-SREM key members...: =Remove from a set
-ZADD key score member: =Add a member to a sorted set, or set its score
-ZRANGE key start stop WITHSCORES: Read part of a sorted set by rank; -1 is its end
-ZREM key members...: =Remove from a sorted set
-XADD key * {fields}: +Append to a stream
-XRANGE key from_id to_id [COUNT count]: Read a stream between two ids; - and + are its ends
-XDEL key ids...: =Delete entries of a stream
-PUBLISH channel message: +Publish a message
+GET key -> string object null: Read a string
+GETRANGE key start end -> string object: Read bytes of a string, the last included
+SET key value [EX seconds] [NX] -> boolean null: =Write a string over what the key holds
+INCRBY key by -> integer: Add to an integer
+DEL keys... -> integer: =Delete keys
+TYPE key -> string: Read the type of a key
+TTL key -> integer: Read the seconds until a key expires; -1 never, -2 no key
+EXPIRE key seconds -> boolean: =Let a key expire
+SCAN cursor MATCH pattern COUNT 200 -> array: List keys; begin with cursor 0, go on until it is 0
+HGET key field -> string object null: Read a field of a hash
+HGETALL key -> object: Read a hash
+HSET key {fields} -> integer: =Write fields of a hash
+HDEL key fields... -> integer: =Delete fields of a hash
+RPUSH key values... -> integer: +Append to a list
+LRANGE key start stop -> array: Read part of a list, the last included; -1 is its end
+LPOP key -> string object null: Remove and return the head of a list
+SADD key members... -> integer: +=Add to a set
+SMEMBERS key -> array: Read a set
+SREM key members... -> integer: =Remove from a set
+ZADD key score member -> integer: =Add a member to a sorted set, or set its score
+ZRANGE key start stop WITHSCORES -> array: Read part of a sorted set by rank; -1 is its end
+ZREM key members... -> integer: =Remove from a sorted set
+XADD key * {fields} -> string: +Append to a stream
+XRANGE key from_id to_id [COUNT count] -> array: Read a stream between two ids; - and + are its ends
+XDEL key ids... -> integer: =Delete entries of a stream
+PUBLISH channel message -> integer: +Publish a message
 JSON.GET key [path]: Read a JSON document, or what a path selects
 JSON.SET key path value: =Write JSON text at a path; $ is the whole document
 JSON.DEL key [path]: =Delete a JSON document, or what a path selects
 FT.SEARCH index query [LIMIT 0 count]: Search an index
 """
-"""Commands as their documentation writes them, and what they do.
+"""Commands as their documentation writes them, the JSON types of results, and what they do.
 
 `name...` is a list, `{name}` pairs, `#name...` a list after its length, `[WORD name]` optional. Of
 those that change data, `+` replaces and deletes none of it, and `=` leaves the same if repeated.
 """
 
-_RESULTS = """
-array: SCAN LRANGE SMEMBERS ZRANGE XRANGE
-boolean: EXPIRE
-boolean null: SET
-integer: INCRBY DEL TTL HSET HDEL RPUSH SADD SREM ZADD ZREM XDEL PUBLISH
-object: HGETALL
-string: TYPE XADD
-string object: GETRANGE
-string object null: GET HGET LPOP
-"""
-"""The JSON types of results."""
-RESULTS: Mapping[str, list[str]] = {
-    name: types.split()
-    for types, _, names in (line.partition(": ") for line in _RESULTS.strip().splitlines())
-    for name in names.split()
-}
-
 STRING: Mapping[str, Any] = {"type": "string"}
 BYTES: Mapping[str, Any] = {"type": ["string", "object"]}
 """A text, or `{"base64": …}`."""
 _TYPES = {
-    **dict.fromkeys(("value", "values", "member", "members", "message", "fields"), BYTES),
-    **dict.fromkeys(("key", "keys", "field"), BYTES),
+    **dict.fromkeys(("value", "values", "member", "members", "message"), BYTES),
+    **dict.fromkeys(("key", "keys", "field", "fields", "arguments"), BYTES),
     **{name: {"type": "integer"} for name in ("by", "count", "end", "seconds", "start", "stop")},
-    "arguments": BYTES,
     "cursor": {"type": ["string", "integer"]},
     # Words before a path are options.
     "path": {"type": "string", "pattern": r"^[$.]"},
@@ -85,7 +67,7 @@ _TYPES = {
 
 
 class Part(NamedTuple):
-    """A part of a call: words, and after them an argument of the tool, if it has a name.
+    """A part of a call: words, and after them an argument, if it has a name.
 
     Attributes:
         kind: `word`, `list`, `counted` or `pairs`; empty for words alone.
@@ -120,10 +102,11 @@ class Part(NamedTuple):
 
 
 class Form(NamedTuple):
-    """A tool that is one command: its parts after the name, what it does, and its marks."""
+    """A tool that is one command, as a line of `_FORMS` has it."""
 
     command: str
     parts: tuple[Part, ...]
+    results: list[str]
     text: str
     marks: str
 
@@ -166,11 +149,12 @@ def word_of(value: Any, name: str = "command") -> bytes:
 
 def _form(line: str, command: str = "") -> Form:
     usage, _, text = line.partition(": ")
+    usage, _, results = usage.partition(" -> ")
     if not command:
         command, _, usage = usage.partition(" ")
     parts = map(_part, re.findall(r"\[[^]]+\]|\S+", usage))
     bare = text.lstrip("+=")
-    return Form(command, tuple(parts), bare, text[: -len(bare)])
+    return Form(command, tuple(parts), results.split(), bare, text[: -len(bare)])
 
 
 def _part(item: str) -> Part:
@@ -189,9 +173,10 @@ FORMS = {form.command: form for form in map(_form, _FORMS.strip().splitlines())}
 
 @cache
 def form_of(spec: CommandSpec) -> Form:
-    """Return the form of a command; without one of its own, as its row in the table has it."""
+    """Return the form of a command; without a line of `_FORMS`, as its row in the table has it."""
     if spec.name in FORMS:
         return FORMS[spec.name]
+    usage = "arguments..."
     match spec.keys:
         case [KeyRange(first=1, last=1)]:
             usage = "key" if spec.arity == 2 else "key [arguments...]"
@@ -201,8 +186,6 @@ def form_of(spec: CommandSpec) -> Form:
             usage = "#keys... [arguments...]"
         case [KeyRange(first=1, last=1), NumberedKeys(count_at=2)]:
             usage = "key #keys... [arguments...]"
-        case _:
-            usage = "arguments..."
     return _form(f"{usage}: Run {spec.name}", spec.name)
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from mcp_types import CallToolResult, Tool
 from redis.asyncio import BlockingConnectionPool
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
-import keyleash.asyncio
+from keyleash.asyncio import Redis, RedisCluster, correlation, pool
 from keyleash.client.blocking import timeout_of
+from keyleash.client.caller import LOST
 from keyleash.client.command_words import Role, role_of
 from keyleash.client.correlation import new_correlation
 from keyleash.client.once import current_block, maybe_once
@@ -24,7 +27,7 @@ from keyleash.client.whoami import WhoAmI
 from keyleash.errors import ClusterError, KeyleashError, LeashError
 from keyleash.mcp.forms import class_of, form_of, word_of
 from keyleash.mcp.results import denied, invalid, result, text_of
-from keyleash.mcp.tools import BY_WORDS, OF_SCRIPT, SCHEMAS, Access
+from keyleash.mcp.tools import OF_SCRIPT, SCHEMAS, Access
 from keyleash.store.wire import MAX_ARGUMENTS as MAX_WORDS
 from keyleash.store.wire import MAX_BATCH_COMMANDS
 from keyleash.text import without_tokens
@@ -43,25 +46,23 @@ class Holder:
 
     Attributes:
         calls: The number of calls that run.
+        root: The issued token from which it was delegated, or itself; empty before a call.
     """
+
+    root = ""
 
     def __init__(
         self, url: str, token: AsyncTokenSource, *, by_class: bool, timeout_s: float
     ) -> None:
-        times = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), timeout_s)
-        options: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, **times}
-        # How to make the client of a cluster; None when it is made.
-        self._cluster: partial[Any] | None = partial(
-            keyleash.asyncio.RedisCluster.from_url, url, token=token, **options
-        )
+        options: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "socket_timeout": timeout_s}
+        options["socket_connect_timeout"] = timeout_s
+        self._of_cluster = partial(RedisCluster.from_url, url, token=token, **options)
         options |= {"pool_class": BlockingConnectionPool, "timeout": timeout_s}
-        pool = keyleash.asyncio.pool(url, token, **options)
-        self.client: Any = keyleash.asyncio.Redis.from_pool(pool)
+        self.client: Any = Redis.from_pool(pool(url, token, **options))
         self.calls = 0
         self._by_class = by_class
         self._correlation = new_correlation()
         self._access: Access | None = None
-        self._access_at = 0
 
     @property
     def generation(self) -> int:
@@ -72,7 +73,7 @@ class Holder:
     @property
     def _session(self) -> Session:
         client = self.client
-        return cast(Session, client.session if self._cluster is None else client._session)
+        return cast(Session, getattr(client, "session", None) or client._session)
 
     async def whoami(self) -> WhoAmI:
         """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
@@ -82,22 +83,16 @@ class Holder:
             found: WhoAmI = await client.whoami()
         except ClusterError:
             # Of calls at the same time, the first makes the client of the cluster.
-            if self._cluster is not None and client is self.client:
-                self.client, self._cluster = self._cluster(), None
+            if client is self.client:
+                self.client = self._of_cluster()
                 await client.aclose()
             found = await self.client.whoami()
         finally:
             self.calls -= 1
+        chain = found.restrictions.chain if found.restrictions else ()
+        id_ = chain[0].id if chain else found.token_id
+        self.root = self.root or f"{found.identity}:{id_}"
         return found
-
-    async def _require_live(self) -> None:
-        """Raise the denial of a token that has ended; what else fails is no news."""
-        try:
-            await self.whoami()
-        except LeashError:
-            raise
-        except (RedisError, KeyleashError):
-            pass
 
     async def close(self) -> None:
         """Close its connections."""
@@ -111,11 +106,10 @@ class Holder:
             return []
 
     async def _read_access(self) -> Access:
-        me = await self.whoami()
-        guard, table = self._session.guard, self._session.table
-        delegates = guard is not None and guard.delegates
-        self._access = Access(me.grants, me.deny, table, delegates, self._by_class)
-        self._access_at = self.generation
+        me, session = await self.whoami(), self._session
+        delegates = session.guard is not None and session.guard.delegates
+        found = me.grants, me.deny, session.table, delegates, self._by_class, self.generation
+        self._access = Access(*found)
         return self._access
 
     async def call(
@@ -129,7 +123,7 @@ class Holder:
             MCPError, ValueError, TypeError: there is no such tool, or the arguments do not fit.
         """
         trace = _TRACE.fullmatch(str(meta.get("traceparent", "")))
-        correlation = trace[1] if trace else session or self._correlation
+        id_ = trace[1] if trace else session or self._correlation
         given = {
             # JSON does not tell 1.0 from 1.
             key: int(value) if isinstance(value, float) and value.is_integer() else value
@@ -141,13 +135,14 @@ class Holder:
         names: list[str] = []
         self.calls += 1
         try:
-            with keyleash.correlation(correlation), maybe_once(meta.get("idempotencyKey")):
+            with correlation(id_), maybe_once(meta.get("idempotencyKey")):
                 try:
                     return result(await self._run(name, given, names))
                 except ResponseError as error:
                     if not isinstance(error, KeyleashError):
                         # The client may have judged it alone, also with a token that has ended.
-                        await self._require_live()
+                        with suppress(*LOST):
+                            await self.whoami()
                     raise
         except LeashError as denial:
             command = denial.details.get("command")
@@ -155,16 +150,16 @@ class Holder:
         finally:
             self.calls -= 1
 
-    async def _run(  # noqa: PLR0912 - one branch for each kind of tool
-        self, name: str, given: Mapping[str, Any], names: list[str]
-    ) -> Any:
+    async def _run(self, name: str, given: Mapping[str, Any], names: list[str]) -> Any:
         """Return the reply to a call; *names* receives its commands."""
         access = self._access
-        if access is None or self._access_at != self.generation:
+        if access is None or access.generation != self.generation:
             access = await self._read_access()
-        client = self.client
-        if name in SCHEMAS:
-            check(given, SCHEMAS[name])
+        client, spec, is_script = self.client, access.by_tool.get(name), name in access.scripts
+        if not (spec or is_script or name in SCHEMAS):
+            raise invalid(f"there is no tool `{name[:64]}`")
+        form = form_of(spec) if spec else None
+        check(given, form.schema if form else OF_SCRIPT if is_script else SCHEMAS[name])
         if name == "whoami":
             return (await self.whoami()).to_dict()
         if name == "delegate":
@@ -172,19 +167,14 @@ class Holder:
                 raise invalid("`delegate` takes no `idempotencyKey`: each call makes another token")
             made = await client.delegate(**given)
             return {"token": made.token, **made.to_dict()}
-        if name in access.scripts:
-            check(given, OF_SCRIPT)
+        if is_script:
             keys, rest = ([*map(word_of, given.get(key, ()))] for key in ("keys", "arguments"))
             return await client.evalsha(access.scripts[name][0], len(keys), *keys, *rest)
-        if name == "batch" or name in BY_WORDS:
+        if form:
+            commands = [form.call(given)]
+        else:
             several = given["commands"] if name == "batch" else [given["command"]]
             commands = [self._by_words(words, name, access) for words in several]
-        else:
-            spec = access.by_tool.get(name)
-            if spec is None:
-                raise invalid(f"there is no tool `{name[:64]}`")
-            check(given, form_of(spec).schema)
-            commands = [form_of(spec).call(given)]
         names += [str(words[0]) for words in commands]
         for _, *words in commands:
             # It would be written as it is.
@@ -226,27 +216,26 @@ def _page(name: str, reply: Any) -> Any:
     return [str(reply[0]), *reply[1:]] if is_page else reply
 
 
+def _items(value: Any) -> Iterator[Any]:
+    yield value
+    for item in value.values() if isinstance(value, dict) else value:
+        yield from _items(item) if isinstance(item, dict | list) else (item,)
+
+
 def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     """Check arguments.
 
     Raises:
         MCPError: they do not fit the schema; it does not repeat them.
     """
-    several, count = [*given.values()], 0
     # To look at each item of more would hold up the other clients.
-    while several and count <= MAX_ITEMS:
-        item, count = several.pop(), count + 1
-        several += (
-            item if isinstance(item, list) else item.values() if isinstance(item, dict) else ()
-        )
-    if count > MAX_ITEMS:
+    if sum(1 for _ in islice(_items(given), MAX_ITEMS + 2)) > MAX_ITEMS + 1:
         raise invalid(f"there are more than {MAX_WORDS} arguments")
     error: Any = next(Draft202012Validator(schema).iter_errors(given), None)
     if error is None:
         return
     if error.validator == "required":
-        lacks = [name for name in error.validator_value if name not in error.instance]
-        raise invalid(f"arguments are missing: {', '.join(lacks)}")
+        raise invalid(error.message)
     if error.validator == "additionalProperties":
         names = [*error.schema["properties"]]
         wrong = without_tokens(next(name for name in error.instance if name not in names))[:64]

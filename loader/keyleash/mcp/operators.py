@@ -43,6 +43,7 @@ class OperatorTools:
     """The provider of these tools, with the rights of an operator's URL."""
 
     generation = calls = 0
+    root = ""
 
     def __init__(self, operator: AsyncOperator) -> None:
         self._operator = operator
@@ -54,7 +55,7 @@ class OperatorTools:
     async def tools(self) -> list[Tool]:
         """Return the tools."""
         return [
-            make_tool(name, text, _schema(self._operation(name)[2]), True)
+            make_tool(name, text, self._operation(name)[2], True)
             for name, (*_, text) in _TOOLS.items()
         ]
 
@@ -62,48 +63,45 @@ class OperatorTools:
         """Return the result of an operation; errors as of `Holder.call`."""
         if name not in _TOOLS:
             raise invalid(f"there is no tool `{name[:64]}`")
-        check(given, _schema(self._operation(name)[2]))
+        method, operation, schema = self._operation(name)
+        check(given, schema)
+        by_place, options = list[Any](), dict(given)
+        for item in operation.parameters.values():
+            if item.is_by_place and item.name in options:
+                value = options.pop(item.name)
+                by_place += value if item.is_many else [value]
         try:
-            return result(await self._run(name, given))
+            return result(await _reply(method(*by_place, **options)))
         except (KeyleashError, RedisError) as error:
             found = error if isinstance(error, KeyleashError) else server_failure(error, "")
             help_ = found.help
             if found.code == "not-permitted":
-                help_ = help_of_roles(self._operation(name)[1].command) or help_
+                help_ = help_of_roles(operation.command) or help_
             message = without_tokens(found.message)
             return failure(found.code, f"{message}: {help_}" if help_ else message)
 
-    async def _run(self, name: str, given: Mapping[str, Any]) -> Any:
-        method, _, parameters = self._operation(name)
-        by_place: list[Any] = []
-        for item in parameters:
-            if item.is_by_place and item.name in given:
-                by_place += given[item.name] if item.is_many else [given[item.name]]
-        names = [item.name for item in parameters if not item.is_by_place and item.name in given]
-        found = method(*by_place, **{item: given[item] for item in names})
-        if hasattr(found, "__aiter__"):
-            items: list[Any] = []
-            async for entry in found:
-                items.append(entry.to_dict())
-                if len(items) == MAX_ITEMS:
-                    break
-            return items
-        answer = await found
-        return [*answer.rows()] if hasattr(answer, "rows") else answer.to_dict()
-
-    def _operation(self, name: str) -> tuple[Any, Any, list[Parameter]]:
-        """Return the method of a tool, its operation, and the parameters that a client may give."""
-        place, parameters, _ = _TOOLS[name]
+    def _operation(self, name: str) -> tuple[Any, Any, dict[str, Any]]:
+        """Return the method of a tool, its operation, and the schema of what a client may give."""
+        place, names, _ = _TOOLS[name]
         noun, _, method = place.rpartition(".")
         owner = getattr(self._operator, noun) if noun else self._operator
         operation = getattr(type(owner), method)
-        known = operation.parameters
-        return getattr(owner, method), operation, [known[item] for item in parameters.split()]
+        items = [operation.parameters[item] for item in names.split()]
+        required = [item.name for item in items if item.is_required or item.name == "command"]
+        schema = object_of({item.name: _type(item) for item in items}, required)
+        return getattr(owner, method), operation, schema
 
 
-def _schema(items: list[Parameter]) -> dict[str, Any]:
-    required = [item.name for item in items if item.is_required or item.name == "command"]
-    return object_of({item.name: _type(item) for item in items}, required)
+async def _reply(running: Any) -> Any:
+    if hasattr(running, "__aiter__"):
+        items: list[Any] = []
+        async for entry in running:
+            items.append(entry.to_dict())
+            if len(items) == MAX_ITEMS:
+                break
+        return items
+    answer = await running
+    return [*answer.rows()] if hasattr(answer, "rows") else answer.to_dict()
 
 
 def _type(parameter: Parameter) -> dict[str, Any]:

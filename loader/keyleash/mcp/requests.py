@@ -8,9 +8,7 @@ from typing import ClassVar
 
 import h11
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.transport_security import TransportSecurityMiddleware
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -19,9 +17,13 @@ ARRIVAL_S = 20.0
 """The time in which headers and body must arrive."""
 MAX_WAITING = 256
 """Connections that wait for a request, so without a token; of more the oldest is closed."""
-MAX_REQUESTS = 64
-MAX_BODIES_OF_TOKEN, MAX_BODIES = 16 * 1024 * 1024, 128 * 1024 * 1024
+MAX_OF_ROOT = 64
+"""The sessions and clients of an issued token and those that were delegated from it."""
+MAX_REQUESTS = 2 * MAX_OF_ROOT
+"""Their requests, since each session may have a stream that stays open."""
+MAX_BODIES_OF_ROOT, MAX_BODIES = 16 * 1024 * 1024, 128 * 1024 * 1024
 """The bytes of bodies of requests that are served."""
+TOO_MANY = "too many requests at the same time"
 
 
 class Connection(H11Protocol):
@@ -68,26 +70,13 @@ class Connection(H11Protocol):
             oldest.transport.abort()
 
 
-class Hosts:
-    """Checks Host and Origin before the token of a request costs anything."""
-
-    def __init__(self, app: ASGIApp, security: TransportSecurityMiddleware) -> None:
-        self._app = app
-        self._security = security
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_http = scope["type"] == "http"
-        refusal = await self._security.validate_request(Request(scope)) if is_http else None
-        await (refusal or self._app)(scope, receive, send)
-
-
 class Requests:
-    """Bounds the requests of each token; *after* one it is called with the digest of its token."""
+    """Bounds the requests of each root of tokens; *after* one it is called with the root."""
 
     def __init__(self, app: ASGIApp, after: Callable[[str], Awaitable[None]]) -> None:
         self._app = app
         self._after = after
-        # By digest of token, the bytes of the body of each.
+        # By root, the bytes of the body of each.
         self._open: dict[str, dict[object, int]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,11 +84,10 @@ class Requests:
         if not isinstance(user, AuthenticatedUser):
             await self._app(scope, receive, send)
             return
-        key, request = user.access_token.client_id, object()
-        bodies = self._open.setdefault(key, {})
+        root, request = user.access_token.client_id.partition(" ")[2], object()
+        bodies = self._open.setdefault(root, {})
         if len(bodies) >= MAX_REQUESTS:
-            response = PlainTextResponse("too many requests at the same time", status_code=429)
-            await response(scope, receive, send)
+            await PlainTextResponse(TOO_MANY, 429)(scope, receive, send)
             return
         bodies[request] = 0
         is_complete = False
@@ -115,14 +103,14 @@ class Requests:
             bodies[request] += len(message.get("body", b""))
             is_complete = not message.get("more_body", False)
             of_all = sum(sum(item.values()) for item in self._open.values())
-            if sum(bodies.values()) > MAX_BODIES_OF_TOKEN or of_all > MAX_BODIES:
+            if sum(bodies.values()) > MAX_BODIES_OF_ROOT or of_all > MAX_BODIES:
                 raise HTTPException(503, "too many long requests at the same time")
             return message
 
         try:
             await self._app(scope, bounded, send)
-            await self._after(key)
+            await self._after(root)
         finally:
             del bodies[request]
             if not bodies:
-                del self._open[key]
+                del self._open[root]

@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -90,11 +90,9 @@ def shown(value: Any) -> Any:
             return sorted(items, key=str) if isinstance(value, set | frozenset) else items
         case Exception():
             return {"error": without_tokens(str(value))}
-        case None | bool() | int() | str():
+        case None | int() | str():
             return value
-        case float() if math.isfinite(value):
-            return value
-    return str(value)
+    return value if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 text_of = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -111,47 +109,48 @@ def _name(value: Any) -> str:
 
 def _size(value: Any) -> int:
     """Return the bytes of JSON of a value; about, if they are more than a reply may have."""
-    if isinstance(value, bytes | str) and len(value) > MAX_REPLY:
-        return len(value)
-    if parts := _parts(value):
-        return 1 + sum(_size(item) + more for _, item, more in parts)
-    return len(text_of(shown(value)).encode("utf-8", "replace"))
+    least, items = 0, [value]
+    # To encode all of a long reply would hold up the other clients.
+    while items and least <= MAX_REPLY:
+        item = items.pop()
+        least += len(item) if isinstance(item, bytes | str) else 1
+        if isinstance(item, Mapping):
+            items += item.keys()
+            item = item.values()
+        items += () if isinstance(item, bytes | str) or not isinstance(item, Iterable) else item
+    return least if least > MAX_REPLY else len(text_of(shown(value)).encode("utf-8", "replace"))
 
 
-def _parts(value: Any) -> list[tuple[str, Any, int]]:
+def _parts(value: Any, room: int) -> list[tuple[str, Any, int]]:
     """Return the items of a value that may fit: their names, and the bytes of JSON besides them."""
     if isinstance(value, Mapping):
-        items = islice(value.items(), MAX_REPLY // 2)
+        items = islice(value.items(), room // 2)
         return [(name, item, _size(name) + 2) for key, item in items for name in [_name(key)]]
-    if isinstance(value, list | tuple | set | frozenset):
-        return [(str(at), item, 1) for at, item in enumerate(islice(value, MAX_REPLY // 2))]
-    return []
+    return [(str(at), item, 1) for at, item in enumerate(islice(value, room // 2))]
 
 
 def _cut(value: Any, room: int, lengths: dict[str, int], *place: str) -> Any:
-    """Return a value, or as much of it as *room* bytes of JSON hold.
+    """Return a value, or as much of it as *room* bytes of JSON hold, with something of each item.
 
-    Long items leave room for the others. *lengths* receives by their places the bytes of each text
-    that is cut, and the number of items of each list.
+    *lengths* receives by their places the bytes of each text that is cut, and the items of lists.
     """
     if _size(value) <= room:
         return shown(value)
     if not isinstance(value, bytes | str | Mapping | list | tuple | set | frozenset):
         value = without_tokens(str(value))
     if isinstance(value, bytes | str):
-        raw, text = (
-            value if isinstance(value, bytes) else value.encode("utf-8", "replace"),
-            shown(value),
-        )
+        raw = value if isinstance(value, bytes) else value.encode("utf-8", "replace")
+        text = shown(value)
         _note(lengths, place, len(raw))
         if isinstance(text, dict):
             return {"base64": base64.b64encode(raw[: (room - 13) // 4 * 3]).decode()}
         ends = range(min(len(text), room) + 1)
         return text[: bisect_right(ends, room, key=lambda end: _size(text[:end])) - 1]
-    parts = _parts(value)
+    parts = _parts(value, room)
     sizes = [_size(item) + more for _, item, more in parts]
     room -= 1
-    share = max(_share(sizes, room), min(MIN_SHARE, room))
+    fits = bisect_right(range(room), room, key=lambda share: sum(min(it, share) for it in sizes))
+    share = max(fits - 1, min(MIN_SHARE, room))
     kept: dict[str, Any] = {}
     for (name, item, more), size in zip(parts, sizes, strict=True):
         room -= min(size, share)
@@ -168,15 +167,6 @@ def _note(lengths: dict[str, int], place: Sequence[str], length: int) -> None:
     """Note a length; who writes the names of places must not fill the result with them."""
     if len(lengths) < MAX_LENGTHS or not place:
         lengths[".".join(name[:MIN_ITEM] for name in place)] = length
-
-
-def _share(sizes: Sequence[int], room: int) -> int:
-    """Return the size to which long items are cut for all to fit."""
-    for left, size in zip(range(len(sizes), 0, -1), sorted(sizes), strict=True):
-        if size * left > room:
-            return room // left
-        room -= size
-    return room
 
 
 def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> CallToolResult:

@@ -16,24 +16,14 @@ from mcp_types import Tool, ToolAnnotations
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.evaluate.abilities import allowed_commands
-from keyleash.mcp.forms import (
-    BYTES,
-    FORMS,
-    RESULTS,
-    STRING,
-    class_of,
-    form_of,
-    is_usable,
-    object_of,
-    tool_name,
-)
+from keyleash.mcp import forms
 from keyleash.policy import Grant, Pattern, overlaps
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
 MAX_NAME, MAX_DESCRIPTION = 60, 200
-_WORDS = {"type": "array", "items": BYTES, "minItems": 1, "maxItems": MAX_ARGUMENTS}
+_WORDS = {"type": "array", "items": forms.BYTES, "minItems": 1, "maxItems": MAX_ARGUMENTS}
 _COMMANDS = {"type": "array", "items": _WORDS, "minItems": 1, "maxItems": MAX_BATCH_COMMANDS}
-_STRINGS = {"type": "array", "items": STRING, "maxItems": MAX_ARGUMENTS}
+_STRINGS = {"type": "array", "items": forms.STRING, "maxItems": MAX_ARGUMENTS}
 _CLASSES = {"type": "array", "items": {"enum": [*OperationClass]}}
 _PAIRS = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
 BY_WORDS = {
@@ -43,22 +33,22 @@ BY_WORDS = {
 }
 """The tools of classes of operations: what they do, and a command of theirs."""
 SCHEMAS = {
-    **{name: object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
-    "batch": object_of({"commands": _COMMANDS}, ["commands"]),
-    "delegate": object_of(
-        {"ttl": STRING, "allow": _CLASSES, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
+    **{name: forms.object_of({"command": _WORDS}, ["command"]) for name in BY_WORDS},
+    "batch": forms.object_of({"commands": _COMMANDS}, ["commands"]),
+    "delegate": forms.object_of(
+        {"ttl": forms.STRING, "allow": _CLASSES, "keys": _STRINGS, "bind": _PAIRS, "budget": _PAIRS}
     ),
-    "whoami": object_of({}),
+    "whoami": forms.object_of({}),
 }
 """The arguments of tools that are no command."""
-OF_SCRIPT = object_of({name: {**_STRINGS, "items": BYTES} for name in ("keys", "arguments")})
+OF_SCRIPT = forms.object_of({key: {**_WORDS, "minItems": 0} for key in ("keys", "arguments")})
 
 
 @dataclass(frozen=True)
 class Access:
     """The access of a token, as its guard publishes it; no grants if the policy hides them.
 
-    With *by_class* its tools are classes of operations.
+    With *by_class* its tools are classes of operations; *generation* is that of the policy.
     """
 
     grants: Sequence[Grant] | None
@@ -66,6 +56,7 @@ class Access:
     table: CommandTable
     delegates: bool = False
     by_class: bool = False
+    generation: int = 0
 
     @cached_property
     def commands(self) -> Mapping[str, list[Grant]]:
@@ -88,9 +79,9 @@ class Access:
         for grant in self.grants or ():
             for script in grant.scripts:
                 found.setdefault(script.name, {}).setdefault(script.digest, []).append(grant)
-        taken = {*SCHEMAS, *BY_WORDS, *map(tool_name, self.table.commands)}
-        names = {name: tool_name(name) for name in sorted(found)}
-        names = {name: f"script_{tool}" * (tool in taken) or tool for name, tool in names.items()}
+        taken = {*SCHEMAS, *map(forms.tool_name, self.table.commands)}
+        tools = ((name, forms.tool_name(name)) for name in sorted(found))
+        names = {name: f"script_{tool}" if tool in taken else tool for name, tool in tools}
         # Names that are the same in the alphabet of tools, or too long, end in a digest.
         counts = Counter(names.values())
         return {
@@ -109,12 +100,10 @@ class Access:
     @cached_property
     def by_tool(self) -> Mapping[str, CommandSpec]:
         """The commands by the names of their tools, listed or not."""
-        return {tool_name(spec.name): spec for spec in filter(is_usable, self.table)}
+        return {forms.tool_name(spec.name): spec for spec in filter(forms.is_usable, self.table)}
 
     def patterns(self, names: Iterable[str], cls: str = "") -> list[str]:
-        """Return the patterns of keys, channels or indexes on which grants, of a class if it is
-        given, allow commands.
-        """
+        """Return the patterns on which grants, of a class if it is given, allow commands."""
         several = [
             getattr(grant, _field_of(self.table.get(name)))
             for name in names
@@ -136,10 +125,10 @@ class Access:
             text = 'Run several commands, all or none: [["SET", "key", "value"], …]'
             reads = all(hint.read_only_hint for hint in hints)
             destroys = any(hint.destructive_hint for hint in hints)
-            tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys, reads))
+            tools.append(make_tool("batch", text, SCHEMAS["batch"], reads, destroys))
         if self.delegates:
             text = "Make a token for another agent, which may do no more; ttl is 10m or the like"
-            tools.append(make_tool("delegate", text, SCHEMAS["delegate"], False, repeats=False))
+            tools.append(make_tool("delegate", text, SCHEMAS["delegate"], False, False))
         text = "Show what this token may do, when it expires, and what is left of its limits"
         return [*tools, make_tool("whoami", text, SCHEMAS["whoami"], True)]
 
@@ -147,34 +136,30 @@ class Access:
         names = ["PUBLISH"]
         if self.grants is not None and not self.by_class:
             named = {name for grant in self.grants for name in grant.only or ()}
-            names = [*FORMS, *sorted(named - FORMS.keys())]
+            names = [*forms.FORMS, *sorted(named - forms.FORMS.keys())]
         known = self.table.commands if self.grants is None else self.commands
         specs = {name: self.table.commands[name] for name in names if name in known}
-        specs = {name: spec for name, spec in specs.items() if is_usable(spec)}
+        specs = {name: spec for name, spec in specs.items() if forms.is_usable(spec)}
         for name, spec in specs.items():
-            form, reads = form_of(spec), class_of(spec) == "read"
+            form, reads = forms.form_of(spec), forms.class_of(spec) == "read"
             text = self._text(form.text, [name])
             destroys, repeats = not reads and "+" not in form.marks, reads or "=" in form.marks
-            kinds = RESULTS.get(name, ())
-            yield make_tool(tool_name(name), text, form.schema, reads, destroys, repeats, kinds)
+            found = form.schema, reads, destroys, repeats, form.results
+            yield make_tool(forms.tool_name(name), text, *found)
         for name, (_, grants) in self.scripts.items():
             keys = [pattern.source for grant in grants for pattern in grant.keys]
             text = self._text("Run this script", (), keys)
-            yield make_tool(name, text, OF_SCRIPT, False, True, False)
-        unnamed = sorted(self.commands.keys() - specs.keys())
+            yield make_tool(name, text, OF_SCRIPT, False)
+        unnamed = map(self.table.commands.__getitem__, sorted(self.commands.keys() - specs.keys()))
+        classes = {spec.name: forms.class_of(spec) for spec in unnamed if forms.is_usable(spec)}
         for cls, (text, example) in BY_WORDS.items():
-            others = [name for name in unnamed if self._is_by_words(name, cls)]
+            others = [name for name, of in classes.items() if of == cls]
             # SORT and the like, which need `read` alone, are no reason for the tool `write`.
             keys = self.patterns(others, "" if cls == "read" else cls)
             if keys or self.grants is None:
                 first = example if example in others or not others else others[0]
                 shown = self._text(f'{text}, by its words: ["{first}", …]', others, keys)
-                reads = cls == "read"
-                yield make_tool(cls, shown, SCHEMAS[cls], reads, not reads, reads)
-
-    def _is_by_words(self, name: str, cls: str) -> bool:
-        spec = self.table.commands[name]
-        return is_usable(spec) and class_of(spec) == cls
+                yield make_tool(cls, shown, SCHEMAS[cls], cls == "read")
 
     def _text(self, text: str, names: Sequence[str], patterns: Sequence[str] = ()) -> str:
         """Return a description: what a tool does, on which keys, and on which of them never."""
@@ -191,14 +176,14 @@ class Access:
 
 def _digested(name: str) -> str:
     end = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{tool_name(name)[: MAX_NAME - 9]}_{end}"
+    return f"{forms.tool_name(name)[: MAX_NAME - 9]}_{end}"
 
 
 def _field_of(spec: CommandSpec | None) -> str:
     """Return the list of a grant that covers what a command is about."""
-    if spec is not None and spec.channel is not None:
-        return "channels"
-    return "indexes" if spec is not None and spec.index else "keys"
+    if spec is None:
+        return "keys"
+    return "channels" if spec.channel is not None else "indexes" if spec.index else "keys"
 
 
 def make_tool(
@@ -206,11 +191,14 @@ def make_tool(
     text: str,
     schema: dict[str, Any],
     reads: bool,
-    destroys: bool = False,
-    repeats: bool = True,
+    destroys: bool | None = None,
+    repeats: bool | None = None,
     kinds: Sequence[str] = (),
 ) -> Tool:
-    """Return the definition of a tool, with its hints, and the JSON types of its result."""
+    """Return the definition of a tool, with its hints, and the JSON types of its result.
+
+    What does not only read is destructive, and not idempotent, if nothing else is given.
+    """
     found = {"properties": {"result": {"type": [*kinds]}}} if kinds else {}
     return Tool(
         name=name,
@@ -219,8 +207,8 @@ def make_tool(
         output_schema={"type": "object", **found, "required": ["result"]},
         annotations=ToolAnnotations(
             read_only_hint=reads,
-            destructive_hint=destroys,
-            idempotent_hint=repeats,
+            destructive_hint=not reads if destroys is None else destroys,
+            idempotent_hint=reads if repeats is None else repeats,
             open_world_hint=False,
         ),
     )

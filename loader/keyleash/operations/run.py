@@ -82,7 +82,6 @@ class Runner:
             return function(self.open(), *args, **kwargs)
 
     def result(self, call: Callable[[], T]) -> T:
-        """Return the result of a call."""
         return call()
 
     def items(self, call: Callable[[], Iterator[T | None]]) -> Iterator[T]:
@@ -134,7 +133,6 @@ class AsyncRunner:
         self.sync = Runner(client, actor)
 
     async def result(self, call: Callable[[], T]) -> T:
-        """Return the result of a call."""
         return await asyncio.to_thread(call)
 
     def items(self, call: Callable[[], Iterator[T | None]]) -> AsyncIterator[T]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from keyleash.commands import CHANNEL_CLASSES, CommandTable
 from keyleash.limits import Budget, Rate
@@ -57,6 +58,15 @@ def parse_policy(
     scripts.warn_of_unused(warnings)
     problems.require_none()
     return replace(policy, warnings=warnings.in_order)
+
+
+@lru_cache(maxsize=2)
+def active_policy(document: str) -> Policy:
+    """Parse a policy that a server stores, which was checked when it was loaded.
+
+    The cache serves processes that poll.
+    """
+    return parse_policy(document, file="<active policy>", commands=None)
 
 
 @dataclass

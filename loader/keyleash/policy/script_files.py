@@ -68,7 +68,8 @@ def find_scripts(folder: Path) -> tuple[FoundScript, ...]:
         OperationError (no-scripts): There is no script.
     """
     if not folder.is_dir():
-        raise OperationError("file", f"cannot read `{folder}`: it is not a directory")
+        problem = f"cannot read `{folder}`: it is not a directory"
+        raise OperationError("file", problem, help="name the folder with the scripts")
     texts: dict[bytes, str] = {}
     for place, text in _texts(folder):
         texts.setdefault(text, place)

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import redis
 
-from keyleash.errors import OperationError, PortTakenError
-from keyleash.servers.embedded import HOST, EmbeddedServer, free_ports
+from keyleash.errors import OperationError
+from keyleash.servers.embedded import HOST, EmbeddedServer, free_ports, not_running, retried
 
 SLOTS = 16384
 PORT_ATTEMPTS = 3
@@ -113,11 +113,7 @@ class EmbeddedCluster:
         for node in self.nodes:
             if node.running:
                 return node.url
-        raise OperationError(
-            "server-start",
-            "the embedded cluster is not running",
-            help="call start(), or use it in a `with` block",
-        )
+        raise not_running("cluster")
 
     @property
     def running(self) -> bool:
@@ -137,15 +133,7 @@ class EmbeddedCluster:
         self._remove_directory = weakref.finalize(self, _remove, self._directory, os.getpid())
         attempts = 1 if self._port is not None else PORT_ATTEMPTS
         try:
-            for attempt in range(1, attempts + 1):
-                try:
-                    self._start_members()
-                except PortTakenError:
-                    # Another process may take a free port before a server binds it.
-                    if attempt == attempts:
-                        raise
-                else:
-                    break
+            retried(self._start_members, attempts)
             self._wait_until_complete()
         except BaseException:
             self.stop()

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -195,6 +195,18 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def retried(start: Callable[[], None], attempts: int) -> None:
+    """Call *start* again if another process took a free port before the server bound it."""
+    for left in reversed(range(attempts)):
+        try:
+            start()
+        except PortTakenError:
+            if not left:
+                raise
+        else:
+            return
+
+
 def launch(
     binary: Path, port: int, data: Path | None, settings: Mapping[str, str]
 ) -> ServerProcess:
@@ -371,7 +383,7 @@ class EmbeddedServer:
     @property
     def port(self) -> int:
         if self._port is None:
-            raise _not_running()
+            raise not_running("server")
         return self._port
 
     @property
@@ -397,17 +409,7 @@ class EmbeddedServer:
         self.stop()
         binary = self._binary or packaged_binary()
         attempts = 1 if self._port is not None else FREE_PORT_ATTEMPTS
-        for attempt in range(1, attempts + 1):
-            port = self._port or free_port()
-            try:
-                self._start_on(port, binary)
-            except PortTakenError:
-                # Another process may take the free port before the server binds it.
-                if attempt == attempts:
-                    raise
-            else:
-                self._port = port
-                break
+        retried(lambda: self._start_on(self._port or free_port(), binary), attempts)
         return self
 
     def stop(self, timeout_s: float = 10.0) -> None:
@@ -446,7 +448,7 @@ class EmbeddedServer:
 
     def _require_run(self) -> ServerProcess:
         if self._run is None:
-            raise _not_running()
+            raise not_running("server")
         return self._run
 
     def _forget_run(self) -> None:
@@ -465,11 +467,12 @@ class EmbeddedServer:
             run.kill()
             self._forget_run()
             raise
+        self._port = port
 
 
-def _not_running() -> OperationError:
+def not_running(what: str) -> OperationError:
     return OperationError(
         "server-start",
-        "the embedded server is not running",
+        f"the embedded {what} is not running",
         help="call start(), or use it in a `with` block",
     )

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from typing import Any
 
 from keyleash.audit.read import Query, Unlisted, read_denials, read_unlisted
@@ -14,7 +13,8 @@ from keyleash.limits import COUNTS, Limit, LimitState, SlotKind, SubjectKind
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens.list import TokenInfo, TokenState, read_tokens
-from keyleash.policy import Identity, Policy, parse_policy
+from keyleash.policy import Identity
+from keyleash.policy.parse import active_policy
 from keyleash.results import Instant, Result
 from keyleash.status.shards import ShardStatus, shard_status
 from keyleash.store.fences import read_records
@@ -29,8 +29,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class LimitUse(Result):
-    """
-    A limit and its use.
+    """A limit and its use.
 
     Attributes:
         name: Its name in denials.
@@ -53,7 +52,6 @@ class LimitUse(Result):
     resets_at = Instant["datetime | None"]()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the use as `keyleash status --json` prints it."""
         return json_object(self, "name", "kind", "allows", "unit", "used", "of", "per", "resets_ms")
 
     @property
@@ -68,14 +66,7 @@ class LimitUse(Result):
 
 
 def limit_uses(identity: Identity, state: IdentityState | None, now_us: int) -> list[LimitUse]:
-    """
-    Return the use of an identity's limits, in the order in which its guard checks them.
-
-    Args:
-        identity: From the active policy.
-        state: Its state, or None if it has none.
-        now_us: Server time.
-    """
+    """Return the use of an identity's limits, in the order in which its guard checks them."""
     stored = {} if state is None else {item.slot.name: item for item in state.limits}
     return [_use(limit, stored.get(limit.name), now_us) for limit in identity.limits]
 
@@ -104,8 +95,7 @@ RECENT_S = 300
 
 @dataclass(slots=True)
 class RecentDenials(Result):
-    """
-    The recent denials of one code.
+    """The recent denials of one code.
 
     Attributes:
         count: The number of denied calls. Equal denials within a minute are stored as one entry,
@@ -139,8 +129,7 @@ def read_recent_denials(
 
 @dataclass(frozen=True, slots=True)
 class TokenCount(Result):
-    """
-    The live tokens of an identity.
+    """The live tokens of an identity.
 
     Attributes:
         due: The number of live tokens that are overdue for rotation.
@@ -166,8 +155,7 @@ COOPERATIVE, FENCED = "cooperative", "fenced"
 
 @dataclass(frozen=True, slots=True)
 class IdentityStatus(Result):
-    """
-    The status of an identity of the active policy.
+    """The status of an identity of the active policy.
 
     Attributes:
         active: Whether it has a state; without one every call is denied.
@@ -226,7 +214,6 @@ class IdentityStatus(Result):
         return self.tokens.oldest is not None and self.tokens.oldest.is_due(self.now_ms)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the status as `keyleash status --json` prints it."""
         oldest = self.tokens.oldest
         return {
             **json_object(self, "name", "kind", "tier", "active", "suspended", "suspension"),
@@ -247,12 +234,8 @@ class IdentityStatus(Result):
 def identity_statuses(
     store: Store, active: ActivePolicy, now_ms: int, only: Sequence[str] = ()
 ) -> list[IdentityStatus]:
-    """
-    Return the status of identities of the *active* policy, all if *only* names none, at *now_ms*.
-
-    Nothing is written; a user who may read the control keys may call it.
-    """
-    identities = document_policy(active.document).identities
+    """Return the status of identities of the *active* policy, all if *only* names none."""
+    identities = active_policy(active.document).identities
     identities = tuple(item for item in identities if not only or item.name in only)
     names = [item.name for item in identities]
     rules = {item.name: item.token for item in identities}
@@ -294,9 +277,3 @@ def identity_statuses(
                 )
             )
     return found
-
-
-@lru_cache(maxsize=2)
-def document_policy(document: str) -> Policy:
-    """Parse the active policy; the cache serves processes that poll."""
-    return parse_policy(document, file="<active policy>", commands=None)

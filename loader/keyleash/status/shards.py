@@ -20,8 +20,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class LeasedLimit(Result):
-    """
-    The units of one limit at one shard.
+    """The units of one limit at one shard.
 
     Attributes:
         name: The name of the limit.
@@ -40,8 +39,7 @@ class LeasedLimit(Result):
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus(Result):
-    """
-    An identity at one shard.
+    """An identity at one shard.
 
     Attributes:
         tag: The hash tag of the shard.
@@ -62,20 +60,12 @@ class ShardStatus(Result):
     granted_at = Instant[datetime]()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the shard as `keyleash status --json` prints it."""
         shown = json_object(self, "tag", "node", "granted_ms", "events", "limits")
         return {**shown, "unread": self.reason or None}
 
 
 def shard_status(identity: Identity, found: ShardRecords, now_us: int) -> ShardStatus:
-    """
-    Return the status of an identity at one shard.
-
-    Args:
-        identity: From the active policy.
-        found: Its records.
-        now_us: The clock of the home.
-    """
+    """Return the status of an identity at one shard; *now_us* is the clock of the home."""
     names = [item.name for item in identity.limits if item.subject.kind is SubjectKind.IDENTITY]
     grants = found.entry.limits if len(found.entry.limits) == len(names) else ()
     state = found.state
@@ -111,8 +101,7 @@ def _leased(
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus(Result):
-    """
-    A cluster.
+    """A cluster.
 
     Attributes:
         home: The node that serves the home.
@@ -134,7 +123,6 @@ class ClusterStatus(Result):
         return tuple(name for name, reason in self.reasons.items() if reason)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the cluster as `keyleash status --json` prints it."""
         return json_object(self, "home", "nodes", "primaries", "home_operations", "down")
 
 

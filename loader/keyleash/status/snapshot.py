@@ -26,8 +26,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class Snapshot(Result):
-    """
-    A server and its identities at one moment.
+    """A server and its identities at one moment.
 
     Attributes:
         now_ms: Server time, Unix milliseconds.
@@ -55,8 +54,7 @@ class Snapshot(Result):
             "policy": self.active and json_object(self.active, *policy),
             "denials_s": RECENT_S,
             "identities": [item.to_dict() for item in self.identities],
-            **({} if self.cluster is None else json_object(self, "cluster")),
-            **(json_object(self, "replica_of=primary") if self.primary else {}),
+            **json_object(self, "cluster?", "replica_of=primary?"),
         }
 
 

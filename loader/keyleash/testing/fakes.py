@@ -89,8 +89,8 @@ class GuardServer(FakeServer):
         super().__init__(version=(8,), server_type="redis")
 
 
-class _GuardScripting(FakeSocket):
-    """fakeredis's scripting, corrected."""
+class GuardSocket(FakeSocket):
+    """A connection's end in the fake server: fakeredis's scripting, corrected."""
 
     _is_in_script = False
 
@@ -188,11 +188,7 @@ class _GuardScripting(FakeSocket):
             raise SimpleError(f"ERR Error compiling script (new function): {where}") from error
 
 
-class GuardSocket(_GuardScripting):
-    """A connection's end in the fake server."""
-
-
-class AsyncGuardSocket(_GuardScripting, AsyncFakeSocket):
+class AsyncGuardSocket(GuardSocket, AsyncFakeSocket):
     """The asyncio twin of `GuardSocket`."""
 
 
@@ -214,8 +210,7 @@ class AsyncGuardConnection(FakeAsyncRedisConnection):
 
 
 def number_text(number: float) -> bytes:
-    """
-    Format a Lua number as Redis passes it to a command.
+    """Format a Lua number as Redis passes it to a command.
 
     An integer in full; other numbers as fpconv does: the shortest digits that read back (the
     last digit of fpconv is sometimes off), and an exponent only where plain text would be long.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from os import PathLike
@@ -29,6 +30,7 @@ ACTOR = "test"
 Admin = TypeVar("Admin", bound="redis.Redis | redis.RedisCluster")
 Agent = TypeVar("Agent", bound="redis.Redis | redis.RedisCluster")
 AsyncAgent = TypeVar("AsyncAgent")
+C = TypeVar("C", keyleash.Redis, keyleash.asyncio.Redis)
 
 
 class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
@@ -106,13 +108,7 @@ class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
     def async_client(
         self, identity: str, *, token: str | None = None, **options: Any
     ) -> AsyncAgent:
-        """Return an asyncio client, like `client`; close it in the test, as with `async with`.
-
-        Args:
-            identity: The identity that acts.
-            token: Its token; a new one if None.
-            options: As for redis-py's client.
-        """
+        """Return an asyncio client, like `client`; close it in the test, as with `async with`."""
         # Not closed here: its event loop is closed when the fixture ends.
         return self._async_guarded(self.token(identity) if token is None else token, options)
 
@@ -232,20 +228,22 @@ class FakeLeash(Leash):
         super().__init__(fake_redis(self.server), root)
 
     def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis:
-        single = options.pop("single_connection_client", False)
-        client = keyleash.Redis(
-            connection_pool=fake_redis(self.server, **options).connection_pool,
-            single_connection_client=single,
-            token=token,
-        )
-        client.auto_close_connection_pool = True
-        return client
+        return self._client(keyleash.Redis, fake_redis, token, **options)
 
     def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.Redis:
-        single = options.pop("single_connection_client", False)
-        client = keyleash.asyncio.Redis(
-            connection_pool=fake_async_redis(self.server, **options).connection_pool,
-            single_connection_client=single,
+        return self._client(keyleash.asyncio.Redis, fake_async_redis, token, **options)
+
+    def _client(
+        self,
+        made: Callable[..., C],
+        fake: Callable[..., Any],
+        token: str,
+        single_connection_client: bool = False,
+        **options: Any,
+    ) -> C:
+        client = made(
+            connection_pool=fake(self.server, **options).connection_pool,
+            single_connection_client=single_connection_client,
             token=token,
         )
         client.auto_close_connection_pool = True

@@ -7,14 +7,14 @@ fixtures. So the fixtures themselves import what they need.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from keyleash.errors import KeyleashError, PolicyError
-from keyleash.extras import install_help, missing_extra
+from keyleash.extras import import_with_extra, install_help, missing_extra
 
 if TYPE_CHECKING:
     from keyleash.servers import EmbeddedCluster, EmbeddedServer
@@ -63,14 +63,7 @@ def leash_server(
     request: pytest.FixtureRequest, _leash_run_server: RunServer[EmbeddedServer]
 ) -> Iterator[LeashServer]:
     """A real server (the embedded Valkey) with only the policy, and clients of agents."""
-    policy = _policy(request)
-    with _failing_without_traceback():
-        from keyleash.testing.leash import LeashServer  # noqa: PLC0415
-
-        leash = LeashServer(_leash_run_server.emptied(), request.config.rootpath)
-    with contextlib.closing(leash):
-        _load(request, leash, policy)
-        yield leash
+    yield from _loaded(request, "LeashServer", lambda: [_leash_run_server.emptied()])
 
 
 @pytest.fixture
@@ -78,24 +71,23 @@ def leash_cluster(
     request: pytest.FixtureRequest, _leash_run_cluster: RunServer[EmbeddedCluster]
 ) -> Iterator[LeashCluster]:
     """A real cluster (three primaries) with only the policy, and clients of agents."""
-    policy = _policy(request)
-    with _failing_without_traceback():
-        from keyleash.testing.leash import LeashCluster  # noqa: PLC0415
-
-        leash = LeashCluster(_leash_run_cluster.emptied(), request.config.rootpath)
-    with contextlib.closing(leash):
-        _load(request, leash, policy)
-        yield leash
+    yield from _loaded(request, "LeashCluster", lambda: [_leash_run_cluster.emptied()])
 
 
 @pytest.fixture
 def fake_leash(request: pytest.FixtureRequest) -> Iterator[FakeLeash]:
     """A fake server in this process with only the policy, and clients of agents."""
+    yield from _loaded(request, "FakeLeash", list)
+
+
+def _loaded(
+    request: pytest.FixtureRequest, name: str, servers: Callable[[], list[Any]]
+) -> Iterator[Any]:
+    """Yield an object of the class *name* with the policy of a test, and close it."""
     policy = _policy(request)
     with _failing_without_traceback():
-        from keyleash.testing.leash import FakeLeash  # noqa: PLC0415
-
-        leash = FakeLeash(request.config.rootpath)
+        made = getattr(import_with_extra("keyleash.testing.leash"), name)
+        leash = made(*servers(), request.config.rootpath)
     with contextlib.closing(leash):
         _load(request, leash, policy)
         yield leash

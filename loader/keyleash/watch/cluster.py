@@ -10,8 +10,8 @@ from redis.exceptions import NoPermissionError, RedisError
 from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
 from keyleash.operator.suspension import suspend
-from keyleash.policy import Policy, parse_policy
 from keyleash.policy.model import Breaker
+from keyleash.policy.parse import active_policy
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import read_records
 from keyleash.store.keyspace import HOME_TAG, Keyspace
@@ -21,7 +21,7 @@ from keyleash.store.state import UNTIL_RESUMED, is_in_effect
 from keyleash.store.states import read_states
 from keyleash.store.store import Store
 from keyleash.store.users import save_users, set_user
-from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
+from keyleash.watch.events import WatchEvent, WatchEventKind, done
 from keyleash.watch.scripts import drift_of
 
 ACTOR = "watch"
@@ -32,7 +32,6 @@ class ClusterRepair:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._policy: tuple[str, Policy] = "", Policy(())
 
     def open_home(self) -> Store:
         """Return the store of the home."""
@@ -41,11 +40,7 @@ class ClusterRepair:
     def repair(self, home: Callable[[], Store]) -> Iterator[WatchEvent]:
         """Add ACL users that nodes lack, and freeze identities that a node suspended.
 
-        Args:
-            home: Returns the store of the home.
-
-        Yields:
-            What was done, and drifts where the user lacks a right.
+        Yields what was done, and drifts where the user lacks a right.
         """
         for task, repair in (("ACL users", self._add_users), ("breakers", self._freeze)):
             try:
@@ -72,7 +67,7 @@ class ClusterRepair:
             if missing:
                 save_users(node.client)
                 message = f"ACL users that it lacked: {', '.join(missing)}"
-                yield _done(node.name, WatchEventKind.LOADED, message)
+                yield done(node.name, WatchEventKind.LOADED, message)
 
     def _freeze(self, store: Store) -> Iterator[WatchEvent]:
         """Freeze at the home what the circuit breaker of one node suspended there."""
@@ -95,17 +90,9 @@ class ClusterRepair:
                 if not frozen.identities[0].changed:
                     continue
                 message = f"its circuit breaker suspended `{found.identity}`"
-                yield _done(found.node, WatchEventKind.FROZEN, message)
+                yield done(found.node, WatchEventKind.FROZEN, message)
 
     def _breakers(self, store: Store) -> dict[str, Breaker]:
         active = read_active(store)
-        document = "" if active is None else active.document
-        if document != self._policy[0]:
-            policy = parse_policy(document, file="<active policy>", commands=None)
-            self._policy = document, policy
-        identities = self._policy[1].identities
+        identities = active_policy(active.document).identities if active else ()
         return {item.name: item.on_denials for item in identities if item.on_denials is not None}
-
-
-def _done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:
-    return WatchEvent(node, kind, message, state=WatchState.DONE)

@@ -52,8 +52,7 @@ class WatchState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent(Result):
-    """
-    An event of a watcher: a drift that begins or ends, or an action.
+    """An event of a watcher: a drift that begins or ends, or an action.
 
     Attributes:
         node: The server.
@@ -75,5 +74,9 @@ class WatchEvent(Result):
         return self.node, self.kind, self.subject
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the event as `keyleash watch --json` prints it."""
         return json_object(self, "at", "node", "kind", "message", "subject", "state")
+
+
+def done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:
+    """Return the event of an action."""
+    return WatchEvent(node, kind, message, state=WatchState.DONE)

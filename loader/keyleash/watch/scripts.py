@@ -19,27 +19,8 @@ LOOKS_BETWEEN_READINGS = 60
 """Looks after which stored scripts are read again; sooner if the policy changes."""
 
 
-class PolicyRecords:
-    """The recorded scripts of a policy, read again when it changes and once in a while."""
-
-    def __init__(self) -> None:
-        self._recorded = Recorded()
-        self._read_as: tuple[object, ...] = ()
-        self._looks = 0
-
-    def read(self, store: Store, as_of: tuple[object, ...]) -> Recorded:
-        """Return the recorded scripts; they are read if *as_of* is not as at the last time."""
-        self._looks += 1
-        drifted = self._recorded.missing or self._recorded.changed
-        if drifted or as_of != self._read_as or self._looks > LOOKS_BETWEEN_READINGS:
-            self._recorded = read_recorded(store)
-            self._read_as, self._looks = as_of, 0
-        return self._recorded
-
-
 class WatchedServer:
-    """
-    A watched server.
+    """A watched server.
 
     Attributes:
         generation: The generation of its policy; None if it has none, or did not answer.
@@ -52,14 +33,14 @@ class WatchedServer:
         self.generation: int | None = None
         self.loaded = 0
         self.drifts: list[WatchEvent] = []
-        self._records = PolicyRecords()
+        self._recorded = Recorded()
+        self._read_as: tuple[object, ...] = ()
+        self._looks = 0
 
     def look(self, home: Callable[[], Store] | None) -> None:
         """Read the policy if the server answered, and load the scripts that it lacks.
 
-        Args:
-            home: Returns the store of the cluster's home, which has the policy of all nodes; the
-                server has its own policy if None.
+        *home* returns the store of a cluster's home, which has the policy of all nodes.
         """
         self.generation, self.loaded, self.drifts = None, 0, []
         role, error = self.server.role, self.server.error
@@ -83,7 +64,7 @@ class WatchedServer:
             self._add(WatchEventKind.NO_POLICY, "no policy is active on it")
             return
         self.generation = head.generation
-        recorded = self._records.read(store, (self.server.run_id, *head))
+        recorded = self._read_recorded(store, (self.server.run_id, *head))
         for kind, scripts, problem in (
             (WatchEventKind.SOURCE_MISSING, recorded.missing, "no stored text"),
             (WatchEventKind.SOURCE_CHANGED, recorded.changed, "a stored text with another digest"),
@@ -92,6 +73,15 @@ class WatchedServer:
                 message = f"the script {digest} of `{identity}` has {problem}"
                 self._add(kind, message, f"{identity} {digest}")
         self.loaded = load_missing(store, recorded, client)
+
+    def _read_recorded(self, store: Store, as_of: tuple[object, ...]) -> Recorded:
+        """Return the recorded scripts; read again if *as_of* changed, and once in a while."""
+        self._looks += 1
+        drifted = self._recorded.missing or self._recorded.changed
+        if drifted or as_of != self._read_as or self._looks > LOOKS_BETWEEN_READINGS:
+            self._recorded = read_recorded(store)
+            self._read_as, self._looks = as_of, 0
+        return self._recorded
 
     def _add(self, kind: WatchEventKind, message: str, subject: str | None = None) -> None:
         self.drifts.append(WatchEvent(self.server.name, kind, message, subject))

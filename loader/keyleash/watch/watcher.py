@@ -15,28 +15,15 @@ from keyleash.store.deployment import Cluster, Deployment, Replication, Server
 from keyleash.store.server_check import Client, operator_client, require_supported
 from keyleash.text import counted
 from keyleash.watch.cluster import ClusterRepair
-from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState
+from keyleash.watch.events import WatchEvent, WatchEventKind, WatchState, done
 from keyleash.watch.scripts import WatchedServer
 
 
 class Watcher:
-    """
-    Keeps guards loaded on a primary and its replicas, also when they change.
+    """Keeps guards loaded on a primary and its replicas, also when they change.
 
     Each server gets the scripts of its own records, never those of another server.
-
-    Args:
-        first: A client. Its server is watched if there are neither *nodes* nor *sentinels*;
-            URLs of nodes without user and password get its own.
-        nodes: Clients or URLs of servers to begin with.
-        sentinels: Clients or URLs of Sentinels that know the servers.
-        service: The name of the primary in Sentinel.
-        must_answer: Whether to raise the error of the first server if none of *nodes* answers,
-            unless there are Sentinels.
-
-    Raises:
-        OperationError (bad-url): a URL does not name a server.
-        OperationError (unsupported-server): a server is older than the supported versions.
+    `Operator.watcher` documents the arguments; *first* is the client of its server.
     """
 
     def __init__(
@@ -93,7 +80,7 @@ class Watcher:
             watched.look(home)
             if watched.loaded:
                 message = f"{counted(watched.loaded, 'script')} that it lacked"
-                yield _done(server.name, WatchEventKind.LOADED, message)
+                yield done(server.name, WatchEventKind.LOADED, message)
             drifts += watched.drifts
             if server.role is None:
                 # A silent server resolves nothing.
@@ -155,11 +142,11 @@ class Watcher:
         for name, role in roles.items():
             before = self._roles.get(name)
             if before is None:
-                yield _done(name, WatchEventKind.ROLE, f"watching it, a {role}")
+                yield done(name, WatchEventKind.ROLE, f"watching it, a {role}")
             elif before != role:
-                yield _done(name, WatchEventKind.ROLE, f"it is a {role} now, and was a {before}")
+                yield done(name, WatchEventKind.ROLE, f"it is a {role} now, and was a {before}")
         for name in self._roles.keys() - names:
-            yield _done(name, WatchEventKind.ROLE, "no longer watching it: no server lists it")
+            yield done(name, WatchEventKind.ROLE, "no longer watching it: no server lists it")
         # A silent server keeps its role until it answers.
         silent = {name: role for name, role in self._roles.items() if name in names}
         self._roles = {**silent, **roles} if roles else {}
@@ -181,10 +168,6 @@ class Watcher:
             f" generation {watched.generation}"
         )
         return WatchEvent(server.name, WatchEventKind.GENERATION, message)
-
-
-def _done(node: str, kind: WatchEventKind, message: str) -> WatchEvent:
-    return WatchEvent(node, kind, message, state=WatchState.DONE)
 
 
 def _several_primaries(servers: Iterable[Server]) -> Iterator[WatchEvent]:

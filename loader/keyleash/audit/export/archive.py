@@ -135,18 +135,15 @@ def _sync_folder(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The extent of a folder up to some file.
+    """The extent of a folder up to some file: numbers of files and entries.
 
     Attributes:
-        files: Number of files.
-        count: Number of entries.
         last: Id of the last entry; empty if there is none.
         last_seq: The last sequence number; 0 if there is none.
         chain: Chain of the last file.
@@ -175,7 +172,6 @@ class Archive:
     marks: dict[str, Extent] = field(default_factory=dict)
 
     def save(self) -> None:
-        """Write `archive.json`."""
         marks = {name: asdict(mark) for name, mark in sorted(self.marks.items())}
         record = {"version": VERSION, "id": self.id, "place": self.place, "marks": marks}
         _write_json(self.directory / ARCHIVE, record)
@@ -183,13 +179,7 @@ class Archive:
 
 @contextmanager
 def locked_archive(directory: Path) -> Iterator[Archive]:
-    """Lock an archive for writing; create it if *directory* is empty.
-
-    Raises:
-        ArchiveError (archive-busy): another archiver is running there.
-        ArchiveError (archive): the directory has other files.
-        OSError: it cannot be created or read.
-    """
+    """Lock an archive for writing; create it if *directory* is empty."""
     _make_folder(directory.absolute())
     # Before the lock file is created.
     if not (directory / ARCHIVE).exists() and set(os.listdir(directory)) - {LOCK, DRAFT}:
@@ -235,11 +225,7 @@ def is_being_written(directory: Path) -> bool:
 
 
 def read_archive(directory: Path) -> Archive:
-    """Read `archive.json`.
-
-    Raises:
-        ArchiveError (archive): *directory* is not an archive.
-    """
+    """Read `archive.json`."""
     path = directory / ARCHIVE
     try:
         record = json.loads(path.read_bytes())
@@ -275,12 +261,9 @@ class ArchivedFile:
     """A file of a folder, as its manifest lists it.
 
     Attributes:
-        first: Id of its first entry.
-        last: Id of its last entry.
+        first, last: Ids of its first and last entry.
         count: Number of entries.
-        first_seq: Its first sequence number; 0 if it has none.
-        last_seq: Its last sequence number; 0 if it has none.
-        sha256: Digest of its content.
+        first_seq, last_seq: Its first and last sequence number; 0 if it has none.
         chain: See the module.
     """
 
@@ -295,11 +278,7 @@ class ArchivedFile:
     chain: str = ""
 
     def add(self, row: ArchiveRow) -> None:
-        """Count the next row.
-
-        Raises:
-            ValueError: it does not come after the one before it.
-        """
+        """Count the next row; ValueError if it does not come after the one before it."""
         if self.last and id_order(row.id) <= id_order(self.last):
             raise ValueError(f"{row.id} comes after {self.last}")
         self.first = self.first or row.id
@@ -317,13 +296,7 @@ class ArchivedFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest of a folder.
-
-    Attributes:
-        stream: The folder's name in the archive.
-        before: The extent up to the end of the previous manifest.
-        files: The files after that, in order.
-    """
+    """A manifest of a folder: the extent up to the end of the previous one, and files after it."""
 
     stream: str
     before: Extent = Extent()
@@ -376,11 +349,7 @@ def add_file(folder: Path, manifest: Manifest, file: ArchivedFile) -> Manifest:
 
 
 def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
-    """Read a folder's manifest; return an empty one if there is none yet.
-
-    Raises:
-        ArchiveError (archive): it cannot be read, or belongs to another stream.
-    """
+    """Read a folder's manifest; return an empty one if there is none yet."""
     path = folder / name
     try:
         record = json.loads(path.read_bytes())
@@ -409,11 +378,7 @@ def _unreadable(path: Path, reason: str) -> ArchiveError:
 
 
 class StreamFolder:
-    """A folder that an archiver writes.
-
-    Raises:
-        ArchiveError (archive): it contradicts its manifest or the archive's marks.
-    """
+    """A folder that an archiver writes; it must agree with its manifest and the archive's marks."""
 
     def __init__(self, archive: Archive, stream: AuditStream) -> None:
         self.path = archive.directory / stream.name
@@ -431,15 +396,10 @@ class StreamFolder:
 
     @property
     def end(self) -> Extent:
-        """Return the extent of the folder."""
         return self._manifest.end
 
     def write(self, pages: Iterable[list[ArchiveRow]]) -> ArchivedFile:
-        """Write the next file, and list it.
-
-        Raises:
-            OSError: the disk is full or the like; the file does not exist then.
-        """
+        """Write the next file, and list it; after an OSError, such as a full disk, it is gone."""
         _make_folder(self.path)
         file = ArchivedFile()
         with Draft(self.path) as draft:
@@ -490,11 +450,7 @@ class StreamFolder:
 
 
 def _read_file(path: Path, end: Extent) -> ArchivedFile:
-    """Return the manifest entry of the file after *end*.
-
-    Raises:
-        ValueError: *path* is not that file.
-    """
+    """Return the manifest entry of the file after *end*; ValueError if *path* is not that file."""
     file = ArchivedFile(last=end.last)
     for row in read_rows(path):
         file.add(row)

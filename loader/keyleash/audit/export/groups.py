@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from keyleash.audit.export.archive import Archive, StreamFolder
 from keyleash.audit.export.rows import ArchiveRow, SequenceCheck
 from keyleash.errors import ArchiveError
-from keyleash.policy.parse import parse_policy
+from keyleash.policy.parse import active_policy
 from keyleash.store.groups import ConsumerGroup
 from keyleash.store.identities import known_identities
 from keyleash.store.records import read_active
@@ -34,10 +33,9 @@ PAGE_BYTES = 2 << 20
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Delivered entries.
+    """Delivered entries, in order; a row without fields was trimmed after its first delivery.
 
     Attributes:
-        rows: In order. A row without fields was trimmed after its first delivery.
         is_again: Whether they were delivered before without acknowledgement.
         is_last: Whether the stream had no more entries.
     """
@@ -111,10 +109,6 @@ def open_streams(
     """Open the existing ones of *streams*, which must not be open yet, for a locked archive.
 
     *take_over* continues although another archive has them, or the server lost them.
-
-    Raises:
-        ArchiveError (archive-taken): another archive has one, or the archive another server's.
-        ArchiveError (archive): a folder contradicts its manifest.
     """
     ready = [OpenStream(store, archive, stream) for stream in streams]
     # Check all before changing the first.
@@ -159,15 +153,8 @@ def trimmed_by_export(store: Store) -> dict[str, int]:
     Their guards do not trim, so the archiver does.
     """
     active = read_active(store)
-    return {} if active is None else _hard_max(active.document)
-
-
-@lru_cache(maxsize=1)
-def _hard_max(document: str) -> dict[str, int]:
-    # Not checked again: a program that knows other commands may have loaded it.
-    policy = parse_policy(document, file="the active policy", commands=None)
     return {
         identity.name: identity.audit.hard_max
-        for identity in policy.identities
+        for identity in (active_policy(active.document).identities if active else ())
         if identity.audit.hard_max is not None
     }

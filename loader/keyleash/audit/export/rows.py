@@ -6,24 +6,19 @@ import base64
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from keyleash.audit.entries import audit_events, number_of
 from keyleash.audit.streams import id_order
 from keyleash.store.streams import AuditStream, StreamKind
-from keyleash.text import json_bytes
+from keyleash.text import LATEST_MS, moment, to_json
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRow:
-    """An entry with all its fields, in their order; names may repeat.
-
-    Attributes:
-        id: `<milliseconds>-<number>`.
-    """
+    """An entry with all its fields, in their order; names may repeat."""
 
     id: str
     fields: tuple[tuple[bytes, bytes], ...]
@@ -36,11 +31,8 @@ class ArchiveRow:
     @property
     def time(self) -> datetime | None:
         """Return its server time in UTC; None if its id is past the calendar."""
-        seconds, ms = divmod(id_order(self.id)[0], 1000)
-        try:
-            return datetime.fromtimestamp(seconds, UTC).replace(microsecond=ms * 1000)
-        except (ValueError, OverflowError, OSError):
-            return None
+        time_ms, _ = id_order(self.id)
+        return moment(time_ms) if time_ms <= LATEST_MS else None
 
     @property
     def size(self) -> int:
@@ -149,22 +141,11 @@ def _line(row: ArchiveRow, stream: AuditStream) -> str:
         "fields": row.fields,
     }
     # In ASCII, so that bytes of an agent cannot control the terminal of a reader.
-    return json.dumps(record, separators=(",", ":"), default=_as_json) + "\n"
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return json_bytes(value)
+    return json.dumps(record, separators=(",", ":"), default=to_json) + "\n"
 
 
 def read_rows(path: Path) -> Iterator[ArchiveRow]:
-    """Yield the rows of a file.
-
-    Raises:
-        ValueError: a line is not an entry.
-        OSError: the file cannot be read.
-    """
+    """Yield the rows of a file; ValueError if a line is not an entry."""
     with path.open("rb") as file:
         for line in file:
             try:

@@ -59,12 +59,10 @@ class Recorder:
     _has_new_rows: bool = False
 
     def add(self, item: OpenStream) -> None:
-        """Add an open stream."""
         self._open.append(item)
         self._has_new_rows |= self._is_new(item) and item.stream.kind is not StreamKind.CONTROL
 
     def note(self, stream: AuditStream, rows: Iterable[ArchiveRow]) -> None:
-        """Note exported rows."""
         is_control = stream.kind is StreamKind.CONTROL
         self._has_new_rows |= any(
             not is_control or row.field(b"event") != b"export" for row in rows
@@ -141,7 +139,6 @@ class Exported(Result):
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the step as `audit export --json` prints it."""
         file = dict.fromkeys(("file", *_FILE_FIELDS)) | {"count": 0}
         if self.file is not None:
             file = json_object(self.file, "file=name", *_FILE_FIELDS)
@@ -163,14 +160,9 @@ class ExportResult(Result):
 
 @dataclass
 class Archiver:
-    """Exports the streams of one server to one archive.
+    """Exports the streams of one server to one locked archive.
 
-    Args:
-        archive: Locked.
-        identities: The identities; none for all, with the operators' and the control stream.
-        take_over: Continue although another archive has the streams, or the server lost them.
-        max_entries: Entries in a file at most.
-        is_stopping: Called between pages; once it returns True, the current file is finished.
+    `export_streams` documents the arguments; *max_entries* are those in a file at most.
     """
 
     store: Store
@@ -192,18 +184,9 @@ class Archiver:
     def run(
         self, report: Callable[[int], None] = lambda _count: None
     ) -> Generator[Exported, None, None]:
-        """Export all entries, and record that.
+        """Export all entries, record that, and yield each file once it is acknowledged.
 
-        Args:
-            report: Called after each page with the number of exported entries.
-
-        Yields:
-            Each file, once it is acknowledged.
-
-        Raises:
-            ArchiveError (archive-taken): another archive has the streams, or this one has others.
-            ArchiveError (archive): a folder contradicts its manifest.
-            ArchiveError (archive-write): the disk is full or the like; run it again when it is not.
+        *report* is called after each page with the number of exported entries.
         """
         self._report = report
         yield from self._round()
@@ -212,9 +195,8 @@ class Archiver:
     def follow(self, every_s: float) -> Generator[Exported, None, None]:
         """Export all entries and new ones until `is_stopping`; otherwise like `run`.
 
-        Args:
-            every_s: Interval; shorter if a stream has entries for a whole file, or a quarter of
-                its `hard_max`.
+        The interval is shorter if a stream has entries for a whole file, or a quarter of its
+        `hard_max`.
         """
         due_s = recorded_s = time.monotonic()
         while not self.is_stopping():
@@ -369,7 +351,8 @@ def export_streams(
         is_stopping: Called between pages; once it returns True, the current file is finished.
 
     Raises:
-        ArchiveError: the directory cannot be used as an archive.
+        ArchiveError: the directory cannot be used as an archive, or another archive has the
+            streams.
         OperationError (unknown-identity): there never was such an identity.
     """
     report = progress or (lambda _done, _total: None)

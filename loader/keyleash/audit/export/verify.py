@@ -111,7 +111,6 @@ class ArchiveReport(Result):
         return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the result as `audit verify --json` prints it."""
         return json_object(self, "archive", "valid=is_valid", "streams", "findings")
 
 
@@ -126,9 +125,6 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
     """Check every file of an archive, also while it is being written.
 
     *recorded* returns the recorded extents to compare with.
-
-    Raises:
-        ArchiveError (archive): *directory* is not an archive, or one of another version.
     """
     is_busy = is_being_written(directory)
     extra = [
@@ -151,8 +147,6 @@ def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> Ar
 
 @dataclass(slots=True)
 class _Check:
-    """Checks one folder."""
-
     _folder: Path
     _stream: str
     _is_busy: bool
@@ -162,9 +156,7 @@ class _Check:
 
     def report(self, marks: Sequence[Extent]) -> StreamReport:
         # Before the manifest is read, which does not list files named later.
-        names = (
-            sorted(path.name for path in self._folder.iterdir()) if self._folder.is_dir() else []
-        )
+        names = sorted(path.name for path in self._folder.glob("*"))
         manifests = self._manifests()
         files = [file for manifest in manifests for file in manifest.files]
         self._check_files(files)

@@ -32,13 +32,7 @@ MAX_GAPS = 50
 
 @dataclass(slots=True)
 class DenialGroup:
-    """Denials of one identity with one code and reason.
-
-    Attributes:
-        count: Their number, with repeats.
-        first: The first of them.
-        last_ms: Server time of the last entry, Unix milliseconds.
-    """
+    """Denials of one identity with one code and reason; *count* includes repeats."""
 
     count: int
     first: Denial
@@ -50,7 +44,6 @@ class Activity:
     """The entries of a time range, as counts and in part.
 
     Attributes:
-        entries: Number of entries.
         operations: Allowed commands, by identity.
         denied: Denials, by identity.
         tokens: Tallies by identity and token id.
@@ -58,10 +51,8 @@ class Activity:
         folded: Number of denials without an entry.
         untrusted: Number of untrusted events, by identity; see `audit.undo.trust`.
         histories: Key histories, from trusted events.
-        first: The first entries.
         last: The last entries that are not among *first*.
-        gaps: The first gaps.
-        missing: Number of missing entries in all gaps.
+        missing: Number of missing entries in all gaps, of which *gaps* has the first.
         trimmed: Identities whose stream no longer has the beginning of the time range.
     """
 
@@ -155,14 +146,7 @@ MAX_ACTIONS = 200
 
 @dataclass(slots=True)
 class TokenUse:
-    """A token of a report.
-
-    Attributes:
-        issued_ms: Unix milliseconds; None if no longer known.
-        expires_ms: Likewise.
-        revoked_ms: Likewise; None also if it is not revoked.
-        note: The note of its issuer.
-    """
+    """A token of a report; times are None if they are no longer known."""
 
     id: str
     identity: str
@@ -183,10 +167,9 @@ class TokenUse:
 
 @dataclass(frozen=True, slots=True)
 class ReportContext:
-    """The policies, tokens and operator actions of a time range.
+    """The active policies of a time range, the oldest first, its tokens and operator actions.
 
     Attributes:
-        policies: Active policies, the oldest first.
         tokens: Valid or used tokens, the newest first.
         actions: The last operator actions, the oldest first.
         further_actions: Number of earlier actions.

@@ -148,12 +148,7 @@ def gather(
 ) -> HtmlReport | None:
     """Read the content of a report; return None if there is no event and no denial.
 
-    Args:
-        names: The identities whose streams are read.
-        query: The time range, and optionally a correlation id.
-        server: The server's URL, without a password.
-        identity: The only identity; None for all.
-        statuses: The limits of the identities now, as `keyleash.status.identity_statuses`.
+    *names* are the identities whose streams are read, *statuses* their limits now.
     """
     made_ms = store.now_ms()
     until_ms = made_ms if query.until_ms is None else query.until_ms

@@ -47,7 +47,6 @@ class KeyHistory:
 
     @property
     def key(self) -> bytes:
-        """Return the key, as it is recorded."""
         return self.first.key
 
     @property
@@ -69,7 +68,6 @@ class KeyHistories:
     _image_bytes: int = 0
 
     def add(self, event: AuditEvent) -> None:
-        """Add the changes of *event*."""
         for key, (step,) in steps_of([event]).items():
             history = self.by_key.get(key)
             last = replace(step, before=None)
@@ -218,7 +216,6 @@ class Timeline:
     _last: int = 0
 
     def add(self, time_ms: int, name: str, count: int = 1) -> None:
-        """Add *count* to the column of a time."""
         piece = time_ms // self.width_ms
         self._first = piece if self._first is None else min(self._first, piece)
         self._last = max(self._last, piece)

@@ -63,7 +63,7 @@ class UndoResult(Result):
             **json_object(self, "correlation", "events"),
             "restored": len(self.restored),
             "removed": len(self.removed),
-            **({"nodes": list(self.nodes)} if self.nodes else {}),
+            **json_object(self, "nodes?"),
         }
 
 

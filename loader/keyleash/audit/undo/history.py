@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from math import prod
 from typing import Any
 
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, KeyChange
-from keyleash.audit.read import MASK
+from keyleash.audit.read import MASK, mask_of
 from keyleash.audit.undo.key_values import Images, KeyState, RecordedImage
 from keyleash.commands import CommandSpec, OperationClass, known_table
 from keyleash.commands.facts import INDEXES
@@ -85,8 +84,7 @@ class UndoStep:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the change for JSON, without its values."""
-        names = ["event", "time_ms", "identity", "token", "correlation"]
-        names += ["actor"] if self.actor else []
+        names = ("event", "time_ms", "identity", "token", "correlation", "actor?")
         return {**json_object(self, *names), "ops": [without_tokens(op) for op in self.ops]}
 
 
@@ -139,11 +137,11 @@ def steps_on(keys: Iterable[bytes], events: Iterable[AuditEvent]) -> dict[bytes,
 
 def unmasked(keys: Iterable[bytes]) -> Callable[[bytes], bytes | None]:
     """Return a function that maps a recorded, perhaps masked key to one of *keys*, or to None."""
-    by_mask = {_sha1(key): key for key in keys}
+    by_mask = {mask_of(key): key for key in keys}
     known = frozenset(by_mask.values())
 
     def key_of(recorded: bytes) -> bytes | None:
-        key = by_mask.get(recorded[-40:], recorded) if MASK.search(recorded) else recorded
+        key = by_mask.get(recorded[-41:], recorded)
         is_known = key in known and (key == recorded or key.startswith(recorded[:-41]))
         return key if is_known else None
 
@@ -181,10 +179,6 @@ def read_back(steps: Iterable[UndoStep], images: Images) -> list[UndoStep]:
 def _state(before: BeforeImage, images: Images) -> KeyState:
     value = images.restored(before)
     return value.state if value else KeyState(expires_ms=before.expires_ms)
-
-
-def _sha1(key: bytes) -> bytes:
-    return hashlib.sha1(key, usedforsecurity=False).hexdigest().encode()
 
 
 def _may_change(event: AuditEvent, spec: CommandSpec | None, place: int) -> bool:

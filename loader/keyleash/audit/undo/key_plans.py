@@ -51,7 +51,7 @@ from keyleash.store.scripts import UNDO_MAX_BYTES
 from keyleash.store.server_check import PAYLOAD_SETTING
 from keyleash.store.store import Store
 from keyleash.store.wire import MAX_IMAGES
-from keyleash.text import counted, json_bytes, json_object, printable, to_json
+from keyleash.text import counted, json_object, printable, to_json
 
 MAX_BLAMED = 20
 """Maximum number of changes by others per conflict in JSON."""
@@ -184,8 +184,7 @@ class KeyPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for the key as part of `UndoPlan.to_dict`."""
         return {
-            "key": json_bytes(self.key),
-            **({"node": self.node} if self.node else {}),
+            **json_object(self, "key", "node?"),
             "action": "blocked" if self.is_blocked else str(self.action),
             "blocked": self.is_blocked,
             "before": to_json(self.target),
@@ -252,7 +251,6 @@ class UndoPlan(Result):
         return f"UndoPlan({len(self.keys)} keys, {counts}: {shown}{more})"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the plan as `undo --json` prints it."""
         fields = json_object(self, "keys", "others", "untrusted")
         fields["drops"] = list(map(event_name, self.drops))
         return {**fields, "blocked": len(self.blocked)}
@@ -426,7 +424,9 @@ def plan_undo(
             f"the undo would change {len(chosen)} keys; at most {MAX_KEYS} are allowed",
             help="undo fewer events at a time, the newest first",
         )
-    seen = _read_snapshot(store, chosen)
+    now_ms = store.now_ms()
+    images = read_images(store, images_of(chosen.values()))
+    seen = Snapshot(read_keys(store, list(chosen)), images, now_ms)
     steps = {key: read_back(some, seen.images) for key, some in chosen.items()}
     plans = {key: plan for key in steps if (plan := plan_key(key, steps[key], seen))}
     if not plans:
@@ -485,12 +485,6 @@ def _require_planned(plan: UndoPlan, given: Iterable[str | bytes]) -> None:
                 f"`{printable(item)}` is not a key of this undo",
                 help="see the keys of a plan without it",
             )
-
-
-def _read_snapshot(store: Store, chosen: Mapping[bytes, Sequence[UndoStep]]) -> Snapshot:
-    time_ms = store.now_ms()
-    images = read_images(store, images_of(chosen.values()))
-    return Snapshot(read_keys(store, list(chosen)), images, time_ms)
 
 
 def _decided(

@@ -53,15 +53,7 @@ def may_concern(query: Query, key: bytes) -> bool:
 def select_events(
     store: Store, query: Query, trust: Trust, *, events: Sequence[str], identity: str | None
 ) -> list[AuditEvent]:
-    """Return the trusted events that `plan_undo` selects; every command of a batch.
-
-    Raises:
-        OperationError (unknown-event): there is no such event.
-        OperationError (ambiguous-event): several identities have an event of that id.
-        OperationError (unknown-identity): no identity ever had that name.
-        NothingToUndoError: no recorded event is selected.
-        UndoTooLargeError: their before-images are too large for a plan.
-    """
+    """Return the trusted events that `plan_undo` selects; every command of a batch."""
     names = stream_owners(store) if identity is None else stream_names(store, [identity])
     if events:
         selected = _named(store, names, events)

@@ -14,7 +14,7 @@ from keyleash.audit.entry_text import folded_text, reason_of_denial
 from keyleash.audit.lookup import Gap, Restart, with_gaps
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.read import is_key
-from keyleash.cli.render.table import SAMPLED, Column, clipped, fits, print_table
+from keyleash.cli.render.table import SAMPLED, clipped, columns, fits, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json_line, print_note
 from keyleash.policy.problems import FEW
@@ -30,14 +30,14 @@ def print_events(entries: Iterable[AuditEvent | Denial], key: bytes | None = Non
     entries = iter(entries)
     first = list(islice(entries, SAMPLED))
     day = _only_day(first) if is_terminal() and len(first) < SAMPLED else None
+    time_name = f"{day} UTC" if day else "time"
     names = ("identity", "token", "op", "key", "result", "correlation", "event")
-    columns = [Column(f"{day} UTC" if day else "time"), *map(Column, names)]
     start = [_row(entry, is_short=day is not None, key=key) for entry in first]
     rows = chain(start, (_row(entry, is_short=False, key=key) for entry in entries))
-    if fits(columns, start):
-        print_table(columns, rows)
+    if fits(shown := columns(time_name, *names), start):
+        print_table(shown, rows)
         return
-    click.echo(columns[0].name)
+    click.echo(time_name)
     for time, identity, token, op, keys, result, correlation, event in rows:
         click.echo(f"{time}  {identity}  {op} {keys}")
         click.echo(f"  {result}  (token {token}, correlation {correlation}, event {event})")
@@ -47,16 +47,16 @@ def print_control(events: Iterable[ControlEvent]) -> None:
     """Print operator actions as a table; times are UTC."""
     names = ("time", "event", "actor", "details", "id")
     rows = (
-        (
+        [
             iso_time(item.time_ms),
             printable(item.event),
             printable(item.actor),
             shown_details(item),
             item.id,
-        )
+        ]
         for item in events
     )
-    print_table([Column(name, fold=name in {"actor", "details"}) for name in names], rows)
+    print_table(columns(*names, fold={"actor", "details"}), rows)
 
 
 def entry_line(entry: AuditEvent | Denial | ControlEvent) -> str:
@@ -160,12 +160,7 @@ def show_entries(
 ) -> int:
     """Print entries as rows or as lines of JSON, as they are read; return their number.
 
-    Args:
-        settings: The settings of this run.
-        entries: The entries, in the order of the output.
-        gaps: Whether missing sequence numbers are reported.
-        newest_first: The order of *entries*.
-        key: The key that entries of several keys show.
+    With *gaps*, missing sequence numbers are reported. Entries of several keys show *key*.
     """
     missing: list[Gap | Restart] = []
     count = folded = 0

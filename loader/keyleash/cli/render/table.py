@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Literal
@@ -40,6 +40,11 @@ class Column:
     name: str
     align: Literal["left", "right"] = "left"
     fold: bool = False
+
+
+def columns(*names: str, right: Collection[str] = (), fold: Collection[str] = ()) -> list[Column]:
+    """Return columns by their names; those in *right* have numbers, those in *fold* long texts."""
+    return [Column(name, "right" if name in right else "left", name in fold) for name in names]
 
 
 def fits(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> bool:

@@ -17,7 +17,7 @@ from keyleash.audit.undo.key_plans import (
 )
 from keyleash.audit.undo.selection import dropped_index
 from keyleash.audit.undo.trust import untrusted_text
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.terminal import print_note
 from keyleash.policy.problems import FEW, SHOWN_BLOCKS, fold, listing, some
 from keyleash.text import counted, printable
@@ -29,26 +29,25 @@ MAX_OTHERS = 5
 def print_plan(plan: UndoPlan, *, full: bool) -> None:
     """Print the action on each key, and its conflicts; of many keys a summary, unless *full*."""
     is_summary = not full and len(plan.keys) > SHOWN_BLOCKS
-    columns = [Column("key", fold=True), Column("action")]
-    columns += [] if is_summary else [Column("before", fold=True), Column("now", fold=True)]
+    names = ("key", "action") if is_summary else ("key", "action", "before", "now")
     rows = (
         [
             some([printable(item.key) for item in items], 1),
             action_text(items[0]),
             short_value(items[0].target, plan.time_ms),
             short_value(items[0].current, plan.time_ms),
-        ][: len(columns)]
+        ][: len(names)]
         for items in fold(plan.keys, action_text, 0 if is_summary else len(plan.keys))
     )
-    print_table(columns, rows)
+    print_table(columns(*names, fold={"key", "before", "now"}), rows)
     found = [
         (key, conflict) for key in plan.keys for conflict in key.conflicts if not key.is_skipped
     ]
     for (key, conflict), *others in fold(found, _kind, FEW if is_summary else len(found)):
         _print_conflict(key, conflict)
         if others:
-            names = listing((printable(other.key) for other, _ in others), MAX_OTHERS)
-            click.echo(f"  the same kind, at {counted(len(others), 'other key')}: {names}")
+            listed = listing((printable(other.key) for other, _ in others), MAX_OTHERS)
+            click.echo(f"  the same kind, at {counted(len(others), 'other key')}: {listed}")
     if is_summary:
         print_note("note: a summary, since there are many keys; `--full` shows each")
     if plan.others:

@@ -23,13 +23,7 @@ from keyleash.text import counted
 def check_records(
     context: Context, active: ActivePolicy, prepared: PreparedPolicy
 ) -> Iterator[CheckResult]:
-    """
-    Compile the active policy as a load would, and compare.
-
-    Args:
-        active: The record of the active policy.
-        prepared: The policy, compiled for the present server.
-    """
+    """Compare the records with *prepared*, the active policy compiled as a load would."""
     keyspace = context.keyspace
     if prepared.digest != active.digest:
         yield finding("policy-changed", key=keyspace.policy)
@@ -60,12 +54,7 @@ def check_records(
 
 
 def check_tokens(context: Context, main: Server) -> Iterable[CheckResult]:
-    """
-    Read all token records; corrupt ones raise.
-
-    Raises:
-        OperationError (unreadable): A record is corrupt.
-    """
+    """Read all token records; a corrupt one raises an error."""
     rules = {identity.name: identity.token for identity in context.policy.identities}
     store = context.store_of(main)
     list(read_tokens(store, rules, store.now_us()))

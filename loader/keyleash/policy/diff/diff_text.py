@@ -62,11 +62,12 @@ def _common_changes(diffs: Sequence[IdentityDiff]) -> Iterator[str]:
 
 def _body(diff: IdentityDiff) -> Iterator[str]:
     for change in diff.changes:
-        # The title has the kind of a new identity; of a removed one, the lost rules matter.
+        # The title has the kind of a new identity, which shows what it has; of a removed one, the
+        # lost rules matter.
         is_shown = (
             change.part in _WHOLE_RULES
             if diff.after is None
-            else (diff.before is not None or change.part != "kind")
+            else (diff.before is not None or (change.part != "kind" and change.after is not None))
         )
         if is_shown:
             yield from _change(change, is_new=diff.before is None)
