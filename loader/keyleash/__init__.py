@@ -10,20 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from keyleash import asyncio, errors
-from keyleash.client import (
-    Batch,
-    Pipeline,
-    Redis,
-    RedisCluster,
-    RemainingLimit,
-    TokenFile,
-    WhoAmI,
-    connection_class,
-    correlation,
-    is_guarded,
-    once,
-    pool,
-)
+from keyleash.client._sync.cluster import RedisCluster
+from keyleash.client._sync.sync import Batch, Pipeline, Redis, connection_class, pool
+from keyleash.client.correlation import correlation
+from keyleash.client.once import once
+from keyleash.client.pools import is_guarded
+from keyleash.client.tokens import TokenFile
+from keyleash.client.whoami import RemainingLimit, WhoAmI
 from keyleash.errors import *  # noqa: F403 - its `__all__` is the list
 
 if TYPE_CHECKING:

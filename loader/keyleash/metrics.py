@@ -57,17 +57,11 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     fenced = _by_identity("keyleash_identity_fenced", "1 if the identity has an ACL user.")
     audited = _by_identity("keyleash_audit_entries", "Entries in the audit stream.")
     denied = _by_identity("keyleash_denial_entries", "Entries in the denial stream.")
-    folded = CounterMetricFamily(
-        "keyleash_denials_folded",
-        "Denials that share the entry of another denial.",
-        labels=["identity"],
+    folded = _counter("keyleash_denials_folded", "Denials that share the entry of another denial.")
+    replays = _counter(
+        "keyleash_replays", "Calls that got the remembered reply of their idempotency id."
     )
-    replays = CounterMetricFamily(
-        "keyleash_replays",
-        "Calls that got the remembered reply of their idempotency id.",
-        labels=["identity"],
-    )
-    events = CounterMetricFamily("keyleash_events", "Recorded events.", labels=["identity"])
+    events = _counter("keyleash_events", "Recorded events.")
     for identity in identities:
         active.add_metric([identity.name], identity.active)
         suspended.add_metric([identity.name], identity.suspended)
@@ -181,9 +175,12 @@ def _by_identity(name: str, help: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, help, labels=["identity"])
 
 
+def _counter(name: str, help: str) -> CounterMetricFamily:
+    return CounterMetricFamily(name, help, labels=["identity"])
+
+
 class SnapshotCollector(Collector):
-    """
-    Collects the metrics of a server at each scrape.
+    """Collects the metrics of a server at each scrape.
 
     Args:
         read: Reads a snapshot.
@@ -224,8 +221,7 @@ class SnapshotCollector(Collector):
 
     @contextmanager
     def serve(self, port: int = 0, host: str = "127.0.0.1") -> Iterator[str]:
-        """
-        Context manager: serve the metrics over HTTP from a thread; yields the URL.
+        """Context manager: serve the metrics over HTTP from a thread; yields the URL.
 
         Args:
             port: The port; 0 picks a free one.

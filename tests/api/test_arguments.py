@@ -43,7 +43,6 @@ WRONG: dict[str, tuple[str, Operate]] = {
     "token id": ("token_id", lambda op: op.tokens.revoke(5)),
     "all": ("all", lambda op: op.tokens.revoke(all="no")),
     "grace": ("grace", lambda op: op.tokens.rotate("abc", grace=None)),
-    "token": ("token", lambda op: op.tokens.inspect(None)),
     "command": ("command", lambda op: op.explain("one", 5)),
     "policy": ("policy", lambda op: op.plan("agents.yaml")),
     "plan": ("plan", lambda op: op.apply(None)),

@@ -14,7 +14,7 @@ import redis
 
 import keyleash
 from keyleash.errors import PlanOutdatedError
-from keyleash.operator.load import preview
+from keyleash.policy import parse
 from support.command_line import Cli
 from support.errors import raises_code
 from support.leash import grant, policy
@@ -59,7 +59,7 @@ def test_plan_of_the_active_text_reads_it_once(
 ) -> None:
     """Reading YAML takes most of the time of a plan that changes nothing."""
     parsed: list[str] = []
-    monkeypatch.setattr(preview, "parse_policy", lambda text, **_: parsed.append(text))
+    monkeypatch.setattr(parse, "parse_policy", lambda text, **_: parsed.append(text))
     # A text that no other test had parsed.
     first = keyleash.Policy(policy(once={"grants": [grant("read", keys="once:*")]}))
     op.load(first)

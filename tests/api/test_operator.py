@@ -351,7 +351,7 @@ def test_token_id_in_place_of_a_token_is_explained(loaded: keyleash.Operator) ->
     issued = loaded.tokens.issue("one")
 
     with pytest.raises(keyleash.TokenUnknownError, match="this is a token id"):
-        loaded.tokens.inspect(issued.id)
+        keyleash.Redis(token=issued.id)
 
 
 def test_actor_that_contains_a_token_is_rejected(embedded: RealServer) -> None:

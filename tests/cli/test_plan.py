@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from keyleash.errors import RemovalError
-from keyleash.operator.load.activate import load_policy
 from keyleash.store.store import Store
 from support.command_line import Cli
+from support.loading import load_policy
 from support.servers import RealServer
 from support.terminals import on_a_terminal, read_until
 

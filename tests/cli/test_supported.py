@@ -13,7 +13,7 @@ import redis
 import keyleash
 import keyleash.asyncio
 from keyleash.errors import ClusterError, NotActiveError
-from keyleash.operator.load.activate import activate_policy, load_policy
+from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.issue import issue_token
@@ -25,6 +25,7 @@ from support.command_line import Cli
 from support.errors import raises_code
 from support.every_command import ONLINE, TOKEN, run_online
 from support.fake_resp import FakeResp, bulk, fake_resp, info
+from support.loading import load_policy
 from support.servers import RealServer
 
 
@@ -214,7 +215,7 @@ def test_cluster_is_named_by_the_asyncio_client(embedded_cluster: RealCluster) -
 def test_call_of_a_guard_that_a_cluster_answers_is_a_cluster_error(reply: bytes) -> None:
     """Also where a client found its guard before the slots were assigned elsewhere."""
     fields = ["digest", "1" * 40, "batch_digest", "2" * 40, "policy_digest", "3", "generation", "1"]
-    fields += ["commands", "", "transport", "evalsha", "wait_replicas", "0", "wait_ms", "0"]
+    fields += ["commands", "", "wait_replicas", "0", "wait_ms", "0"]
     fields += ["ttl_s", "0", "max_ttl_s", "0", "idle_s", "0", "rotate_after_s", "0", "limits", ""]
     fields += ["takes_runs", "0", "delegates", "0", "takes_ids", "0"]
     fields += ["approved_digest", "", "approved", ""]

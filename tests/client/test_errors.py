@@ -21,13 +21,13 @@ from keyleash import LeashError, ReplyCode
 from keyleash.commands.facts import FLUSHES
 from keyleash.commands.spec import CommandSpec, OperationClass
 from keyleash.errors.sentences import explain, reason_of
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import TokenRecord
 from keyleash.store.wire import refusal
 from support.errors import OF_CLUSTERS
 from support.leash import NAMES, Leash, grant, policy
+from support.loading import load_policy
 
 PUBLISHER = {"allow": ["publish"], "channels": ["c:*"]}
 READER = {"grants": [grant("read", keys="t:*")]}

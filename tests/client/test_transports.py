@@ -16,10 +16,10 @@ import pytest
 import redis
 
 import keyleash
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.store.store import Store
 from support.leash import grant, policy
+from support.loading import load_policy
 from support.servers import find_server_binaries
 
 OPENSSL = (

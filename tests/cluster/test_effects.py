@@ -47,8 +47,9 @@ def test_revocation_takes_effect_on_the_next_call_of_every_node(
     op: keyleash.Operator, agent: ClusterAgent
 ) -> None:
     """Each node had a lease that was good for seconds; other tokens continue."""
+    (issued,) = op.tokens.list("agent")
     other = ClusterAgent(agent.cluster, op.tokens.issue("agent").token)
-    result = op.tokens.revoke(token_id=op.tokens.inspect(agent.token).token.id)
+    result = op.tokens.revoke(token_id=issued.id)
 
     assert len(result.nodes or ()) == 3
     assert set(agent.write()) == {"TOKEN_REVOKED"}

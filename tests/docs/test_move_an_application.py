@@ -22,17 +22,46 @@ OUTPUT = (
     "240 unchanged, 0 allow→deny, 0 deny→allow, 0 undecided",
     "may no longer:",
     "activated generation 2: 1 identity",
-    "shop:reports:*",
-    "undecided: ",
+    "undecided: only since",
     "nothing is removed",
-    "users.yaml",
+    # A month later.
+    "shop:reports:*",
+    "unused\n",
+    "may no longer:",
+    "0 allow→deny, 0 deny→allow, 0 undecided",
+    "activated generation 3: 1 identity",
+    "users.yaml is valid",
 )
 """Parts of the output, in their order."""
+AGE = """\
+import os
+
+import redis
+
+redis.Redis.from_url(os.environ["KEYLEASH_URL"]).eval('''
+for _, key in ipairs(redis.call('KEYS', 'keyleash:*')) do
+  if redis.call('TYPE', key).ok == 'stream' then
+    local entries = redis.call('XRANGE', key, '-', '+')
+    redis.call('DEL', key)
+    for _, entry in ipairs(entries) do
+      local time, number = string.match(entry[1], '(%d+)-(%d+)')
+      local id = string.format('%.0f-%s', time - 29 * 24 * 3600 * 1000, number)
+      redis.call('XADD', key, id, unpack(entry[2]))
+    end
+  end
+end
+''', 0)
+"""
+"""Makes all that is recorded 29 days older."""
+MONTH = "keyleash unused --since 30d"
+YOUNG = f"{MONTH} -o young.yaml\npython age.py\npython app.py\n"
+"""A month, and what is unused before it."""
 
 
 def test_every_step_runs_from_an_empty_folder(embedded: RealServer, tmp_path: Path) -> None:
-    """The application never fails, and ends with a policy of what it did alone."""
+    """The application never fails, and a month later what it did not do is no longer allowed."""
     (tmp_path / "app.py").write_text(APPLICATION)
+    (tmp_path / "age.py").write_text(AGE)
     (tmp_path / "broad.yaml").write_text(BROAD)
     embedded.client().execute_command(
         "ACL", "SETUSER", "mailer", "on", ">secret", "~mail:*", "+get", "+set"
@@ -42,9 +71,10 @@ def test_every_step_runs_from_an_empty_folder(embedded: RealServer, tmp_path: Pa
     ready = "until (: > /dev/tcp/{}) 2> /dev/null; do kill -0 $!; sleep 0.1; done".format(
         address.replace(":", "/")
     )
-    steps = "".join(SHELL.findall(PAGE)).replace(ADDRESS, f"{address} --admin 127.0.0.1:0", 1)
+    steps = "".join(SHELL.findall(PAGE)).replace(MONTH, f"{YOUNG}{MONTH}") + "python app.py\n"
+    steps = steps.replace(ADDRESS, f"{address} --admin 127.0.0.1:0", 1)
     steps = steps.replace(ADDRESS, address).replace("&\n", f"&\n{ready}\n")
-    steps = steps.replace("python app.py", f"{sys.executable} app.py")
+    steps = steps.replace("python a", f"{sys.executable} a")
 
     ran = run(embedded, tmp_path, f"set -em\ntrap 'kill -- -$(jobs -p)' EXIT\n{steps}")
 
@@ -52,6 +82,6 @@ def test_every_step_runs_from_an_empty_folder(embedded: RealServer, tmp_path: Pa
     assert ran.returncode == 0, ran.stderr
     policy = (tmp_path / "narrowed.yaml").read_text()
     assert '"shop:orders:{order_id}:state"' in policy
-    # It is younger than a month.
-    assert "shop:reports" in policy
+    assert "shop:reports" in (tmp_path / "young.yaml").read_text()
+    assert "shop:reports" not in policy
     assert '- "mail:*"' in (tmp_path / "users.yaml").read_text()

@@ -15,7 +15,6 @@ from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.evaluate import decide
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity, parse_policy
 from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
@@ -24,6 +23,7 @@ from keyleash.store.store import Store
 from keyleash.store.wire import replies_of
 from support.decisions import decision_in
 from support.keyspaces import whole_keyspace
+from support.loading import load_policy
 
 NAMES = Keyspace()
 SECRET = b"not-granted-to-anyone"

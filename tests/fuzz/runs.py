@@ -17,7 +17,6 @@ import redis
 
 from keyleash.audit.read import read_events
 from keyleash.commands import load_table
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
@@ -25,6 +24,7 @@ from keyleash.store.records import guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, replies_of, runs_call
 from support.leash import policy
+from support.loading import load_policy
 from support.servers import find_server_binaries
 
 NAMES = Keyspace()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +13,12 @@ import redis
 import keyleash
 from keyleash.errors import PolicyError
 from keyleash.operator.load import activate
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.store.guards import record_sources
 from keyleash.store.records import guard_record
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
+from support.loading import load_policy
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*")]}
 OTHER: dict[str, Any] = {"grants": [grant("read", keys="doc:*")]}
@@ -207,7 +208,7 @@ def test_suspended_identity_refuses_every_call_until_it_is_resumed(leash: Leash)
     leash.load(one=ALL)
     agent = leash.agent("one")
 
-    assert freeze(leash.store.by("oncall"), "one", reason="x").identities[0].changed
+    assert freeze(replace(leash.store, actor="oncall"), "one", reason="x").identities[0].changed
     assert not freeze(leash.store, "one", reason="x").identities[0].changed
     leash.load(one=OTHER)
     with pytest.raises(keyleash.SuspendedError):
@@ -319,35 +320,6 @@ def test_old_scripts_are_forgotten_in_the_source_record(leash: Leash) -> None:
     assert kept == {*record.digests}
     leash.load(two=OTHER)
     assert leash.admin.exists(NAMES.source("one")) == 0
-
-
-@pytest.mark.parametrize("may_delete", [True, False])
-def test_policy_that_an_earlier_version_loaded_as_functions_is_called_and_replaced(
-    leash: Leash, may_delete: bool
-) -> None:
-    """Calls work before the load, which deletes the functions of its guards, if it may."""
-    leash.load(one=ALL)
-    leash.admin.hset(NAMES.guard("one"), "transport", "function")
-    names = {f"leash_{digest}".encode() for digest in leash.record("one").digests}
-    for node in leash.nodes:
-        node.script_flush()
-        for name in (*names, b"other"):
-            text = f"redis.register_function('f_{name.decode()}', function() end)"
-            node.function_load(f"#!lua name={name.decode()}\n{text}")
-        rules = () if may_delete else ("-function",)
-        node.execute_command("ACL", "SETUSER", "ops", "on", ">pw", "~*", "+@all", *rules)
-    client = leash.agent("one")
-    assert client.set("doc:1", "x")
-
-    ops = leash.store_of(username="ops", password="pw")
-    assert load_policy(ops, policy(one=ALL)).changed is True
-    assert leash.record("one").transport == "evalsha"
-    for node in leash.nodes:
-        listed = str(node.function_list())
-        left = [name for name in (*names, b"other") if name.decode() in listed]
-        assert left == ([b"other"] if may_delete else [*names, b"other"])
-    assert load_policy(ops, policy(one=ALL)).changed is False
-    assert client.get("doc:1") == b"x"
 
 
 def test_loads_under_traffic_refuse_no_agent(leash: Leash) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ def test_reset_of_all_limits_is_on_record_as_an_operator_action(leash: Leash) ->
     agent = leash.agent("one")
     assert passed(agent) == 3
 
-    done = reset_limits(leash.store.by("oncall"), "one", reason="incident 4107")
+    done = reset_limits(replace(leash.store, actor="oncall"), "one", reason="incident 4107")
 
     assert passed(agent) == 3
     *_, event = read_control(leash.store)

@@ -17,7 +17,6 @@ import keyleash
 from guard.test_bound_tokens import RUNNER, agent, denied, record_of
 from keyleash.asyncio import Redis as AsyncRedis
 from keyleash.operator.decisions import explain
-from keyleash.operator.holder import inspect_token
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.operator.tokens.rotate import rotate_token
@@ -218,8 +217,6 @@ def test_children_below_a_lowered_depth_are_denied(leash: Leash) -> None:
     assert leash.client(child.token).get("shared:a") is None
     denial = denied(leash.client(grandchild.token).get, "shared:a")
     assert denial == {"code": "TOKEN_REVOKED", "depth": "2"}
-    with pytest.raises(keyleash.TokenRevokedError, match="depth='2'"):
-        inspect_token(leash.store, grandchild.token)
 
 
 def test_revoked_ancestor_stops_its_whole_subtree(leash: Leash) -> None:
@@ -704,7 +701,7 @@ def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
     assert decided("SET", "jobs:42:a", "x") == ("BUDGET_EXHAUSTED", "ancestor")
     leash.client(issued.token).get("shared:a")
     assert decided("GET", "jobs:42:a") == ("BUDGET_EXHAUSTED", None)
-    assert inspect_token(leash.store, child.token).limits[0].left == 0
+    assert client.whoami().limits[0].left == 0
     revoke(leash.store, token_id=issued.id)
     assert decided("GET", "jobs:42:a")[0] == "TOKEN_REVOKED"
     explained = explain(leash.store, "runner", "GET", "jobs:42:a", token_id=child.id)
@@ -714,8 +711,6 @@ def test_explanation_of_a_child_counts_its_ancestors(leash: Leash) -> None:
         "code": "TOKEN_REVOKED",
         **explained.decision.details,
     }
-    with pytest.raises(keyleash.TokenRevokedError):
-        inspect_token(leash.store, child.token)
 
 
 def test_largest_child_takes_what_the_page_says(leash: Leash) -> None:

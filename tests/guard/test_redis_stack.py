@@ -14,9 +14,9 @@ from keyleash.commands import load_table
 from keyleash.commands.facts import INDEXES, MODULE_KEYS, NAMED_ONLY, UNCHECKED
 from keyleash.commands.spec import CHANGING
 from keyleash.commands.table import MODULES_PATH, is_of_module
-from keyleash.operator.load.activate import load_policy
 from keyleash.store.live_table import read_table
 from support.leash import Leash, grant, policy
+from support.loading import load_policy
 from support.servers import RealServer
 
 BODY: dict[str, Any] = {"grants": [grant("read", "write", "delete", keys="doc:*")]}

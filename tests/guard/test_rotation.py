@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -37,7 +38,7 @@ def test_rotated_token_is_good_until_the_grace_is_over(leash: Leash) -> None:
     agent = leash.client(old.token)
     before_ms = now_us(leash) // 1000
 
-    done = rotate_token(leash.store.by("ci"), old.id, grace="10m")
+    done = rotate_token(replace(leash.store, actor="ci"), old.id, grace="10m")
 
     (replaced,) = done.replaced
     ends_ms = replaced.expires_ms
@@ -169,7 +170,7 @@ def test_rotation_is_on_record_for_either_token(leash: Leash) -> None:
     """Who looks for the old id finds what became of it; the secret is nowhere."""
     leash.load(one=ALL)
     old = leash.issue("one")
-    done = rotate_token(leash.store.by("ci"), old.id)
+    done = rotate_token(replace(leash.store, actor="ci"), old.id)
 
     issued, rotated = list(read_control(leash.store))[-2:]
     assert (issued.event, issued.actor, issued.details["token"]) == ("issue", "ci", done.issued.id)

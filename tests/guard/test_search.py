@@ -21,10 +21,10 @@ from keyleash.errors import NothingToUndoError
 from keyleash.errors.sentences import reason_of
 from keyleash.evaluate.decision_text import denial_text, step_lines
 from keyleash.operator.decisions import can_i, explain
-from keyleash.operator.load.activate import load_policy
 from keyleash.store.live_table import read_table
 from support.fences import FencedLeash
 from support.leash import Leash, grant, policy, with_files
+from support.loading import load_policy
 from support.stack import stack_server
 
 SCHEMA = ("SCHEMA", "t", "TEXT", "n", "NUMERIC")

@@ -12,12 +12,12 @@ import redis
 
 import keyleash
 from keyleash.commands import CommandTable, known_table, load_table
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.store import records
 from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record
 from support.leash import NAMES, Leash, grant, policy
+from support.loading import load_policy
 
 NARROW = """\
 version: 1

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze
 from keyleash.store.staging import LoadStage
 from keyleash.store.state import Layout, unpack_state
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant, policy
+from support.loading import load_policy
 from support.servers import RealServer
 
 ALL: dict[str, Any] = {"grants": [grant("read", "write", keys="doc:*", only=["get", "set"])]}

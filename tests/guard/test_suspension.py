@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -87,7 +88,9 @@ def test_freeze_names_its_reason_and_its_end_to_every_caller(leash: Leash) -> No
     leash.load(one=ALL, two=ALL)
     first, second = leash.agent("one"), leash.agent("two")
 
-    result = freeze(leash.store.by("oncall"), "one", reason="incident 4107: Ärger", duration="30m")
+    result = freeze(
+        replace(leash.store, actor="oncall"), "one", reason="incident 4107: Ärger", duration="30m"
+    )
 
     (frozen,) = result.identities
     assert frozen.until_ms == -(-result.effective_us // 1000) + 1_800_000
@@ -107,7 +110,7 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
     leash.load(one=ALL, two=ALL)
     agents = [leash.agent("one"), leash.agent("two")]
 
-    result = freeze(leash.store.by("oncall"), reason="everything")
+    result = freeze(replace(leash.store, actor="oncall"), reason="everything")
     for agent in agents:
         with pytest.raises(keyleash.SuspendedError):
             agent.get("doc:1")
@@ -115,7 +118,7 @@ def test_freeze_without_names_stops_everybody_and_thaw_lets_them_act(leash: Leas
         ("one", True),
         ("two", True),
     ]
-    thawed = thaw(leash.store.by("lead"))
+    thawed = thaw(replace(leash.store, actor="lead"))
     assert [agent.get("doc:1") for agent in agents] == [None, None]
     assert [identity.changed for identity in thawed.identities] == [True, True]
     assert [identity.changed for identity in thaw(leash.store).identities] == [False, False]

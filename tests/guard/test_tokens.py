@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -355,7 +356,7 @@ def test_issue_and_revoke_are_in_the_control_stream(leash: Leash) -> None:
     """Who, what and for whom; never the secret."""
     leash.load(one=READ)
     issued = leash.issue("one")
-    revoke(leash.store.by("oncall"), token_id=issued.id)
+    revoke(replace(leash.store, actor="oncall"), token_id=issued.id)
 
     events = [fields for _, fields in leash.admin.xrange(NAMES.control)][1:]
     assert events == [

@@ -233,6 +233,14 @@ def test_a_batch_with_a_denied_command_is_undecided(embedded: RealServer, tmp_pa
         assert "another command of the batch" in found.rows[-1].rule
 
 
+def test_a_denial_and_an_event_with_one_id_are_two_calls() -> None:
+    """They are in two streams, which number their entries apart."""
+    denied = call("GET", b"b", event="17-0", code="KEY_NOT_GRANTED")
+    calls = [call("GET", b"b", event="17-0"), denied]
+
+    assert [outcome for _, outcome, _ in Replay(NEW, NEW).outcomes(calls)] == [DENIED, SAME]
+
+
 def test_a_denial_by_restrictions_of_a_token_stays(embedded: RealServer) -> None:
     """The active policy granted the call."""
     text = "version: 1\nidentities:\n  one:\n    kind: machine\n    token: {bound: true}\n"

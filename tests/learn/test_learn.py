@@ -14,7 +14,9 @@ import keyleash
 from keyleash.commands import known_table
 from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.state import ModelState
+from keyleash.learn.backtest import Outcome
 from keyleash.learn.learn import Learned
+from keyleash.learn.patterns import FROM_ROOT
 from keyleash.learn.sources import open_log
 from keyleash.limits import Counter
 from keyleash.policy_tests.run import Verdict
@@ -182,6 +184,62 @@ def test_a_client_that_a_capture_lacks_is_named(tmp_path: Path) -> None:
     assert raised.value.help == "it has `client-10-0-0-9`"
 
 
+def test_patterns_for_all_keys_are_comments(tmp_path: Path) -> None:
+    """A capture without a literal before it also allows what others use; its doubt is beside it."""
+    sort, odd = ("SORT", "l", "GET", "*"), ("SET", "g*b:a", "x")
+    ids = [("SET", form.format(n), "x") for n in range(40) for form in ("{}:cart", "tok-{}")]
+    learned = captured(tmp_path, *[sort, odd, ("GET", "a")] * 40, *ids)
+
+    text = learned.files()["learned.yaml"]
+
+    rules = {rule.pattern for rule in learned.identities[0].rules if not rule.is_rare}
+    assert rules == {"tok-{tok_id}", "a", "l"}
+    for pattern in ("{id}:cart", "{id}:a", "*"):
+        assert f'      #     - "{pattern}"  # 40 calls, ' in text
+    assert text.count(f"; {FROM_ROOT}") == 3
+    assert written(learned, tmp_path).check().digest
+
+
+def test_patterns_of_sort_are_learned(tmp_path: Path) -> None:
+    """They are reads of all keys that begin so, and the learned policy allows the call."""
+    sort = ("SORT", "l", "BY", "w_*", "GET", "obj:*->name", "GET", "#", "STORE", "out")
+
+    learned = captured(tmp_path, *[sort] * 30, *[("SET", "", "x")] * 30)
+    policy = written(learned, tmp_path)
+    found = keyleash.Operator.from_url("redis://unused").backtest(
+        policy, monitor=tmp_path / "monitor.txt"
+    )
+
+    shown = {rule.pattern: rule.allow for rule in learned.identities[0].rules}
+    assert shown == {"l": ("read",), "w_*": ("read",), "obj:*": ("read",), "out": ("write",)}
+    assert "# 30 calls: no pattern names an empty key" in learned.files()["learned.yaml"]
+    # The rest has the empty key.
+    assert found.outcomes[Outcome.DENIED] == 30
+
+
+def test_patterns_that_are_not_recorded_are_a_comment(embedded: RealServer, tmp_path: Path) -> None:
+    """The audit log has no arguments of SORT."""
+    operator = broad(embedded, tmp_path)
+    client = agent(embedded, operator)
+    client.rpush("l", 1, 2)
+    for _ in range(30):
+        client.sort("l", by="w_*")
+
+    text = operator.learn("worker").files()["learned.yaml"]
+
+    assert "# 30 calls: SORT: its patterns are not recorded: grant them" in text
+
+
+def test_many_calls_without_a_pattern_are_not_to_be_recorded_longer(tmp_path: Path) -> None:
+    """The help has what was left out, and why."""
+    with raises_code("too-few-calls") as raised:
+        captured(tmp_path, *[("SET", f"{number}", "x") for number in range(40)])
+
+    assert "40 calls of `client-10-0-0-9`, but no pattern to grant" in raised.value.message
+    assert raised.value.help is not None
+    assert raised.value.help.startswith(f"`{{id}}` {FROM_ROOT}; grant its keys by hand")
+
+
 def test_identities_that_write_one_pattern_are_a_question(
     embedded: RealServer, tmp_path: Path
 ) -> None:
@@ -224,7 +282,7 @@ def test_odd_keys_make_a_valid_policy(tmp_path: Path) -> None:
         " ",
     ]
     for number in range(600):
-        key = "".join(rng.choices(parts, k=rng.randrange(1, 8)))
+        key = "odd:" * bool(number) + "".join(rng.choices(parts, k=rng.randrange(1, 8)))
         lines.append(f'{1700000000 + number}.000000 [0 10.0.0.9:7] "SET" "{key}" "x"')
     file = tmp_path / "monitor.txt"
     file.write_text("\n".join(lines))
@@ -368,7 +426,7 @@ def test_scripts_and_denials_of_a_log_are_comments(embedded: RealServer, tmp_pat
     assert "scripts: [take]  # runs scripts, whose KEYS are recorded only if" in text
     assert "`worker` runs scripts, whose KEYS are recorded only if" in next(learned.questions)
     assert "# Blocking commands and polls that found nothing are not recorded" in text
-    assert "# denied, so not learned: FLUSHALL: " in text
+    assert "# 1 call: denied, so not learned: FLUSHALL: " in text
 
 
 def test_capture_is_learned_with_scripts_and_denied_commands(tmp_path: Path) -> None:
@@ -394,7 +452,7 @@ def test_capture_is_learned_with_scripts_and_denied_commands(tmp_path: Path) -> 
     assert [name.endswith((".yaml", ".lua")) for name in files] == [True] * 3
     assert "  worker-7:\n    kind: machine" in text
     assert "scripts: [script-" in text
-    assert "# no policy allows FLUSHALL, 60 calls: it deletes the keys of all clients" in text
+    assert "# 60 calls: no policy allows FLUSHALL: it deletes the keys of all clients" in text
     assert "its text is not known" in text
     assert "# 1 line not understood" in text
     assert "kl-secret" not in "".join(files.values())

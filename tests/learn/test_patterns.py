@@ -233,10 +233,12 @@ def test_many_words_with_nothing_in_common_are_left_out() -> None:
 
 
 def test_patterns_wider_than_what_was_seen_have_a_doubt() -> None:
-    """A capture at the root, one for a single odd key, and masks, which anybody can write."""
+    """A capture at the root, one for a single odd key, and masks, which any client can write."""
     tree, mask = KeyTree(), b"#" + b"0123456789" * 4
     for number in range(9):
         tree.add(b"%d" % number, READ, CALL)
+        tree.add(b"tok-%d" % number, READ, CALL)
+    tree.add(b"\xac\xed:x", READ, CALL)
     tree.add(b"b:\xff", READ, CALL)
     tree.add(b"m:" + mask, READ, CALL)
     tree.add(b"c:" + mask, READ, replace(CALL, argv=(b"GET", b"c:" + mask)))
@@ -244,7 +246,9 @@ def test_patterns_wider_than_what_was_seen_have_a_doubt() -> None:
 
     assert found == {
         "{id}": FROM_ROOT,
+        "{id}:x": FROM_ROOT,
         "b:{b_id}": UNSAYABLE,
+        "tok-{tok_id}": "",
         "m:*": MASKED,
         f"c:{mask.decode()}": "",
     }
@@ -290,7 +294,8 @@ def test_random_keys_match_a_pattern_with_their_needs(
     rng = random.Random(seed)
     monkeypatch.setattr(learned_patterns, "MOST_WORDS", rng.choice((10, 400)))
     words = ["a", "b", "x1", "7", "12", "2026-01-02", "e-3", "f0", "", "*", "{", "}x", "é"]
-    keys = {":".join(rng.choices(words, k=rng.randrange(1, 5))) for _ in range(300)}
+    monkeypatch.setattr(learned_patterns, "MOST_NODES", rng.choice((100, 50_000)))
+    keys = {":".join(rng.choices(words, k=rng.randrange(1, 5))) for _ in range(300)} - {""}
     keys |= {f"w:{name(rng)}:{rng.choice(words)}" for _ in range(60)}
     needs = {key: rng.choice((READ, WRITE, DELETE)) for key in sorted(keys)}
     tree = KeyTree()
@@ -299,4 +304,34 @@ def test_random_keys_match_a_pattern_with_their_needs(
     patterns = [(parse_pattern(pattern.text), pattern.needs) for pattern in tree.patterns()]
 
     for key, need in needs.items():
-        assert not key or any(allows([pattern], key) for pattern, of in patterns if need in of), key
+        assert any(allows([pattern], key) for pattern, of in patterns if need in of), key
+
+
+def test_a_tree_of_distinct_words_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other keys become open patterns with a doubt, after their first segment or none."""
+    monkeypatch.setattr(learned_patterns, "MOST_NODES", 1_000)
+    rng, tree = random.Random(1), KeyTree()
+    words = [name(rng) for _ in range(100)]
+    keys = [":".join(rng.choices(words, k=3)) for _ in range(20_000)]
+    for number, key in enumerate([*keys, *(f"late{n}" for n in range(9))]):
+        tree.add(key.encode(), READ, CALL)
+        tree.add(f"{key}*{number}".encode(), READ, CALL, is_open=True)
+    found = [*tree.patterns()]
+
+    assert len(found) < 2_000
+    wide = {pattern.text for pattern in found if pattern.doubt == LEFT_OUT}
+    assert wide <= {"*", *(f"{word}:*" for word in words)}
+    patterns = [parse_pattern(pattern.text) for pattern in found]
+    assert [key for key in rng.choices(keys, k=200) if not allows(patterns, key)] == []
+
+
+def test_words_that_are_joined_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bounded tree learns captures of more words than it has nodes."""
+    monkeypatch.setattr(learned_patterns, "MOST_NODES", 1_000)
+    rng, tree = random.Random(1), KeyTree()
+    for number in range(20_000):
+        tree.add(f"{'abc'[number % 3]}:{name(rng)}:name".encode(), READ, CALL)
+    found = {pattern.text: pattern.doubt for pattern in tree.patterns()}
+
+    assert {"a:{a}:name", "b:{b}:name", "c:{c}:name"} <= found.keys()
+    assert {*found.values()} == {""}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +168,90 @@ def test_a_log_says_from_when_it_speaks(embedded: RealServer) -> None:
     calls = list(log)
 
     quiet, worker = log.coverage["quiet"], log.coverage["worker"]
-    assert quiet.since_ms == calls[0].time_ms
+    # The second one follows what is missing.
+    assert quiet.since_ms == calls[2].time_ms
+    assert quiet.begun_ms == calls[0].time_ms
     assert quiet.reads_since_ms is None
     assert worker.since_ms == worker.reads_since_ms
     assert worker.calls == 0
     assert ["trimmed" in quiet.holes[0], "seq 8 is missing" in quiet.holes[1]] == [True, True]
+
+
+def test_an_archive_with_a_hole_speaks_from_after_it(server: RealServer, tmp_path: Path) -> None:
+    """Rows that cannot be read are counted, and located, and all others are used."""
+    operator = keyleash.Operator(server.client())
+    operator.load(keyleash.Policy(POLICY))
+    client = agent(server, "worker")
+    for number in range(10):
+        client.set(f"k:{number}", "x")
+        client.get(f"k:{number}")
+    with pytest.raises(keyleash.CommandRefusedError):
+        client.execute_command("FLUSHALL")
+    operator.audit.export(tmp_path / "archive")
+    rows: dict[Path, list[str]] = {}
+    for kind in ("audit", "denied"):
+        (file,) = (tmp_path / "archive" / kind / "worker").glob("*.jsonl")
+        lines = file.read_text().splitlines(keepends=True)
+        rows[file] = [
+            re.sub(r'(?<="id":")[^"]*', f"{number}000-0", line)
+            for number, line in enumerate(lines, 1)
+        ]
+        file.write_text("".join(rows[file]))
+    whole = [call for call in log_of(None, archive=tmp_path / "archive") if not call.code]
+    for file, lines in rows.items():
+        lines[4:7] = [
+            "{\n",
+            '{"id": "x", "fields": [["a", "b"]]}\n',
+            '{"id": "1-1", "fields": []}\n',
+        ]
+        file.write_text("".join([*lines[:11], "\n", *lines[12:]]))
+
+    log = log_of(None, archive=tmp_path / "archive")
+    calls = [call for call in log if not call.code]
+
+    coverage = log.coverage["worker"]
+    assert calls == [*whole[:4], *whole[7:11], *whole[12:]]
+    assert coverage.denied == 1
+    assert log.not_understood.count == 4 + 4
+    assert log.not_understood.examples[0].endswith(".jsonl, line 2: not an entry")
+    assert [hole for hole in coverage.holes if "missing" in hole] == [
+        "events of worker: seq 5 to 7 are missing, before 8000-0",
+        "events of worker: seq 12 is missing, before 13000-0",
+    ]
+    assert coverage.since_ms == coverage.reads_since_ms == 13_000
+    assert coverage.begun_ms == 1_000
+    assert coverage.is_cut
+    late = log_of(None, archive=tmp_path / "archive", since=datetime.fromtimestamp(6, UTC))
+    assert [call for call in late if not call.code] == calls[4:]
+    assert "seq 5 to 7 are missing" in str(late.coverage["worker"].holes)
+
+
+def test_a_hole_at_the_beginning_of_the_range_is_found(embedded: RealServer) -> None:
+    """The entry before the range has the number that its first one follows."""
+    client: Any = embedded.client()
+    keyleash.Operator(client).load(keyleash.Policy(POLICY))
+    for number, days in ((1, 40), (9, 10)):
+        entry = {"seq": number, "token": "t", "SET": "k"}
+        time_ms = Store(client).now_ms() - days * 86_400_000
+        client.xadd("keyleash:audit:quiet", entry, id=f"{time_ms}-0")
+
+    log = log_of(embedded, "quiet", since="30d")
+
+    assert len([*log]) == 1
+    assert "seq 2 to 8 are missing" in log.coverage["quiet"].holes[0]
+
+
+def test_a_capture_speaks_from_its_earliest_call(tmp_path: Path) -> None:
+    """The clock of a server may be set back."""
+    file = tmp_path / "monitor.txt"
+    file.write_text("".join(f'{time}.000001 [0 10.0.0.5:1] "GET" "k"\n' for time in (20, 10, 30)))
+
+    log = log_of(None, monitor=file)
+
+    assert len([*log]) == 3
+    coverage = log.coverage["client-10-0-0-5"]
+    assert (coverage.since_ms, coverage.reads_since_ms) == (10_000, 10_000)
+    assert coverage.until_ms == 30_000
 
 
 def test_two_sources_are_an_error(tmp_path: Path) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from keyleash.commands import known_table
+from keyleash.errors import PolicyError
+from keyleash.learn.backtest import Outcome, Replay
 from keyleash.learn.calls import CallLog, RecordedCall
 from keyleash.learn.unused import Unused, find_unused
 from keyleash.policy import Policy, parse_policy
 from keyleash.policy_tests.invariants import may_name
+from support.thorough import FACTOR
 
 DAY_MS = 86_400_000
 HEAD = "version: 1\nidentities:\n  one:\n    kind: machine\n"
@@ -23,12 +30,15 @@ class Recorded(CallLog):
         super().__init__("a log", None)
         self.calls = calls
         self.until_ms = 0
+        self.hole_ms = 0
 
     def _calls(self) -> Iterator[RecordedCall]:
         for name in ("one", "idle"):
             coverage = self.covered(name)
             coverage.since_ms = coverage.reads_since_ms = 0
             coverage.until_ms = self.until_ms
+            if self.hole_ms:
+                self.note_hole(name, "a hole", self.hole_ms)
         yield from self.calls
 
 
@@ -154,3 +164,146 @@ def test_a_pattern_may_be_for_keys_of_a_script_that_ran() -> None:
     assert verdicts(unused(Recorded(ran), grants)) == {"cfg:*": lost, "x:*": lost, "write": lost}
     assert verdicts(unused(capture, grants)) == {"x:*": "unused", "write": "unused"}
     assert "cfg:*" in verdicts(unused(Recorded(call("SET", b"q:1")), grants))
+
+
+POLLS = ', except: ["@blocking"]'
+
+
+@pytest.mark.parametrize(
+    ("grants", "narrowed"),
+    [
+        (
+            '{allow: [read], keys: ["b:*"]}, {allow: [read, write], keys: ["b:*", "c"]}',
+            '{allow: [read], keys: ["b:*"]}, {allow: [read], keys: ["c"]}',
+        ),
+        (
+            '{allow: [read, write], keys: ["b:*"]}, {allow: [read], keys: ["b:*"]}',
+            '{allow: [read], keys: ["b:*"]}',
+        ),
+        (
+            '{allow: [read, write], keys: ["b:*"]},'
+            ' {allow: [read], keys: ["b:*"], values: {max_bytes: 1kb}}',
+        )
+        * 2,
+        (
+            '{allow: [read], keys: ["b:*"]}, {allow: [read, write], keys: ["b:*"],'
+            " scripts: [redis-py-lock]}, {allow: [delete], keys: [d]}",
+            '{allow: [read], keys: ["b:*"]}, {allow: [read, write], keys: ["b:*"],'
+            " scripts: [redis-py-lock]}",
+        ),
+    ],
+    ids=["part", "whole", "values", "script"],
+)
+def test_a_grant_that_becomes_as_another_is_removed_or_stays(grants: str, narrowed: str) -> None:
+    """A policy has no rule twice: one with more than keys stays as it is."""
+    log = Recorded(
+        call("GET", b"b:1"), call("GET", b"c"), call("GET", b"b:1", script="redis-py-lock")
+    )
+    log.is_capture = True
+
+    assert unused(log, grants).document == f"{HEAD}    grants: [{narrowed}]\n"
+
+
+def test_a_key_and_a_channel_of_one_text_are_two_patterns() -> None:
+    """The one that calls used stays."""
+    grants = '{allow: [write, publish], keys: ["e:*"], channels: ["e:*", f]}'
+    log = Recorded(call("SET", b"e:1"), call("PUBLISH", b"f"))
+
+    assert 'keys: ["e:*"], channels: [f]}' in unused(log, grants).document
+
+
+def some(numbers: random.Random, items: tuple[str, ...], most: int) -> str:
+    return ", ".join(map(repr, numbers.sample(items, numbers.randint(1, most))))
+
+
+def random_grant(numbers: random.Random) -> str:
+    keys = some(numbers, ("a:*", "a:{x}", "b:*", "b:{x}:s", "c"), 3)
+    classes = some(numbers, ("read", "write", "delete", "scan"), 3)
+    channels = ""
+    if numbers.random() < 0.3:
+        classes += ", publish"
+        channels = f", channels: [{some(numbers, ('a:*', 'x'), 1)}]"
+    rest = numbers.choice(("", POLLS, ", values: {max_bytes: 1kb}", ", scripts: [redis-py-lock]"))
+    return f"{{allow: [{classes}], keys: [{keys}]{channels}{rest}}}"
+
+
+def random_call(numbers: random.Random) -> RecordedCall:
+    commands = ("GET", "SET", "DEL", "COPY", "EXISTS", "LPOP", "RENAME", "SCAN", "PUBLISH")
+    keys = numbers.choices((b"a:1", b"a:2:3", b"b:1:s", b"b:2", b"c"), k=2)
+    command = numbers.choice(commands)
+    keys = keys[: 2 if command in ("COPY", "RENAME") else 1]
+    return call(command, *keys, script=numbers.choice(("", "", "redis-py-lock")))
+
+
+def test_a_valid_policy_always_gives_a_valid_narrowed_one() -> None:
+    """It allows every recorded call that the policy allows, and no other call."""
+    numbers, parsed = random.Random(1), 0
+    log = Recorded()
+    while parsed < 400 * FACTOR:
+        texts = [
+            ", ".join(random_grant(numbers) for _ in range(numbers.randint(1, 4))) for _ in range(2)
+        ]
+        try:
+            old, now = (
+                parse_policy(f"{HEAD}    grants: [{text}]\n", file="p.yaml", commands=None)
+                for text in texts
+            )
+        except PolicyError:
+            continue
+        parsed += 1
+        made = [random_call(numbers) for _ in range(numbers.choice((3, 10, 40)))]
+        judge = Replay(now, log=log)
+        log.calls = tuple(x for x in made if judge.outcome(x)[0] is not Outcome.DENIED)
+        log.is_capture, log.until_ms, log.policies = numbers.random() < 0.5, 30 * DAY_MS, []
+        if numbers.random() < 0.5:
+            log.policies = [(28 * DAY_MS, now), (0, old)]
+
+        document = unused(log, texts[1]).document
+
+        narrowed = Replay(parse_policy(document, file="n.yaml", commands=known_table()), log=log)
+        for recorded in log.calls:
+            assert narrowed.outcome(recorded)[0] is not Outcome.DENIED, (recorded, document)
+
+
+def test_what_patterns_of_sort_may_need_is_undecided() -> None:
+    """Only a call with its arguments says which keys it read."""
+    grants = (
+        f"{{allow: [read, write], keys: [l]{POLLS}}}, {{allow: [read], keys: [y]{POLLS}}},"
+        f' {{allow: [read], keys: ["w_*", "x_*"]{POLLS}}}'
+    )
+    push, words = call("RPUSH", b"l"), (b"SORT", b"l", b"BY", b"w_*", b"GET", b"#")
+    lost = "SORT or an index may have needed it"
+
+    found = unused(Recorded(push, call("SORT", b"l")), grants)
+    shown = unused(Recorded(push, call("SORT", b"l", argv=words)), grants)
+    plain = unused(Recorded(push, call("SORT", b"l", argv=words[:2])), grants)
+
+    rest = {"y": "unused"}
+    assert verdicts(found) == {"w_*": lost, "x_*": lost, "read": lost} | rest
+    assert verdicts(shown) == {"x_*": "unused", "read": "unused"} | rest
+    assert verdicts(plain) == {"w_*": "unused", "x_*": "unused", "read": "unused"} | rest
+
+
+def test_keys_that_an_index_may_show_are_undecided() -> None:
+    """Its prefixes are on the server; an index with a filter needs no keys."""
+    grants = f'{{allow: [read], indexes: [%s], keys: ["d:*", e]{POLLS}}}'
+    grants += f', {{allow: [read, write], keys: ["f:*"]{POLLS}}}'
+    search, lost = call("FT.SEARCH", b"i"), "SORT or an index may have needed it"
+    filtered = "{name: i, where: {agent: one}}"
+
+    found = verdicts(unused(Recorded(search), grants % "i"))
+
+    assert found == {"d:*": lost, "e": "unused", "f:*": lost, "read": lost, "write": "unused"}
+    assert "d:*" in verdicts(unused(Recorded(search), grants % filtered))
+    assert set(verdicts(unused(Recorded(search), grants % filtered)).values()) == {"unused"}
+
+
+def test_a_rule_is_unused_only_if_the_time_after_a_hole_is_enough() -> None:
+    """Its calls may be what is missing."""
+    log = Recorded(call("SET", b"a:1"))
+    grants = '{allow: [write], keys: ["a:*", "b:*"]}'
+    log.until_ms, log.hole_ms = 30 * DAY_MS, 5 * DAY_MS
+
+    assert verdicts(unused(log, grants)) == {"b:*": "only since 1970-01-06 00:00:00Z"}
+    log.hole_ms = 2 * DAY_MS
+    assert verdicts(unused(log, grants)) == {"b:*": "unused"}

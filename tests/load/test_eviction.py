@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from keyleash.errors import EvictionError
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.load.checks import EvictionRisk, find_eviction_risk
 from keyleash.store.store import Store
 from support.command_line import Cli
 from support.keyspaces import whole_keyspace
 from support.leash import grant, policy
+from support.loading import load_policy
 from support.servers import RealServer
 
 ONE = policy(one={"grants": [grant("read", keys="k:*")]})

@@ -8,13 +8,14 @@ import pytest
 import redis
 
 from keyleash.compiler.render import examples_root
-from keyleash.operator.load.activate import activate_policy, load_policy, verify_activation
+from keyleash.operator.load.activate import activate_policy, verify_activation
 from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
 from keyleash.operator.load.preview import preview_load
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import read_active, read_history
 from keyleash.store.store import Store
 from support.errors import raises_code
+from support.loading import load_policy
 from support.servers import RealServer
 
 NAMES = Keyspace()

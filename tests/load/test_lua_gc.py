@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import redis
 
-from keyleash.operator.load.activate import load_policy
 from keyleash.store import guards
 from keyleash.store.guards import MANY, STEP_KIB, step_lua_gc
 from keyleash.store.store import Store
 from support.leash import grant, policy
+from support.loading import load_policy
 from support.servers import RealServer
 
 GARBAGE = "for i = 1, 20000 do local t = { i, tostring(i) .. 'garbage' } end"

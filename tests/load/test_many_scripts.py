@@ -9,7 +9,6 @@ import pytest
 import redis
 
 from keyleash.compiler import compile_policy
-from keyleash.operator.load.activate import load_policy
 from keyleash.policy import parse_policy
 from keyleash.store import guards
 from keyleash.store.guards import AT_ONCE, load_scripts, read_recorded
@@ -17,6 +16,7 @@ from keyleash.store.records import script_of
 from keyleash.store.server_check import CallDeniedError
 from keyleash.store.store import Store
 from support.leash import NAMES, grant, policy
+from support.loading import load_policy
 from support.servers import RealServer
 
 RULES = {"grants": [grant("read", keys="k:*")]}

@@ -14,7 +14,6 @@ from keyleash.audit.operator_actions import read_control
 from keyleash.audit.undo.apply import apply_undo
 from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.errors import SecretInTextError
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.operator.tokens.list import list_tokens
@@ -25,6 +24,7 @@ from keyleash.store.deployment import Server
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 from support.leash import Leash, grant, policy
+from support.loading import load_policy
 from support.servers import RealServer
 
 NAMES = Keyspace()
@@ -102,7 +102,7 @@ def test_asynchronous_clients_of_other_servers_are_a_type_error(leash: Leash) ->
     other: Any = redis.asyncio.Redis()
 
     with pytest.raises(TypeError, match="`others` is an asynchronous client"):
-        load_policy(leash.store, "", others=[other])
+        load_policy(leash.store, policy(one={"grants": [grant("read", keys="k")]}), others=[other])
     with pytest.raises(TypeError, match="`client` is an asynchronous client"):
         Server("it", other)
 

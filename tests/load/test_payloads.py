@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from keyleash.errors import UnvalidatedRestoreError
-from keyleash.operator.load.activate import load_policy
 from keyleash.store.server_check import PayloadRisk, find_payload_risk
 from keyleash.store.store import Store
 from support.command_line import Cli
 from support.keyspaces import whole_keyspace
 from support.leash import grant, policy
+from support.loading import load_policy
 from support.servers import RealServer, embedded_label
 
 RESTORES = grant("write", keys="k:*", only=["RESTORE"])

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from keyleash.errors import RemovalError
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.load.preview import preview_load
 from keyleash.operator.suspension import freeze
 from support.leash import NAMES, Leash, grant, policy
+from support.loading import load_policy
 from support.servers import RealServer
 
 RULES: dict[str, Any] = {"grants": [grant("read", "write", keys="*")]}

@@ -12,7 +12,6 @@ from tools.refresh_table import ask
 from keyleash.commands import CommandSpec, CommandTable, load_table
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.trace import Decision
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity
 from keyleash.store.keyspace import Keyspace
@@ -24,6 +23,7 @@ from oracle.differences import Example
 from oracle.native import acl_rules
 from oracle.placements import ours_of
 from support.decisions import decision_in
+from support.loading import load_policy
 from support.servers import RealServer
 
 NAMES = Keyspace()

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from keyleash.commands import load_table
 from keyleash.errors import ReplyCode
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.restrict import Scope
 from keyleash.policy import parse_policy
 from keyleash.policy_tests.guards import Guards
@@ -32,6 +31,7 @@ from support.clockwork import (
     script_of,
 )
 from support.errors import raises_code
+from support.loading import load_policy
 from support.servers import RealServer
 from support.thorough import thorough
 

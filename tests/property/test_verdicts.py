@@ -23,7 +23,6 @@ from keyleash.evaluate.access import matches, named, needs_of_call
 from keyleash.evaluate.evaluate import changes, decide
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity, Pattern, parse_policy
 from keyleash.policy.model import AnySuffix, Capture, Literal
@@ -33,6 +32,7 @@ from keyleash.store.records import guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, declared_keys
 from support.decisions import decision_in
+from support.loading import load_policy
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 

@@ -12,7 +12,7 @@ import redis
 import keyleash
 from keyleash.audit.read import read_denials
 from keyleash.commands import load_table
-from keyleash.operator.load.activate import LoadResult, load_policy
+from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.tokens.issue import IssuedToken, issue_token
 from keyleash.policy.scripts import MARK
 from keyleash.store.keyspace import Keyspace, account
@@ -27,6 +27,7 @@ from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, token_digest
 from keyleash.store.wire import ONCE, BatchMode, guard_call, replies_of, runs_call
 from keyleash.text import StoredDocument
 from support.clustered import NODES, ClusterServer
+from support.loading import load_policy
 
 NAMES = Keyspace().at_home() if NODES else Keyspace()
 

@@ -12,12 +12,12 @@ import pytest
 
 import keyleash
 from keyleash.compiler.render import examples_root
-from keyleash.operator.load.activate import load_policy
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.store import Store
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
+from support.loading import load_policy
 
 Agents = Callable[[str], keyleash.Redis]
 

@@ -18,8 +18,7 @@ from keyleash.fence.rotate import (
 from keyleash.fence.servers import FencedServers, FencedUser, servers_with_users
 from keyleash.operations import operation
 from keyleash.operator.load.compile import prepare_policy
-from keyleash.store.clients import AnyClient
-from keyleash.store.connect import connect_nodes, server_name
+from keyleash.store.connect import AnyClient, connect_nodes, server_name
 from keyleash.store.fences import (
     GeneratedPassword,
     generate_password,
@@ -48,7 +47,6 @@ def plan_users(
     """Return what `apply` would do; nothing is changed.
 
     Args:
-        nodes: Clients or URLs of further servers, such as replicas.
         policy: A policy that must be the active one.
         wide: Identities that are fenced although their patterns may match control keys.
         hashes: SHA-256 of passwords in hex for users without one, by identity, or text with
@@ -145,7 +143,6 @@ def rotate_passwords(
 
     Args:
         identities: Their names; all that have users if none is given.
-        nodes: Clients or URLs of further servers, such as replicas.
         hashes: As for `plan`; if None, passwords are generated.
         announce: Called with the generated passwords before the first user is changed, to
             store them: if a server fails later, others may have them already.

@@ -25,8 +25,7 @@ from keyleash.operator.load.preview import preview_load, summary_of_plan
 from keyleash.policy.problems import listing
 from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Progress
-from keyleash.store.clients import AnyClient
-from keyleash.store.connect import connect_nodes
+from keyleash.store.connect import AnyClient, connect_nodes
 from keyleash.store.fences import read_records
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
@@ -84,7 +83,6 @@ def plan_load(
     Nothing is written.
 
     Args:
-        policy: The policy.
         allow_eviction: Plan also for a server that may evict control keys.
         allow_unvalidated_restore: Plan also a policy that allows RESTORE on a server that does
             not validate payloads.
@@ -119,11 +117,7 @@ def plan_rollback(
 ) -> LoadPlan:
     """Return what `rollback` would change; nothing is written.
 
-    Args:
-        to: As for `rollback`, whose errors it raises.
-        allow_eviction: As for `plan`.
-        allow_unvalidated_restore: As for `plan`.
-        progress: As for `plan`.
+    *to* and errors are those of `rollback`, the other arguments those of `plan`.
     """
     target = earlier_policy(store, to)
     plan = plan_load(
@@ -137,8 +131,7 @@ def plan_rollback(
 
 
 def check_consent(plan: LoadPlan, *, allow_widening: bool, allow_removal: bool) -> None:
-    """
-    Check that a plan does only what is allowed.
+    """Check that a plan does only what is allowed.
 
     Raises:
         RemovalError: It removes identities, and *allow_removal* is false.
@@ -165,13 +158,10 @@ def apply_plan(
     nodes: Sequence[AnyClient | str] = (),
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Activate the policy of a plan; see `load`.
+    """Activate the policy of a plan; see `load` for consent and *nodes*.
 
     Args:
         plan: As `plan` or `plan_rollback` returned it; nothing is activated if it is outdated.
-        allow_widening: As for `load`.
-        allow_removal: As for `load`.
-        nodes: As for `load`.
         progress: Called with the number of loaded guards and the total, in any thread.
     """
     check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
@@ -206,7 +196,6 @@ def load(
     Counts of limits, tokens and suspensions stay as they are.
 
     Args:
-        policy: The policy.
         expect: Its plan, as `plan` returned it; nothing is loaded if it is outdated.
         allow_widening: Load also if an identity gets more access than it has.
         allow_removal: Load also if the policy lacks an identity of the active one.
@@ -248,15 +237,10 @@ def rollback(
     allow_unvalidated_restore: bool = False,
     nodes: Sequence[AnyClient | str] = (),
 ) -> LoadResult:
-    """Activate an earlier policy again; see `load`.
+    """Activate an earlier policy again; other arguments are those of `load`.
 
     Args:
         to: The first digits of its digest, at least 6; the previous policy if None.
-        allow_widening: As for `load`.
-        allow_removal: As for `load`.
-        allow_eviction: As for `load`.
-        allow_unvalidated_restore: As for `load`.
-        nodes: As for `load`.
 
     Raises:
         OperationError (no-policy): there is none before the active one.
@@ -286,8 +270,7 @@ def require_policy(store: Store, digest: str | None = None) -> ActivePolicy:
 
 
 def earlier_policy(store: Store, digest: str | None = None) -> ActivePolicy:
-    """
-    Return the stored policy whose digest begins with *digest*; the previous one if None.
+    """Return the stored policy whose digest begins with *digest*; the previous one if None.
 
     Raises:
         OperationError (unknown-policy): There is none, or several; the help lists them.

@@ -14,7 +14,6 @@ from keyleash.audit.undo.apply import apply_undo
 from keyleash.audit.undo.key_plans import plan_selected
 from keyleash.operations import F, Noun
 from keyleash.operator.credit import collect_credit
-from keyleash.operator.holder import inspect_token
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.operator.tokens.issue import issue_token, issue_tokens
 from keyleash.operator.tokens.list import list_tokens, token_tree
@@ -37,7 +36,6 @@ class TokenOperations(Noun[F]):
     issue = issue_token
     issue_many = issue_tokens
     list = list_tokens
-    inspect = inspect_token
     show = token_use.token_use
     renew = renew_token
     tree = token_tree

@@ -45,15 +45,15 @@ from keyleash.operator.abilities import identity_abilities
 from keyleash.operator.roles import role_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
 from keyleash.operator.tokens.list import list_tokens
-from keyleash.policy import parse_policy
+from keyleash.policy.parse import active_policy
 from keyleash.policy.quantities import positive, seconds_of
 from keyleash.policy_tests.invariants import may_name
 from keyleash.results import Progress
 from keyleash.status.snapshot import read_snapshot
-from keyleash.store.clients import AnyClient
 from keyleash.store.connect import (
     DEFAULT_URL,
     NODE_TIMEOUT_S,
+    AnyClient,
     connect,
     default_actor,
     parse_timeout,
@@ -183,13 +183,10 @@ class Server(Noun[F]):
     def backtest(self, policy: Policy, **options: Unpack[LogOptions]) -> Backtest:
         """Decide recorded calls by another policy, with its limits replayed by time.
 
+        Options of the log are those of `learn`.
+
         Args:
             policy: The policy to try.
-            since: The earliest time; all that is left if None.
-            until: The latest time.
-            archive: Read the archive in this directory in place of the server's log.
-            monitor: Read this capture of MONITOR; its identities are names of clients.
-            progress: Called with the number of calls that were read, and the total if it is known.
 
         Raises:
             PolicyError: the policy has problems.
@@ -201,7 +198,7 @@ class Server(Noun[F]):
             active = None if is_offline else read_active(self._runner.open())
             if active is None:
                 return backtest(log, policy.model, policy.file)
-            before = parse_policy(active.document, file="<active policy>", commands=None)
+            before = active_policy(active.document)
             return backtest(log, policy.model, policy.file, before, active.activated_ms)
 
         return self._runner.run(tested)
@@ -210,13 +207,10 @@ class Server(Noun[F]):
     def unused(self, policy: Policy | None = None, **options: Unpack[LogOptions]) -> Unused:
         """Return rules of a policy that no recorded call needed, and the policy without them.
 
+        Options of the log are those of `learn`; tokens are only read with that of the server.
+
         Args:
             policy: The policy; the active one if None.
-            since: As for `backtest`.
-            until: As for `backtest`.
-            archive: As for `backtest`; tokens are not read then.
-            monitor: As for `backtest`.
-            progress: As for `backtest`.
 
         Raises:
             ArgumentError: no policy is named for a log of no server.
@@ -388,11 +382,7 @@ class Operator(Server[Runner]):
 class AsyncOperator(Server[AsyncRunner]):
     """Operate keyleash with asyncio: `keyleash.Operator`, whose methods are awaited.
 
-    Methods that yield return asynchronous iterators.
-
-    Args:
-        client: A redis-py client of an operator, sync or asyncio, whatever it decodes.
-        actor: The operator's name, for the control stream; the user's login name if None.
+    Methods that yield return asynchronous iterators. Arguments are those of `keyleash.Operator`.
     """
 
     _runner_type = AsyncRunner

@@ -62,7 +62,10 @@ class PolicyCheck(Result):
 
 @checked
 class Policy:
-    """A policy document. It may have problems; only a valid one can be planned and loaded.
+    """A policy document.
+
+    It may have problems: `problems` lists them, and methods that read the policy raise
+    `PolicyError`. Only a valid one can be planned and loaded.
 
     Args:
         document: The text of the policy file.
@@ -98,11 +101,7 @@ class Policy:
 
     @property
     def model(self) -> PolicyModel:
-        """The parsed policy.
-
-        Raises:
-            PolicyError: The document has problems.
-        """
+        """The parsed policy."""
         if isinstance(self._parsed, PolicyError):
             raise self._parsed
         return self._parsed
@@ -114,28 +113,16 @@ class Policy:
 
     @property
     def digest(self) -> str:
-        """The digest of the policy, which spelling and comments do not change.
-
-        Raises:
-            PolicyError: The document has problems.
-        """
+        """The digest of the policy, which spelling and comments do not change."""
         return policy_digest(self.model)
 
     @property
     def identities(self) -> tuple[str, ...]:
-        """The names of the identities.
-
-        Raises:
-            PolicyError: The document has problems.
-        """
+        """The names of the identities."""
         return tuple(identity.name for identity in self.model.identities)
 
     def lint(self) -> LintReport:
-        """Return likely mistakes, and which of them the document accepts.
-
-        Raises:
-            PolicyError: The document has problems.
-        """
+        """Return likely mistakes, and which of them the document accepts."""
         return lint(self.model)
 
     def check(self) -> PolicyCheck:
@@ -177,18 +164,13 @@ class Policy:
         return found
 
     def diff(self, other: Policy) -> PolicyDiff:
-        """Return what changes from this policy to *other*, and which calls that allows or denies.
-
-        Raises:
-            PolicyError: A document has problems.
-        """
+        """Return the changes from this policy to *other*, and which calls it allows or denies."""
         return diff_policies(self.model, other.model, known_table(), ())
 
     def explain(self, identity: str, *command: str) -> Explanation:
         """Return the decision on a call with unused limits, without a server.
 
         Raises:
-            PolicyError: The document has problems.
             OperationError (unknown-identity): There is no such identity.
         """
         context = context_of_document(self.document, identity, self.file)
@@ -198,7 +180,6 @@ class Policy:
         """Return what an identity may do, without a server and without commands of modules.
 
         Raises:
-            PolicyError: The document has problems.
             OperationError (unknown-identity): There is no such identity.
         """
         context = context_of_document(self.document, identity, self.file)

@@ -156,8 +156,7 @@ def _warn_of_log(coverage: Sequence[Coverage], left_out: NotUnderstood) -> None:
     ]
     unread = [item.identity for item in coverage if item.calls and item.reads_since_ms is None]
     lines += [f"reads of {', '.join(unread)} are not recorded"] if unread else []
-    lines += [f"{left_out.count} lines are left out: {'; '.join(left_out.examples)}"] * bool(
-        left_out.count
-    )
+    if left_out.count:
+        lines.append(f"{counted(left_out.count, 'line')} left out: {'; '.join(left_out.examples)}")
     for line in lines:
         print_note(f"warning: {without_tokens(printable(line))}")

@@ -89,7 +89,8 @@ def learn(
             return
         for question in learned.questions:
             print_note(f"question: {printable(question)}")
-        rare = sum(rule.is_rare for identity in learned.identities for rule in identity.rules)
+        every = (rule for identity in learned.identities for rule in identity.rules)
+        rare = sum(rule.is_rare and not rule.doubt for rule in every)
         if rare:
             shown = f"{counted(rare, 'rule')} that fewer than {learned.least} calls need"
             print_note(f"comments in the policy: {shown}; uncomment what is rare by its nature")

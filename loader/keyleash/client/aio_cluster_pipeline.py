@@ -36,7 +36,6 @@ class AsyncSpread:
     """The commands of a pipeline, spread over the nodes of a cluster.
 
     Args:
-        cluster: The client.
         commands: The commands, of which none depends on another.
 
     Attributes:

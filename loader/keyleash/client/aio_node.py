@@ -38,7 +38,6 @@ class AsyncSharded(AsyncGuarded):
     """A guarded connection that knows its node of a cluster. `RedisCluster` makes subclasses.
 
     Attributes:
-        cluster: The client.
         is_asking: Whether ASKING precedes each call.
     """
 
@@ -118,8 +117,6 @@ class AsyncNodePool:
     """The connections of one node, in the form of a pool of redis-py; a block takes one of them.
 
     Args:
-        cluster: The client.
-        node: The node.
         is_asking: Whether ASKING precedes each call.
     """
 

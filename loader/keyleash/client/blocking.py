@@ -18,14 +18,8 @@ MAX_PAUSE_S = 0.064
 JITTER = 0.1
 
 _TIMEOUT_POSITIONS = {
-    "BLPOP": -1,
-    "BRPOP": -1,
-    "BZPOPMIN": -1,
-    "BZPOPMAX": -1,
-    "BLMOVE": -1,
-    "BRPOPLPUSH": -1,
-    "BLMPOP": 1,
-    "BZMPOP": 1,
+    **dict.fromkeys(("BLPOP", "BRPOP", "BZPOPMIN", "BZPOPMAX", "BLMOVE", "BRPOPLPUSH"), -1),
+    **dict.fromkeys(("BLMPOP", "BZMPOP"), 1),
 }
 """The position of the timeout argument; -1 is the last."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeAlias
 
@@ -31,63 +30,46 @@ UNSENDABLE = (DataError, TypeError, UnicodeError)
 """Errors of encoding, which come before anything is sent."""
 
 
-@dataclass(slots=True)
-class Pending:
+class CoalescedCall(Call):
     """Commands of several tasks under one correlation id, and the futures for their replies.
 
-    Attributes:
-        correlation: The id; None for a new one.
+    Args:
+        correlation: The id; empty or None for a new one of each call.
         slot: On a cluster, the slot of their keys.
     """
 
-    correlation: str | None
-    slot: int | None = None
-    commands: list[Words] = field(default_factory=list)
-    answers: list[Answer] = field(default_factory=list)
+    commands: list[Words]
+
+    def __init__(
+        self, correlation: str | None, slot: int | None, mode: BatchMode | None = None
+    ) -> None:
+        super().__init__([], mode)
+        self.correlation = correlation or ""
+        self.slot = slot
+        self.answers: list[Answer] = []
 
     def calls(self) -> Iterator[CoalescedCall]:
         """Split the commands that tasks still await into calls of permitted size."""
-        wanted = [index for index, answer in enumerate(self.answers) if not answer.done()]
-        for chunk in chunks(self.commands, wanted):
-            yield CoalescedCall(
-                [self.commands[index] for index in chunk],
-                [self.answers[index] for index in chunk],
-                BatchMode.EACH if len(chunk) > 1 else None,
-                self.correlation or new_correlation(),
-                self.slot,
-            )
-
-
-class CoalescedCall(Call):
-    """A call with the futures for the replies to its commands."""
-
-    def __init__(
-        self,
-        commands: Sequence[Words],
-        answers: Sequence[Answer],
-        mode: BatchMode | None = None,
-        correlation: str = "",
-        slot: int | None = None,
-    ) -> None:
-        super().__init__(commands, mode)
-        self.slot = slot
-        self.answers = answers
-        self.correlation = correlation
+        for chunk in chunks(self.commands, self._awaited()):
+            part = self.part(chunk)
+            part.mode = BatchMode.EACH if len(chunk) > 1 else None
+            part.correlation = self.correlation or new_correlation()
+            yield part
 
     def part(self, indexes: Sequence[int]) -> CoalescedCall:
         """Return a call of some of the commands."""
-        return CoalescedCall(
-            [self.commands[index] for index in indexes],
-            [self.answers[index] for index in indexes],
-            self.mode,
-            self.correlation,
-            self.slot,
-        )
+        part = CoalescedCall(self.correlation, self.slot, self.mode)
+        part.commands = [self.commands[index] for index in indexes]
+        part.answers = [self.answers[index] for index in indexes]
+        return part
+
+    def _awaited(self) -> list[int]:
+        return [at for at, answer in enumerate(self.answers) if not answer.done()]
 
     def wanted(self) -> CoalescedCall:
         """Return a call without the commands whose tasks were cancelled."""
-        wanted = [at for at, answer in enumerate(self.answers) if not answer.done()]
-        return self if len(wanted) == len(self.answers) else self.part(wanted)
+        awaited = self._awaited()
+        return self if len(awaited) == len(self.answers) else self.part(awaited)
 
     def deliver(self, replies: Sequence[BufferedReply]) -> None:
         """Resolve the future of each command that was not cancelled."""
@@ -170,7 +152,7 @@ class Coalescer:
         # One connection is left for a command that is sent alone.
         spare = 0 if has_one_connection else pool.max_connections - 1
         self._max_in_flight = max(1, min(MAX_IN_FLIGHT, spare))
-        self._pending: dict[tuple[str | None, int | None], Pending] = {}
+        self._pending: dict[tuple[str | None, int | None], CoalescedCall] = {}
         self._flush_is_due = False
         self._in_flight = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -179,14 +161,13 @@ class Coalescer:
         """Add a command to those of the same event-loop iteration.
 
         Args:
-            words: The command.
             slot: On a cluster, the slot of its keys; those of other slots are in other batches.
         """
         answer: Answer = self.loop.create_future()
         key = given_correlation(self._session.correlation), slot
         pending = self._pending.get(key)
         if pending is None:
-            pending = self._pending[key] = Pending(*key)
+            pending = self._pending[key] = CoalescedCall(*key)
         pending.commands.append(words)
         pending.answers.append(answer)
         if not self._flush_is_due:
@@ -205,9 +186,7 @@ class Coalescer:
         """Fail the commands that were not sent."""
         gathered, self._pending = self._pending, {}
         for pending in gathered.values():
-            CoalescedCall((), pending.answers).fail(
-                ConnectionError("the client was closed before the command was sent")
-            )
+            pending.fail(ConnectionError("the client was closed before the command was sent"))
 
     def _schedule_flush(self) -> None:
         if not self._flush_is_due and self._in_flight < self._max_in_flight:
@@ -293,7 +272,7 @@ class Coalescer:
         free.sort(key=lambda connection: connection.is_connected)
         for call in calls:
             key = call.correlation, call.slot
-            pending = self._pending.setdefault(key, Pending(*key))
+            pending = self._pending.setdefault(key, CoalescedCall(*key))
             pending.commands += call.commands
             pending.answers += call.answers
 

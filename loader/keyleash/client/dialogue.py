@@ -70,7 +70,6 @@ class Dialogue:
     """The state of one connection.
 
     Attributes:
-        caller: Makes its calls.
         due: What is still to be read.
         transaction, subscriptions: Those of the connection.
         is_answered: Whether a call was answered when `receive` was last run.

@@ -62,7 +62,6 @@ class RetryWrapper:
     follows the policy.
 
     Attributes:
-        policy: The Retry.
         ids: The ids of the calls on the connection.
         is_answered: Whether a call was answered since commands were last sent: then an error is one
             of a response callback.

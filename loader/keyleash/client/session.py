@@ -39,7 +39,7 @@ from keyleash.store.wire import (
     READ_ONLY,
     Argument,
     BatchMode,
-    delegate_call,
+    delegation_words,
     guard_call,
     is_of_a_cluster,
     may_write,
@@ -193,15 +193,9 @@ class Session:
 
     def delegate_request(self, child: Delegation, correlation: str) -> tuple[Argument, ...]:
         """Return the call of the guard that makes a child of the token."""
-        guard = self._called
-        return delegate_call(
-            guard.batch_digest,
-            self._token,
-            correlation,
-            child.digest_for(self.identity),
-            child.ttl_s,
-            child.words,
-        )
+        header = ("EVALSHA", self._called.batch_digest, "0", self._token, correlation)
+        digest = child.digest_for(self.identity)
+        return (*header, *delegation_words(digest, child.ttl_s, child.words))
 
     @property
     def _called(self) -> GuardRecord:
@@ -275,8 +269,7 @@ class Session:
         Raises:
             UnexpectedReplyError: it is malformed.
         """
-        guard = self._called
-        return read_whoami(self.identity, guard, reply)
+        return read_whoami(self.identity, self._called, reply)
 
     def renewal(self, reply: Any) -> Renewal:
         """Return what the reply to a batch in mode `renew` says.

@@ -84,7 +84,7 @@ def url_from_env() -> str:
     url = os.environ.get("KEYLEASH_URL", "").strip()
     help = "write redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix://PATH"
     if not url:
-        raise _bad_environment("`KEYLEASH_URL` is not set", help)
+        raise OperationError("bad-environment", "`KEYLEASH_URL` is not set", help=help)
     try:
         parse_url(url)
     except ValueError:
@@ -104,15 +104,11 @@ def token_from_env() -> str | TokenFile:
     token = os.environ.get("KEYLEASH_TOKEN", "").strip()
     file = os.environ.get("KEYLEASH_TOKEN_FILE", "").strip()
     if bool(token) == bool(file):
-        names = "`KEYLEASH_TOKEN` {} `KEYLEASH_TOKEN_FILE` {} set"
-        raise _bad_environment(
-            "both " + names.format("and", "are")
+        raise OperationError(
+            "bad-environment",
+            "both `KEYLEASH_TOKEN` and `KEYLEASH_TOKEN_FILE` are set"
             if token
-            else "neither " + names.format("nor", "is"),
-            "set one: the token, or the path of a file with the token on its first line",
+            else "neither `KEYLEASH_TOKEN` nor `KEYLEASH_TOKEN_FILE` is set",
+            help="set one: the token, or the path of a file with the token on its first line",
         )
     return token or TokenFile(file)
-
-
-def _bad_environment(message: str, help: str) -> OperationError:
-    return OperationError("bad-environment", message, help=help)

@@ -24,8 +24,7 @@ class RemainingLimit:
     Attributes:
         name: As denials name it, such as `rate.writes`.
         allows: The limit in words, such as `600 a minute, 60 at once`.
-        per: `identity`, `token` or `capture`: what has a counter of its own; `ancestor` for a cap
-            of an ancestor of the token, which only `inspect` of an operator lists.
+        per: `identity`, `token` or `capture`: what has a counter of its own.
         of: The most calls that it allows at one moment.
         left: The calls that it allows now; None if each captured segment has its own counter.
         resets_at: When all of it is free again; None if it is, or if a cap is for the token's life.

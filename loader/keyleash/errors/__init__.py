@@ -7,13 +7,17 @@ distinguished by `code`. The denials of a guard derive from `LeashError`, which 
 
 from typing import TYPE_CHECKING
 
-from keyleash.errors import base, denials, operations
-from keyleash.errors.base import *  # noqa: F403 - the modules list their names
+from keyleash.errors.base import *  # noqa: F403 - `__all__` below has the classes of the package
 from keyleash.errors.denials import *  # noqa: F403
 from keyleash.errors.denials import DENIALS as DENIALS
 from keyleash.errors.operations import *  # noqa: F403
 from keyleash.errors.operations import EXIT_CODES as EXIT_CODES
 from keyleash.errors.operations import no_policy as no_policy
+from keyleash.errors.sentences import ReplyCode as ReplyCode
 
 if not TYPE_CHECKING:  # Type checkers read literal lists only; to them these are exported anyway.
-    __all__ = base.__all__ + denials.__all__ + operations.__all__
+    __all__ = [
+        name
+        for name, item in vars().items()
+        if isinstance(item, type) and item.__module__.startswith(__name__)
+    ]

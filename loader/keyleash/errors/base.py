@@ -8,8 +8,6 @@ from typing import Any, Self
 
 from keyleash.text import with_links
 
-__all__ = ["KeyleashError", "Span"]
-
 
 @dataclass(frozen=True, slots=True)
 class Span:

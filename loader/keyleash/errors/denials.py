@@ -12,39 +12,6 @@ from keyleash.errors.base import KeyleashError, shown
 from keyleash.errors.sentences import ReplyCode, reason_of
 from keyleash.text import without_tokens
 
-__all__ = [
-    "ArgsTooManyError",
-    "AuditFullError",
-    "BudgetExhaustedError",
-    "CallNotPermittedError",
-    "ChannelNotGrantedError",
-    "ClassNotGrantedError",
-    "CommandRefusedError",
-    "CounterCorruptError",
-    "DelegationRefusedError",
-    "IdempotencyConflictError",
-    "IndexNotGrantedError",
-    "KeyDeniedError",
-    "KeyNotGrantedError",
-    "KeysMismatchError",
-    "LeaseNeededError",
-    "LeaseRefusedError",
-    "LeashError",
-    "NotActiveError",
-    "PolicyStaleError",
-    "RateLimitedError",
-    "RenewalRefusedError",
-    "ReplayedError",
-    "ReplyCode",
-    "SuspendedError",
-    "TokenExpiredError",
-    "TokenRevokedError",
-    "TokenUnknownError",
-    "ValueRefusedError",
-    "ValueTooLargeError",
-    "WorkTooLargeError",
-]
-
 
 class LeashError(KeyleashError, ResponseError):
     """A guard denied the call.

@@ -12,41 +12,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from keyleash.errors.base import KeyleashError, Span
 from keyleash.text import counted, json_object, without_tokens
 
-__all__ = [
-    "ArchiveError",
-    "ArgumentError",
-    "BadCasesError",
-    "ClusterError",
-    "CrossSlotError",
-    "EvictionError",
-    "ForeignUserError",
-    "GuardLostError",
-    "MissingExtraError",
-    "NotFencedError",
-    "NotReplicatedError",
-    "NothingToUndoError",
-    "OperationError",
-    "PlanOutdatedError",
-    "PolicyError",
-    "PortTakenError",
-    "Problem",
-    "RegionsTooComplexError",
-    "RemovalError",
-    "RightMissingError",
-    "RotationUnfinishedError",
-    "RulesRejectedError",
-    "SecretInTextError",
-    "SlotNotServedError",
-    "UndoTooLargeError",
-    "UnexpectedReplyError",
-    "UnknownDenialError",
-    "UnplacedKeysError",
-    "UnreadableCommandsError",
-    "UnvalidatedRestoreError",
-    "UsageError",
-    "WarningsError",
-]
-
 
 class OperationError(KeyleashError):
     """An operation failed; `code` names the kind of error."""
@@ -439,8 +404,7 @@ class BadCasesError(PolicyError):
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__(problems)
-        count = len(problems)
-        self.message = f"{count} problem{'s' if count != 1 else ''} in the tests"
+        self.message = f"{counted(len(problems), 'problem')} in the tests"
 
 
 class PortTakenError(OperationError):

@@ -1,5 +1,4 @@
-"""
-ACL users for agents, generated from the policy.
+"""ACL users for agents, generated from the policy.
 
 A guard runs with the rights of its caller, so its agent needs these rights, too. A fenced agent
 cannot leave the keys and commands of its grants, load code or list keys. It can run single commands

@@ -20,8 +20,7 @@ EVERY_KEY = "~*"
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """
-    Rules that must together allow a command with all its keys.
+    """Rules that must together allow a command with all its keys.
 
     Attributes:
         commands: Names in lower case, a first argument or a sub-command behind a `|`.
@@ -67,8 +66,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """
-    An ACL user.
+    """An ACL user.
 
     Attributes:
         passwords: SHA-256 hashes in hex, as the server stores them.
@@ -121,8 +119,7 @@ GLOB_CHARACTERS = "*?[]\\"
 
 
 def acl_glob(pattern: Pattern) -> str:
-    """
-    Return the ACL glob of a pattern of keys or channels.
+    """Return the ACL glob of a pattern of keys or channels.
 
     A capture becomes `*`, which is wider: globs have no segments.
 
@@ -154,8 +151,7 @@ def _escaped(text: str, pattern: Pattern) -> str:
 
 
 def key_rules(read: Iterable[Pattern], write: Iterable[Pattern]) -> tuple[str, ...]:
-    """
-    Return the rules that allow reading and writing keys of some patterns.
+    """Return the rules that allow reading and writing keys of some patterns.
 
     One rule must give all that a call needs on a key, but a policy may use several. Each pattern
     therefore also gets the permissions of wider ones.

@@ -11,6 +11,7 @@ from keyleash.fence.acl import Rules, User
 from keyleash.fence.desired import DesiredUser, as_acl_file, as_redis_cli
 from keyleash.fence.rules import without_digests
 from keyleash.fence.servers import FencedServers, FencedUser
+from keyleash.policy.problems import some
 from keyleash.results import Result
 from keyleash.store.deployment import Server
 from keyleash.store.fences import GeneratedPassword
@@ -38,8 +39,7 @@ CHANGES = frozenset({AclStepKind.CREATED, AclStepKind.CHANGED, AclStepKind.REMOV
 
 @dataclass(frozen=True, slots=True)
 class AclStep(Result):
-    """
-    The action on one user of one server.
+    """The action on one user of one server.
 
     Attributes:
         reasons: Clauses for people.
@@ -71,8 +71,7 @@ class AclStep(Result):
 
 @dataclass(frozen=True, slots=True)
 class Fences(Result):
-    """
-    The desired users of all servers, and the action on each.
+    """The desired users of all servers, and the action on each.
 
     Attributes:
         steps: One for each server and user.
@@ -113,8 +112,7 @@ class Fences(Result):
 
 @dataclass(frozen=True, slots=True)
 class FencePlan(Fences):
-    """
-    The actions that `Operator.fence.apply` would take.
+    """The actions that `Operator.fence.apply` would take.
 
     Attributes:
         servers: The servers and the present records.
@@ -151,8 +149,7 @@ class FencePlan(Fences):
 def plan_fences(
     servers: FencedServers, users: Sequence[DesiredUser], *, wide: Collection[str] = ()
 ) -> tuple[AclStep, ...]:
-    """
-    Plan the actions on the users of all servers; nothing is changed.
+    """Plan the actions on the users of all servers; nothing is changed.
 
     Args:
         servers: The servers and records; users of identities that left the policy are removed.
@@ -209,9 +206,7 @@ def _difference(present: Rules, desired: Rules) -> str:
     changes += [f"{word} is extra" for word in sorted(before - after)]
     if not changes:
         return "its rules are grouped differently"
-    rest = len(changes) - SHOWN
-    more = f" and {rest} more" if rest > 0 else ""
-    return f"its rules differ: {', '.join(changes[:SHOWN])}{more}"
+    return f"its rules differ: {some(changes, SHOWN)}"
 
 
 def _words(rules: Rules) -> set[str]:

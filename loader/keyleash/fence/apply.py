@@ -45,8 +45,7 @@ DENIED_ON_CLUSTERS = (("CLUSTER", "GETKEYSINSLOT", "0", "1"), ("CLUSTER", "RESET
 
 @dataclass(frozen=True, slots=True)
 class FenceOutcome(Fences):
-    """
-    The result of `apply_fences`.
+    """The result of `apply_fences`.
 
     Attributes:
         without_digests: Users whose server rejects digests in rules: these may call every script
@@ -77,8 +76,7 @@ def apply_fences(
     passwords: Sequence[GeneratedPassword] = (),
     announce: Callable[[Sequence[GeneratedPassword]], None] = lambda _passwords: None,
 ) -> FenceOutcome:
-    """
-    Create, change and delete the users of all servers as desired; this is idempotent.
+    """Create, change and delete the users of all servers as desired; this is idempotent.
 
     Args:
         users: One for each identity of the active policy.
@@ -135,8 +133,7 @@ def log_fence_action(servers: FencedServers, event: str, identities: Sequence[st
 
 
 def _put_user(client: Client, name: str, user: User) -> bool:
-    """
-    Create or change a user in one step; return whether the server accepted the digests.
+    """Create or change a user in one step; return whether the server accepted the digests.
 
     First-argument rules such as `+evalsha|<digest>` are deprecated in Redis. A server that rejects
     them gets `+evalsha`.
@@ -193,8 +190,7 @@ def _mismatch(
 
 
 def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[FencedUser]:
-    """
-    Delete the users and records of some identities, which closes their connections.
+    """Delete the users and records of some identities, which closes their connections.
 
     A foreign user of such a name remains, and so does the record.
 
@@ -225,8 +221,7 @@ def remove_fences(servers: FencedServers, identities: Sequence[str]) -> list[Fen
 def refreshed_users(
     store: Store, others: Sequence[Client], guards: Sequence[CompiledGuard]
 ) -> Iterator[None]:
-    """
-    Keep ACL users in step with an activation of *guards*, which runs in the block.
+    """Keep ACL users in step with an activation of *guards*, which runs in the block.
 
     Before the activation each user gets what the new guard needs in addition; afterwards what only
     the old one needed is removed. An agent that still calls the old script is then denied by the

@@ -32,8 +32,7 @@ Patterns = tuple[Pattern, ...]
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """
-    The keys and channels that a command may use.
+    """The keys and channels that a command may use.
 
     Attributes:
         read, write, channels: Patterns that it may read, change and use as channels; None if it
@@ -73,12 +72,12 @@ READ_IMAGES = (
 )  # fmt: skip
 """Commands that it runs on keys whose before-images it stores."""
 
+SIZE_OF_VALUE = tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
+"""Commands with which it reads the size of a key of any type, also under rules for values."""
 
 READ_SIZES: Mapping[str, tuple[str, ...]] = {
     **{
-        name: tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
-        if work.size == ANY_SIZE
-        else (work.size,)
+        name: SIZE_OF_VALUE if work.size == ANY_SIZE else (work.size,)
         for name, work in WORK.items()
         if work.size is not None
     },
@@ -134,9 +133,6 @@ READ_VALUES: Mapping[Writes, tuple[str, ...]] = {
 }
 """Commands that it runs on readable keys for the same; without them, it counts all as new."""
 
-SIZE_OF_VALUE = tuple(dict.fromkeys(("TYPE", *SIZE_BY_TYPE.values())))
-"""Commands with which it reads the size of a key under rules for values."""
-
 READ_INDEX = "FT.INFO"
 """The command with which it reads the prefixes of an index."""
 
@@ -165,11 +161,9 @@ HELPERS = frozenset(
 def data_selectors(
     guard: Guard, left_out: Collection[str], helpers: Collection[str]
 ) -> tuple[Selector, ...]:
-    """
-    Return the selectors of an identity's data.
+    """Return the selectors of an identity's data.
 
     Args:
-        guard: Its guard.
         left_out: Commands to leave out, in upper case.
         helpers: The `HELPERS` that the server has.
 

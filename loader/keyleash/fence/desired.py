@@ -35,8 +35,7 @@ class DesiredUser:
 
 
 def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> list[DesiredUser]:
-    """
-    Return the desired user of each identity of the active policy, with its present passwords.
+    """Return the desired user of each identity of the active policy, with its present passwords.
 
     Args:
         guards: The guards of the policy, compiled for the first server.
@@ -47,17 +46,15 @@ def desired_users(servers: FencedServers, guards: Sequence[CompiledGuard]) -> li
     """
     names = [guard.identity for guard in guards]
     active = active_records(servers.store, names)
+    users = []
     for guard in guards:
-        stored = active.get(guard.identity)
-        if stored is None or stored.policy_digest != guard.policy_digest:
+        record = active.get(guard.identity)
+        if record is None or record.policy_digest != guard.policy_digest:
             raise OperationError(
                 "not-active-policy",
                 f"the policy is not the active one: `{guard.identity}` has other rules",
                 help="load it first with `keyleash load FILE`",
             )
-    users = []
-    for guard in guards:
-        record = active[guard.identity]
         fence = fence_of(guard, record.digests, servers.facts)
         users.append(DesiredUser(fence, servers.records.get(guard.identity, FenceRecord())))
     return users
@@ -71,8 +68,7 @@ def with_first_passwords(
     wide: Collection[str] = (),
     generate: bool = False,
 ) -> tuple[list[DesiredUser], list[GeneratedPassword]]:
-    """
-    Give users without a password their first one.
+    """Give users without a password their first one.
 
     Args:
         hashes: Passwords as SHA-256 in hex, by identity; those that are valid already are ignored.

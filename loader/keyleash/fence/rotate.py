@@ -18,8 +18,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class PasswordRotation(Result):
-    """
-    The second passwords of users.
+    """The second passwords of users.
 
     Attributes:
         passwords: The generated passwords; they are stored nowhere else.
@@ -37,8 +36,7 @@ class PasswordRotation(Result):
 def add_passwords(
     servers: FencedServers, hashes: Mapping[str, str], announce: Callable[[], None] = lambda: None
 ) -> None:
-    """
-    Add a password to each user; the present one stays valid.
+    """Add a password to each user; the present one stays valid.
 
     Args:
         hashes: The new password's SHA-256 in hex, by identity.
@@ -68,8 +66,7 @@ def add_passwords(
 
 
 def drop_old_passwords(servers: FencedServers, identities: Sequence[str]) -> list[str]:
-    """
-    Drop all but the newest password of each user; open connections remain.
+    """Drop all but the newest password of each user; open connections remain.
 
     Returns:
         The identities that had an older password.

@@ -201,8 +201,7 @@ ACL_BYPASSES = (
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
-    """
-    Properties that all servers share.
+    """Properties that all servers share.
 
     Attributes:
         helpers: Commands that guards run in addition to those of agents, in upper case.
@@ -216,8 +215,7 @@ class ServerFacts:
 
 
 def read_server_facts(clients: Sequence[Client]) -> ServerFacts:
-    """
-    Read the properties of all servers; nothing is changed.
+    """Read the properties of all servers; nothing is changed.
 
     Args:
         clients: One for each server; the first is connected to the database with the keys.
@@ -276,8 +274,7 @@ class FenceNote(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """
-    The desired user of an identity.
+    """The desired user of an identity.
 
     Attributes:
         notes: Where the fence is wider or narrower than the policy.
@@ -291,13 +288,11 @@ class Fence:
 
 
 def fence_of(guard: CompiledGuard, digests: Iterable[str], facts: ServerFacts) -> Fence:
-    """
-    Return the desired user of an identity.
+    """Return the desired user of an identity.
 
     Args:
         guard: Its guard, compiled for the server.
         digests: The digests of its scripts.
-        facts: The properties of the servers.
 
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.

@@ -22,10 +22,6 @@ from keyleash.store.store import Store
 def servers_with_users(store: Store, others: Sequence[Client] = ()) -> list[Server]:
     """Return the servers that have ACL users: that of the store first, then all nodes of a cluster.
 
-    Args:
-        store: The store.
-        others: Clients of further servers.
-
     Raises:
         OperationError (server-unreachable): A node of the cluster does not answer.
     """
@@ -47,8 +43,7 @@ class FencedUser(Result):
 
 @dataclass(frozen=True)
 class FencedServers:
-    """
-    The servers of a deployment, and the records of their ACL users.
+    """The servers of a deployment, and the records of their ACL users.
 
     Attributes:
         store: The server with the control keys.
@@ -89,8 +84,7 @@ class FencedServers:
         return own, foreign
 
     def _why_foreign(self, user: User, identity: str) -> str | None:
-        """
-        Return why a user does not belong to an identity of this policy; None if it does.
+        """Return why a user does not belong to an identity of this policy; None if it does.
 
         Only users made by keyleash may read a guard record, and the rule for SELECT names the
         database of the policy: all databases of a server share its users. A user whose rules were

@@ -39,13 +39,10 @@ class Agent:
     """The holder of a token, on one server.
 
     Args:
-        upstream: The server.
-        token: The token.
         protocol: The protocol of its connections.
 
     Attributes:
         key: The token and the protocol.
-        session: The session of the token.
         users: The number of connections that are authenticated with it.
 
     Raises:

@@ -495,7 +495,8 @@ class Connection(asyncio.Protocol):
         if words[0] == "EXEC" and isinstance(value, list) and queued is not None:
             commands = [(WITHIN_MULTI.get(upper(name), name), *rest) for name, *rest in queued]
             return b"*%d\r\n" % len(value) + self._encoded(commands, value)
-        if value in (b"OK", b"QUEUED") and (queued is not None or _is_of_transaction(words)):
+        is_of_transaction = queued is not None or role_of(words[0]) is Role.TRANSACTION
+        if value in (b"OK", b"QUEUED") and is_of_transaction:
             value = Status(value)
         return encoded(words, value, self.protocol)
 
@@ -634,7 +635,3 @@ def _is_plain(name: Any) -> bool:
     # redis-py allows arguments in a name, and servers do not. SCAN is one of several nodes.
     is_special = name in own.COMMANDS or role_of(name) is not None or name == "SCAN"
     return type(name) is str and not is_special and own.is_one_word(name)
-
-
-def _is_of_transaction(words: Words) -> bool:
-    return role_of(words[0]) is Role.TRANSACTION

@@ -46,9 +46,6 @@ BACKLOG = 1024
 class Gateway:
     """A gateway.
 
-    Args:
-        upstream: Its servers.
-
     Attributes:
         connections: Those of agents that are open.
         large: Those with a large request, and since when.
@@ -351,18 +348,14 @@ class Gateway:
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, as prometheus-client asks for them."""
         name = "keyleash_gateway"
-        yield GaugeMetricFamily(
-            f"{name}_connections", "Open connections of agents.", len(self.connections)
-        )
-        yield GaugeMetricFamily(
-            f"{name}_unauthenticated_connections",
-            "Open connections that sent no valid token yet.",
-            len(self._strangers),
-        )
-        yield GaugeMetricFamily(f"{name}_tokens", "Tokens with connections.", len(self._users))
-        yield GaugeMetricFamily(
-            f"{name}_upstream_connections", "Connections to servers.", len(self.upstream.pipes)
-        )
+        strangers = "Open connections that sent no valid token yet."
+        for what, text, items in (
+            ("connections", "Open connections of agents.", self.connections),
+            ("unauthenticated_connections", strangers, self._strangers),
+            ("tokens", "Tokens with connections.", self._users),
+            ("upstream_connections", "Connections to servers.", self.upstream.pipes),
+        ):
+            yield GaugeMetricFamily(f"{name}_{what}", text, len(items))
         yield CounterMetricFamily(f"{name}_commands", "Commands of agents.", self.commands)
         yield CounterMetricFamily(
             f"{name}_calls", "Calls of guards that were sent at once.", self.calls

@@ -7,25 +7,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keyleash.commands import CommandSpec, OperationClass, known_table
+from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.spec import CHANNEL_CLASSES
 from keyleash.errors import KeyleashError, OperationError
 from keyleash.learn.document import quoted
 from keyleash.learn.monitor import identity_name
 from keyleash.operations import operation
+from keyleash.policy.keysets import KeySet, covers
+from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import parse_pattern
 from keyleash.results import Result
-from keyleash.store.live_table import reply_mapping, reply_text
+from keyleash.store.live_table import read_table, reply_mapping, reply_text
+from keyleash.store.records import database_of
 from keyleash.store.store import Store
 from keyleash.store.users import commands_of_category, read_user_fields, user_names
 from keyleash.text import printable
 
-_GLOB = re.compile(r"\\(.)|(\*+)|([?\[])|([{}])|(.)", re.DOTALL)
-FEW_COMMANDS = 30
-"""Commands that a grant excludes by name, rather than naming all others."""
+# No pattern has a literal `*`, nor a character that a reply lacks.
+_GLOB = re.compile(r"\\([^*\ufffd])|(\*+)|(\\\*|[?\[\ufffd])|(.)", re.DOTALL)
 _CLASSES = {
-    "RW": (OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE),
-    "R": (OperationClass.READ,),
+    "~": (OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE, OperationClass.SCAN),
+    "R": (OperationClass.READ, OperationClass.SCAN),
     "W": (OperationClass.WRITE, OperationClass.DELETE),
+    "&": (OperationClass.PUBLISH, OperationClass.SUBSCRIBE),
 }
 
 
@@ -56,13 +60,15 @@ def learn_acl(store: Store) -> AclPolicy:
     left_out: dict[str, str] = {}
     lines: list[str] = []
     for name, fields in sorted(read_user_fields(store.client, [*user_names(store.client)]).items()):
-        grants = [*reader.grants(fields)]
-        is_on = "on" in {reply_text(flag) for flag in fields["flags"]}
+        parts = reader.parts(fields)
+        grants = [*reader.grants(parts)]
         identity = identity_name(name)
-        if not is_on or not any(line.lstrip().startswith("-") for line in grants):
-            left_out[name] = (
-                "no command that it may use needs a key or a channel" if is_on else "it is off"
-            )
+        if "on" not in {reply_text(flag) for flag in fields["flags"]}:
+            left_out[name] = "it is off"
+        elif not parts:
+            left_out[name] = f"it may not use database {reader.database}"
+        elif not any(line.lstrip().startswith("-") for line in grants):
+            left_out[name] = "it has no command with keys or channels that a pattern stands for"
         elif identity in users:
             left_out[name] = f"its identity would be `{identity}`, as that of `{users[identity]}`"
         else:
@@ -84,46 +90,51 @@ def learn_acl(store: Store) -> AclPolicy:
 
 class _Reader:
     def __init__(self, store: Store) -> None:
+        self.database = database_of(store.client)
         self._client = store.client
         self._categories: dict[str, frozenset[str]] = {}
         self._all = {
-            spec.name: spec for spec in known_table() if spec.refused is None and not spec.index
+            spec.name: spec
+            for spec in read_table(store.client)
+            if spec.refused is None and not spec.index and not spec.named_only
         }
 
-    def grants(self, fields: Mapping[str, Any]) -> Iterator[str]:
+    def parts(self, fields: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        """Return the root permissions and the selectors that apply to the database."""
+        # Valkey has databases from 9.1 on.
+        return [
+            part
+            for part in (fields, *map(reply_mapping, fields.get("selectors", ())))
+            if {"alldbs", str(self.database)}
+            & {*re.findall(r"\w+", reply_text(part.get("databases", "alldbs")))}
+        ]
+
+    def grants(self, parts: list[Mapping[str, Any]]) -> Iterator[str]:
         """Yield the grants of a user: of its root permissions, and of each selector.
 
         Grants combine in one call, while selectors and accesses do not.
         """
-        parts = [fields, *map(reply_mapping, fields.get("selectors", ()))]
         named = [part for part in parts if reply_text(part["keys"])]
-        accesses = [access for part in named for access in _globs(part)]
+        accesses = [access for part in named for access in _globs(part) if access != "&"]
+        if len(named) > 1:
+            yield "      # Selectors do not combine: only one has commands of several keys."
+        globs_of: dict[tuple[tuple[OperationClass, ...], str], list[str]] = {}
         for part in parts:
             specs = self._allowed(reply_text(part["commands"]))
-            narrowed = [*self._narrowed(specs)]
             for access, globs in _globs(part).items():
                 group = specs
                 if len(accesses) > 1:
-                    is_first = part is named[0]
-                    group = [s for s in specs if _is_alone(s, access, with_others=is_first)]
-                    if not is_first:
-                        yield "      # of a selector: it has no commands of several keys"
-                classes = [cls for cls in _CLASSES[access] if any(cls in s.needs for s in group)]
-                if "SCAN" in {spec.name for spec in group} and "R" in access:
-                    classes.append(OperationClass.SCAN)
-                yield from _grant(classes, "keys", globs, [*self._narrowed(group)])
-            channels = [word.removeprefix("&") for word in reply_text(part["channels"]).split()]
-            classes = [
-                cls
-                for cls in (OperationClass.PUBLISH, OperationClass.SUBSCRIBE)
-                if any(spec.channel_class is cls for spec in specs)
-            ]
-            yield from _grant(classes, "channels", channels, narrowed)
+                    group = [s for s in specs if _is_alone(s, access, part is named[0])]
+                classes = tuple(c for c in _CLASSES[access] if any(c in s.needs for s in group))
+                rights = classes, self._narrowed(group, classes)
+                globs_of.setdefault(rights, []).extend(globs)
+        for (classes, narrowed), globs in globs_of.items():
+            yield from _grant(classes, narrowed, globs)
 
     def _allowed(self, rules: str) -> list[CommandSpec]:
         """Return the commands that rules allow with all arguments."""
         allowed: frozenset[str] = frozenset()
-        for word in rules.split():
+        for word in filter(None, rules.split(" ")):
             sign, name = word[0], word[1:].lower()
             if name.startswith("@"):
                 named = self._category(name)
@@ -133,7 +144,9 @@ class _Reader:
                 first = name.upper()
                 named = frozenset(item for item in self._all if item.partition(" ")[0] == first)
             allowed = allowed | named if sign == "+" else allowed - named
-        return [self._all[name] for name in self._all if name in allowed]
+        # A pattern of SORT reads any key, which the server allows with all keys only.
+        may_get = {"GET", "HGET"} <= allowed
+        return [s for s in self._all.values() if s.name in allowed and (may_get or not s.patterns)]
 
     def _category(self, name: str) -> frozenset[str]:
         """Return the commands of a category, as this server has it."""
@@ -141,32 +154,39 @@ class _Reader:
             return frozenset(self._all)
         if name not in self._categories:
             found = commands_of_category(self._client, name[1:])
-            self._categories[name] = frozenset(
-                item for item in self._all if {item, item.partition(" ")[0]} & found
-            )
+            self._categories[name] = frozenset(self._all.keys() & found)
         return self._categories[name]
 
-    def _narrowed(self, specs: list[CommandSpec]) -> Iterator[str]:
-        """Yield `only` or `except`, unless all commands that a grant gives are allowed."""
-        wanted = {name for name, spec in self._all.items() if not spec.named_only}
-        names = {spec.name for spec in specs} & wanted
-        missing = sorted(wanted - names)
-        if len(missing) > FEW_COMMANDS:
-            yield f"only: [{', '.join(sorted(names))}]"
-        elif missing:
-            yield f"except: [{', '.join(missing)}]"
+    def _narrowed(self, group: list[CommandSpec], classes: tuple[OperationClass, ...]) -> str:
+        """Return `only` or `except`, unless all commands that a grant gives are allowed."""
+        wanted = {name for name, spec in self._all.items() if _may_need(spec, classes)}
+        names = {spec.name for spec in group} & wanted
+        missing = wanted - names
+        if len(names) <= len(missing):
+            return f"only: [{', '.join(sorted(names))}]"
+        return f"except: [{', '.join(sorted(missing))}]" if missing else ""
+
+
+def _may_need(spec: CommandSpec, classes: tuple[OperationClass, ...]) -> bool:
+    """Return whether a grant of some classes can give a command, alone or with other grants."""
+    needs = {*spec.needs, *(spec.variant.needs if spec.variant else ())}
+    needs.update(needed for keys in spec.keys for needed in keys.needs)
+    if needs:
+        return not needs.isdisjoint(classes)
+    return not spec.keys or CHANNEL_CLASSES.isdisjoint(classes)
 
 
 def _globs(part: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return the globs of keys by their access."""
+    """Return the globs of keys by their access, and those of channels."""
     by_access: dict[str, list[str]] = {}
-    for rule in reply_text(part["keys"]).split():
-        access, _, glob = rule.removeprefix("%").partition("~")
-        by_access.setdefault(access or "RW", []).append(glob)
+    rules = f"{reply_text(part['keys'])} {reply_text(part['channels'])}"
+    # Other blanks may be within a glob.
+    for access, kind, glob in re.findall(r"(?:^| )%?([RW]*)([~&])([^ ]*)", rules):
+        by_access.setdefault(access or kind, []).append(glob)
     return by_access
 
 
-def _is_alone(spec: CommandSpec, access: str, *, with_others: bool) -> bool:
+def _is_alone(spec: CommandSpec, access: str, with_others: bool) -> bool:
     """Return whether an access is enough for each key of a command that it is for.
 
     Args:
@@ -181,39 +201,43 @@ def _is_alone(spec: CommandSpec, access: str, *, with_others: bool) -> bool:
     return is_whole and (with_others or not spec.keys or first == last)
 
 
-def _grant(
-    classes: list[OperationClass], kind: str, globs: list[str], narrowed: list[str]
-) -> Iterator[str]:
-    patterns = {glob: _pattern(glob) for glob in globs}
-    lines = [f"          - {quoted(text)}{why}" for text, why in patterns.values() if text]
-    if lines and classes and "only: []" not in narrowed:
+def _grant(classes: tuple[OperationClass, ...], narrowed: str, globs: list[str]) -> Iterator[str]:
+    found = {glob: pattern for glob in globs if (pattern := _pattern(glob))}
+    patterns, keys = [*found.values()], KeySet(found.values())
+    lines = [
+        f"          - {quoted(pattern.source)}"
+        # A capture is one segment, and a `*` of a glob is any text.
+        + f"  # within {printable(glob)}" * bool(pattern.captures)
+        for place, (glob, pattern) in enumerate(found.items())
+        # Of two that match the same keys, the first remains.
+        if all(at >= place and covers(pattern, patterns[at]) for at in keys.covering(pattern))
+    ]
+    if lines and classes and narrowed != "only: []":
         yield f"      - allow: [{', '.join(classes)}]"
-        yield f"        {kind}:"
-        yield from dict.fromkeys(lines)
-        yield from (f"        {line}" for line in narrowed)
-    for glob, (text, _) in patterns.items():
-        if not text:
-            yield f"      # no pattern allows as much as {printable(glob)} and no more"
+        yield f"        {'keys' if CHANNEL_CLASSES.isdisjoint(classes) else 'channels'}:"
+        yield from lines
+        if narrowed:
+            yield f"        {narrowed}"
+    for glob in dict.fromkeys(globs):
+        if glob not in found:
+            shown = printable(glob)
+            yield f"      # the glob {shown} cannot be a pattern: write narrower ones by hand"
 
 
-def _pattern(glob: str) -> tuple[str, str]:
-    """Return the widest pattern within a glob, and a comment if it is narrower; or nothing."""
-    text, why = "", ""
+def _pattern(glob: str) -> Pattern | None:
+    """Return the widest pattern within a glob, if there is one."""
+    text, stars = "", 0
     for part in _GLOB.finditer(glob):
-        escaped, star, special, brace, plain = part.groups()
+        escaped, star, special, plain = part.groups()
         if special:
-            return "", ""
+            return None
         if star and part.end() < len(glob):
-            # A capture is one segment, and a `*` of a glob is any text.
-            why = f"  # within {printable(glob)}"
-            text += f"{{part_{part.start()}}}"
-        elif star:
-            text += "*"
+            stars += 1
+            text += "{part}" if stars == 1 else f"{{part_{stars}}}"
         else:
-            literal = escaped or brace or plain
+            literal = star[:1] if star else escaped or plain
             text += literal * 2 if literal in "{}" else literal
     try:
-        parse_pattern(text)
+        return parse_pattern(text)
     except KeyleashError:
-        return "", ""
-    return text, why
+        return None

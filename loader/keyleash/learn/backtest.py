@@ -215,7 +215,8 @@ class Replay:
 
         The log does not say whether one denial denies a whole batch.
         """
-        for _, group in groupby(calls, lambda call: (call.identity, call.event, call.token_id)):
+        # An event and a denial, which are in two streams, may have one id.
+        for _, group in groupby(calls, lambda x: (x.identity, x.event, x.token_id, x.code)):
             judged = [(call, *self.outcome(call)) for call in group]
             denied = [outcome is Outcome.DENIED and not call.script for call, outcome, _ in judged]
             for call, outcome, ruling in judged:

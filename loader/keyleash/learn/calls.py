@@ -95,6 +95,7 @@ class Coverage(Result):
 
     Attributes:
         since_ms: From when on it has all calls of the recorded kinds; None if it has none.
+        begun_ms: From when on it has some, if some are missing between; else None.
         until_ms: Until when.
         reads_since_ms: From when on it has reads; None if it has none.
         calls: The number of calls, with each command of a batch.
@@ -106,6 +107,7 @@ class Coverage(Result):
 
     identity: str
     since_ms: int | None = None
+    begun_ms: int | None = None
     until_ms: int | None = None
     reads_since_ms: int | None = None
     calls: int = 0
@@ -147,8 +149,6 @@ class CallLog:
         is_capture: Whether it has KEYS of scripts and polls without a result, and masks no key.
     """
 
-    is_capture = False
-    """Whether it has the calls themselves, those without a result and the keys of scripts too."""
     total: int | None = None
     """Entries that a pass reads, if that is known."""
 
@@ -175,6 +175,10 @@ class CallLog:
                 coverage.calls += 1
             if coverage.since_ms is None:
                 coverage.since_ms = call.time_ms
+            if self.is_capture:
+                # It has reads, and the clock of its server may have been set back.
+                coverage.since_ms = min(coverage.since_ms, call.time_ms)
+                coverage.reads_since_ms = coverage.since_ms
             coverage.until_ms = max(coverage.until_ms or 0, call.time_ms)
             if done % EVERY == 0:
                 self._report(done, self.total)
@@ -186,6 +190,15 @@ class CallLog:
         if identity not in self.coverage:
             self.coverage[identity] = Coverage(identity)
         return self.coverage[identity]
+
+    def note_hole(self, identity: str, hole: str, time_ms: int) -> None:
+        """Note that calls before a time are missing."""
+        found = self.covered(identity)
+        found.holes.append(hole)
+        found.begun_ms = found.since_ms if found.begun_ms is None else found.begun_ms
+        found.since_ms, found.is_cut = max(time_ms, found.since_ms or 0), True
+        if found.reads_since_ms is not None:
+            found.reads_since_ms = max(found.reads_since_ms, time_ms)
 
     def _calls(self) -> Iterator[RecordedCall]:
         raise NotImplementedError

@@ -99,14 +99,8 @@ class PolicyWriter:
                 scripts = []
         for name, comment in scripts:
             yield f"    # no grant of keys runs {printable(name or comment)}"
-        for command, calls in identity.denied.items():
-            spec = known_table().get(command)
-            reason = (spec and spec.refused) or "keyleash does not know it"
-            name = printable(command) or '""'
-            shown = f"{name}, {counted(calls, 'call')}"
-            yield f"    # no policy allows {shown}: {reason}"
-        for refused, calls in identity.refused.items():
-            yield f"    # denied, so not learned: {printable(refused)}, {counted(calls, 'call')}"
+        for what, calls in identity.left_out.items():
+            yield f"    # {counted(calls, 'call')}: {printable(what)}"
         # Findings are accepted for a policy that a person has read.
         left_out = ("kind", "grants", "accept")
         kept = {name: value for name, value in active.items() if name not in left_out}
@@ -199,12 +193,13 @@ def _grant_lines(
 
 
 def support(rule: LearnedRule, now_ms: int) -> str:
-    """Return the calls that show the need of a rule, in words."""
+    """Return the calls that show the need of a rule, and its doubt, in words."""
     is_odd = len(rule.noun) < 3 or rule.noun.endswith("s")
     noun = "values" if is_odd else f"{rule.noun}s"
     values = f", {rule.values:,} {noun}" if rule.values else ""
     calls = f"{rule.calls:,} call{'s' * (rule.calls != 1)}"
-    return f"{calls}{values}, last {distance(min(rule.last_ms, now_ms - 1), now_ms)}"
+    last = distance(min(rule.last_ms, now_ms - 1), now_ms)
+    return f"{calls}{values}, last {last}{rule.doubt and f'; {rule.doubt}'}"
 
 
 def _limits(

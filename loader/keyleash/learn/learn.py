@@ -138,32 +138,26 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
     for call in log:
         observed[call.identity].add(call)
     needed = least * ENOUGH
-    found, too_few = [], {}
+    found, too_few, doubts = [], {}, dict[str, str]()
     for name, coverage in sorted(log.coverage.items()):
         identity = observed[name].learned(name, coverage, least)
         if coverage.calls >= needed and identity.is_granted():
             found.append(identity)
         else:
             too_few[name] = coverage.calls
+            doubts |= {r.doubt: f"`{r.pattern}` {r.doubt}" for r in identity.rules if r.doubt}
     if not found:
         most = max(too_few.values(), default=0)
         names = listing(name for name, calls in too_few.items() if calls == most)
-        lines = log.not_understood
-        raise OperationError(
-            "too-few-calls",
-            f"{log.name} has {counted(most, 'call')} of {names or 'one identity'}, and {needed} are"
-            f" needed, {least} of them for a class on one pattern",
-            help="; ".join([f"{counted(lines.count, 'line')} left out", *lines.examples])
-            if lines.count
-            else "record for longer, or lower the number of calls for a class (`--min`)",
-        )
-    return Learned(
-        log.name,
-        tuple(found),
-        too_few,
-        least,
-        log.not_understood,
-        dict(log.scripts),
-        log.active,
-        log.is_capture,
-    )
+        lines, lower = log.not_understood, "lower the number of calls for a class (`--min`)"
+        shown = f"{log.name} has {counted(most, 'call')} of {names or 'one identity'}, "
+        if most < needed:
+            shown += f"and {needed} are needed, {least} of them for a class on one pattern"
+            reasons = [f"{counted(lines.count, 'line')} left out", *lines.examples]
+            advice = "; ".join(reasons) if lines.count else f"record for longer, or {lower}"
+        else:
+            shown += f"but no pattern to grant, which needs {least} of them for a class"
+            advice = "; ".join([*doubts.values(), f"grant its keys by hand, or {lower}"])
+        raise OperationError("too-few-calls", shown, help=advice)
+    about = (log.not_understood, dict(log.scripts), log.active, log.is_capture)
+    return Learned(log.name, tuple(found), too_few, least, *about)

@@ -25,7 +25,7 @@ from keyleash.policy.model import IdentityKind
 from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.keyspace import CONTROL_PREFIX
-from keyleash.store.monitor import client_names, monitored
+from keyleash.store.server import client_names, monitored
 from keyleash.store.server_check import Client
 from keyleash.text import printable, without_tokens
 
@@ -103,8 +103,6 @@ class MonitorLog(CallLog):
                 try:
                     for words in self._guarded(argv, script, is_inner=is_inner):
                         call = _captured(identity, words, script, is_inner=is_inner, **facts)
-                        coverage = self.covered(identity)
-                        coverage.reads_since_ms = coverage.reads_since_ms or time_ms
                         if parsed[3] != database:
                             self._notes[identity].add("it uses several databases")
                         yield call

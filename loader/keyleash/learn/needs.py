@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands.keys import patterns_of
 from keyleash.commands.spec import Needs, Subscribes
 from keyleash.evaluate.restricted import literal_start
 from keyleash.learn.calls import Coverage, RecordedCall
-from keyleash.learn.patterns import KeyTree, LearnedPattern, Support
+from keyleash.learn.patterns import COMMENTED_OUT, KeyTree, LearnedPattern, Need, Support
 from keyleash.limits import Counter
 from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import Literal
@@ -35,7 +36,7 @@ class LearnedRule(Result):
         only: The command that the grant names, of a module or the like; else empty.
         values: The number of values of the first capture; 0 without one.
         noun: What these are.
-        is_rare: Whether it is commented out: it has too few calls, or is open and doubtful.
+        is_rare: Whether it is commented out: it has too few calls, or is too wide.
         doubt: What a person has to know of the pattern.
         commands: Some commands, each with the keys of a call.
     """
@@ -77,8 +78,7 @@ class LearnedIdentity(Result):
 
     Attributes:
         scripts: The scripts that it ran, by name or SHA-1: the calls or commands.
-        denied: Commands that no policy allows, with their number.
-        refused: Denied calls by command and code, with their number.
+        left_out: What no rule allows, with the reason, and the number of its calls.
         depth: The most delegations.
         renews: Whether it renewed tokens.
     """
@@ -88,8 +88,7 @@ class LearnedIdentity(Result):
     rules: tuple[LearnedRule, ...]
     limits: tuple[LearnedLimit, ...]
     scripts: Mapping[str, int]
-    denied: Mapping[str, int]
-    refused: Mapping[str, int]
+    left_out: Mapping[str, int]
     depth: int = 0
     renews: bool = False
 
@@ -143,14 +142,14 @@ class ObservedCalls:
         self._trees = {"keys": KeyTree(), "channels": KeyTree(), "indexes": KeyTree()}
         self._loads = {counter: _Load() for counter in LIMITED}
         self._scripts: Counts[str] = Counts()
-        self._denied: Counts[str] = Counts()
-        self._refused: Counts[str] = Counts()
+        self._left_out: Counts[str] = Counts()
         self._depth = 0
         self._renews = False
 
     def add(self, call: RecordedCall) -> None:
         if call.code:
-            self._refused[f"{without_tokens(call.command)}: {call.code}"] += call.count
+            denied = f"denied, so not learned: {without_tokens(call.command)}: {call.code}"
+            self._left_out[denied] += call.count
             return
         for counter, load in self._loads.items():
             count = call.cost.get(counter)
@@ -165,27 +164,40 @@ class ObservedCalls:
             self._renews |= call.command == RENEW
         elif call.command == EVALSHA:
             for key in call.keys:
-                self._trees["keys"].add(key, ((), ""), call)
+                self._need("keys", key, ((), ""), call)
         elif spec is None or spec.refused is not None:
-            self._denied[without_tokens(call.command)] += 1
+            why = (spec and spec.refused) or "keyleash does not know it"
+            command = without_tokens(call.command) or '""'
+            self._left_out[f"no policy allows {command}: {why}"] += 1
         else:
             self._add_needs(call, spec)
 
     def _add_needs(self, call: RecordedCall, spec: CommandSpec) -> None:
-        if spec.channel_class is not None or spec.scans:
-            kind = "keys" if spec.scans else "channels"
+        if spec.channel_class is not None or spec.scans or spec.index is not None:
+            kind = "keys" if spec.scans else "channels" if spec.index is None else "indexes"
             is_glob = spec.scans or spec.subscribes is Subscribes.PATTERN
             for text in call.keys:
                 start = literal_start(text) if is_glob else text
-                tree, need = self._trees[kind], (spec.needs, "")
-                tree.add(start, need, call, is_open=start != text)
-        elif spec.index is not None:
-            for index in call.keys:
-                self._trees["indexes"].add(index, (spec.needs, ""), call)
+                self._need(kind, start, (spec.needs, ""), call, is_open=start != text)
         else:
             only = spec.name if spec.named_only else ""
             for use in call.uses():
-                self._trees["keys"].add(use.key, (use.needs, only), call)
+                self._need("keys", use.key, (use.needs, only), call)
+            if spec.patterns and call.argv is None:
+                self._left_out[f"{spec.name}: its patterns are not recorded: grant them"] += 1
+            for pattern in patterns_of(spec, call.argv or ()) if spec.patterns else ():
+                # Guards require a grant of all keys that begin so.
+                start, star, _ = pattern.partition(b"*")
+                if star:
+                    self._need("keys", start, ((OperationClass.READ,), ""), call, is_open=True)
+
+    def _need(
+        self, kind: str, text: bytes, need: Need, call: RecordedCall, *, is_open: bool = False
+    ) -> None:
+        if text or is_open:
+            self._trees[kind].add(text, need, call, is_open=is_open)
+        else:
+            self._left_out["no pattern names an empty key or channel"] += 1
 
     def learned(self, name: str, coverage: Coverage, least: int) -> LearnedIdentity:
         """Return what the calls needed; call it once, at the end."""
@@ -195,8 +207,8 @@ class ObservedCalls:
             every = [rule for pattern in patterns for rule in _rules_of(kind, pattern, least)]
             rules += without_covered(every)
         limits = [item for counter, load in self._loads.items() for item in load.limits(counter)]
-        shown = (tuple(rules), tuple(limits), self._scripts, self._denied, self._refused)
-        return LearnedIdentity(name, coverage, *shown, self._depth, self._renews)
+        shown = (self._scripts, self._left_out, self._depth, self._renews)
+        return LearnedIdentity(name, coverage, tuple(rules), tuple(limits), *shown)
 
 
 def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[LearnedRule]:
@@ -210,7 +222,7 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
             # Any grant is enough for a call without a class.
             for cls in needs or ((OperationClass.READ,) if not any(supports) else ()):
                 calls[cls] += support.calls
-        is_left_out = bool(pattern.doubt) and pattern.text.endswith("*")
+        is_left_out = pattern.doubt in COMMENTED_OUT
         # One call begins a subscription, which may last for as long as the process.
         rare = {x for x in calls if is_left_out or (calls[x] < least and x is not _SUBSCRIBE)}
         groups = [[cls for cls in OperationClass if cls in calls.keys() - rare]]
@@ -222,15 +234,9 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
                 if is_of_any or not {*needs}.isdisjoint(allow):
                     shown.add(support)
             if allow:
-                facts = (
-                    shown.calls,
-                    shown.last_ms,
-                    pattern.values,
-                    pattern.noun,
-                    is_rare,
-                    pattern.doubt,
-                )
-                yield LearnedRule(kind, pattern.text, tuple(allow), only, *facts, shown.commands)
+                about = (pattern.values, pattern.noun, is_rare, pattern.doubt)
+                facts = (only, shown.calls, shown.last_ms, *about, shown.commands)
+                yield LearnedRule(kind, pattern.text, tuple(allow), *facts)
 
 
 def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
@@ -241,7 +247,7 @@ def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
         for place, pattern in enumerate(parsed)
         if not rules[place].is_rare and not all(isinstance(part, Literal) for part in pattern.parts)
     }
-    kept, dropped = {}, set()
+    dropped = set()
     for place, rule in enumerate(rules):
         over = next(
             (
@@ -255,11 +261,7 @@ def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:
             ),
             None,
         )
-        if over is None:
-            kept[place] = rule
-        else:
+        if over is not None:
             dropped.add(place)
             rules[over] = replace(rules[over], calls=rules[over].calls + rule.calls)
-            if over in kept:
-                kept[over] = rules[over]
-    return [rules[place] for place in kept]
+    return [rule for place, rule in enumerate(rules) if place not in dropped]

@@ -27,7 +27,9 @@ FEW = 5
 MANY_WORDS = 20
 """Words with the same tree below them that become a capture."""
 MOST_WORDS = 400
-"""Words of one node, so that the tree is bounded."""
+"""Words of one node that are learned."""
+MOST_NODES = 50_000
+"""Nodes of a tree, which is then folded; if more than half of them are left, it takes no more."""
 MOST_VALUES = 10_000
 """Values of a capture that are counted, and keys whose place is remembered."""
 MOST_SEGMENTS = 24
@@ -47,11 +49,10 @@ UNSAYABLE = (
     "stands for keys that no literal can name, with a `*`, a token, or bytes that are not UTF-8"
 )
 MASKED = "is commented out: it stands for masked keys, or for keys that are named like these"
-LEFT_OUT = (
-    f"is commented out: it stands for the words after {MOST_WORDS} that differ in their needs"
-)
+LEFT_OUT = "is commented out: it stands for words that differ in their needs, and are too many"
 OF_A_DAY = "names a date: other days are denied"
-FROM_ROOT = "begins with a capture: it allows keys of others too"
+FROM_ROOT = "is commented out: it has no literal beginning, and also allows those of others"
+COMMENTED_OUT = (MASKED, LEFT_OUT, FROM_ROOT)
 
 _DATE = rb"\d{4}-\d\d-\d\d(?:[T_ -]\d\d(?:[-.]?\d\d){0,2}Z?)?"
 _UUID = rb"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -140,45 +141,54 @@ class _Node:
         values: Hashes of the values of its own capture.
         suffix: The end of the name of that capture.
         doubt: What a person has to know of its patterns.
-        is_root: Whether keys begin here.
         is_open: Whether all that begins with it is in this node.
-        is_full: Whether it takes no more words.
         moved: The node that took its place.
     """
 
     children: dict[Label, _Node] = field(default_factory=dict)
-    needs: dict[Need, Support] = field(default_factory=dict)
+    needs: dict[Need, Support] = field(default_factory=lambda: defaultdict(Support))
     waiting: dict[tuple[bytes, ...], list[bytes]] = field(default_factory=dict)
     holes: dict[tuple[bytes, ...], list[Hole]] = field(default_factory=dict)
     values: set[int] = field(default_factory=set)
     suffix: str = ""
     doubt: str = ""
-    is_root: bool = False
     is_open: bool = False
-    is_full: bool = False
     moved: _Node | None = None
+
+    def known(self, segment: bytes) -> _Node | None:
+        """Return the child for a segment, if there is one."""
+        if self.is_open:
+            return self
+        node = self.children.get(segment)
+        if node is None:
+            holes = self.holes.get(split(segment)[::2], ())
+            hole = next((hole for hole in holes if _is_within(segment, hole)), None)
+            if hole is not None:
+                node = self.children[hole]
+                if len(node.values) < MOST_VALUES:
+                    node.values.add(hash(segment))
+        return node
 
     def child(self, segment: bytes) -> _Node:
         """Return the child for a segment; once enough segments differ in a part, their child."""
-        if self.is_open:
-            return self
-        found = self.children.get(segment)
-        if found is not None:
-            return found
-        words = split(segment)
-        holes = self.holes.get(words[::2], ())
-        hole = next((hole for hole in holes if _is_within(segment, hole)), None)
-        if hole is None and len(words) > 1:
-            hole = self._new_hole(segment, words)
-        if hole is None:
-            return self._literal(segment)
-        node = self.children[hole]
-        if len(node.values) < MOST_VALUES:
-            node.values.add(hash(segment))
-        return node
+        node = self.known(segment)
+        if node is None and self._makes_hole(segment):
+            node = self.known(segment)
+        return node or self.children.setdefault(segment, _Node())
 
-    def _new_hole(self, segment: bytes, words: tuple[bytes, ...]) -> Hole | None:
-        """Return a new capture for a segment and those that waited, if they are enough."""
+    def overflow(self) -> _Node:
+        """Return the child for all that is not learned."""
+        return self.children.setdefault(OVERFLOW, _Node(doubt=LEFT_OUT, is_open=True))
+
+    def size(self) -> int:
+        """Return the number of nodes from here on."""
+        return 1 + sum(child.size() for child in self.children.values())
+
+    def _makes_hole(self, segment: bytes) -> bool:
+        """Make a capture for a segment and those that waited, if they are enough."""
+        words = split(segment)
+        if len(words) == 1:
+            return False
         waiting = [*self.waiting.get(words[::2], ()), segment]
         similar, places, is_sayable = waiting, range(1, len(words), 2), _is_sayable(segment)
         for at in places:
@@ -191,7 +201,7 @@ class _Node:
             if len(self.waiting) >= MOST_WORDS:
                 self.waiting.clear()
             self.waiting[words[::2]] = waiting
-            return None
+            return False
         differing = [
             at for at in places if len({split(item)[at] for item in similar}) > 1
         ] or places
@@ -203,16 +213,7 @@ class _Node:
         self.holes.setdefault(words[::2], []).append(hole)
         if not is_sayable and len(similar) < FEW:
             self.children[hole].doubt = UNSAYABLE
-        return hole
-
-    def _literal(self, segment: bytes) -> _Node:
-        """Return the child of a new literal, or the one for all that are too many."""
-        if not self.is_full and len(self.children) >= MOST_WORDS:
-            self.fold()
-            self.is_full = len(self.children) >= MOST_WORDS
-        if self.is_full:
-            return self.children.setdefault(OVERFLOW, _Node(doubt=LEFT_OUT, is_open=True))
-        return self.children.setdefault(segment, _Node())
+        return True
 
     def join(self, hole: Hole, labels: Iterable[Label], suffix: str = "") -> None:
         """Make children one with a capture."""
@@ -235,7 +236,7 @@ class _Node:
         self.suffix = self.suffix or other.suffix
         self.doubt = self.doubt or other.doubt
         for need, support in other.needs.items():
-            self.needs.setdefault(need, Support()).add(support)
+            self.needs[need].add(support)
         if self.is_open:
             for child in other.children.values():
                 self.take(child)
@@ -252,8 +253,11 @@ class _Node:
             if isinstance(label, bytes):
                 self.child(label).take(child)
 
-    def fold(self) -> Needed:
-        """Make captures of many words, or of some captures, with the same needs; return these."""
+    def fold(self, *, is_root: bool = False) -> Needed:
+        """Make captures of many words, or of some captures, with the same needs; return these.
+
+        Words after the first `MOST_WORDS` are left out.
+        """
         needed = {label: child.fold() for label, child in self.children.items()}
         similar: dict[tuple[int, Needed], list[Label]] = defaultdict(list)
         for label, below in needed.items():
@@ -264,7 +268,7 @@ class _Node:
         for (least, below), labels in similar.items():
             hole = _edges(labels)
             # A capture that begins the key and is all of its segment says nothing.
-            if len(labels) >= least and not (self.is_root and hole == (b"", b"")):
+            if len(labels) >= least and not (is_root and hole == (b"", b"")):
                 self.join(hole, labels)
                 needed[hole] = needed.get(hole, frozenset()) | below
                 covered = [
@@ -275,6 +279,9 @@ class _Node:
                     and needed[label] <= needed[hole]
                 ]
                 self.join(hole, covered)
+        for label in [label for label in self.children if isinstance(label, bytes)][MOST_WORDS:]:
+            self.overflow().take(self.children.pop(label))
+            needed[OVERFLOW] = frozenset()
         own: set[tuple[tuple[object, ...], OperationClass | None, str]] = set()
         for classes, only in self.needs:
             own |= {((), cls, only) for cls in classes or (None,)}
@@ -334,8 +341,11 @@ class KeyTree:
     """The patterns of keys."""
 
     def __init__(self) -> None:
-        self._root = _Node(is_root=True)
+        self._root = _Node()
         self._places: dict[tuple[bytes, bool, bool], _Node] = {}
+        # Joined nodes still count, until the tree is folded.
+        self._size = 1
+        self._is_full = False
 
     def add(self, key: bytes, need: Need, call: RecordedCall, *, is_open: bool = False) -> None:
         """Count a call that names a key, or with *is_open* all that begins with it."""
@@ -348,34 +358,46 @@ class KeyTree:
             node = self._places[place] = self._place(*place)
         while node.moved is not None:
             node = node.moved
-        support = node.needs.get(need)
-        if support is None:
-            support = node.needs[need] = Support()
-        support.note(call)
+        node.needs[need].note(call)
 
     def _place(self, key: bytes, is_open: bool, may_be_masked: bool) -> _Node:
+        if self._size > MOST_NODES and not self._is_full:
+            self._root.fold(is_root=True)
+            self._size = self._root.size()
+            self._is_full = self._size > MOST_NODES // 2
         mask = MASK.search(key) if may_be_masked else None
         *segments, last = (key[: mask.start()] if mask else key).split(b":")
+        if len(segments) > MOST_SEGMENTS:
+            segments, last, mask, is_open = segments[:MOST_SEGMENTS], b"", None, True
+        is_open = is_open or bool(mask)
+        node = top = self._root
+        for place, segment in enumerate(segments if is_open else [*segments, last]):
+            size = len(node.children)
+            below = node.known(segment) if self._is_full else node.child(segment)
+            self._size += len(node.children) - size
+            if below is None:
+                return top.overflow()
+            node, top = below, top if place else below
+        if not is_open or node.is_open:
+            return node
         text = last if _is_sayable(last) else b""
         label: Label = (text, b"", b"") if mask else (text,)
-        if len(segments) > MOST_SEGMENTS:
-            segments, label, is_open = segments[:MOST_SEGMENTS], (b"",), True
-        node = self._root
-        for segment in segments:
-            node = node.child(segment)
-        if node.is_open or not (is_open or mask):
-            return node.child(last)
-        doubt = MASKED if len(label) == 3 else ""
-        return node.children.setdefault(label, _Node(doubt=doubt, is_open=True))
+        if label not in node.children:
+            if self._is_full:
+                return top.overflow()
+            self._size += 1
+            node.children[label] = _Node(doubt=MASKED if mask else "", is_open=True)
+        return node.children[label]
 
     def patterns(self) -> Iterator[LearnedPattern]:
         """Yield the patterns, each with its calls; call it once, at the end."""
-        self._root.fold()
+        self._root.fold(is_root=True)
         for node, path in _walk(self._root, _Path()):
-            # No pattern names the empty key.
-            if node.needs and path.texts != ("",):
+            if node.needs:
                 text = ":".join(path.texts)
+                reads = any(OperationClass.READ in needs for needs, _ in node.needs)
                 doubt = path.doubt or OF_A_DAY * bool(_NAMES_DATE.search(text))
+                doubt = doubt or FROM_ROOT * (text == "*" and reads)
                 yield LearnedPattern(text, node.needs, path.values, path.noun, doubt)
 
 
@@ -405,7 +427,7 @@ def _walk(node: _Node, path: _Path) -> Iterator[tuple[_Node, _Path]]:
             segment = f"{literal}{{{name}}}{_text(label[1])}"
             doubt = child.doubt if len(child.values) < FEW else ""
             if label == (b"", b"") and not path.texts:
-                doubt = doubt or FROM_ROOT
+                doubt = FROM_ROOT
             below = path._replace(names=(*path.names, name), doubt=path.doubt or doubt)
             if not path.names:
                 below = below._replace(values=len(child.values), noun=_singular(about))

@@ -20,11 +20,12 @@ from keyleash.audit.entries import (
     Denial,
     audit_events,
     denial_entry,
+    number_of,
     repeats_of,
     time_of,
 )
 from keyleash.audit.export.archive import FILE_NAME, read_archive
-from keyleash.audit.export.rows import SequenceCheck, read_rows
+from keyleash.audit.export.rows import SequenceCheck, read_row
 from keyleash.audit.operator_actions import read_activations
 from keyleash.audit.read import Query, read_denials, read_events, with_follow_ups
 from keyleash.audit.selection import Since, Until, time_range
@@ -47,6 +48,7 @@ from keyleash.store.streams import (
     RawEntry,
     StreamKind,
     audit_streams,
+    newest_entries,
     oldest_entry,
     pairs_of,
     stream_length,
@@ -107,6 +109,7 @@ class _AuditLog(CallLog):
     def __init__(self, name: str, query: Query, options: Mapping[str, Any]) -> None:
         super().__init__(name, options.get("progress"))
         self._query, self.wanted_ms = query, query.since_ms
+        self._last: dict[tuple[str, str], int] = {}
 
     def _recorded(
         self, entries: Iterable[AuditEvent | Denial], trust: Trust | None = None
@@ -119,10 +122,13 @@ class _AuditLog(CallLog):
             items: list[Any] = [*group]
             first = items[0]
             if (kind, owner) not in checks:
-                checks[kind, owner] = SequenceCheck(first.seq - 1)
+                checks[kind, owner] = SequenceCheck(self._last.get((kind, owner), first.seq - 1))
             gap = checks[kind, owner].follow(first.seq, entry_id)
+            if not self._is_in_range(first.time_ms):
+                self.covered(first.identity).is_cut = True
+                continue
             if gap is not None and gap.is_loss:
-                self.covered(first.identity).holes.append(f"{kind}s of {owner}: {gap}")
+                self.note_hole(first.identity, f"{kind}s of {owner}: {gap}", first.time_ms)
             if kind == Denial.kind:
                 facts = {name: getattr(first, name) for name in ("script", "code", "reason")}
                 yield _call(first, count=first.repeats, **facts)
@@ -134,6 +140,9 @@ class _AuditLog(CallLog):
     def _is_trimmed(self, entry: RawEntry) -> bool:
         """Note that a stream begins after the range that is wanted."""
         return entry[1][:2] != [b"seq", b"1"] and time_of(entry[0]) > (self._query.since_ms or 0)
+
+    def _is_in_range(self, time_ms: int) -> bool:
+        return (self._query.since_ms or 0) <= time_ms <= (self._query.until_ms or time_ms)
 
 
 class _ServerLog(_AuditLog):
@@ -172,6 +181,11 @@ class _ServerLog(_AuditLog):
                 is_reading = is_reading and _records_reads(policy, name)
                 if is_reading:
                     coverage.reads_since_ms = use.from_ms
+        before_ms = (self._query.since_ms or 0) - 1
+        earlier = newest_entries(self._store, streams, until_ms=before_ms) if before_ms > 0 else []
+        for stream, entry in zip(streams, earlier, strict=False):
+            if entry is not None and entry[1][0] == b"seq":
+                self._last[AuditEvent.kind, stream.owner] = number_of(entry[1][1])
         for stream in streams:
             coverage, oldest = self.covered(stream.identity), oldest_entry(self._store, stream)
             if oldest is not None and self._is_trimmed(oldest):
@@ -235,7 +249,7 @@ class _ArchiveLog(_AuditLog):
     def _events(self, stream: AuditStream) -> Iterator[AuditEvent]:
         coverage, is_first = self.covered(stream.identity), True
         for entry_id, words, follow_ups in with_follow_ups(
-            [entry] for entry in self._entries(stream)
+            [entry] for entry in self._entries(stream, self.not_understood)
         ):
             if is_first:
                 coverage.holes.append(
@@ -245,42 +259,41 @@ class _ArchiveLog(_AuditLog):
                 coverage.holes.append(f"it begins at {clock_time(time_of(entry_id))}")
                 coverage.is_cut = True
             is_first = False
-            if self._is_in_range(entry_id):
-                pairs = pairs_of(words)
-                yield from audit_events(stream.identity, entry_id, pairs, follow_ups, stream.shard)
-            else:
-                coverage.is_cut = True
+            pairs = pairs_of(words)
+            yield from audit_events(stream.identity, entry_id, pairs, follow_ups, stream.shard)
 
     def _denials(self, stream: AuditStream) -> Iterator[Denial]:
         # The count of repeats follows its denial by minutes.
         counts = dict(
             pair
-            for _, words in self._entries(stream)
+            for _, words in self._entries(stream, NotUnderstood())
             if words[0] == b"of"
             for pair in repeats_of(words)
         )
-        for entry_id, words in self._entries(stream):
-            if words[0] != b"of" and self._is_in_range(entry_id):
+        for entry_id, words in self._entries(stream, self.not_understood):
+            if words[0] != b"of":
                 denial = denial_entry(stream.identity, entry_id, words, stream.shard)
                 yield replace(denial, repeats=counts.get(entry_id, denial.repeats))
 
-    def _is_in_range(self, entry_id: bytes) -> bool:
-        time_ms, until_ms = time_of(entry_id), self._query.until_ms
-        return (self._query.since_ms or 0) <= time_ms <= (until_ms or time_ms)
-
-    def _entries(self, stream: AuditStream) -> Iterator[RawEntry]:
+    def _entries(self, stream: AuditStream, left_out: NotUnderstood) -> Iterator[RawEntry]:
         folder = self._directory / stream.name
         files = sorted(path for path in folder.glob("*.jsonl") if FILE_NAME.fullmatch(path.name))
         for path, later in pairwise([*files, None]):
             ends = later.stem.partition("_")[2] if later else None
             if path is None or (ends and id_order(ends)[0] < (self._query.since_ms or 0)):
                 continue
+            place = f"{stream.name}/{path.name}"
             try:
-                for row in read_rows(path):
-                    yield row.id.encode(), [word for pair in row.fields for word in pair]
-            except (ValueError, OSError) as error:
-                reason = f"cannot be read to its end: {error}"
-                self.not_understood.add(f"{stream.name}/{path.name}", reason)
+                with path.open("rb") as file:
+                    for number, line in enumerate(file, 1):
+                        try:
+                            row = read_row(line)
+                        except ValueError:
+                            left_out.add(f"{place}, line {number}", "not an entry")
+                        else:
+                            yield row.id.encode(), [word for pair in row.fields for word in pair]
+            except OSError as error:
+                left_out.add(place, f"cannot be read to its end: {error}")
 
 
 def _calls_of(events: Sequence[AuditEvent]) -> Iterator[RecordedCall]:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, known_table
 from keyleash.commands.facts import SCRIPT_CALLS
-from keyleash.errors import OperationError, Span
-from keyleash.evaluate.access import grants_of_channel, grants_of_glob, look_up, matches, matches_of
+from keyleash.commands.keys import patterns_of
+from keyleash.errors import OperationError, PolicyError, Span
+from keyleash.evaluate.access import (
+    grants_of_channel,
+    grants_of_glob,
+    grants_of_keys_from,
+    look_up,
+    matches,
+    matches_of,
+)
 from keyleash.evaluate.evaluate import take_limits
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import LimitStep, Match, Trace
@@ -19,6 +28,7 @@ from keyleash.limits import Counter
 from keyleash.policy import Grant, Identity, Policy, parse_policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
 from keyleash.policy.model import ValueRules
+from keyleash.policy.patterns import is_open
 from keyleash.policy.problems import Problems
 from keyleash.policy.removal import Removal, without
 from keyleash.policy.yaml import YamlNode, read_document
@@ -31,6 +41,7 @@ _READS = {OperationClass.READ, OperationClass.SCAN}
 _OF_KEYS = {*OperationClass} - CHANNEL_CLASSES
 _DENIED = "its calls were denied"
 _POLLS = "polls without a result are not recorded"
+_OPEN = "SORT or an index may have needed it"
 _FIELDS = ("keys", "channels", "indexes")
 
 
@@ -94,6 +105,7 @@ class _Use:
     identity: Identity
     calls: int = 0
     used: set[tuple[int, str, str, str]] = field(default_factory=set)
+    open: set[tuple[int, OperationClass | None]] = field(default_factory=set)
     scripts: set[str] = field(default_factory=set)
     shares: dict[str, float] = field(default_factory=dict)
     state: ModelState = field(default_factory=ModelState)
@@ -117,7 +129,7 @@ class _Use:
         spec = call.spec
         is_of_keys = (spec and spec.keys) or call.command in SCRIPT_CALLS
         keys = tuple(map(self.shape, call.keys)) if is_of_keys else call.keys
-        at = call.command, call.is_variant, keys
+        at = call.command, call.is_variant, keys, call.argv if spec and spec.patterns else None
         if at not in self.seen:
             self.used.update(self._used(call))
             if len(self.seen) < REMEMBERED:
@@ -142,6 +154,10 @@ class _Use:
             elif spec.index is not None:
                 indexes = [Match(x, y) for x in grants for y in x.indexes if matches(y, name)]
                 found.append(("indexes", indexes, [spec.index]))
+        self._leave_open(call, spec)
+        for start, star, _ in (x.partition(b"*") for x in patterns_of(spec, call.argv or ())):
+            from_start = grants_of_keys_from(grants, start) if star else ()
+            found.append(("keys", from_start, [OperationClass.READ]))
         for use in call.uses():
             found.append(("keys", matches_of(grants, use.key), use.needs))
         for key in call.keys if call.command in SCRIPT_CALLS else ():
@@ -152,6 +168,18 @@ class _Use:
                 own = [cls for cls in match.rule.allow if cls in (needs or _OF_KEYS)]
                 for cls in own if needs else own[:1]:
                     yield numbers[id(match.rule)], field_, match.pattern.source, cls
+
+    def _leave_open(self, call: RecordedCall, spec: CommandSpec) -> None:
+        """Note the classes that a call may have needed on keys which are not recorded."""
+        indexes = [x for grant in self.identity.grants for x in grant.indexes if not x.where]
+        names = call.keys if spec.index is not None else ()
+        if (spec.patterns and call.argv is None) or any(
+            matches(item, name) for item in indexes for name in names
+        ):
+            for number, grant in enumerate(self.identity.grants):
+                if grant.admits(spec) and any(map(is_open, grant.keys)):
+                    needed = {OperationClass.READ, spec.index}.intersection(grant.allow)
+                    self.open |= {(number, cls) for cls in needed}
 
     def _take(self, call: RecordedCall) -> None:
         needs = [cls for cls, counter in COUNTERS.items() if call.cost.get(counter)]
@@ -202,8 +230,8 @@ def find_unused(
         for at in tokens
     ]
     doomed = [rule for rule in rules if not rule.undecided]
-    narrowed = _without(document, file, policy, doomed, named)
-    after = parse_policy(narrowed, file=file, commands=None)
+    changes = [*_removals(document, file, policy, doomed, named)]
+    narrowed, after, _ = _without(document, file, [], changes)
     diff = diff_policies(policy, after, table, (CONTROL_PREFIX,))
     if diff.widens:
         raise OperationError("widens", "the policy without unused rules would allow more")
@@ -251,12 +279,14 @@ def _rules(use: _Use, log: CallLog, *, is_named: bool) -> Iterator[UnusedRule]:
         mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
         polls = {x for spec in polling if grant.applies_to(spec) for x in spec.needs}
         of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
+        opens = {cls for at, cls in use.open if at == number - 1}
         for name in _FIELDS:
             used = {item for field_, item, _ in mine if field_ == name}
             reads = name != "channels" and not _READS.isdisjoint(grant.allow)
             for item in getattr(grant, name):
                 if item.source not in used:
-                    lost = (of_script or of_polls) if name == "keys" else ""
+                    of_open = _OPEN if opens and is_open(item) else ""
+                    lost = (of_script or of_polls or of_open) if name == "keys" else ""
                     if not log.is_capture and any(depends(item, x) for x in use.masked):
                         lost = "masked keys"
                     yield unused(
@@ -266,7 +296,7 @@ def _rules(use: _Use, log: CallLog, *, is_named: bool) -> Iterator[UnusedRule]:
             if cls not in {item for *_, item in mine}:
                 # The keys of a script need no class, but a grant that has one.
                 lost = of_script if grant.keys and not mine else ""
-                lost = lost or (_POLLS if cls in polls else "")
+                lost = lost or (_POLLS if cls in polls else _OPEN if cls in opens else "")
                 yield unused(
                     RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS, lost=lost
                 )
@@ -281,7 +311,7 @@ def _rules(use: _Use, log: CallLog, *, is_named: bool) -> Iterator[UnusedRule]:
 
 def _is_late(begun_ms: int, coverage: Coverage, log: CallLog) -> bool:
     """Return whether a rule was there for less than nine tenths of the time that is wanted."""
-    starts = (log.wanted_ms, coverage.since_ms, begun_ms)
+    starts = (log.wanted_ms, coverage.begun_ms, coverage.since_ms, begun_ms)
     wanted_ms = min(item for item in starts if item is not None)
     return 10 * (begun_ms - wanted_ms) > (coverage.until_ms or begun_ms) - wanted_ms
 
@@ -319,46 +349,79 @@ def _polling(identity: Identity) -> Iterator[CommandSpec]:
 
 
 def _without(
+    document: str, file: str, done: list[Removal], changes: Sequence[list[Removal]]
+) -> tuple[str, Policy, list[Removal]]:
+    """Return a policy without some parts, and these; what it would be invalid without stays."""
+    removals = [*done, *chain.from_iterable(changes)]
+    # A stored document has the texts of its scripts.
+    narrowed = type(document)(without(document, removals))
+    try:
+        return narrowed, parse_policy(narrowed, file=file, commands=None), removals
+    except PolicyError:
+        half = len(changes) // 2
+        if half:
+            *_, done = _without(document, file, done, changes[:half])
+        return _without(document, file, done, changes[half:] if half else ())
+
+
+def _removals(
     document: str, file: str, policy: Policy, rules: Sequence[UnusedRule], named: set[str]
-) -> str:
-    """Return a policy without unused identities, patterns, classes and scripts."""
+) -> Iterator[list[Removal]]:
+    """Yield what removes unused identities, patterns, classes and scripts, by grant."""
     root = read_document(document, file, Problems()).fields["identities"]
     gone = {rule.identity for rule in rules if rule.kind is RuleKind.IDENTITY}
-    removals: list[Removal] = []
     for identity in policy.identities:
         grants = root.fields[identity.name].fields["grants"]
         counted = {limit.subject.capture for limit in identity.limits} - {None}
         empty: set[int] = set()
-        parts: list[Removal] = []
+        parts: list[list[Removal]] = []
+        granted: set[object] = set()
         for number, node in enumerate(grants.entries):
             grant = identity.grants[number]
-            unused = {
-                (rule.kind, rule.rule)
+            unused: set[object] = {
+                rule.span if rule.kind is RuleKind.PATTERN else (rule.kind, rule.rule)
                 for rule in rules
                 if (rule.identity, rule.grant) == (identity.name, number + 1)
             }
             # Without a grant that has rules for values, others would allow more.
-            if not unused or grant.values != ValueRules():
+            if grant.values != ValueRules():
                 continue
-            needed = {x.source for x in grant.keys if not counted.isdisjoint(x.captures)}
-            unused -= {(RuleKind.PATTERN, source) for source in needed}
-            found = _of_grant(node, grant, unused, needed)
+            needed: set[object] = {
+                item.span for item in grant.keys if not counted.isdisjoint(item.captures)
+            }
+            unused -= needed
+            unused |= {*_repeated(grant, unused, granted)}
+            needed |= {x.name for x in grant.scripts if (RuleKind.SCRIPT, x.name) not in unused}
+            found = _of_grant(node, grant, unused, stays=bool(needed)) if unused else []
             if found is None:
                 empty.add(number)
-            else:
-                parts += found
+            elif found:
+                parts.append(found)
         if len(empty) == len(grants.entries):
             gone.update({identity.name} - named)
         elif identity.name not in gone:
-            removals += [*parts, *([(grants, empty)] if empty else [])]
+            yield from parts
+            if empty:
+                yield [(grants, empty)]
     if gone and len(gone) < len(root.fields):
-        removals.append((root, gone))
-    # A stored document has the texts of its scripts.
-    return type(document)(without(document, removals))
+        yield [(root, gone)]
+
+
+def _repeated(grant: Grant, unused: set[object], granted: set[object]) -> Iterator[object]:
+    """Yield the patterns that earlier grants have with the classes that are left."""
+    left = {cls for cls in grant.allow if (RuleKind.CLASS, cls) not in unused}
+    for name, own in (("keys", left - CHANNEL_CLASSES), ("channels", left & CHANNEL_CLASSES)):
+        narrowing = frozenset(grant.only or ()), frozenset(grant.except_), grant.image_bytes
+        for item in getattr(grant, name) if own else ():
+            at = name, frozenset(own), narrowing, item.parts
+            if item.span not in unused and at not in granted:
+                granted.add(at)
+            else:
+                yield item.span
 
 
 def _of_grant(
-    node: YamlNode, grant: Grant, unused: set[tuple[RuleKind, str]], needed: set[str]
+    node: YamlNode, grant: Grant, unused: set[object], *, stays: bool
 ) -> list[Removal] | None:
     """Return what is removed of a grant; None if nothing of it is left."""
     kinds = {"allow": RuleKind.CLASS, "scripts": RuleKind.SCRIPT}
@@ -366,14 +429,14 @@ def _of_grant(
     fields: set[str] = set()
     for name in ("allow", "scripts", *_FIELDS):
         entries = node.fields[name].entries if name in node.fields else ()
-        kind = kinds.get(name, RuleKind.PATTERN)
-        patterns = getattr(grant, name) if name in _FIELDS else entries
-        doomed = {at for at, item in enumerate(patterns) if (kind, item.source) in unused}
+        items = [(kinds[name], x.source) for x in entries] if name in kinds else ()
+        spans = [x.span for x in getattr(grant, name)] if name in _FIELDS else ()
+        doomed = {at for at, item in enumerate(items or spans) if item in unused}
         if doomed and len(doomed) == len(entries):
             fields.add(name)
         elif doomed:
             removals.append((node.fields[name], doomed))
     if "allow" in fields or not {*_FIELDS} & (node.fields.keys() - fields):
-        # Patterns that limits count by stay, and so do the classes of their grant.
-        return [] if needed else None
+        # Patterns that limits count by and scripts that ran stay, with the rest of their grant.
+        return [] if stays else None
     return [*removals, *([(node, fields)] if fields else [])]

@@ -11,8 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from redis.exceptions import RedisError
 
 from keyleash.errors import CrossSlotError, KeyleashError
-from keyleash.store.clients import recipe_of, synchronous
-from keyleash.store.connect import server_name
+from keyleash.store.connect import recipe_of, server_name, synchronous
 from keyleash.store.deployment import Cluster
 from keyleash.store.failures import cluster_failure, server_failure
 from keyleash.store.server_check import Client, operator_client, require_supported

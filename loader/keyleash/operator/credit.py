@@ -16,7 +16,8 @@ from keyleash.operations.rights import ACTIVE, LOG_ACTION, SHARDS, cluster, each
 from keyleash.operations.types import IdentityName
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.operator.tokens.list import TokenState, list_tokens
-from keyleash.policy import Identity, parse_policy
+from keyleash.policy import Identity
+from keyleash.policy.parse import active_policy
 from keyleash.results import Change, Result
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import account as account_name
@@ -32,11 +33,9 @@ from keyleash.store.wire import reading_reply
 
 @dataclass(frozen=True, slots=True)
 class ReturnedCredit(Result):
-    """
-    The units of one budget that were returned.
+    """The units of one budget that were returned.
 
     Attributes:
-        identity: The identity.
         limit: The name of the budget.
         units: The units; of a limit per token, those of all tokens.
     """
@@ -48,8 +47,7 @@ class ReturnedCredit(Result):
 
 @dataclass(frozen=True, slots=True)
 class CreditCollection(Change):
-    """
-    The result of `collect_credit`. A node that was not reached keeps its units.
+    """The result of `collect_credit`. A node that was not reached keeps its units.
 
     Attributes:
         returned: The budgets of which units were returned, or none.
@@ -67,7 +65,6 @@ class _Budget:
     """A budget of an identity, or of one of its tokens.
 
     Attributes:
-        name: The name of the limit.
         place: Its place among the limits that are leased together.
         key: The key at the home that counts it.
         offset: The place of its numbers there.
@@ -152,7 +149,7 @@ def collect_credit(store: Store, identity: IdentityName | None = None) -> Credit
 def _read_accounts(store: Store, identity: str | None) -> Iterator[tuple[str, _Account]]:
     """Yield the names under which limits are leased, and their budgets."""
     if identity is None:
-        policy = parse_policy(require_active(store).document, file="<active policy>", commands=None)
+        policy = active_policy(require_active(store).document)
         identities: Iterable[Identity] = policy.identities
     else:
         identities = [active_identity(store, identity)]

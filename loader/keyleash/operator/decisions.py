@@ -67,9 +67,6 @@ from keyleash.text import (
 
 if TYPE_CHECKING:
     from keyleash.commands import CommandTable
-    from keyleash.evaluate.state import ModelState
-    from keyleash.evaluate.trace import Decision
-    from keyleash.limits import Limit
     from keyleash.policy import Identity, Policy
 
 
@@ -82,18 +79,19 @@ def stored_counts(
     now_us: int,
 ) -> ModelState:
     """Read the limit counts that apply to a call: of identity, token and captured segments."""
-    state = identity_counts(store, identity)
+    state = _identity_counts(store, identity)
     state.sizes = ServerSizes(store)
     keys = client_call(identity, as_sent(words)).touched(table)
     for limit in identity.limits:
         if limit.subject.kind is SubjectKind.IDENTITY:
             continue
         for subject in subjects(identity, limit, keys, token_id):
-            read_subject(store, identity, limit, subject, state, now_us)
+            if record := read_counter(store, identity.name, limit, subject):
+                state.counts[limit.name, subject] = limit.read_record(record, now_us)
     return state
 
 
-def identity_counts(store: Store, identity: Identity) -> ModelState:
+def _identity_counts(store: Store, identity: Identity) -> ModelState:
     """Read the counts of identity-wide limits, and the suspension."""
     packed = read_packed_state(store, identity.name)
     layout = read_packed_layout(store, identity.name)
@@ -109,15 +107,6 @@ def identity_counts(store: Store, identity: Identity) -> ModelState:
         streams = audit_streams(store, [identity.name])
         found.is_full = any(stream_length(store, stream) >= hard_max for stream in streams)
     return found
-
-
-def read_subject(
-    store: Store, identity: Identity, limit: Limit, subject: bytes, state: ModelState, now_us: int
-) -> None:
-    """Read the count of one token (by its id) or one captured segment into *state*."""
-    record = read_counter(store, identity.name, limit, subject)
-    if record:
-        state.counts[limit.name, subject] = limit.read_record(record, now_us)
 
 
 ACTIVE = "<active policy>"

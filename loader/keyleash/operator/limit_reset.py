@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,9 +17,9 @@ from keyleash.operations.types import IdentityName, LimitName, ResetReason
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.policy import Identity
 from keyleash.policy.problems import did_you_mean, listing
-from keyleash.results import Change, Instant, NodeEffect
+from keyleash.results import Change, Instant
 from keyleash.store.scripts import RESET_LIMITS
-from keyleash.store.shards import expire_leases
+from keyleash.store.shards import expire_leases, with_reasons
 from keyleash.store.state import Layout, check_reason
 from keyleash.store.states import delete_counters, find_counters, read_packed_layout
 from keyleash.store.store import Store, batches
@@ -33,13 +33,11 @@ ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class LimitReset(Change):
-    """
-    The result of a reset.
+    """The result of a reset.
 
     Attributes:
         effective_us: Server time of the reset, Unix µs: later calls count from 0.
         event: The id of the control event.
-        identity: The identity.
         limits: The names of the reset limits, in the order of the policy.
         counters: The number of deleted counters per token or per captured segment.
         effective_at: `effective_us` as a `datetime`.
@@ -127,17 +125,8 @@ def _reset(store: Store, identity: str, limit: str | None, reason: str) -> Limit
         identity,
         tuple(names),
         count,
-        nodes=None if nodes is None else _with_reasons(nodes, reasons),
+        nodes=None if nodes is None else with_reasons(nodes, reasons),
     )
-
-
-def _with_reasons(
-    nodes: Sequence[NodeEffect], reasons: Mapping[str, str]
-) -> tuple[NodeEffect, ...]:
-    """Return the effects on leases, with those of nodes that may have counters left."""
-    effects = {name: NodeEffect(name, reason=reason) for name, reason in reasons.items()}
-    effects |= {item.node: item for item in nodes if item.reason or not reasons.get(item.node)}
-    return tuple(effects.values())
 
 
 def _chosen(identity: Identity, name: str | None) -> tuple[Limit, ...]:

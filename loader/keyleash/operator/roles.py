@@ -15,7 +15,7 @@ from keyleash.errors import OperationError, UsageError
 from keyleash.fence.acl import Rules, Selector, acl_glob
 from keyleash.operations import operation
 from keyleash.operations.rights import CONNECT, RIGHTS, Right
-from keyleash.policy import parse_policy
+from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Result
 from keyleash.store.identities import require_active
@@ -139,7 +139,6 @@ class RoleUser(Result):
     """The ACL user of a role.
 
     Attributes:
-        role: The role.
         user: The name of the user.
         rules: The words behind `ACL SETUSER NAME`, which replace all rules but no password.
         nodes: The nodes of a cluster, each of which needs the user; empty on one server.
@@ -221,7 +220,7 @@ def read_role_rules(store: Store, role: Role) -> Rules:
 
 def _policy_keys(store: Store) -> tuple[str, ...]:
     document = require_active(store).document
-    policy = parse_policy(document, file="<active policy>", commands=None)
+    policy = active_policy(document)
     globs = dict.fromkeys(
         acl_glob(pattern)
         for identity in policy.identities
@@ -235,8 +234,6 @@ def role_rules(role: Role, keyspace: Keyspace, data: Sequence[str], database: in
     """Return the ACL rules of a role.
 
     Args:
-        role: The role.
-        keyspace: The names of the control keys.
         data: Globs of the keys of agents.
         database: The number of the database with the keys.
     """

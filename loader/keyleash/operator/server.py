@@ -86,7 +86,6 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
     """Read the summary of a server.
 
     Args:
-        client: A client of the server.
         open: Opens the store with the active policy, which another node of a cluster may have.
 
     Raises:

@@ -27,8 +27,7 @@ from keyleash.text import json_object
 
 @dataclass(frozen=True, slots=True)
 class Frozen(Result):
-    """
-    An identity after a freeze or a thaw.
+    """An identity after a freeze or a thaw.
 
     Attributes:
         changed: Whether this call changed it. A freeze changes nothing if another lasts as long, a
@@ -48,8 +47,7 @@ class Frozen(Result):
 
 @dataclass(frozen=True, slots=True)
 class FreezeResult(Change):
-    """
-    The result of a freeze or a thaw.
+    """The result of a freeze or a thaw.
 
     Attributes:
         effective_us: Server time of the change, Unix µs: it applies to all later calls.
@@ -201,8 +199,7 @@ MAX_DIGITS = 16
 
 @dataclass(frozen=True, slots=True)
 class Suspension:
-    """
-    A suspension in effect; times are server time, Unix milliseconds.
+    """A suspension in effect; times are server time, Unix milliseconds.
 
     Attributes:
         until_ms: When it ends by itself; None if an operator must end it.
@@ -220,13 +217,10 @@ class Suspension:
 def suspension_of(
     state: IdentityState | None, record: Mapping[bytes, bytes], now_ms: int
 ) -> Suspension | None:
-    """
-    Return the suspension of an identity; None if it is not suspended.
+    """Return the suspension of an identity; None if it is not suspended.
 
     Args:
-        state: Its state; None if it has none.
         record: The hash `Keyspace.suspension`, which may be out of date.
-        now_ms: The server's clock.
     """
     if state is None or not state.is_suspended(now_ms * 1000):
         return None

@@ -16,7 +16,7 @@ from keyleash.store.keyspace import script_digest
 from keyleash.store.placement import tag_of
 from keyleash.store.scripts import READ_VALUE
 from keyleash.store.shards import at_slot
-from keyleash.store.store import Store
+from keyleash.store.store import Store, pieces
 
 _UNREADABLE = "LEASH IMAGE_UNREADABLE"
 PIECE = 100
@@ -30,7 +30,6 @@ def read_values(
     """Yield the reply of `read_value.lua` for each source.
 
     Args:
-        store: The server.
         sources: `key` and a key of agents, or the kind and the content of a before-image.
         whole: Whether to read all elements, or the first.
 
@@ -61,7 +60,7 @@ def _listed(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) -> 
 def _replies(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) -> Iterator[Any]:
     store.load(READ_VALUE)
     digest = script_digest(READ_VALUE.text)
-    for piece in _pieces(sources):
+    for piece in pieces(sources, PIECE, PIECE_BYTES, lambda source: len(source[1])):
         with store.client.pipeline(transaction=False) as pipe:
             for kind, value in piece:
                 pipe.evalsha(digest, *READ_VALUE.arguments(store.keys, kind, value, extent))
@@ -69,19 +68,6 @@ def _replies(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) ->
                 if isinstance(reply, Exception) and _UNREADABLE not in str(reply):
                     raise reply
                 yield reply
-
-
-def _pieces(sources: Sequence[tuple[str, bytes]]) -> Iterator[list[tuple[str, bytes]]]:
-    piece: list[tuple[str, bytes]] = []
-    size = 0
-    for source in sources:
-        if piece and (len(piece) == PIECE or size + len(source[1]) > PIECE_BYTES):
-            yield piece
-            piece, size = [], 0
-        piece.append(source)
-        size += len(source[1])
-    if piece:
-        yield piece
 
 
 def read_length(store: Store, key: bytes) -> int:

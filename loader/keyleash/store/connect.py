@@ -1,14 +1,17 @@
-"""Connect to a server by its URL, without retries."""
+"""Clients of operators: made by the URL of a server, without retries, or of another client."""
 
 from __future__ import annotations
 
 import getpass
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import redis
+import redis.asyncio as aio
 from redis import ConnectionPool
 from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, parse_url
@@ -18,7 +21,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from keyleash.errors import OperationError
-from keyleash.store.clients import synchronous
 from keyleash.store.server import Address
 from keyleash.store.server_check import CheckedRedis, Client, is_cluster, operator_client
 from keyleash.text import printable, without_tokens
@@ -224,7 +226,6 @@ def connection_pool(url: str, timeout_s: float | None = None) -> ConnectionPool:
     """Return a pool for *url* that connects on first use, without retries.
 
     Args:
-        url: The server.
         timeout_s: Time to wait for a connection, and for each reply; by default that of *url*,
             or `TIMEOUT_S`.
 
@@ -297,3 +298,59 @@ def default_actor() -> str:
         return getpass.getuser()
     except (OSError, KeyError):
         return f"uid-{os.getuid()}"
+
+
+AnyClient = redis.Redis | aio.Redis
+"""A client of redis-py."""
+
+_OF_A_POOL = ("event_dispatcher", "himport_registry", "maint_notifications", "orig_")
+"""The beginnings of connection options that belong to one pool, and are made again for another."""
+_OF_REPLIES = ("decode_responses", "encoding", "legacy_responses", "protocol")
+"""Those of options that clients of operators set by themselves."""
+
+
+def synchronous(client: AnyClient, parameter: str = "client") -> Client:
+    """Return *client*, or a sync client with the connection options of an asyncio client.
+
+    Args:
+        parameter: The name of the argument in the caller.
+
+    Raises:
+        TypeError: it is no redis-py client, a pipeline, or the client of an agent.
+    """
+    kind = type(client)
+    if isinstance(client, redis.client.Pipeline | aio.client.Pipeline):
+        raise TypeError(f"`{parameter}` must be a client, not a pipeline")
+    # Of an agent; its class is above this package.
+    if hasattr(client, "whoami"):
+        raise TypeError(
+            f"`{parameter}` must be a client of redis-py, not a `{kind.__module__}.Redis`"
+        )
+    if isinstance(client, redis.Redis):
+        return client
+    if not isinstance(client, aio.Redis):
+        raise TypeError(f"`{parameter}` must be a redis-py client, not {kind.__name__}")
+    pool = client.connection_pool
+    kinds = {
+        aio.UnixDomainSocketConnection: redis.UnixDomainSocketConnection,
+        aio.SSLConnection: redis.SSLConnection,
+    }
+    connection = kinds.get(pool.connection_class, redis.Connection)
+    dropped = (*_OF_A_POOL, *_OF_REPLIES, "parser_class", "retry")
+    return _made(connection, _options_of(pool, *dropped))
+
+
+def recipe_of(client: Client) -> Callable[[], Client]:
+    """Return a function that can be pickled, and makes a client like *client*."""
+    pool = client.connection_pool
+    options = _options_of(pool, *_OF_A_POOL, *_OF_REPLIES)
+    return partial(_made, pool.connection_class, options, getattr(client, "shown_url", ""))
+
+
+def _options_of(pool: Any, *dropped: str) -> dict[str, Any]:
+    options = pool.connection_kwargs.items()
+    return {name: value for name, value in options if not name.startswith(dropped)}
+
+
+def _made(kind: Any, options: dict[str, Any], url: str = "") -> Client:
+    return _client(ConnectionPool(connection_class=kind, **{**options, "protocol": 2}), url)

@@ -51,12 +51,10 @@ crashed replicas, which should be reported for a while."""
 
 
 class Server:
-    """
-    A server of a deployment.
+    """A server of a deployment.
 
     Args:
         name: Its name in messages, such as its address.
-        client: A client of it.
 
     Attributes:
         role: Its role; None if it did not answer the last look.
@@ -99,8 +97,7 @@ class Server:
 
 
 class Deployment:
-    """
-    The servers that belong together, as they were found at the last look.
+    """The servers that belong together, as they were found at the last look.
 
     Attributes:
         servers: Each server once.
@@ -127,8 +124,7 @@ class Deployment:
 
 
 class Replication(Deployment):
-    """
-    A primary and its replicas.
+    """A primary and its replicas.
 
     A silent server remains while another one lists it, and for a while longer. Seeds always remain.
 

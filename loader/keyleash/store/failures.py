@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis import exceptions as redis_errors
 
+from keyleash.commands import load_table
 from keyleash.errors import ClusterError, OperationError
-from keyleash.store.denied import missing_right
+from keyleash.policy.problems import listing
+from keyleash.store import scripts
+from keyleash.store.keyspace import script_digest
+from keyleash.store.live_table import reply_text
+from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import IN_SCRIPT
-from keyleash.store.wire import is_down, is_of_a_cluster, reason_of, server_message
+from keyleash.store.wire import declared_keys, is_down, is_of_a_cluster, reason_of, server_message
 from keyleash.text import printable
 
 FAILED, UNREACHABLE, NOT_PERMITTED = 1, 69, 77
@@ -107,7 +113,6 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
     """Return what the error of a server, or of the connection to it, means.
 
     Args:
-        error: An error of redis-py.
         server: The server's URL or address without secrets.
     """
     message = printable(server_message(error)).rstrip(".")
@@ -148,10 +153,12 @@ def server_failure(error: redis_errors.RedisError, server: str) -> ServerFailure
         cluster = ClusterError()
         return ServerFailure(cluster.code, cluster.exit_code, cluster.message, cluster.help)
     if isinstance(error, redis_errors.NoPermissionError) or IN_SCRIPT in message:
+        right = missing_right(error)
+        lack = f", which lacks {right}" if right else f": {message}"
         return ServerFailure(
             "not-permitted",
             NOT_PERMITTED,
-            f"the server does not permit this to the user of the URL{_missing(error, message)}",
+            f"the server does not permit this to the user of the URL{lack}",
             "use a user with that right; `ACL LOG` on the server shows what was denied",
         )
     if message.startswith(_NO_DATABASE):
@@ -166,7 +173,6 @@ def cluster_failure(
     """Return the error of an operation whose slot a node does not serve, or not wholly.
 
     Args:
-        error: An error of redis-py.
         server: The URL or address of a node without secrets.
         dead: The names of nodes that do not answer.
     """
@@ -175,7 +181,7 @@ def cluster_failure(
         reason = printable(server_message(error))
         help_ = "see `CLUSTER INFO` and `CLUSTER NODES`"
         if dead:
-            reason = f"no answer from {', '.join(f'`{name}`' for name in dead)}"
+            reason = f"no answer from {listing(dead)}"
             help_ = "start the node, or let a replica take over; " + help_
         return OperationError("cluster-down", f"{cluster} serves no keys: {reason}", help=help_)
     if isinstance(error, redis_errors.ClusterCrossSlotError):
@@ -189,14 +195,63 @@ def cluster_failure(
     )
 
 
-def _missing(error: Exception, message: str) -> str:
-    right = missing_right(error)
-    return f", which lacks {right}" if right else f": {message}"
-
-
 def _authentication_message(message: str) -> str:
     if "without any password configured" in message:
         return "the URL has a password, but the server's default user has none"
     if "uthentication required" in message:
         return "the server requires a user and a password, and the URL has none"
     return f"the server does not accept the user and password of the URL: {message}"
+
+
+_COMMAND = re.compile("permissions to run the '([^']*)' command")
+MOST_NAMED = 3
+"""Keys in a message at most, except those of a script."""
+
+
+def missing_right(error: Exception) -> str:
+    """Return the right that a server denied: a command, or a command on keys.
+
+    Servers do not name the key, so all keys of the call are named.
+
+    Returns:
+        Text with names in backticks; empty if the error names none.
+    """
+    message, call = str(error), getattr(error, "call", ())
+    name, *words = [reply_text(word) for word in call] or [""]
+    script = _script_of(name, words)
+    if command := _COMMAND.search(message):
+        where = f" in the script `{script.name}`" if script and IN_SCRIPT in message else ""
+        return f"the command `{printable(command[1])}`{where}"
+    if IN_SCRIPT in message:
+        if script is None:
+            return ""
+        return f"a key of the script `{script.name}`: one of {listing(_used_by(script, words))}"
+    # An error of a login has no call.
+    keys = _keys_of(name, words) if name else []
+    shown = listing(keys, MOST_NAMED)
+    return f"`{name}` on {'one of ' if len(keys) > 1 else ''}{shown}" if keys else ""
+
+
+def _script_of(name: str, words: Sequence[str]) -> OperatorScript | None:
+    """Return the operators' script that a call runs."""
+    for item in vars(scripts).values():
+        if isinstance(item, OperatorScript) and (
+            (name == "EVAL" and words[0] == item.text)
+            or (name == "EVALSHA" and words[0] == script_digest(item.text))
+        ):
+            return item
+    return None
+
+
+def _used_by(script: OperatorScript, words: Sequence[str]) -> list[str]:
+    """Return the keys of a call of a script, and patterns of further keys that it uses."""
+    prefixes = words[2 + int(words[1]) :][: len(script.prefixes)]
+    return _keys_of("EVAL", words) + [f"{printable(prefix)}*" for prefix in prefixes]
+
+
+def _keys_of(name: str, words: Sequence[str]) -> list[str]:
+    if name in ("EVAL", "EVALSHA"):
+        keys: Sequence[Any] = words[2 : 2 + int(words[1])]
+    else:
+        keys = declared_keys(load_table(), [*name.split(), *words])
+    return [printable(reply_text(key)) for key in keys]

@@ -1,5 +1,4 @@
-"""
-The records of the ACL users of identities, in a hash that only operators may read.
+"""The records of the ACL users of identities, in a hash that only operators may read.
 
 It lists the users that keyleash manages, and survives a server that lost them, because it stores
 the hashes of their passwords. Passwords themselves are stored nowhere.
@@ -57,8 +56,7 @@ class GeneratedPassword(Result):
 
 @dataclass(frozen=True, slots=True)
 class FenceRecord:
-    """
-    The record of one ACL user.
+    """The record of one ACL user.
 
     Attributes:
         passwords: Oldest first.
@@ -137,8 +135,7 @@ def write_record(store: Store, identity: str, record: FenceRecord) -> None:
 
 
 def read_forgeable(store: Store, identities: Collection[str]) -> set[str]:
-    """
-    Return the *identities* whose audit streams may contain forged events.
+    """Return the *identities* whose audit streams may contain forged events.
 
     An agent with an ACL user can append to its audit stream. These entries remain when the user is
     deleted. All databases share the ACL users, so users of other deployments count as well.

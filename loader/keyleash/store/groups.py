@@ -23,8 +23,6 @@ class ConsumerGroup:
     """The consumer group of one stream and archive: delivers and acknowledges entries.
 
     Args:
-        store: The server.
-        stream: The stream.
         archive: The id of the archive.
         place: The archive's host and directory, the name of the group's only consumer.
     """

@@ -17,7 +17,7 @@ from keyleash.results import Progress
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.identities import known_identities
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.records import GuardRecord, guard_record, packed_script, script_of
+from keyleash.store.records import guard_record, packed_script, script_of
 from keyleash.store.scripts import COLLECT
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
@@ -185,24 +185,6 @@ def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str
     return {str(node): reason for node, reason in reasons if reason}
 
 
-def delete_functions(store: Store, records: Iterable[GuardRecord]) -> None:
-    """Delete the functions that *records* name: earlier versions could load guards as functions.
-
-    They grant nothing, so those that cannot be deleted may stay.
-    """
-    names = [
-        f"leash_{digest}"
-        for record in records
-        if record.transport != "evalsha"
-        for digest in record.digests
-    ]
-    for part in store.primaries() if names else ():
-        with suppress(RedisError), part.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.function_delete(name)
-            pipe.execute(raise_on_error=False)
-
-
 def record_sources(
     store: Store, guards: Sequence[GuardScripts], packed: Mapping[str, bytes] | None = None
 ) -> None:
@@ -242,8 +224,7 @@ def retire_sources(store: Store, guards: Sequence[GuardScripts], removed: Sequen
 
 @dataclass(slots=True)
 class Recorded:
-    """
-    The scripts in the records of a server.
+    """The scripts in the records of a server.
 
     Attributes:
         owners: The identity of each script with a valid stored text, by digest.
@@ -295,8 +276,6 @@ def load_recorded(store: Store, identity: str, digest: str, into: Client) -> boo
 
     Args:
         store: The server with the text.
-        identity: The identity of the guard.
-        digest: The script.
         into: The server that lacks the script.
     """
     text = store.client.hget(store.keys.source(identity), digest)

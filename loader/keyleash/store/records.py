@@ -16,7 +16,6 @@ from keyleash.results import Instant, Result
 from keyleash.store.keyspace import script_digest
 from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
-from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import reading_record
 from keyleash.text import StoredDocument, json_object
 
@@ -71,7 +70,6 @@ class GuardRecord:
     Attributes:
         commands: Key positions of commands that the client's table lacks; see
             `commands_to_learn`.
-        transport: How scripts are called: `evalsha`. Earlier versions also had `function`.
         wait_replicas: Number of replicas to wait for; 0 disables waiting.
         wait_ms: The longest wait for replicas.
         ttl_s: Default lifetime of a new token, in seconds.
@@ -97,7 +95,6 @@ class GuardRecord:
     policy_digest: str
     generation: int
     commands: str = ""
-    transport: str = "evalsha"
     wait_replicas: int = 0
     wait_ms: int = 0
     ttl_s: int = 0
@@ -218,19 +215,6 @@ def script_of(stored: bytes, digest: str) -> str | None:
         text = stored
     script = text.decode("latin-1")
     return script if script.isascii() and script_digest(script) == digest else None
-
-
-def read_token(store: Store, identity: str, token: str) -> TokenRecord | None:
-    """Return the record of a token; None if there is none."""
-    digest = token_digest(token.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
-    packed = store.client.get(store.keys.token(identity, digest))
-    return None if packed is None else TokenRecord.unpack(packed)
-
-
-def read_issue(store: Store, identity: str, token_id: str) -> dict[str, Any] | None:
-    """Return what was recorded when a token was issued; None if that is gone."""
-    record = store.client.hget(store.keys.tokens(identity), token_id)
-    return None if record is None else dict(json.loads(record))
 
 
 def read_history(store: Store) -> tuple[ActivePolicy, ...]:

@@ -1,8 +1,9 @@
-"""Facts about a server: INFO, settings, commands, and its role among replicas."""
+"""Facts about a server: INFO, settings, commands, clients, and its role among replicas."""
 
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -86,8 +87,7 @@ _REPLICA = re.compile(r"slave\d+")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """
-    The role of a server in a deployment.
+    """The role of a server in a deployment.
 
     Attributes:
         run_id: The run id of the process.
@@ -153,3 +153,27 @@ def addresses_of_sentinel(client: Client, service: str) -> list[Address]:
     replicas = client.execute_command("SENTINEL REPLICAS", service)
     pairs = [primary, *((item["ip"], item["port"]) for item in map(reply_mapping, replicas))]
     return [Address(reply_text(host), int(port)) for host, port in pairs]
+
+
+def client_names(client: Client) -> Iterator[tuple[str, str]]:
+    """Yield the address and the name of each client of the server that has one, or its user."""
+    for item in client.client_list():
+        name = item["name"] or item["user"].replace("default", "")
+        if name:
+            yield item["addr"], name
+
+
+def monitored(client: Client, seconds: float) -> Iterator[tuple[bytes | None, float]]:
+    """Yield lines of MONITOR, or None after an idle second, and the seconds since the start."""
+    connection = client.connection_pool.get_connection()
+    try:
+        connection.send_command("MONITOR")
+        connection.read_response()
+        begun = time.monotonic()
+        while (past_s := time.monotonic() - begun) < seconds:
+            has_line = connection.can_read(min(1.0, seconds - past_s))
+            yield (connection.read_response(disable_decoding=True) if has_line else None), past_s
+    finally:
+        # No other command may follow MONITOR.
+        connection.disconnect()
+        client.connection_pool.release(connection)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import struct
 import time
 from collections import defaultdict
@@ -24,14 +23,7 @@ from keyleash.store.connect import address_of
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.lease_ends import latest_end_us
-from keyleash.store.leases import (
-    EPOCH_FIELD,
-    MASTER_KEY_BYTES,
-    LeaseEntry,
-    ShardState,
-    unpack_entry,
-    unpack_shard,
-)
+from keyleash.store.leases import EPOCH_FIELD, LeaseEntry, ShardState, unpack_entry, unpack_shard
 from keyleash.store.placement import control_slots, is_shard_tag, tag_of
 from keyleash.store.scripts import CONFIRM, EXPIRE_LEASES, NEXT_EPOCH, OperatorScript
 from keyleash.store.server import read_replicas, round_trip
@@ -145,11 +137,6 @@ def read_mac_key(store: Store) -> bytes | None:
     """Return the key of which those of identities are derived; None if there is none yet."""
     key: bytes | None = store.client.get(store.keys.mac_key)
     return key
-
-
-def new_mac_key() -> bytes:
-    """Return a random key for a cluster that has none."""
-    return secrets.token_bytes(MASTER_KEY_BYTES)
 
 
 def store_mac_key(store: Store, key: bytes) -> None:
@@ -313,6 +300,19 @@ def node_effects(
     return tuple(effects.values())
 
 
+def with_reasons(
+    effects: Iterable[NodeEffect], reasons: Mapping[str, str]
+) -> tuple[NodeEffect, ...]:
+    """Return effects on leases, and those of nodes where something else failed.
+
+    Args:
+        reasons: Why it failed, by the name of each node; empty if it did not.
+    """
+    merged = {name: NodeEffect(name, reason=reason) for name, reason in reasons.items()}
+    merged |= {item.node: item for item in effects if item.reason or not reasons.get(item.node)}
+    return tuple(merged.values())
+
+
 def run_at_shards(
     store: Store,
     script: OperatorScript,
@@ -449,16 +449,12 @@ def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
                 tag = field.decode("latin-1")
                 if is_shard_tag(tag):
                     node = store.cluster.find(tag)
-                    entry = _entry(name, packed)
+                    with reading_record(f"an entry of the leases of `{name}`"):
+                        entry = unpack_entry(packed)
                     records = ShardRecords(name, tag, _named(node, tag), entry, epoch)
                     by_node[node].append(records)
     read = each_at_once(partial(_read_at, store), by_node.items())
     return sorted(chain.from_iterable(read), key=lambda item: (item.identity, item.tag))
-
-
-def _entry(identity: str, packed: bytes) -> LeaseEntry:
-    with reading_record(f"an entry of the leases of `{identity}`"):
-        return unpack_entry(packed)
 
 
 def _named(node: Node | None, tag: str) -> str:

@@ -81,7 +81,6 @@ def misses_keys_of_moving_slots(source: Client, target: Client, node: Node) -> b
     Args:
         source: A client of the node.
         target: A client of another primary.
-        node: The node.
     """
     slots = control_slots(node.slots)
     other = next(slots, None)

@@ -18,8 +18,7 @@ SCANNED = 1000
 
 @dataclass(frozen=True, slots=True)
 class GuardSnapshot:
-    """
-    The records of an identity on the server.
+    """The records of an identity on the server.
 
     Attributes:
         record: Its guard record; None if it is not active, an empty one if it is damaged.
@@ -40,8 +39,7 @@ class GuardSnapshot:
 
 
 def read_snapshots(store: Store, identities: Iterable[str]) -> dict[str, GuardSnapshot]:
-    """
-    Read the snapshot of each of *identities*.
+    """Read the snapshot of each of *identities*.
 
     A flush may have deleted records, states or sources, and other server commands change the guards
     of a policy.

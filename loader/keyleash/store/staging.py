@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from keyleash.store.records import RARE_FIELDS, ActivePolicy, GuardRecord
 from keyleash.store.scripts import STAGE, STAGED_KEEP_MS
 from keyleash.store.server import round_trip
 from keyleash.store.state import Layout
-from keyleash.store.store import Store, batches
+from keyleash.store.store import Store, batches, pieces
 
 PIECE = 20
 """States per script."""
@@ -26,8 +26,7 @@ _MARK_BYTES = 4 + DOUBLE
 
 
 class StateMove(NamedTuple):
-    """
-    The migration of one state.
+    """The migration of one state.
 
     Attributes:
         packed: The steps, for `moved_state.lua`.
@@ -42,8 +41,7 @@ class StateMove(NamedTuple):
 
 
 class StagedState(NamedTuple):
-    """
-    A state as `stage.lua` migrated it, to detect changes since; empty if it was not.
+    """A state as `stage.lua` migrated it, to detect changes since; empty if it was not.
 
     Attributes:
         header: Its numbers.
@@ -57,8 +55,7 @@ class StagedState(NamedTuple):
 
 
 class LoadStage:
-    """
-    The staged keys of one load.
+    """The staged keys of one load.
 
     The activation only renames them, so that it blocks the server briefly. Keys of an interrupted
     load expire, and no other load uses them.
@@ -109,7 +106,7 @@ class LoadStage:
         """Migrate states, and again those that change meanwhile."""
         waiting = list(moves)
         for _ in range(ROUNDS):
-            for piece in _pieces(waiting):
+            for piece in pieces(waiting, PIECE, PIECE_BYTES, lambda move: move.size):
                 self._put_piece(piece)
             waiting = self._changed(waiting)
             if len(waiting) <= FEW:
@@ -156,19 +153,6 @@ class LoadStage:
                 if now != header or [call.ljust(DOUBLE, b"\0") for call in calls] != newest:
                     changed.append(move)
         return changed
-
-
-def _pieces(moves: Sequence[StateMove]) -> Iterator[Sequence[StateMove]]:
-    piece: list[StateMove] = []
-    size = 0
-    for move in moves:
-        if piece and (len(piece) == PIECE or size + move.size > PIECE_BYTES):
-            yield piece
-            piece, size = [], 0
-        piece.append(move)
-        size += move.size
-    if piece:
-        yield piece
 
 
 def _fields(record: ActivePolicy | GuardRecord) -> dict[str, str | int]:

@@ -67,8 +67,7 @@ def read_suspension_reason(store: Store, identity: str) -> bytes:
 
 
 class StoredActivity(NamedTuple):
-    """
-    The lengths of an identity's streams, and the record of its suspension.
+    """The lengths of an identity's streams, and the record of its suspension.
 
     Attributes:
         audited: Entries of its audit stream.

@@ -13,6 +13,7 @@ from redis.exceptions import ClusterDownError, MovedError, ResponseError
 from keyleash.store.deployment import Cluster
 from keyleash.store.keyspace import HOME_TAG, Keyspace, script_digest
 from keyleash.store.scripts import OperatorScript
+from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.token import reject_tokens
 from keyleash.store.wire import is_of_a_cluster
@@ -32,6 +33,22 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[Sequence[T]]:
     """Cut *items* into pieces of *size*."""
     rest = iter(items)
     while piece := tuple(islice(rest, size)):
+        yield piece
+
+
+def pieces(
+    items: Iterable[T], most: int, most_bytes: int, size_of: Callable[[T], int]
+) -> Iterator[list[T]]:
+    """Cut *items* into pieces of at most *most* items and, unless one alone has more, of bytes."""
+    piece: list[T] = []
+    size = 0
+    for item in items:
+        if piece and (len(piece) == most or size + size_of(item) > most_bytes):
+            yield piece
+            piece, size = [], 0
+        piece.append(item)
+        size += size_of(item)
+    if piece:
         yield piece
 
 
@@ -100,10 +117,6 @@ class Store:
             return self
         return self.on_node(self.open_cluster(self.cluster, actor=self.actor).client)
 
-    def by(self, actor: str) -> Store:
-        """Return the same store for another operator."""
-        return replace(self, actor=actor)
-
     def with_keys(self, keys: Keyspace) -> Store:
         """Return the same store with other names."""
         return replace(self, keys=keys)
@@ -147,9 +160,6 @@ class Store:
         if len(calls) == 1:
             return [self.run(script, *calls[0])]
         self.load(script)
-        digest = script_digest(script.text)
-        with self.client.pipeline(transaction=False) as pipe:
-            for words in calls:
-                pipe.evalsha(digest, *script.arguments(self.keys, *words))
-            replies: list[Any] = pipe.execute()
-        return replies
+        head = ("EVALSHA", script_digest(script.text))
+        requests = ((*head, *script.arguments(self.keys, *words)) for words in calls)
+        return round_trip(self.client, requests)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from keyleash.store.keyspace import OPERATORS, Keyspace
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.server import round_trip
 from keyleash.store.shards import at_shard, missing_shards, read_tags
 from keyleash.store.store import Store
@@ -107,11 +107,6 @@ def _key(keys: Keyspace, kind: StreamKind, identity: str) -> str:
 def control_stream(store: Store) -> AuditStream:
     """Return the stream of operator actions."""
     return AuditStream(StreamKind.CONTROL, "", store.keys.control, store.keys.tag)
-
-
-def operators_streams(store: Store) -> list[AuditStream]:
-    """Return the streams of undos."""
-    return audit_streams(store, [OPERATORS])
 
 
 def record_action(store: Store, event: str, **details: str) -> None:

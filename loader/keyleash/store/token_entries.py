@@ -64,12 +64,7 @@ def record_names(store: Store, identity: str) -> Iterator[str]:
 
 
 def count_unlisted(store: Store, identity: str, now_us: int) -> int:
-    """Return the number of an identity's tokens that work and have no entry.
-
-    Args:
-        identity: The identity.
-        now_us: Server time.
-    """
+    """Return the number of an identity's tokens that work and have no entry."""
     start, works = len(identity) + 1, dict[str, TokenRecord]()
     for names in batches(record_names(store, identity)):
         digests = [name[start:] for name in names if _DIGEST.fullmatch(name[start:])]
@@ -103,11 +98,8 @@ def read_token_records(
     store: Store, digests: Mapping[str, Sequence[str]]
 ) -> list[list[bytes | None]]:
     """Return the packed records of the tokens of each identity, by their digests."""
-    with store.client.pipeline(transaction=False) as pipe:
-        for name, some in digests.items():
-            pipe.mget([store.keys.token(name, digest) for digest in some])
-        records: list[list[bytes | None]] = pipe.execute()
-    return records
+    keys = ([store.keys.token(name, item) for item in some] for name, some in digests.items())
+    return round_trip(store.client, (("MGET", *names) for names in keys))
 
 
 def delete_token_entries(store: Store, identity: str, ids: Sequence[str]) -> None:

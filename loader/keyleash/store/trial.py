@@ -38,8 +38,7 @@ SCANNED = 1000
 
 @dataclass(frozen=True, slots=True)
 class TrialCall:
-    """
-    A call of a guard at a moment.
+    """A call of a guard at a moment.
 
     Attributes:
         token: The calling token; it need not have been issued.
@@ -57,8 +56,7 @@ class TrialCall:
 
 
 class TrialDatabase:
-    """
-    A database that holds nothing but what is tried in it.
+    """A database that holds nothing but what is tried in it.
 
     Args:
         client: A redis-py client with all permissions, `decode_responses` off.
@@ -102,11 +100,9 @@ class TrialDatabase:
     def run(
         self, name: str, calls: Iterable[TrialCall], limits: Iterable[str], *, is_exported: bool
     ) -> list[Any]:
-        """
-        Call the guard of an identity, whose counters start at 0.
+        """Call the guard of an identity, whose counters start at 0.
 
         Args:
-            name: The identity.
             calls: The calls, in order.
             limits: The names of its limits; counters per token or segment are deleted afterwards.
             is_exported: Whether an archiver would trim its audit stream, so that it is never full.
@@ -148,8 +144,7 @@ class TrialDatabase:
             self.client.client_kill_filter(_id=self._connection)
 
     def clear(self, touched: Collection[bytes] = ()) -> None:
-        """
-        Delete all control keys, and the keys *touched*.
+        """Delete all control keys, and the keys *touched*.
 
         Raises:
             OperationError (not-empty): Another policy was loaded meanwhile; nothing is deleted.

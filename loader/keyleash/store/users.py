@@ -18,8 +18,7 @@ REJECTED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTAL
 
 
 def set_user(client: Client, name: str, words: Iterable[str]) -> None:
-    """
-    Create or change a user; all of *words* take effect, or none.
+    """Create or change a user; all of *words* take effect, or none.
 
     Raises:
         RulesRejectedError: The server rejects a rule.

@@ -111,27 +111,15 @@ def batch_call(
     return ("EVALSHA", digest, str(len(keys)), *keys, token, correlation, mode.value, *items)
 
 
-def delegate_call(
-    digest: str,
-    token: str,
-    correlation: str,
-    child: str,
-    ttl_s: int | None,
-    words: Sequence[Argument],
+def delegation_words(
+    child: str, ttl_s: int | None, words: Sequence[Argument]
 ) -> tuple[Argument, ...]:
-    """Return the call of the batch script by which a token makes a child.
+    """Return the words of a delegation after token and correlation id.
 
     Args:
         child: The digest of the child.
         words: The kind and the text of each restriction and label.
     """
-    return ("EVALSHA", digest, "0", token, correlation, *delegation_words(child, ttl_s, words))
-
-
-def delegation_words(
-    child: str, ttl_s: int | None, words: Sequence[Argument]
-) -> tuple[Argument, ...]:
-    """Return the words after token and correlation id, as for `delegate_call`."""
     return (BatchMode.DELEGATE.value, child, "" if ttl_s is None else str(ttl_s), *words)
 
 

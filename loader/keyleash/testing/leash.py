@@ -15,7 +15,8 @@ import redis
 import keyleash
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.commands import CommandTable, load_table
-from keyleash.operator.load.activate import LoadResult, load_policy
+from keyleash.operator.load.activate import LoadResult, activate_policy
+from keyleash.operator.load.compile import prepare_policy
 from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.servers.embedded import HOST
 from keyleash.store.deployment import Cluster
@@ -68,14 +69,10 @@ class BaseLeash(ABC, Generic[Admin, Agent, AsyncAgent]):
         """
         document, file = _read(policy, self._root, name)
         store = self._store()
-        result = load_policy(
-            store,
-            document,
-            file=file,
-            table=self._table,
-            allow_removal=True,
-            allow_unvalidated_restore=True,
+        prepared = prepare_policy(
+            store, document, file=file, table=self._table, allow_unvalidated_restore=True
         )
+        result = activate_policy(store, prepared, allow_removal=True)
         # Test servers have no replicas, so every write would wait and fail.
         for identity in result.identities:
             store.client.hset(store.keys.guard(identity), "wait_replicas", 0)

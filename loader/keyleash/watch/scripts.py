@@ -7,8 +7,8 @@ from collections.abc import Callable
 from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError
-from keyleash.store.denied import missing_right
 from keyleash.store.deployment import Server
+from keyleash.store.failures import missing_right
 from keyleash.store.guards import Recorded, load_missing, read_recorded
 from keyleash.store.records import read_head
 from keyleash.store.store import Store

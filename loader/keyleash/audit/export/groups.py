@@ -14,15 +14,10 @@ from keyleash.errors import ArchiveError
 from keyleash.policy.parse import active_policy
 from keyleash.store.groups import ConsumerGroup
 from keyleash.store.identities import known_identities
+from keyleash.store.keyspace import OPERATORS
 from keyleash.store.records import read_active
 from keyleash.store.store import Store
-from keyleash.store.streams import (
-    AuditStream,
-    control_stream,
-    operators_streams,
-    pairs_of,
-    streams_of,
-)
+from keyleash.store.streams import AuditStream, audit_streams, control_stream, pairs_of, streams_of
 
 PAGE = 500
 """Entries per page at most: the server serves no other client meanwhile."""
@@ -99,7 +94,7 @@ def find_streams(store: Store, identities: Iterable[str]) -> list[AuditStream]:
     every identity that was ever active.
     """
     names = sorted(identities)
-    every = [] if names else [control_stream(store), *operators_streams(store)]
+    every = [] if names else [control_stream(store), *audit_streams(store, [OPERATORS])]
     return every + streams_of(store, names or known_identities(store))
 
 

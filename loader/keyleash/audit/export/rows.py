@@ -147,13 +147,22 @@ def _line(row: ArchiveRow, stream: AuditStream) -> str:
 def read_rows(path: Path) -> Iterator[ArchiveRow]:
     """Yield the rows of a file; ValueError if a line is not an entry."""
     with path.open("rb") as file:
-        for line in file:
-            try:
-                record = json.loads(line)
-                fields = tuple((_bytes(name), _bytes(value)) for name, value in record["fields"])
-                yield ArchiveRow(str(record["id"]), fields)
-            except (KeyError, TypeError, AttributeError) as error:
-                raise ValueError("a line is not an entry") from error
+        yield from map(read_row, file)
+
+
+def read_row(line: bytes) -> ArchiveRow:
+    """Parse a line.
+
+    Raises:
+        ValueError: it is not an entry.
+    """
+    try:
+        record = json.loads(line)
+        first, *rest = ((_bytes(name), _bytes(value)) for name, value in record["fields"])
+        id_order(record["id"])
+        return ArchiveRow(record["id"], (first, *rest))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError("a line is not an entry") from error
 
 
 def _bytes(value: str | dict[str, str]) -> bytes:

@@ -39,7 +39,6 @@ class Sharded(Guarded):
     """A guarded connection that knows its node of a cluster. `RedisCluster` makes subclasses.
 
     Attributes:
-        cluster: The client.
         is_asking: Whether ASKING precedes each call.
     """
 
@@ -119,8 +118,6 @@ class NodePool:
     """The connections of one node, in the form of a pool of redis-py; a block takes one of them.
 
     Args:
-        cluster: The client.
-        node: The node.
         is_asking: Whether ASKING precedes each call.
     """
 

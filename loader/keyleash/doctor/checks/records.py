@@ -75,11 +75,8 @@ def _differs(record: GuardRecord | None, guard: CompiledGuard, commands: str) ->
     # A damaged record, read as an empty one, is a finding of `check_scripts`.
     if record is None or not record.digest:
         return False
-    return (
-        record.digests != tuple(guard.scripts)
-        or (record.policy_digest, record.commands) != (guard.policy_digest, commands)
-        or record.transport != "evalsha"
-    )
+    recorded = record.digests, record.policy_digest, record.commands
+    return recorded != (tuple(guard.scripts), guard.policy_digest, commands)
 
 
 def _states(

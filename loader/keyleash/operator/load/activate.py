@@ -8,10 +8,9 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.commands import CommandTable
 from keyleash.errors import OperationError, PlanOutdatedError, Problem, RemovalError
 from keyleash.fence.apply import refreshed_users
-from keyleash.operator.load.compile import PreparedPolicy, prepare_policy
+from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.load.preview import (
     IdentityChange,
@@ -24,11 +23,11 @@ from keyleash.operator.load.preview import (
     record_of,
     summary_of,
 )
+from keyleash.policy.problems import some
 from keyleash.policy.scripts import with_texts
 from keyleash.results import Change, NodeEffect, Progress
 from keyleash.store.guards import (
     MANY,
-    delete_functions,
     load_on_nodes,
     load_scripts,
     not_loaded,
@@ -39,7 +38,7 @@ from keyleash.store.guards import (
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
 from keyleash.store.server_check import Client, operator_client, require_supported
-from keyleash.store.shards import expire_leases, store_mac_key
+from keyleash.store.shards import expire_leases, store_mac_key, with_reasons
 from keyleash.store.snapshots import read_snapshots
 from keyleash.store.staging import LoadStage, StateMove
 from keyleash.store.store import Store
@@ -82,57 +81,6 @@ class LoadResult(Change):
         )
 
 
-def load_policy(
-    store: Store,
-    document: str,
-    *,
-    file: str = "<policy>",
-    table: CommandTable | None = None,
-    allow_eviction: bool = False,
-    allow_unvalidated_restore: bool = False,
-    others: Sequence[Client] = (),
-    allow_removal: bool = False,
-) -> LoadResult:
-    """Compile a policy for a server and activate it atomically.
-
-    Limits keep their counts, by name; suspended identities remain suspended.
-
-    Args:
-        client: A redis-py client that may load scripts.
-        document: The policy file's text.
-        file: Its name, for messages.
-        table: The server's commands; read from the server if None.
-        allow_eviction: Load also if the server may evict control keys.
-        allow_unvalidated_restore: Load a policy that allows RESTORE also on a server that does not
-            validate payloads.
-        others: Further servers, such as replicas, whose ACL users are updated.
-        allow_removal: Load also a policy that lacks identities of the active one.
-
-    Raises:
-        OperationError (unsupported-server): The server is older than the supported versions.
-        PolicyError: The document has problems; nothing was changed.
-        RemovalError: The load would remove identities, and *allow_removal* is false.
-        OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
-        EvictionError: The server may evict control keys; nothing was changed.
-        UnvalidatedRestoreError: The policy allows RESTORE, and the server does not validate
-            payloads; nothing was changed.
-        OperationError (activation-conflict): Another policy was activated meanwhile; nothing was
-            activated.
-        OperationError (digest-mismatch): The server computes other digests; nothing was activated.
-    """
-    others = [operator_client(other, "others") for other in others]
-    require_supported(store.client, cluster=store.cluster is not None)
-    prepared = prepare_policy(
-        store,
-        document,
-        file=file,
-        table=table,
-        allow_eviction=allow_eviction,
-        allow_unvalidated_restore=allow_unvalidated_restore,
-    )
-    return activate_policy(store, prepared, others=others, allow_removal=allow_removal)
-
-
 def activate_policy(
     store: Store,
     prepared: PreparedPolicy,
@@ -143,13 +91,23 @@ def activate_policy(
     report: Progress | None = None,
     allow_removal: bool = False,
 ) -> LoadResult:
-    """Activate a prepared policy; see `load_policy`.
+    """Activate a prepared policy atomically.
+
+    Limits keep their counts, by name; suspended identities remain suspended.
 
     Args:
+        others: Further servers, such as replicas, whose ACL users are updated.
         expected: The generation that must be active, 0 for none; not checked if None.
         plan: The plan as JSON, for the control stream.
         report: Called with the number of loaded guards and the total.
         allow_removal: Whether identities of the active policy may be missing from this one.
+
+    Raises:
+        RemovalError: The load would remove identities, and *allow_removal* is false.
+        OperationError (unsayable-pattern): ACL rules cannot hold a pattern.
+        OperationError (activation-conflict): Another policy was activated meanwhile; nothing was
+            activated.
+        OperationError (digest-mismatch): The server computes other digests; nothing was activated.
     """
     others = [operator_client(other, "others") for other in others]
     require_supported(store.client, cluster=store.cluster is not None)
@@ -171,15 +129,8 @@ def activate_policy(
         )
     if active and found.is_active:
         # Leases are expired again, because an earlier load may not have reached all nodes.
-        return LoadResult(
-            False,
-            generation,
-            digest,
-            names,
-            (),
-            prepared.warnings,
-            nodes=_effects(store, names, failures),
-        )
+        nodes = _effects(store, names, failures)
+        return LoadResult(False, generation, digest, names, (), prepared.warnings, nodes=nodes)
     if found.removed and not allow_removal:
         raise RemovalError(prepared.file, found.removed)
     record_sources(store, found.unrecorded, packed)
@@ -192,16 +143,9 @@ def activate_policy(
     finally:
         stage.discard()
     retire_sources(store, guards, found.removed)
-    delete_functions(store, filter(None, (item.record for item in found.snapshots.values())))
-    return LoadResult(
-        True,
-        generation,
-        digest,
-        names,
-        found.removed,
-        prepared.warnings,
-        nodes=_effects(store, (*names, *found.removed), failures),
-    )
+    nodes = _effects(store, (*names, *found.removed), failures)
+    removed, warnings = found.removed, prepared.warnings
+    return LoadResult(True, generation, digest, names, removed, warnings, nodes=nodes)
 
 
 def _effects(
@@ -210,19 +154,14 @@ def _effects(
     """Expire the leases of a cluster, and wait for replicas; return the effect at all nodes.
 
     Args:
-        store: The store.
         identities: The identities of the new policy and of the one before.
         failures: Why scripts could not be loaded into a node, by its name.
     """
     expired = expire_leases(store, identities)
     if store.cluster is None or expired is None:
         return expired
-    effects = {
-        str(node): NodeEffect(str(node), reason=failures.get(str(node), ""))
-        for node in store.cluster.nodes
-    }
-    effects |= {item.node: item for item in expired if item.reason or item.node not in failures}
-    return tuple(effects.values())
+    reasons = {name: failures.get(name, "") for name in map(str, store.cluster.nodes)}
+    return with_reasons(expired, reasons)
 
 
 def _fill(stage: LoadStage, prepared: PreparedPolicy, found: LoadDiff, actor: str) -> None:
@@ -275,24 +214,19 @@ def _activate(
     try:
         return int(store.run_loaded(ACTIVATE, *header, *words))
     except ResponseError as error:
-        if str(error).startswith("LEASH ACTIVATION_"):
-            raise _conflict(
-                "another policy was activated while this one was loaded"
-                if "CONFLICT" in str(error)
-                else "the staged records of this load expired or were deleted before the activation"
-            ) from None
-        raise
-
-
-def _conflict(message: str) -> PlanOutdatedError:
-    return PlanOutdatedError(
-        "activation-conflict", message, help="check `keyleash status`, then load again"
-    )
+        if not str(error).startswith("LEASH ACTIVATION_"):
+            raise
+        raise PlanOutdatedError(
+            "activation-conflict",
+            "another policy was activated while this one was loaded"
+            if "CONFLICT" in str(error)
+            else "the staged records of this load expired or were deleted before the activation",
+            help="check `keyleash status`, then load again",
+        ) from None
 
 
 def verify_activation(store: Store, prepared: PreparedPolicy, generation: int) -> None:
-    """
-    Read back and compare the records, states and scripts of *generation*.
+    """Read back and compare the records, states and scripts of *generation*.
 
     Raises:
         OperationError (activation-conflict): Another policy was activated since.
@@ -311,11 +245,10 @@ def verify_activation(store: Store, prepared: PreparedPolicy, generation: int) -
     findings += _wrong_guards(store, prepared, generation)
     findings += _missing_scripts(store, prepared)
     if findings:
-        more = f" and {len(findings) - 5} more" if len(findings) > 5 else ""
         raise OperationError(
             "not-verified",
             f"generation {generation} was activated, but the server does not have it as activated:"
-            f" {', '.join(findings[:5])}{more}",
+            f" {some(findings, 5)}",
             help="load the policy again; if that does not help, find out who else writes these"
             " keys",
         )

@@ -27,14 +27,11 @@ def restoring_identities(policy: Policy) -> tuple[str, ...]:
 def check_payloads(
     client: Client, policy: Policy, file: str, *, allowed: bool
 ) -> tuple[Problem, ...]:
-    """
-    Reject a policy that allows RESTORE on a server that does not validate payloads.
+    """Reject a policy that allows RESTORE on a server that does not validate payloads.
 
     The server is only read if the policy allows RESTORE.
 
     Args:
-        client: A client of the server.
-        policy: The policy.
         file: The policy file's name; the warning applies to the whole file.
         allowed: Whether to warn instead.
 
@@ -61,8 +58,7 @@ EVICTION_CODE = EvictionError.code
 
 @dataclass(frozen=True, slots=True)
 class EvictionRisk:
-    """
-    The risk that a server evicts control keys.
+    """The risk that a server evicts control keys.
 
     Attributes:
         policy: Its `maxmemory-policy`, other than `noeviction`; None if unknown.
@@ -90,8 +86,7 @@ class EvictionRisk:
 
 
 def find_eviction_risk(client: Client) -> EvictionRisk | None:
-    """
-    Return the eviction risk of a server; None if it evicts nothing.
+    """Return the eviction risk of a server; None if it evicts nothing.
 
     Uses INFO, because managed servers may deny CONFIG.
     """
@@ -109,11 +104,9 @@ def find_eviction_risk(client: Client) -> EvictionRisk | None:
 
 
 def check_eviction(client: Client, file: str, *, allowed: bool) -> tuple[Problem, ...]:
-    """
-    Warn about or reject a server that evicts keys.
+    """Warn about or reject a server that evicts keys.
 
     Args:
-        client: A client of the server.
         file: The policy file's name; the warning applies to the whole file.
         allowed: Whether to warn instead.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,11 +22,12 @@ from keyleash.policy.problems import in_order
 from keyleash.results import Progress
 from keyleash.store.agent_keys import ask_about_keys, read_length, run_on_keys
 from keyleash.store.keyspace import HOME_TAG
+from keyleash.store.leases import MASTER_KEY_BYTES
 from keyleash.store.live_table import read_table
 from keyleash.store.records import commands_to_learn
 from keyleash.store.server import info_section
 from keyleash.store.server_check import release_of, require_supported
-from keyleash.store.shards import new_mac_key, read_mac_key
+from keyleash.store.shards import read_mac_key
 from keyleash.store.slots import undeclared_keys_error
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
@@ -37,9 +39,6 @@ class PreparedPolicy:
 
     Attributes:
         file: The name of the policy file, for messages.
-        document: The policy file's text.
-        policy: The parsed policy.
-        table: The server's commands.
         digest: The digest of the policy, which is the same for every server.
         guards: The guards, compiled for these commands.
         commands: The command overrides in the guard records; see `commands_to_learn`.
@@ -75,15 +74,20 @@ def prepare_policy(
     year: int | None = None,
     report: Progress | None = None,
 ) -> PreparedPolicy:
-    """
-    Check and compile a policy for the server of *client*; see `load_policy`.
-
-    Calendar windows are compiled in from the start of *year*, by default the year of the server's
-    clock. The leases of a cluster are signed with *mac_key*, by default its present key. *report*
-    is called with the number of compiled guards and the total.
+    """Check and compile a policy for a server, which is only read.
 
     If the server's commands cannot be read, guards are compiled for the shipped table, and the
     first warning says so.
+
+    Args:
+        document: The policy file's text.
+        file: Its name, for messages.
+        table: The server's commands; read from the server if None.
+        allow_eviction: Compile also if the server may evict control keys.
+        allow_unvalidated_restore: Compile a policy that allows RESTORE also for a server that does
+            not validate payloads.
+        year: The first year of calendar windows; that of the server's clock if None.
+        report: Called with the number of compiled guards and the total.
 
     Raises:
         OperationError (unsupported-server): The server is older than the supported versions.
@@ -150,7 +154,8 @@ def _shards(store: Store, policy: Policy) -> Shards:
             help="guards use such keys: use a service that does not check the keys of scripts",
         )
     product, _ = release_of(info_section(store.client, "server"))
-    return Shards(read_mac_key(store) or new_mac_key(), between=product == "redis")
+    key = read_mac_key(store) or secrets.token_bytes(MASTER_KEY_BYTES)
+    return Shards(key, between=product == "redis")
 
 
 def prepare_active(store: Store, document: str) -> PreparedPolicy:

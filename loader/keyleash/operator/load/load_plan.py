@@ -16,8 +16,7 @@ from keyleash.text import counted, json_object, short_digest
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan(Result):
-    """
-    The changes that a load would make.
+    """The changes that a load would make.
 
     Attributes:
         prepared: The policy, compiled for the server.
@@ -50,8 +49,7 @@ class LoadPlan(Result):
         return self.preview.removed
 
     def describe(self, *, full: bool = False) -> str:
-        """
-        Return the plan as text, as `keyleash plan` prints it.
+        """Return the plan as text, as `keyleash plan` prints it.
 
         Args:
             full: Whether to show every change of every identity. Otherwise identities with the same

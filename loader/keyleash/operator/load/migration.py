@@ -42,8 +42,7 @@ _NUMBER_STEPS = frozenset("=0bpf")
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """
-    The change of one identity's state.
+    """The change of one identity's state.
 
     Attributes:
         packed: For `moved_state.lua`.
@@ -64,16 +63,7 @@ class Migration:
 def migration_of(
     old: Layout, new: Layout, stamp: int, plans: Iterable[LimitPlan], now_us: int
 ) -> Migration:
-    """
-    Return the steps by which a state of *old* becomes one of *new*.
-
-    Args:
-        old: The state's layout.
-        new: The new guard's layout.
-        stamp: The new guard's.
-        plans: The limits of the new guard.
-        now_us: The server's clock.
-    """
+    """Return the steps by which a state of *old* becomes one of *new*."""
     steps = _steps(old, new, {plan.slot.name: plan for plan in plans}, now_us)
     return Migration(
         packed=struct.pack("<dHH", stamp, new.header_bytes, old.header_bytes)

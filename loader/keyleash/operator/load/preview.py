@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from itertools import chain
 
 from keyleash.compiler import CompiledGuard
@@ -16,8 +15,9 @@ from keyleash.errors import PolicyError
 from keyleash.limits import pack_limits
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
-from keyleash.policy import Policy, parse_policy
+from keyleash.policy import Policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
+from keyleash.policy.parse import active_policy
 from keyleash.policy.scripts import with_texts
 from keyleash.store.grants import pack_grants
 from keyleash.store.keyspace import CONTROL_PREFIX
@@ -86,8 +86,7 @@ class StateChange(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class IdentityChange:
-    """
-    The change of one identity.
+    """The change of one identity.
 
     Attributes:
         guard: Its new guard; None if it is removed.
@@ -123,11 +122,9 @@ def activation_plan(
     now_us: int,
     commands: str = "",
 ) -> tuple[IdentityChange, ...]:
-    """
-    Return the changes that the activation of *guards* makes.
+    """Return the changes that the activation of *guards* makes.
 
     Args:
-        guards: The guards of the new policy.
         snapshots: The snapshots of identities, including all of the active policy.
         layouts: The present layout of each state, by identity.
         now_us: Server time, to find the open windows.
@@ -194,8 +191,7 @@ def _change(
 
 @dataclass(frozen=True, slots=True)
 class LoadDiff:
-    """
-    The difference between a policy and the server.
+    """The difference between a policy and the server.
 
     Attributes:
         active: The active policy; None if there is none.
@@ -242,8 +238,7 @@ class LoadDiff:
 
 
 def diff_with_server(store: Store, prepared: PreparedPolicy) -> LoadDiff:
-    """
-    Compare *prepared* with the server; nothing is written.
+    """Compare *prepared* with the server; nothing is written.
 
     Raises:
         redis.ResponseError: A key has the wrong type.
@@ -286,8 +281,7 @@ NAMES = 50
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """
-    The effect of an activation.
+    """The effect of an activation.
 
     Attributes:
         active: The active policy; None if there is none.
@@ -328,8 +322,7 @@ class Preview:
 
 
 def preview_load(store: Store, prepared: PreparedPolicy) -> Preview:
-    """
-    Compare a prepared policy with the active one; nothing is written.
+    """Compare a prepared policy with the active one; nothing is written.
 
     Raises:
         redis.ResponseError: A key has the wrong type.
@@ -382,14 +375,7 @@ def _active_policy(active: ActivePolicy | None, prepared: PreparedPolicy) -> Pol
         return None
     if active.document == with_texts(prepared.document, prepared.policy):
         return prepared.policy
-    return _read(active.document)
-
-
-@lru_cache(maxsize=2)
-def _read(document: str) -> Policy | None:
-    """Return the active policy; None if it cannot be parsed."""
     try:
-        # It was validated when it was loaded, perhaps for other server commands.
-        return parse_policy(document, file="<active policy>", commands=None)
+        return active_policy(active.document)
     except PolicyError:
         return None

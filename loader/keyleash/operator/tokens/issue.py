@@ -7,7 +7,6 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import chain
 from typing import Annotated, Any, TypedDict, Unpack
 
 from keyleash.commands import OperationClass
@@ -18,7 +17,8 @@ from keyleash.operations import operation
 from keyleash.operations.rights import NEW_TOKEN
 from keyleash.operations.types import Count, Duration, IdentityName, Labels, Param
 from keyleash.operator.tokens.restrict import Scope, checked_labels, restrict
-from keyleash.policy import Identity, parse_policy
+from keyleash.policy import Identity
+from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import which_identity
 from keyleash.policy.quantities import positive, seconds_of
 from keyleash.results import Instant, Result
@@ -139,8 +139,7 @@ def issue_token(
         allow: The only operation classes that are allowed.
         keys: The only keys that are allowed: names, or prefixes with `*`.
         budget: The most calls or bytes by counter: `200` or `10mb` for the token's life, or
-            `50/hour`, `/day`, …
-            in UTC.
+            `50/hour`, `/day`, … in UTC.
         meta: Up to 16 labels for `list`, the audit log and reports, without a token.
 
     Raises:
@@ -194,23 +193,14 @@ def issue_tokens(
     made: dict[str, str] = {}
     while len(made) < count:
         made[new_token_id()] = new_token(identity)
+    head = (store.actor, identity, "" if ttl_s is None else ttl_s, note, labels, tail, recorded)
+    pieces = [*batches(made.items(), PIECE)]
     calls = [
-        (
-            store.actor,
-            identity,
-            "" if ttl_s is None else ttl_s,
-            note,
-            labels,
-            tail,
-            recorded,
-            *chain.from_iterable(piece),
-        )
-        for piece in batches(((id_, token_digest(token)) for id_, token in made.items()), PIECE)
+        (*head, *(word for id_, token in piece for word in (id_, token_digest(token))))
+        for piece in pieces
     ]
     issued = []
-    for piece, reply in zip(
-        batches(made.items(), PIECE), store.run_all(ISSUE_TOKENS, calls), strict=True
-    ):
+    for piece, reply in zip(pieces, store.run_all(ISSUE_TOKENS, calls), strict=True):
         if isinstance(reply, int):
             raise not_active(store, identity)
         with reading_reply("EVALSHA"):
@@ -231,15 +221,14 @@ def _recorded(identity: Identity, restrictions: Restrictions) -> str:
 
 
 def active_identity(store: Store, name: str) -> Identity:
-    """
-    Return an identity of the active policy.
+    """Return an identity of the active policy.
 
     Raises:
         OperationError (no-policy): No policy is active.
         OperationError (unknown-identity): The active policy has no such identity.
     """
     active = require_active(store)
-    policy = parse_policy(active.document, file="<active policy>", commands=None)
+    policy = active_policy(active.document)
     identity = policy.identity(name)
     if identity is None:
         raise OperationError(

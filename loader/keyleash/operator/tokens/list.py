@@ -201,12 +201,10 @@ def _tokens_of(store: Store, names: Sequence[str]) -> list[TokenInfo]:
 def read_tokens(
     store: Store, rules: Mapping[str, TokenRules | None], now_us: int
 ) -> Iterator[tuple[str, list[TokenInfo], list[str]]]:
-    """
-    Yield identities with their tokens, and the ids of entries whose records have expired.
+    """Yield identities with their tokens, and the ids of entries whose records have expired.
 
     Args:
         rules: The token rules of each identity to read; None if it is not in the active policy.
-        now_us: Server time.
 
     Raises:
         OperationError (unreadable): An entry is corrupt.

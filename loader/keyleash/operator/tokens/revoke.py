@@ -51,8 +51,7 @@ class RevokedToken(Result):
 
 @dataclass(frozen=True, slots=True)
 class Revocation(Change):
-    """
-    The result of a revocation.
+    """The result of a revocation.
 
     Attributes:
         effective_us: Server time of the revocation, Unix µs: all later calls are denied.

@@ -36,8 +36,7 @@ class ReplacedToken(Result):
 
 @dataclass(frozen=True, slots=True)
 class Rotation(Change):
-    """
-    The result of a rotation.
+    """The result of a rotation.
 
     Attributes:
         issued: The new token.
@@ -129,17 +128,9 @@ def rotate_token(
     # The script does not validate the entries.
     parsed(identity, *read_token_entries(store, [identity]))
     token, new_id = new_token(identity), new_token_id()
-    reply = store.run(
-        ROTATE_TOKEN,
-        store.actor,
-        identity,
-        "" if ttl_s is None else ttl_s,
-        note or "",
-        token_id or "",
-        grace_s * 1000,
-        new_id,
-        token_digest(token),
-    )
+    life = "" if ttl_s is None else ttl_s
+    words = (identity, life, note or "", token_id or "", grace_s * 1000, new_id)
+    reply = store.run(ROTATE_TOKEN, store.actor, *words, token_digest(token))
     if reply == 0:
         raise not_active(store, identity)
     if reply == 2:
