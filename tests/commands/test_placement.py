@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tools.refresh_table import merge_rows, weaker_arity
 
-from keyleash.commands import CommandSpec, KeyRange, OperationClass
+from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands.facts import (
     ABSENT,
     CONTAINER,
@@ -20,7 +20,7 @@ from keyleash.commands.facts import (
     SERVERS_DIFFER,
     UNPLACED,
 )
-from keyleash.commands.spec import NumberedKeys, OptionKey, Variant
+from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, Variant
 from keyleash.commands.table import CommandRow, KeySpecRow, place, table_of
 
 READ, WRITE = OperationClass.READ, OperationClass.WRITE

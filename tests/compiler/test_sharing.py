@@ -154,8 +154,8 @@ def test_guard_is_the_one_that_is_made_for_its_identity_alone(
         shared = compile_guard(named, table, keyspace=Keyspace(), year=2026)
 
         assert shared.plan == alone.guard
-        texts = (shared.script, shared.batch_script, shared.approved_script, shared.lease_script)
-        assert (*texts, shared.stamp) == stamped(alone.texts)
+        texts = [shared.script, shared.batch_script, shared.approved_script, shared.lease_script]
+        assert (texts, shared.stamp) == stamped(alone.texts)
 
 
 def test_shared_text_is_for_one_table_and_one_year(identities: tuple[Identity, ...]) -> None:

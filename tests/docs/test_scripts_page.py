@@ -13,7 +13,7 @@ import pytest
 
 import keyleash
 from keyleash.policy.bundles import BUNDLES
-from keyleash.policy.lua import FUNCTIONS, LIBRARIES
+from keyleash.policy.lua.names import FUNCTIONS, LIBRARIES
 from support.command_line import Cli
 from support.leash import Leash
 from support.scripted import scripted

@@ -16,7 +16,7 @@ from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, BeforeImage, KeyCh
 from keyleash.audit.read import read_events
 from keyleash.audit.undo.key_values import read_keys
 from keyleash.compiler.emit import MAX_EVENT_BYTES
-from keyleash.policy import Counter
+from keyleash.limits import Counter
 from keyleash.store.wire import MAX_IMAGES
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant, with_files

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from keyleash.commands import CommandSpec, KeyRange
-from keyleash.commands.spec import NumberedKeys, OptionKey, StreamKeys
+from keyleash.commands import CommandSpec
+from keyleash.commands.spec import KeyRange, NumberedKeys, OptionKey, StreamKeys
 
 Call = tuple[bytes, ...]
 _T = TypeVar("_T")

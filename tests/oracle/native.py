@@ -13,7 +13,8 @@ from collections.abc import Collection, Sequence
 
 from keyleash.commands import CommandSpec, CommandTable, KeyUse, OperationClass
 from keyleash.evaluate.access import matches
-from keyleash.policy import AnySuffix, Capture, Grant, Identity, Pattern
+from keyleash.policy import Grant, Identity, Pattern
+from keyleash.policy.model import AnySuffix, Capture
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 

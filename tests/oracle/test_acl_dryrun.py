@@ -23,7 +23,8 @@ from keyleash.commands import CHANNEL_CLASSES, CommandTable, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys
 from keyleash.errors import PolicyError
-from keyleash.policy import AnySuffix, Identity, Literal, Pattern, parse_policy
+from keyleash.policy import Identity, Pattern, parse_policy
+from keyleash.policy.model import AnySuffix, Literal
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.live_table import read_table
 from oracle.arguments import Call, Draws, drawn_call

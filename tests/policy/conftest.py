@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from keyleash.commands import CommandSpec, CommandTable, KeyRange, OperationClass
+from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands.spec import KeyRange
 from keyleash.policy import Policy, parse_policy
 
 Parse = Callable[[str], Policy]

@@ -13,31 +13,22 @@ import pytest
 
 from keyleash.commands import OperationClass
 from keyleash.errors import Problem, Span
-from keyleash.policy import (
+from keyleash.limits import Budget, Counter, Period, Rate, Subject, SubjectKind
+from keyleash.policy import Deny, Grant, Identity, Policy, parse_pattern
+from keyleash.policy.canonical import canonical, identity_digest, policy_digest
+from keyleash.policy.model import (
     AuditRules,
     Breaker,
-    Budget,
     ClusterRules,
-    Counter,
-    Deny,
-    Grant,
+    Delegation,
     Idempotency,
-    Identity,
     IdentityKind,
-    Period,
-    Policy,
-    Rate,
-    Subject,
-    SubjectKind,
+    KeyState,
     TokenRules,
+    TtlRule,
     ValueRules,
     Values,
-    canonical,
-    identity_digest,
-    parse_pattern,
-    policy_digest,
 )
-from keyleash.policy.model import Delegation, KeyState, TtlRule
 
 Parse = Callable[[str], Policy]
 

@@ -8,11 +8,12 @@ import pytest
 
 from keyleash.commands import CommandSpec, load_table
 from keyleash.commands.facts import INDEXES
-from keyleash.policy import Breaker, Identity, Policy, parse_policy
+from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.policy.diff.changes import IdentityDiff, PolicyChange
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
 from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.diff.limit_changes import breaker_changes
+from keyleash.policy.model import Breaker
 
 TABLE = load_table()
 BASE = """\

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.errors import PolicyError, RegionsTooComplexError
-from keyleash.policy import Pattern, Policy, covers, match, overlaps, parse_pattern, parse_policy
-from keyleash.policy.keysets import KeySet, Region, common_key, find_key
+from keyleash.policy import Pattern, Policy, match, overlaps, parse_pattern, parse_policy
+from keyleash.policy.keysets import KeySet, Region, common_key, covers, find_key
 from keyleash.policy.lint import lint
 from support.patterns import KEYS, key_of, patterns
 from support.thorough import thorough

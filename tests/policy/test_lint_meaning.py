@@ -11,21 +11,11 @@ from keyleash.commands import CHANNEL_CLASSES, OperationClass, load_table
 from keyleash.errors import ReplyCode, Span
 from keyleash.evaluate.evaluate import decide
 from keyleash.evaluate.state import ModelState
-from keyleash.policy import (
-    SECOND_US,
-    Budget,
-    Counter,
-    Deny,
-    Grant,
-    Identity,
-    IdentityKind,
-    Period,
-    Policy,
-    Rate,
-    parse_pattern,
-)
+from keyleash.limits import SECOND_US, Budget, Counter, Period, Rate
+from keyleash.policy import Deny, Grant, Identity, Policy, parse_pattern
 from keyleash.policy.lint.grant_rules import covered_grant, idle_deny, same_scope
 from keyleash.policy.lint.limit_rules import unreachable_budget
+from keyleash.policy.model import IdentityKind
 from support.thorough import thorough
 
 TABLE = load_table()

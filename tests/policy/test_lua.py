@@ -8,7 +8,9 @@ import re
 import pytest
 from lupa import lua51
 
-from keyleash.policy.lua import MAX_BYTES, MAX_LOCALS, OWN, LuaError, sandboxed
+from keyleash.policy.lua import MAX_BYTES, LuaError, sandboxed
+from keyleash.policy.lua.names import OWN
+from keyleash.policy.lua.reader import MAX_LOCALS
 
 PRELUDE = """
 local function base(item) return type(item) == 'string' and string or item end

@@ -16,22 +16,16 @@ from hypothesis import strategies as st
 
 from keyleash.commands import OperationClass, load_table
 from keyleash.errors import PolicyError, Span
-from keyleash.policy import (
+from keyleash.limits import Budget, Counter, Period, Rate, Subject, SubjectKind
+from keyleash.policy import Policy, parse_policy
+from keyleash.policy.model import (
     Acceptance,
     AuditRules,
-    Budget,
     ClusterRules,
-    Counter,
     Durability,
     IdentityKind,
-    Period,
-    Policy,
-    Rate,
-    Subject,
-    SubjectKind,
     TokenRules,
     Values,
-    parse_policy,
 )
 
 Parse = Callable[[str], Policy]

@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from keyleash.errors import PolicyError
-from keyleash.policy import AnySuffix, Capture, Literal, Pattern, match, parse_pattern
+from keyleash.policy import Pattern, match, parse_pattern
+from keyleash.policy.model import AnySuffix, Capture, Literal
 from keyleash.policy.patterns import may_start_with
 from support.patterns import KEYS, key_of, patterns
 

@@ -9,8 +9,9 @@ import pytest
 
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.operator.tokens.restrict import Scope
+from keyleash.policy.quantities import iso_ms
 from keyleash.policy_tests.model import Expected
-from keyleash.policy_tests.parse import instant_us, parse_cases
+from keyleash.policy_tests.parse import parse_cases
 
 GOLDEN = Path(__file__).with_name("bad_cases.txt")
 SECOND_US = 1_000_000
@@ -52,7 +53,7 @@ def test_messages_follow_the_style_guide() -> None:
 
 def test_steps_move_the_clock_of_a_case() -> None:
     """`advance` counts from the previous step, `at: +…` from the start of the case."""
-    start_us = instant_us("2026-03-02T12:00:00Z")
+    start_us = iso_ms("2026-03-02T12:00:00Z") * 1000
     cases = parse_cases(
         """\
 policy: agents.yaml

@@ -21,11 +21,12 @@ from keyleash.errors import UnplacedKeysError
 from keyleash.evaluate.access import matches
 from keyleash.evaluate.evaluate import decide
 from keyleash.evaluate.state import ModelState
-from keyleash.policy import Deny, Grant, Identity, IdentityKind, Pattern
+from keyleash.policy import Deny, Grant, Identity, Pattern
 from keyleash.policy.diff.call_shapes import Form, example_call, forms_of
 from keyleash.policy.diff.changes import IdentityDiff, Part
 from keyleash.policy.diff.compare import diff_identities
 from keyleash.policy.diff.permissions import Gain
+from keyleash.policy.model import IdentityKind
 from keyleash.policy.patterns import parse_pattern
 from support.thorough import thorough
 

@@ -13,9 +13,9 @@ from keyleash.doubles import DOUBLE
 from keyleash.evaluate.evaluate import decide, subjects
 from keyleash.evaluate.state import stored_state
 from keyleash.evaluate.trace import Decision
+from keyleash.limits import Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy import Limit, Rate, SubjectKind
 from keyleash.store.states import counter_key
 from keyleash.store.token import REVOKED_OFFSET, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keyleash.policy import SECOND_US, Budget, Counter, Limit, Period, Rate
+from keyleash.limits import SECOND_US, Budget, Counter, Limit, Period, Rate
 from support.thorough import thorough
 
 CALLS = 600

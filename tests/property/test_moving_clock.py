@@ -13,8 +13,9 @@ from keyleash.errors import ReplyCode
 from keyleash.evaluate.evaluate import decide, subjects
 from keyleash.evaluate.state import ModelState, stored_state
 from keyleash.evaluate.trace import Decision, LimitStep
+from keyleash.limits import SECOND_US
 from keyleash.limits.calendar import window_end_us
-from keyleash.policy import SECOND_US, Identity, parse_policy
+from keyleash.policy import Identity, parse_policy
 from keyleash.store.states import counter_key
 from keyleash.store.wire import BatchMode
 from support.clockwork import (

@@ -15,9 +15,10 @@ from keyleash.errors import ReplyCode
 from keyleash.evaluate.evaluate import decide
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
+from keyleash.limits import Counter, Rate
 from keyleash.limits.calendar import window_end_us
 from keyleash.operator.suspension import freeze, thaw
-from keyleash.policy import Counter, Identity, Rate, parse_policy
+from keyleash.policy import Identity, parse_policy
 from support.clockwork import (
     FORWARD,
     GRANTS,

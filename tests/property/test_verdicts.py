@@ -24,7 +24,8 @@ from keyleash.evaluate.evaluate import changes, decide
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
 from keyleash.operator.tokens.issue import issue_token
-from keyleash.policy import AnySuffix, Capture, Identity, Literal, Pattern, parse_policy
+from keyleash.policy import Identity, Pattern, parse_policy
+from keyleash.policy.model import AnySuffix, Capture, Literal
 from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
 from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record

@@ -9,9 +9,10 @@ from typing import Any
 from hypothesis import strategies as st
 
 from keyleash.evaluate.trace import Decision
+from keyleash.limits import SECOND_US, Counter
 from keyleash.limits.calendar import window_end_us
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy import SECOND_US, Counter, Identity
+from keyleash.policy import Identity
 
 
 def instant_us(text: str) -> int:

@@ -27,6 +27,7 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.trace import ALLOWED, Decision
+from keyleash.limits import SECOND_US
 from keyleash.operator.load.preview import (
     IdentityChange,
     StateChange,
@@ -35,7 +36,7 @@ from keyleash.operator.load.preview import (
     layouts_after,
     summary_of,
 )
-from keyleash.policy import SECOND_US, Identity, Policy, parse_policy
+from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import GuardRecord

@@ -6,7 +6,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from keyleash.errors import PolicyError
-from keyleash.policy import AnySuffix, Capture, Literal, Pattern, parse_pattern
+from keyleash.policy import Pattern, parse_pattern
+from keyleash.policy.model import AnySuffix, Capture, Literal
 
 
 @st.composite

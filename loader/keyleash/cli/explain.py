@@ -18,7 +18,9 @@ from keyleash.commands.facts import VECTOR_SETS
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.evaluate.decision_text import denial_text
-from keyleash.policy import Grant, SubjectKind, ValueRules
+from keyleash.limits import SubjectKind
+from keyleash.policy import Grant
+from keyleash.policy.model import ValueRules
 from keyleash.text import printable, size
 
 if TYPE_CHECKING:
@@ -174,7 +176,7 @@ def listing_lines(found: Abilities) -> Iterator[str]:
         yield _line("", "the default applies only if none of them has a bound")
     if commands.together:
         yield _line("together", f"by several grants: {_commands(commands.together, table)}")
-    for pattern in (pattern for rule in identity.deny for pattern in rule.keys):
+    for pattern in identity.denied_keys:
         yield _line("denied", printable(pattern.source))
     for limit in identity.limits:
         per = "" if limit.subject.kind is SubjectKind.IDENTITY else f", per {limit.subject}"

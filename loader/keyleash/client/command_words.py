@@ -11,7 +11,7 @@ from typing import NamedTuple
 from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
-from keyleash.commands.facts import CHANNELS, REFUSED, SCRIPT_CALLS, SUBSCRIBES, WAITS
+from keyleash.commands.facts import CHANNELS, REFUSED, SCRIPT_CALLS, SUBSCRIPTIONS, WAITS
 from keyleash.commands.locks import LOCK_SCRIPTS
 from keyleash.commands.refusals import pattern_of, script_problem
 from keyleash.errors import ClassNotGrantedError, CommandRefusedError, LeashError
@@ -41,7 +41,7 @@ class Role(Enum):
 
 _ROLES = {
     **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), Role.TRANSACTION),
-    **dict.fromkeys(SUBSCRIBES, Role.SUBSCRIPTION),
+    **dict.fromkeys(SUBSCRIPTIONS, Role.SUBSCRIPTION),
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), Role.SUBSCRIPTION),
     **dict.fromkeys((*SCRIPT_CALLS, "SCRIPT"), Role.SCRIPT),
     **dict.fromkeys(WAITS, Role.BLOCKING),

@@ -1,20 +1,13 @@
 """The effect of each command on its keys, from Redis's own key specs."""
 
 from keyleash.commands.keys import KeyUse, keys_of
-from keyleash.commands.spec import (
-    CHANNEL_CLASSES,
-    CommandSpec,
-    CommandTable,
-    KeyRange,
-    OperationClass,
-)
+from keyleash.commands.spec import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.commands.table import known_table, load_table
 
 __all__ = [
     "CHANNEL_CLASSES",
     "CommandSpec",
     "CommandTable",
-    "KeyRange",
     "KeyUse",
     "OperationClass",
     "keys_of",

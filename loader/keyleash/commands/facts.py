@@ -69,11 +69,13 @@ REFUSING_FLAGS: Mapping[str, str] = {
 }
 """Refused command flags; a command with several has the first reason."""
 
+SCRIPT_CALLS = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO")
+
 REFUSED: Mapping[str, str] = {
     "MOVE": LEAVES_DATABASE,
     "MIGRATE": LEAVES_SERVER,
     **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), UNSUBSCRIBES),
-    **dict.fromkeys(("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO"), SCRIPTS),
+    **dict.fromkeys(SCRIPT_CALLS, SCRIPTS),
     **dict.fromkeys(("FCALL", "FCALL_RO"), SCRIPTS),
     **dict.fromkeys(("WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"), TRANSACTS),
     "MONITOR": "it shows the commands of all clients",
@@ -397,10 +399,6 @@ OF_THE_CONNECTION = (
     "SETINFO", "SETNAME", "GETNAME", "ID", "INFO", "GETREDIR", "TRACKINGINFO", "NO-TOUCH"
 )  # fmt: skip
 """The sub-commands of CLIENT that are about the caller's connection alone."""
-
-SUBSCRIBES = ("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE")
-
-SCRIPT_CALLS = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO")
 
 CLASS_OF_FLAG: Mapping[str, OperationClass] = {
     "access": READ,

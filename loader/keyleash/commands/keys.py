@@ -14,6 +14,7 @@ from keyleash.commands.spec import (
     NumberedKeys,
     OptionKey,
     StreamKeys,
+    Variant,
 )
 from keyleash.errors import UnplacedKeysError
 
@@ -35,17 +36,13 @@ def keys_of(spec: CommandSpec, argv: Sequence[bytes]) -> tuple[KeyUse, ...]:
     short, or that counts more keys than it has, has the keys that are there: the server reports
     the error.
 
-    Args:
-        spec: The command's row in the table.
-        argv: The call as the client would send it, command name first.
-
     Raises:
         UnplacedKeysError: *spec* is refused, or the call has an option that is refused or hides
             its keys.
     """
-    needs = _needs_instead(spec, argv)
+    variant = spec.variant if spec.variant and is_variant(spec.variant, argv) else None
     return tuple(
-        KeyUse(argv[place], search.needs if needs is None else needs)
+        KeyUse(argv[place], variant.needs if variant else search.needs)
         for place, search in _placed(spec, argv)
     )
 
@@ -64,12 +61,10 @@ def is_option(argument: bytes, word: str) -> bool:
 
 
 def refused_option(spec: CommandSpec, argv: Sequence[bytes]) -> str | None:
-    """Return the option word for which a guard refuses the call; None if it has none."""
+    """Return the last of the option words for which a guard refuses the call, or None."""
     rest = argv[spec.options_start :]
-    for word in spec.refused_if:
-        if any(is_option(argument, word) for argument in rest):
-            return word
-    return None
+    used = [word for word in spec.refused_if if any(is_option(argument, word) for argument in rest)]
+    return used[-1] if used else None
 
 
 def patterns_of(spec: CommandSpec, argv: Sequence[bytes]) -> Iterator[bytes]:
@@ -95,14 +90,13 @@ def only_gets(argv: Sequence[bytes]) -> bool:
     return True
 
 
-def _needs_instead(spec: CommandSpec, argv: Sequence[bytes]) -> Needs | None:
-    if spec.variant is None:
-        return None
-    option = spec.variant.option
+def is_variant(variant: Variant, argv: Sequence[bytes]) -> bool:
+    """Return whether the keys of a call have the needs of a variant of its command."""
+    if variant.option is None:
+        return only_gets(argv)
     # Any argument after key and value counts, also the value of another option: Redis's
     # setGetKeys does the same, and it errs on the strict side.
-    holds = only_gets(argv) if option is None else any(is_option(arg, option) for arg in argv[3:])
-    return spec.variant.needs if holds else None
+    return any(is_option(argument, variant.option) for argument in argv[3:])
 
 
 def _placed(spec: CommandSpec, argv: Sequence[bytes]) -> Iterator[tuple[int, KeySearch]]:

@@ -299,6 +299,12 @@ class CommandSpec:
         # Rows rarely share a name, and hashing the rest of a row takes long.
         return hash(self.name)
 
+    @property
+    def possible_needs(self) -> frozenset[OperationClass]:
+        """Every class that some call needs, with those of options and variants."""
+        optional = {cls for keys in self.keys for cls in keys.needs}
+        return frozenset(self.needs) | optional | {*(self.variant.needs if self.variant else ())}
+
     def takes(self, count: int) -> bool:
         """Return whether a call may have *count* words, with those of its name."""
         return count == self.arity if self.arity > 0 else count >= -self.arity

@@ -177,65 +177,44 @@ def check_key_specs(name: str, key_specs: Sequence[KeySpecRow]) -> str | None:
     """Return the reason why the key specs do not cover all keys of every call, or None."""
     if not key_specs:
         return NO_KEY
-    known = name in STORES or all(_is_understood(name, spec) for spec in key_specs)
+    known = name in STORES or all(_search_of(name, spec) for spec in key_specs)
     return None if known else UNPLACED
-
-
-def _is_understood(name: str, spec: KeySpecRow) -> bool:
-    flags = set(spec["flags"])
-    match spec["begin_search"]["type"], spec["find_keys"]["type"]:
-        case "index", "range":
-            # 0 and 1 both mean no limit; 2 takes half of the remaining arguments, and so on.
-            found = spec["find_keys"]["spec"]["limit"] in (0, 1) and _steps(spec)
-            flags -= {"variable_flags"} if name in VARIANTS else set()
-        case "index", "keynum":
-            found = _steps(spec)
-        case "keyword", "range":
-            found = name in STREAM_OPTIONS or _is_option_key(spec)
-            # Redis calls a keyword incomplete because it may be the value of an option.
-            flags -= _DOUBTFUL_FLAGS
-        case _:
-            found = False
-    return found and _CLASSLESS_FLAGS.union(CLASS_OF_FLAG).issuperset(flags)
-
-
-def _steps(spec: KeySpecRow) -> bool:
-    return bool(
-        spec["begin_search"]["spec"]["index"] >= 1 and spec["find_keys"]["spec"]["keystep"] >= 1
-    )
-
-
-def _is_option_key(spec: KeySpecRow) -> bool:
-    return (
-        spec["begin_search"]["spec"]["startfrom"] >= 1
-        and spec["find_keys"]["spec"]["lastkey"] == 0
-        # Only words that are known to store: a server may give others a new meaning.
-        and spec["begin_search"]["spec"]["keyword"] in ("STORE", "STOREDIST")
-    )
 
 
 def searches_of(name: str, key_specs: Sequence[KeySpecRow]) -> tuple[KeySearch, ...]:
     """Return the fewest searches for the key specs that are understood."""
-    understood = [spec for spec in key_specs if _is_understood(name, spec)]
-    return join_searches([_search_of(name, spec) for spec in understood])
+    searches = (_search_of(name, spec) for spec in key_specs)
+    return join_searches([search for search in searches if search is not None])
 
 
-def _search_of(name: str, spec: KeySpecRow) -> KeySearch:
+def _search_of(name: str, spec: KeySpecRow) -> KeySearch | None:
+    """Return the search for a key spec; None if it is not understood."""
     begin, find = spec["begin_search"]["spec"], spec["find_keys"]["spec"]
-    needs = needs_of(name, spec["flags"])
+    flags, needs = {*spec["flags"]}, needs_of(name, spec["flags"])
+    search: KeySearch | None = None
     match spec["begin_search"]["type"], spec["find_keys"]["type"]:
         case "index", "range":
+            flags -= {"variable_flags"} if name in VARIANTS else set()
             first, last = int(begin["index"]), int(find["lastkey"])
-            # `lastkey` counts from the first key; if it is negative, from the end.
-            return KeyRange(first, last if last < 0 else first + last, find["keystep"], needs)
-        case "index", "keynum":
+            # A `limit` of 0 or 1 means no limit; 2 takes half of the remaining arguments, and so
+            # on. `lastkey` counts from the first key; if it is negative, from the end.
+            if find["limit"] in (0, 1) and first >= 1 and find["keystep"] >= 1:
+                last = last if last < 0 else first + last
+                search = KeyRange(first, last, find["keystep"], needs)
+        case "index", "keynum" if begin["index"] >= 1 and find["keystep"] >= 1:
             count_at = begin["index"] + find["keynumidx"]
             first = begin["index"] + find["firstkey"]
-            return NumberedKeys(count_at, first, find["keystep"], needs)
-        case _ if name in STREAM_OPTIONS:
-            return StreamKeys(STREAM_OPTIONS[name], needs)
-        case _:
-            return OptionKey((begin["keyword"],), begin["startfrom"], needs)
+            search = NumberedKeys(count_at, first, find["keystep"], needs)
+        case "keyword", "range":
+            # Redis calls a keyword incomplete because it may be the value of an option.
+            flags -= _DOUBTFUL_FLAGS
+            # Only words that are known to store: a server may give others a new meaning.
+            stores = begin["keyword"] in ("STORE", "STOREDIST")
+            if name in STREAM_OPTIONS:
+                search = StreamKeys(STREAM_OPTIONS[name], needs)
+            elif stores and begin["startfrom"] >= 1 and find["lastkey"] == 0:
+                search = OptionKey((begin["keyword"],), begin["startfrom"], needs)
+    return search if _CLASSLESS_FLAGS.union(CLASS_OF_FLAG).issuperset(flags) else None
 
 
 def needs_of(name: str, flags: Sequence[str]) -> Needs:
@@ -358,12 +337,7 @@ def is_of_module(name: str, row: CommandRow) -> bool:
 
 
 def table_of(servers: Sequence[str], rows: Rows) -> CommandTable:
-    """Return the table of raw *rows*, with the commands that guards refuse.
-
-    Args:
-        servers: Labels of the servers that the rows come from.
-        rows: Raw rows by command name.
-    """
+    """Return the table of raw *rows* from *servers*, with the commands that guards refuse."""
     containers = {name.partition(" ")[0] for name in rows if " " in name}
     commands = {
         name: place(name, row, is_container=name in containers) for name, row in rows.items()

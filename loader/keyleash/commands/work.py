@@ -7,8 +7,11 @@ counts: `python -m benchmarks.work`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from keyleash.commands.spec import Bound, Join, Lengthening, Lengthens, Work
+
+Fact = TypeVar("Fact")
 
 DEFAULT_WORK = 250_000
 """Default bound on the units of work of one call or batch: about 25 ms."""
@@ -136,8 +139,9 @@ JSON_WORK = 0.12
 """Work of a byte of JSON that a call writes."""
 
 
-def _each(names: str, work: Work) -> dict[str, Work]:
-    return dict.fromkeys(names.split(), work)
+def each(names: str, fact: Fact) -> dict[str, Fact]:
+    """Return the same fact about several commands."""
+    return dict.fromkeys(names.split(), fact)
 
 
 SKETCHES: Mapping[str, str] = {
@@ -158,24 +162,24 @@ and `b` are probabilities.
 WORK: Mapping[str, Work] = {
     # Whole values.
     "HGETALL": Work(7, "HLEN", 2),
-    **_each("HKEYS HVALS", Work(6, "HLEN", 1)),
+    **each("HKEYS HVALS", Work(6, "HLEN", 1)),
     "SMEMBERS": Work(3, "SCARD", 1),
     "COPY": Work(5, ANY_SIZE, bound=Bound.WHOLE),
     "DUMP": Work(10, ANY_SIZE, bound=Bound.WHOLE),
     "RESTORE": Work(1.5, None, bound=Bound.BYTES, place=3),
-    **_each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
+    **each("LREM LPOS LINSERT", Work(0.5, "LLEN")),
     "LTRIM": Work(0.1, "LLEN"),
-    **_each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
-    **_each("SORT SORT_RO", Work(20, ANY_SIZE, 1, bound=Bound.PATTERNS, place=2)),
-    **_each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", 1, bound=Bound.REPEATS, place=2, default=5)),
+    **each("BITCOUNT BITPOS", Work(0.003, "STRLEN")),
+    **each("SORT SORT_RO", Work(20, ANY_SIZE, 1, bound=Bound.PATTERNS, place=2)),
+    **each("HMGET HGETDEL HGETEX", Work(0.5, "HLEN", 1, bound=Bound.REPEATS, place=2, default=5)),
     # Several values.
-    **_each("SUNION SDIFF", Work(3, "SCARD", 1, last=0)),
-    **_each("SUNIONSTORE SDIFFSTORE", Work(3, "SCARD", first=2, last=0)),
+    **each("SUNION SDIFF", Work(3, "SCARD", 1, last=0)),
+    **each("SUNIONSTORE SDIFFSTORE", Work(3, "SCARD", first=2, last=0)),
     "SINTER": Work(5, "SCARD", 1, join=Join.LEAST, last=0),
     "SINTERSTORE": Work(5, "SCARD", join=Join.LEAST, first=2, last=0),
     "SINTERCARD": Work(2, "SCARD", join=Join.LEAST, last=0),
-    **_each("ZUNION ZDIFF", Work(12, ANY_SIZE, 1, last=0)),
-    **_each("ZUNIONSTORE ZDIFFSTORE", Work(6, ANY_SIZE, first=2, last=0)),
+    **each("ZUNION ZDIFF", Work(12, ANY_SIZE, 1, last=0)),
+    **each("ZUNIONSTORE ZDIFFSTORE", Work(6, ANY_SIZE, first=2, last=0)),
     "ZINTER": Work(12, ANY_SIZE, 1, join=Join.LEAST, last=0),
     "ZINTERSTORE": Work(10, ANY_SIZE, join=Join.LEAST, first=2, last=0),
     "ZINTERCARD": Work(10, ANY_SIZE, join=Join.LEAST, last=0),
@@ -187,37 +191,37 @@ WORK: Mapping[str, Work] = {
     "PFMERGE": Work(8_000, None, last=0, bound=Bound.KEY_COUNT),
     # Parts of a value.
     "LRANGE": Work(1.5, "LLEN", 1, bound=Bound.RANGE, place=2),
-    **_each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),
+    **each("LINDEX LSET", Work(0.05, "LLEN", bound=Bound.INDEX, place=2)),
     "ZREMRANGEBYRANK": Work(5, "ZCARD", bound=Bound.RANGE, place=2),
-    **_each(
+    **each(
         "ZRANGE ZREVRANGE ZRANGEBYSCORE ZREVRANGEBYSCORE ZRANGEBYLEX ZREVRANGEBYLEX",
         Work(8, "ZCARD", 1, bound=Bound.RANGE, place=2),
     ),
     "ZRANGESTORE": Work(8, "ZCARD", first=2, last=2, bound=Bound.RANGE, place=3),
-    **_each("ZREMRANGEBYSCORE ZREMRANGEBYLEX", Work(5, "ZCARD", bound=Bound.RANGE, place=2)),
+    **each("ZREMRANGEBYSCORE ZREMRANGEBYLEX", Work(5, "ZCARD", bound=Bound.RANGE, place=2)),
     # Members within a distance cannot be counted without visiting them.
-    **_each(
+    **each(
         "GEOSEARCH GEORADIUS GEORADIUS_RO GEORADIUSBYMEMBER GEORADIUSBYMEMBER_RO",
         Work(10, "ZCARD", 1, bound=Bound.ANY, place=2),
     ),
     "GEOSEARCHSTORE": Work(10, "ZCARD", first=2, last=2, bound=Bound.ANY, place=3),
-    **_each("LPOP RPOP", Work(4, "LLEN", 1, bound=Bound.COUNT, place=2)),
+    **each("LPOP RPOP", Work(4, "LLEN", 1, bound=Bound.COUNT, place=2)),
     "SPOP": Work(12, "SCARD", 1, bound=Bound.COUNT, place=2),
     "SRANDMEMBER": Work(40, "SCARD", 1, bound=Bound.COUNT, place=2),
     "HRANDFIELD": Work(28, "HLEN", 1, bound=Bound.COUNT, place=2),
     "ZRANDMEMBER": Work(34, "ZCARD", 1, bound=Bound.COUNT, place=2),
     "VRANDMEMBER": Work(40, "VCARD", 1, bound=Bound.COUNT, place=2),
-    **_each("ZPOPMIN ZPOPMAX", Work(13, "ZCARD", 2, bound=Bound.COUNT, place=2)),
-    **_each("LMPOP BLMPOP", Work(4, "LLEN", 1, last=0, bound=Bound.OPTION, default=1)),
-    **_each("ZMPOP BZMPOP", Work(13, "ZCARD", 2, last=0, bound=Bound.OPTION, default=1)),
+    **each("ZPOPMIN ZPOPMAX", Work(13, "ZCARD", 2, bound=Bound.COUNT, place=2)),
+    **each("LMPOP BLMPOP", Work(4, "LLEN", 1, last=0, bound=Bound.OPTION, default=1)),
+    **each("ZMPOP BZMPOP", Work(13, "ZCARD", 2, last=0, bound=Bound.OPTION, default=1)),
     "SCAN": Work(10, None, 1, bound=Bound.SCAN, place=2, default=10),
     "HSCAN": Work(13, "HLEN", 2, bound=Bound.SCAN, place=3, default=10),
     "SSCAN": Work(7, "SCARD", 1, bound=Bound.SCAN, place=3, default=10),
     "ZSCAN": Work(19, "ZCARD", 2, bound=Bound.SCAN, place=3, default=10),
     "MEMORY USAGE": Work(1.3, ANY_SIZE, bound=Bound.OPTION, default=5),
     # Streams. An entry is handled whole, however many words it has.
-    **_each("XRANGE XREVRANGE", Work(14, "XLEN", bound=Bound.ENTRIES, place=2)),
-    **_each("XREAD XREADGROUP", Work(14, "XLEN", last=0, bound=Bound.STREAMS)),
+    **each("XRANGE XREVRANGE", Work(14, "XLEN", bound=Bound.ENTRIES, place=2)),
+    **each("XREAD XREADGROUP", Work(14, "XLEN", last=0, bound=Bound.STREAMS)),
     "XADD": Work(2_500, None, bound=Bound.WORDS, default=PLAIN_WORDS + 2),
     "XCLAIM": Work(2_400, "XLEN", bound=Bound.REPEATS, place=4, default=20),
     "XAUTOCLAIM": Work(2_400, "XLEN", bound=Bound.OPTION, default=100),
@@ -227,23 +231,23 @@ WORK: Mapping[str, Work] = {
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
     # Sketches and time series. One call makes 64 MB at most within the default bound.
     **dict.fromkeys(SKETCHES, Work(1 / 256, None, bound=Bound.SKETCH, place=2)),
-    **_each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
-    **_each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES, place=2)),
+    **each("TS.RANGE TS.REVRANGE", Work(6, None, 1, bound=Bound.SAMPLES, place=4)),
+    **each("CMS.MERGE TDIGEST.MERGE", Work(0.002, None, last=0, bound=Bound.SAMPLES, place=2)),
     # JSON.
-    **_each(
+    **each(
         "JSON.GET JSON.MGET", Work(STRING_WORK, None, last=0, bound=Bound.PATHS, place=2, default=2)
     ),
-    **_each(
+    **each(
         "JSON.ARRINDEX JSON.ARRPOP", Work(STRING_WORK, None, bound=Bound.PATHS, place=2, default=5)
     ),
     "JSON.OBJKEYS": Work(0.03, None, 1, bound=Bound.PATHS, place=2),
     "JSON.RESP": Work(0.3, None, 1, bound=Bound.PATHS, place=2),
-    **_each(
+    **each(
         "JSON.TYPE JSON.STRLEN JSON.ARRLEN JSON.OBJLEN JSON.NUMINCRBY JSON.NUMMULTBY JSON.TOGGLE"
         " JSON.DEL JSON.FORGET JSON.ARRTRIM JSON.CLEAR",
         Work(0, None, bound=Bound.PATHS, place=2, default=4),
     ),
-    **_each(
+    **each(
         "JSON.SET JSON.MERGE JSON.ARRAPPEND JSON.ARRINSERT JSON.STRAPPEND",
         Work(0, None, join=Join.PRODUCT, bound=Bound.PATHS, place=2, default=4),
     ),
@@ -256,8 +260,8 @@ WORK: Mapping[str, Work] = {
 
 
 READS: Mapping[str, Work] = {
-    **_each("GET GETDEL GETEX GETSET MGET", Work(STRING_WORK, "STRLEN", last=0)),
-    **_each("GETRANGE SUBSTR", Work(STRING_WORK, "STRLEN", bound=Bound.RANGE, place=2)),
+    **each("GET GETDEL GETEX GETSET MGET", Work(STRING_WORK, "STRLEN", last=0)),
+    **each("GETRANGE SUBSTR", Work(STRING_WORK, "STRLEN", bound=Bound.RANGE, place=2)),
 }
 """Estimates of the work of reading strings, for a batch that reads many."""
 

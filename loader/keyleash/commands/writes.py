@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
 
 from keyleash.commands.spec import CommandSpec, OperationClass
-
-Fact = TypeVar("Fact")
+from keyleash.commands.work import each
 
 
 class Writes(StrEnum):
@@ -59,14 +57,10 @@ class Written:
     target: Target = Target.FIRST
 
 
-def _each(names: str, fact: Fact) -> dict[str, Fact]:
-    return dict.fromkeys(names.split(), fact)
-
-
 _SECOND, _ALL = Target.SECOND, Target.ALL
 
 WRITTEN: Mapping[str, Written] = {
-    **_each(
+    **each(
         "APPEND BITFIELD BITOP EXPIRE EXPIREAT GETEX GETSET HEXPIRE HEXPIREAT HGETEX HPERSIST"
         " HPEXPIRE HPEXPIREAT PERSIST PEXPIRE PEXPIREAT PSETEX SET SETBIT SETEX SETNX SETRANGE"
         " VREM XACK XAUTOCLAIM XCLAIM XSETID",
@@ -75,16 +69,16 @@ WRITTEN: Mapping[str, Written] = {
     **dict.fromkeys(
         ("XGROUP CREATE", "XGROUP CREATECONSUMER", "XGROUP SETID"), Written(Writes.NOTHING)
     ),
-    **_each("MSET MSETEX MSETNX", Written(Writes.NOTHING, target=_ALL)),
-    **_each("INCR INCRBY DECR DECRBY", Written(Writes.NUMBER)),
+    **each("MSET MSETEX MSETNX", Written(Writes.NOTHING, target=_ALL)),
+    **each("INCR INCRBY DECR DECRBY", Written(Writes.NUMBER)),
     "INCRBYFLOAT": Written(Writes.FLOAT, 2),
-    **_each("PFADD PFMERGE", Written(Writes.SKETCH)),
-    **_each("LSET VSETATTR", Written(Writes.WORDS, 3)),
-    **_each("LPUSH RPUSH LPUSHX RPUSHX", Written(Writes.LIST, 2)),
+    **each("PFADD PFMERGE", Written(Writes.SKETCH)),
+    **each("LSET VSETATTR", Written(Writes.WORDS, 3)),
+    **each("LPUSH RPUSH LPUSHX RPUSHX", Written(Writes.LIST, 2)),
     "LINSERT": Written(Writes.LIST, 4),
     "SADD": Written(Writes.SET, 2),
     "SMOVE": Written(Writes.SET, 3, _SECOND),
-    **_each("HSET HMSET HSETNX", Written(Writes.PAIRS, 2)),
+    **each("HSET HMSET HSETNX", Written(Writes.PAIRS, 2)),
     "HSETEX": Written(Writes.FIELDS, 2),
     "HINCRBY": Written(Writes.FIELD_NUMBER, 2),
     "HINCRBYFLOAT": Written(Writes.FIELD_FLOAT, 2),
@@ -93,17 +87,17 @@ WRITTEN: Mapping[str, Written] = {
     "ZINCRBY": Written(Writes.MEMBER, 3),
     "XADD": Written(Writes.ENTRY, 2),
     "VADD": Written(Writes.VECTOR, 2),
-    **_each("LMOVE BLMOVE", Written(Writes.MOVED, 3, _SECOND)),
-    **_each("RPOPLPUSH BRPOPLPUSH", Written(Writes.MOVED, 0, _SECOND)),
-    **_each(
+    **each("LMOVE BLMOVE", Written(Writes.MOVED, 3, _SECOND)),
+    **each("RPOPLPUSH BRPOPLPUSH", Written(Writes.MOVED, 0, _SECOND)),
+    **each(
         "SDIFFSTORE SINTERSTORE SUNIONSTORE ZDIFFSTORE ZINTERSTORE ZUNIONSTORE ZRANGESTORE"
         " GEOSEARCHSTORE",
         Written(Writes.RESULT),
     ),
-    **_each("SORT GEORADIUS GEORADIUSBYMEMBER", Written(Writes.RESULT, 2, _SECOND)),
-    **_each("COPY RENAME RENAMENX", Written(Writes.WHOLE, target=_SECOND)),
+    **each("SORT GEORADIUS GEORADIUSBYMEMBER", Written(Writes.RESULT, 2, _SECOND)),
+    **each("COPY RENAME RENAMENX", Written(Writes.WHOLE, target=_SECOND)),
     "RESTORE": Written(Writes.PAYLOAD, 3),
-    **_each("DEL UNLINK", Written(Writes.DELETED, target=_ALL)),
+    **each("DEL UNLINK", Written(Writes.DELETED, target=_ALL)),
 }
 """The effect of each command on values."""
 
@@ -172,17 +166,17 @@ class Idle(StrEnum):
 
 
 IDLE: Mapping[str, Idle] = {
-    **_each("JSON.SET LMOVE BLMOVE RPOPLPUSH BRPOPLPUSH XADD", Idle.NULL),
-    **_each(
+    **each("JSON.SET LMOVE BLMOVE RPOPLPUSH BRPOPLPUSH XADD", Idle.NULL),
+    **each(
         "COPY HSETEX HSETNX LINSERT LPUSHX MSETEX MSETNX PFADD RENAMENX RPUSHX SADD SETNX SMOVE"
         " VREM VSETATTR XACK",
         Idle.ZERO,
     ),
     "XGROUP CREATECONSUMER": Idle.ZERO,
-    **_each("HEXPIRE HEXPIREAT HGETEX HPERSIST HPEXPIRE HPEXPIREAT", Idle.EACH),
+    **each("HEXPIRE HEXPIREAT HGETEX HPERSIST HPEXPIRE HPEXPIREAT", Idle.EACH),
     "SET": Idle.OF_SET,
-    **_each("GEOADD ZADD", Idle.OF_SCORES),
-    **_each("EXPIRE EXPIREAT GETEX PERSIST PEXPIRE PEXPIREAT", Idle.ANY),
+    **each("GEOADD ZADD", Idle.OF_SCORES),
+    **each("EXPIRE EXPIREAT GETEX PERSIST PEXPIRE PEXPIREAT", Idle.ANY),
 }
 """The replies after which a key gets no expiry by default.
 

@@ -96,12 +96,9 @@ def compile_policy(
     """Compile one guard per identity, in the order of the policy.
 
     Args:
-        policy: A parsed policy.
-        table: The commands to compile against.
         keyspace: Where the control keys are; the public prefix if None.
         year: Year from whose start calendar windows are compiled in; this year (UTC) if None.
         shards: What the guards of a cluster need; None for one server.
-        report: Called after each guard.
     """
     chosen = year if year is not None else datetime.now(UTC).year
     guards: list[CompiledGuard] = []
@@ -135,7 +132,7 @@ def compile_guard(
         shards = replace(shards, lease_us=identity.cluster.lease_s * 1_000_000)
         guard = Guard(identity, keyspace, identity_digest(identity), year, shards=shards)
         guard, texts = _written(guard, table)
-    script, batch_script, approved_script, lease_script, stamp = stamped(texts)
+    (script, batch_script, approved_script, lease_script), stamp = stamped(texts)
     return CompiledGuard(
         identity=identity.name,
         script=script,

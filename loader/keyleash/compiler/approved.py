@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from keyleash.commands import CommandSpec, CommandTable, OperationClass
+from keyleash.commands import CommandSpec, CommandTable
 from keyleash.compiler.ir import Guard, ScriptPlan
 from keyleash.compiler.quoting import Text
 from keyleash.limits import Counter
@@ -34,7 +34,7 @@ def _plan(guard: Guard, script: Script, table: CommandTable) -> ScriptPlan:
     called: list[CommandSpec] = [
         usage.spec for usage in guard.usages if usage.spec.name.partition(" ")[0] in names
     ]
-    counters = {COUNTED[cls] for spec in called for cls in _classes(spec) if cls in COUNTED}
+    counters = {COUNTED[cls] for spec in called for cls in spec.possible_needs if cls in COUNTED}
     return ScriptPlan(
         name=script.name,
         digest=script.digest,
@@ -46,9 +46,3 @@ def _plan(guard: Guard, script: Script, table: CommandTable) -> ScriptPlan:
         or not counters.isdisjoint((Counter.WRITES, Counter.DELETES)),
         only_reads=script.text.only_reads,
     )
-
-
-def _classes(spec: CommandSpec) -> set[OperationClass]:
-    """Return the classes that some call of a command needs, with those of its options."""
-    classes = {*spec.needs, *(cls for keys in spec.keys for cls in keys.needs)}
-    return classes | {*spec.variant.needs} if spec.variant else classes

@@ -22,7 +22,7 @@ from keyleash.limits.budget import UTC
 from keyleash.limits.calendar import PERIOD_US, Period, window_runs
 from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy.lua import LIBRARIES
+from keyleash.policy.lua.names import LIBRARIES
 from keyleash.policy.model import Values
 from keyleash.policy.quantities import MAX_REPLY_BYTES
 from keyleash.store.state import STAMP_BYTES
@@ -90,24 +90,6 @@ _STAMP = Text("\0")
 """A placeholder for the stamp until the rest is written; no script has such a byte."""
 
 
-class Scripts(NamedTuple):
-    """The scripts of a guard, in ASCII.
-
-    Attributes:
-        single: The Lua text for one command.
-        batch: The Lua text for a batch.
-        script: The Lua text for approved scripts; empty if there are none.
-        lease: The Lua text for the home of a cluster; empty on one server.
-        stamp: The number that ties a state to this guard: 48 bits, never 0.
-    """
-
-    single: str
-    batch: str
-    script: str
-    lease: str
-    stamp: int
-
-
 class Form(NamedTuple):
     """The form of one of a guard's scripts.
 
@@ -131,7 +113,10 @@ LEASE = Form("lease.lua", home=True)
 
 
 def emit(guard: Guard, approved: Guard | None = None) -> list[str]:
-    """Render the texts of *guard*, as `Scripts` has them, with a placeholder for the stamp.
+    """Render the texts of *guard*, in ASCII, with a placeholder for the stamp.
+
+    They are those for one command, for a batch, for approved scripts and for the home of a cluster;
+    the latter two are empty if there are none.
 
     Args:
         approved: The same guard with the commands of approved scripts alone; None without any.
@@ -143,12 +128,14 @@ def emit(guard: Guard, approved: Guard | None = None) -> list[str]:
     return [single, batch, _render(approved, SCRIPT) if approved else "", lease]
 
 
-def stamped(texts: Sequence[str]) -> Scripts:
-    """Stamp the texts of a guard with a digest of them."""
+def stamped(texts: Sequence[str]) -> tuple[list[str], int]:
+    """Return the texts of a guard with a digest of them in place of the stamp, and that.
+
+    It is the number that ties a state to this guard: 48 bits, never 0.
+    """
     written = hashlib.sha256("".join(texts).encode()).digest()
     stamp = int.from_bytes(written[:STAMP_BYTES], "big") | 1
-    single, batch, script, lease = (text.replace(_STAMP, str(stamp)) for text in texts)
-    return Scripts(single, batch, script, lease, stamp)
+    return [text.replace(_STAMP, str(stamp)) for text in texts], stamp
 
 
 def _render(guard: Guard, form: Form) -> str:

@@ -124,10 +124,7 @@ class IndexPlan:
     """The search indexes that a command may use.
 
     Attributes:
-        command: Its name.
-        class_: The class that it needs on them.
         options: The options that it may have, as `facts.INDEX_OPTIONS` lists them.
-        names: The granted indexes.
         opens: The patterns that end with `*` and find each prefix of the index: those with `read`;
             and those with `delete`, if the call has one more word.
         filtered: The granted indexes with a filter.

@@ -138,9 +138,20 @@ def environment() -> Environment:
     )
     env.context_class = IncludeContext
     env.filters.update(expand=expand, suffix=suffix, of_account=of_account, offset=offset)
-    env.globals.update(grouped=grouped, text=str, name=Text, option_pattern=option_pattern)
-    env.globals.update(used_with=_used_with, least_pace=_least_pace, part_of_pace=_part_of_pace)
+    # The units of work.
     env.globals.update(
+        {name.lower(): unit for name, unit in vars(work).items() if isinstance(unit, int | float)}
+    )
+    # The letters of plans, by which Lua reads what Python knows about a command.
+    env.globals.update({kind.__name__: kind for kind in LETTERS})
+    env.globals.update(
+        grouped=grouped,
+        text=str,
+        name=Text,
+        option_pattern=option_pattern,
+        used_with=_used_with,
+        least_pace=_least_pace,
+        part_of_pace=_part_of_pace,
         met=met,
         named=False,
         holds=holds,
@@ -152,26 +163,19 @@ def environment() -> Environment:
         checks_bytes=True,
         records_of=records_of,
         runs_of=runs_of,
-    )
-    env.globals.update(
-        rule_digits=RULE_DIGITS, paths=PATHS, refused_words=f" {' '.join(REFUSED_OPTIONS)} "
-    )
-    env.globals.update(functions=FUNCTIONS, vector_options=VECTOR_OPTIONS, long_place=LONG_PLACE)
-    sketches = "".join(f" {name}={forms}" for name, forms in work.SKETCHES.items())
-    env.globals.update(sketches=sketches)
-    # The letters of plans, by which Lua reads what Python knows about a command.
-    env.globals.update({kind.__name__: kind for kind in LETTERS})
-    # The units of work; then bounds on numbers in keys that an agent may write.
-    env.globals.update(
-        {name.lower(): unit for name, unit in vars(work).items() if isinstance(unit, int | float)}
-    )
-    env.globals.update(
+        rule_digits=RULE_DIGITS,
+        paths=PATHS,
+        refused_words=f" {' '.join(REFUSED_OPTIONS)} ",
+        functions=FUNCTIONS,
+        vector_options=VECTOR_OPTIONS,
+        long_place=LONG_PLACE,
+        sketches="".join(f" {name}={forms}" for name, forms in work.SKETCHES.items()),
+        # Bounds on numbers in keys that an agent may write.
         latest_us=MOST,
         record_bytes=RECORD_BYTES,
         max_reason_bytes=MAX_REASON_BYTES,
         max_ring_slots=MAX_RING_SLOTS,
         max_threshold=MAX_THRESHOLD,
-        min_interval_us=MIN_EMISSION_US,
         max_interval_us=MAX_EMISSION_US,
         budget_periods_us=tuple(PERIOD_US.values()),
         most_record_bytes=RECORD_BYTES + MOST_TAIL_BYTES,

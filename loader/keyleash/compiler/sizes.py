@@ -52,7 +52,6 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
     """Return the template variables about sizes.
 
     Args:
-        guard: The guard.
         batch: For a script that runs several commands.
         sandbox: For approved scripts, of which each command runs before the next is checked.
     """

@@ -9,9 +9,16 @@ from dataclasses import dataclass
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import INDEXES, NO_SEARCH
-from keyleash.commands.keys import KeyUse, behind_option, is_option, patterns_of
+from keyleash.commands.keys import (
+    KeyUse,
+    behind_option,
+    is_option,
+    is_variant,
+    patterns_of,
+    refused_option,
+)
 from keyleash.commands.refusals import why_argument, why_refused
-from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes, Variant
+from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.restricted import (
     judge_restricted_arguments,
@@ -31,7 +38,8 @@ from keyleash.evaluate.trace import (
     Trace,
     refused,
 )
-from keyleash.policy import Grant, Identity, Literal, Pattern, match, overlaps
+from keyleash.policy import Grant, Identity, Pattern, match, overlaps
+from keyleash.policy.model import Literal
 from keyleash.policy.patterns import beginning, ending, is_open, keys_under, may_start_with
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.restrictions import Restrictions
@@ -95,13 +103,9 @@ def judge_classes(command: RuledCommand, spec: CommandSpec, argv: Argv, trace: T
 
 def named(table: CommandTable, argv: Argv) -> CommandSpec | None:
     """Return the row of a call with a command in upper case, and a sub-command in any case."""
-    name = argv[0].decode("latin-1") if argv else ""
-    if name in table.containers and len(argv) > 1:
-        name = f"{name} {argv[1].decode('latin-1').upper()}"
-    elif " " in name:
-        # Sent as one argument, it is not the name of a command.
-        return None
-    return table.get(name)
+    name = argv[0] if argv else b""
+    # Two words that are sent as one argument are not the name of a command.
+    return table.find(argv) if name and name == name.upper() and b" " not in name else None
 
 
 def splits(identity: Identity, table: CommandTable, container: str) -> bool:
@@ -116,17 +120,11 @@ def splits(identity: Identity, table: CommandTable, container: str) -> bool:
 def needs_of_call(spec: CommandSpec, argv: Argv) -> tuple[OperationClass, ...]:
     """Return the classes that the call needs on one key or another."""
     needs = {*spec.needs}
-    if spec.variant is not None and _is_variant(spec.variant, argv):
+    if spec.variant is not None and is_variant(spec.variant, argv):
         needs = {*spec.variant.needs}
     if stores(spec, argv):
         needs.add(OperationClass.WRITE)
     return tuple(item for item in OperationClass if item in needs)
-
-
-def _is_variant(variant: Variant, argv: Argv) -> bool:
-    if variant.option is None:
-        return only_gets(argv)
-    return any(is_option(word, variant.option) for word in argv[3:])
 
 
 def stores(spec: CommandSpec, argv: Argv) -> bool:
@@ -134,20 +132,6 @@ def stores(spec: CommandSpec, argv: Argv) -> bool:
     return any(
         True for key in spec.keys if isinstance(key, OptionKey) for _ in behind_option(key, argv)
     )
-
-
-def only_gets(argv: Argv) -> bool:
-    """Return whether a BITFIELD only reads."""
-    at = 2
-    while at < len(argv):
-        words = len(argv) - at
-        if is_option(argv[at], "GET") and words > 2:
-            at += 3
-        elif is_option(argv[at], "OVERFLOW") and words > 1:
-            at += 2
-        else:
-            return False
-    return True
 
 
 def as_sent(words: Sequence[str | bytes]) -> list[bytes]:
@@ -176,7 +160,7 @@ def judge_arguments(
     spec: CommandSpec,
     argv: Argv,
     trace: Trace,
-    restrictions: Restrictions | None = None,
+    restrictions: Restrictions | None,
 ) -> Decision:
     """Check the arguments that are not keys."""
     refusal = refused_argument(spec, argv)
@@ -186,20 +170,25 @@ def judge_arguments(
         trace.append(ArgumentStep(aspect, value, why=why, code=ReplyCode.COMMAND_REFUSED))
         return refused(ReplyCode.COMMAND_REFUSED, command=spec.name.encode() + b" " + value)
     if spec.scans:
+        aspect, code, detail = Aspect.GLOB, ReplyCode.KEY_NOT_GRANTED, "key"
         glob = glob_of(argv)
-        granted = tuple(grants_of_glob(command.grants, glob))
-        verdict = ALLOWED if granted else refused(ReplyCode.KEY_NOT_GRANTED, key=glob)
-        trace.append(ArgumentStep(Aspect.GLOB, glob, granted, code=verdict.code))
-        return _narrowed(verdict, restrictions, command, spec, glob, trace)
-    verdict = ALLOWED
-    for channel in channels_of(spec, argv):
-        granted = tuple(grants_of_channel(command.grants, spec, channel))
-        verdict = ALLOWED if granted else refused(ReplyCode.CHANNEL_NOT_GRANTED, channel=channel)
-        trace.append(ArgumentStep(Aspect.CHANNEL, channel, granted, code=verdict.code))
-        verdict = _narrowed(verdict, restrictions, command, spec, channel, trace)
+        arguments = [(glob, tuple(grants_of_glob(command.grants, glob)))]
+    else:
+        aspect, code, detail = Aspect.CHANNEL, ReplyCode.CHANNEL_NOT_GRANTED, "channel"
+        arguments = [
+            (channel, tuple(grants_of_channel(command.grants, spec, channel)))
+            for channel in channels_of(spec, argv)
+        ]
+    for argument, granted in arguments:
+        verdict = ALLOWED if granted else refused(code, **{detail: argument})
+        trace.append(ArgumentStep(aspect, argument, granted, code=verdict.code))
+        if granted:
+            verdict = judge_restricted_arguments(
+                restrictions, command.grants, command.name, spec, argument, trace
+            )
         if not verdict.allowed:
-            break
-    return verdict
+            return verdict
+    return ALLOWED
 
 
 def channels_of(spec: CommandSpec, argv: Argv) -> Argv:
@@ -208,37 +197,16 @@ def channels_of(spec: CommandSpec, argv: Argv) -> Argv:
     return argv[first : None if spec.counts else first + 1]
 
 
-def _narrowed(
-    verdict: Decision,
-    restrictions: Restrictions | None,
-    command: RuledCommand,
-    spec: CommandSpec,
-    argument: bytes,
-    trace: Trace,
-) -> Decision:
-    if not verdict.allowed:
-        return verdict
-    return judge_restricted_arguments(
-        restrictions, command.grants, command.name, spec, argument, trace
-    )
-
-
 def refused_argument(spec: CommandSpec, argv: Argv) -> tuple[Aspect, bytes] | None:
     """Return the argument for which the command is denied, or None."""
     too_wide = wide_integer(argv) if spec.name in ("BITFIELD", "BITFIELD_RO") else None
     if too_wide is not None:
         return Aspect.INTEGER, too_wide
-    option = refused_option(spec, argv) or unknown_option(spec, argv)
+    refused_word = refused_option(spec, argv)
+    option = refused_word.encode() if refused_word else unknown_option(spec, argv)
     if spec.subscribes and len(argv) > 2:
         option = argv[2]
     return None if option is None else (Aspect.OPTION, option)
-
-
-def refused_option(spec: CommandSpec, argv: Argv) -> bytes | None:
-    """Return the last of the options for which `CommandSpec` refuses the call."""
-    words = argv[spec.options_start :]
-    used = [option for option in spec.refused_if if any(is_option(word, option) for word in words)]
-    return used[-1].encode() if used else None
 
 
 def unknown_option(spec: CommandSpec, argv: Argv) -> bytes | None:
@@ -324,7 +292,7 @@ def judge_patterns(
     spec: CommandSpec,
     argv: Argv,
     trace: Trace,
-    restrictions: Restrictions | None = None,
+    restrictions: Restrictions | None,
 ) -> Decision:
     """Check that a granted pattern covers each pattern of the call, and that no denied one may."""
     for pattern in patterns_of(spec, argv):
@@ -359,9 +327,8 @@ def grants_of_keys_from(
 
 def _excluded(identity: Identity) -> Iterator[Pattern]:
     """Yield the denied patterns that some granted pattern with an open end meets."""
-    opens = [item for grant in identity.grants for item in grant.keys if is_open(item)]
-    denied = [item for deny in identity.deny for item in deny.keys]
-    for item in (keys_under(CONTROL), *denied):
+    opens = [item for item in identity.granted_keys if is_open(item)]
+    for item in (keys_under(CONTROL), *identity.denied_keys):
         if any(overlaps(granted, item) for granted in opens):
             yield item
 
@@ -376,5 +343,5 @@ def _may_meet(denied: Pattern, before: bytes, after: bytes) -> bool:
 def is_control_key(identity: Identity, key: bytes) -> bool:
     """Return whether a key is one of keyleash's own, if a grant can reach such keys."""
     return key.startswith(CONTROL) and any(
-        may_start_with(pattern, CONTROL) for grant in identity.grants for pattern in grant.keys
+        may_start_with(pattern, CONTROL) for pattern in identity.granted_keys
     )

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from hashlib import sha1
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIBES
+from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIPTIONS
 from keyleash.commands.keys import KeyUse
 from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.commands.refusals import script_problem
-from keyleash.commands.spec import OptionKey
+from keyleash.commands.spec import CHANGING
 from keyleash.errors import ReplyCode
 from keyleash.errors.sentences import MALFORMED, UNAPPROVED
 from keyleash.evaluate.access import Argv, RuledCommand, judge_key, named
-from keyleash.evaluate.evaluate import decide, judge_standing, note_refusal, take_limits
+from keyleash.evaluate.evaluate import decide, decision_of, judge_room, judge_standing, take_limits
 from keyleash.evaluate.restricted import judge_restricted_key
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
@@ -24,9 +24,7 @@ from keyleash.evaluate.trace import (
     CommandStep,
     ConnectionStep,
     Decision,
-    RoomStep,
     ScriptStep,
-    StandingStep,
     Trace,
     refused,
 )
@@ -101,7 +99,7 @@ def client_call(identity: Identity, argv: Argv) -> ClientCall:
     if name == "KEYS" and len(words) == 1:
         scan = (b"SCAN", b"0", b"MATCH", words[0], b"COUNT", b"1000")
         return ClientCall((scan,), "the connection calls SCAN until all keys are found")
-    if name in SUBSCRIBES and len(words) > 1:
+    if name in SUBSCRIPTIONS and len(words) > 1:
         calls = tuple((argv[0], channel) for channel in words)
         return ClientCall(calls, "each channel is checked")
     if name in SCRIPT_CALLS:
@@ -168,18 +166,12 @@ def decide_client_call(
         trace += verdict.trace
         if not verdict.allowed:
             break
-    rejected = [argv for argv in call.calls if not _has_arity(table, argv)]
-    if verdict.allowed and rejected:
+    specs = [(named(table, argv), len(argv)) for argv in call.calls]
+    if verdict.allowed and any(spec and not spec.takes(words) for spec, words in specs):
         trace.append(ConnectionStep(REJECTED))
     if call.reason:
         trace = [replace(x, why=call.reason) if isinstance(x, CommandStep) else x for x in trace]
     return replace(verdict, trace=tuple(trace))
-
-
-def _has_arity(table: CommandTable, argv: Argv) -> bool:
-    """Return whether a server accepts the number of arguments."""
-    spec = named(table, argv)
-    return spec is None or spec.takes(len(argv))
 
 
 def _decide_script(
@@ -191,49 +183,34 @@ def _decide_script(
     token_id: str,
 ) -> Decision:
     trace: Trace = []
-    checks = _script_checks(identity, table, call, state, now_us, token_id, trace)
-    denial = next((verdict for verdict in checks if not verdict.allowed), ALLOWED)
-    if denial.allowed:
-        trace.append(ConnectionStep(_INNER))
-    elif not isinstance(trace[-1], StandingStep):
-        note_refusal(identity, state, now_us)
-    return replace(denial, trace=tuple(trace))
 
+    def checks() -> Iterator[Decision]:
+        """Yield the verdict of each check; the caller stops at the first denial."""
+        yield judge_standing(state, now_us, trace)
+        names = tuple(dict.fromkeys(script.name for script in call.scripts))
+        trace.append(ScriptStep(call.digest, names))
+        most = max(call.arguments, len(call.keys))
+        if most > MAX_ARGUMENTS:
+            trace.append(ArgumentsStep(most, code=ReplyCode.ARGS_TOO_MANY))
+            yield refused(ReplyCode.ARGS_TOO_MANY, arguments=most)
+        any_grant = RuledCommand(b"EVALSHA", None, identity.grants)
+        for key in call.keys:
+            use = KeyUse(key, ())
+            yield judge_key(identity, any_grant, use, trace)
+            yield judge_restricted_key(
+                state.restrictions, identity.grants, any_grant.name, (), use, trace
+            )
+        specs = list(_called(identity, table, call.scripts))
+        needs = {cls for spec in specs for cls in spec.possible_needs}
+        is_recorded = any(spec.mutates for spec in specs) or not needs.isdisjoint(CHANGING)
+        yield judge_room(identity, state, trace, is_recorded=is_recorded)
+        ordered = tuple(cls for cls in OperationClass if cls in needs)
+        yield take_limits(identity, ordered, list(call.keys), state, now_us, token_id, trace)
 
-def _script_checks(
-    identity: Identity,
-    table: CommandTable,
-    call: ClientCall,
-    state: ModelState,
-    now_us: int,
-    token_id: str,
-    trace: Trace,
-) -> Iterator[Decision]:
-    """Yield the verdict of each check; the caller stops at the first denial."""
-    yield judge_standing(state, now_us, trace)
-    names = tuple(dict.fromkeys(script.name for script in call.scripts))
-    trace.append(ScriptStep(call.digest, names))
-    most = max(call.arguments, len(call.keys))
-    if most > MAX_ARGUMENTS:
-        trace.append(ArgumentsStep(most, code=ReplyCode.ARGS_TOO_MANY))
-        yield refused(ReplyCode.ARGS_TOO_MANY, arguments=most)
-    any_grant = RuledCommand(b"EVALSHA", None, identity.grants)
-    for key in call.keys:
-        use = KeyUse(key, ())
-        yield judge_key(identity, any_grant, use, trace)
-        yield judge_restricted_key(
-            state.restrictions, identity.grants, any_grant.name, (), use, trace
-        )
-    specs = list(_called(identity, table, call.scripts))
-    needs = {cls for spec in specs for cls in _classes(spec)}
-    changing = {OperationClass.WRITE, OperationClass.DELETE}
-    hard_max = identity.audit.hard_max
-    is_recorded = any(spec.mutates for spec in specs) or not needs.isdisjoint(changing)
-    if state.is_full and hard_max is not None and is_recorded:
-        trace.append(RoomStep(code=ReplyCode.AUDIT_FULL))
-        yield refused(ReplyCode.AUDIT_FULL, events=hard_max)
-    ordered = tuple(cls for cls in OperationClass if cls in needs)
-    yield take_limits(identity, ordered, list(call.keys), state, now_us, token_id, trace)
+    decision = decision_of(checks(), trace, identity, state, now_us)
+    if decision.allowed:
+        return replace(decision, trace=(*trace, ConnectionStep(_INNER)))
+    return decision
 
 
 def _called(
@@ -246,10 +223,3 @@ def _called(
         may_call = any(called is None or first in called for called in names)
         if may_call and spec.refused is None and any(g.applies_to(spec) for g in identity.grants):
             yield spec
-
-
-def _classes(spec: CommandSpec) -> set[OperationClass]:
-    """Return the classes that some call of a command needs."""
-    classes = {*spec.needs}
-    classes |= {cls for keys in spec.keys if isinstance(keys, OptionKey) for cls in keys.needs}
-    return classes | ({*spec.variant.needs} if spec.variant else set())

@@ -36,9 +36,9 @@ from keyleash.evaluate.trace import (
     refused,
 )
 from keyleash.evaluate.value_rules import judge_values
-from keyleash.limits import SECOND_US, BaseCount, Counter
+from keyleash.limits import SECOND_US, BaseCount, Counter, Limit, SubjectKind
 from keyleash.limits.rate import RATE_PERIODS_US
-from keyleash.policy import Identity, Limit, SubjectKind, match
+from keyleash.policy import Identity, match
 from keyleash.store.state import UNTIL_RESUMED
 from keyleash.store.wire import MAX_ARGUMENTS
 
@@ -75,16 +75,11 @@ def note_refusal(identity: Identity, state: ModelState, now_us: int) -> None:
 
 
 def judge_room(
-    identity: Identity,
-    spec: CommandSpec,
-    needs: Needs,
-    keys: Sequence[bytes],
-    state: ModelState,
-    trace: Trace,
+    identity: Identity, state: ModelState, trace: Trace, *, is_recorded: bool
 ) -> Decision:
     """Deny a call that would be recorded while the audit stream has no room."""
     hard_max = identity.audit.hard_max
-    if not state.is_full or hard_max is None or not is_recorded(identity, spec, needs, keys):
+    if not (state.is_full and is_recorded) or hard_max is None:
         return ALLOWED
     trace.append(RoomStep(code=ReplyCode.AUDIT_FULL))
     return refused(ReplyCode.AUDIT_FULL, events=hard_max)
@@ -205,17 +200,54 @@ def decide(
     Decide a call of a live token, as the guard of *identity* must.
 
     Args:
-        identity: The identity of the token.
-        table: The commands.
         argv: The command, name first.
         declared: The keys that the caller declares.
         state: The counts of the limits. An allowed call is counted in it, and a denied one towards
             the circuit breaker, which may suspend the identity.
-        now_us: The server's clock.
         token_id: The subject of limits `per: token`.
     """
     trace: Trace = []
-    checks = _checks(identity, table, argv, declared, state, now_us, token_id, trace)
+
+    def checks() -> Iterator[Decision]:
+        """Yield the verdict of each check; the caller stops at the first denial."""
+        yield judge_standing(state, now_us, trace)
+        if len(argv) > MAX_ARGUMENTS:
+            trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
+            yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
+        command = look_up(identity, table, argv)
+        yield judge_command(command, table, trace)
+        spec = command.spec
+        if spec is None:
+            return
+        yield judge_classes(command, spec, argv, trace)
+        restrictions, needs = state.restrictions, needs_of_call(spec, argv)
+        yield judge_arguments(command, spec, argv, trace, restrictions)
+        yield from IndexCall(identity, command, spec, argv, state, trace).checks()
+        uses = keys_of(spec, argv)
+        if [use.key for use in uses] != list(declared):
+            trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
+            yield refused(ReplyCode.KEYS_MISMATCH)
+        for use in uses:
+            yield judge_key(identity, command, use, trace)
+            yield judge_restricted_key(
+                restrictions, command.grants, command.name, needs, use, trace
+            )
+        yield judge_patterns(identity, command, spec, argv, trace, restrictions)
+        keys = [use.key for use in uses]
+        yield judge_size(identity, spec, argv, keys, state.sizes, trace)
+        yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
+        named = [*keys, *channels_of(spec, argv)]
+        recorded = is_recorded(identity, spec, needs, named)
+        yield judge_room(identity, state, trace, is_recorded=recorded)
+        yield take_limits(identity, needs, keys, state, now_us, token_id, trace, argv)
+
+    return decision_of(checks(), trace, identity, state, now_us)
+
+
+def decision_of(
+    checks: Iterator[Decision], trace: Trace, identity: Identity, state: ModelState, now_us: int
+) -> Decision:
+    """Return the first denial of some checks with its trace, and count it."""
     denial = next((verdict for verdict in checks if not verdict.allowed), ALLOWED)
     if not denial.allowed and not isinstance(trace[-1], StandingStep):
         note_refusal(identity, state, now_us)
@@ -231,43 +263,3 @@ def judge_standing(state: ModelState, now_us: int, trace: Trace) -> Decision:
         trace.append(StandingStep(code=ReplyCode.SUSPENDED))
         return suspended(state)
     return ALLOWED
-
-
-def _checks(
-    identity: Identity,
-    table: CommandTable,
-    argv: Argv,
-    declared: Argv,
-    state: ModelState,
-    now_us: int,
-    token_id: str,
-    trace: Trace,
-) -> Iterator[Decision]:
-    """Yield the verdict of each check; the caller stops at the first denial."""
-    yield judge_standing(state, now_us, trace)
-    if len(argv) > MAX_ARGUMENTS:
-        trace.append(ArgumentsStep(len(argv), code=ReplyCode.ARGS_TOO_MANY))
-        yield refused(ReplyCode.ARGS_TOO_MANY, arguments=len(argv))
-    command = look_up(identity, table, argv)
-    yield judge_command(command, table, trace)
-    spec = command.spec
-    if spec is None:
-        return
-    yield judge_classes(command, spec, argv, trace)
-    restrictions, needs = state.restrictions, needs_of_call(spec, argv)
-    yield judge_arguments(command, spec, argv, trace, restrictions)
-    yield from IndexCall(identity, command, spec, argv, state, trace).checks()
-    uses = keys_of(spec, argv)
-    if [use.key for use in uses] != list(declared):
-        trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
-        yield refused(ReplyCode.KEYS_MISMATCH)
-    for use in uses:
-        yield judge_key(identity, command, use, trace)
-        yield judge_restricted_key(restrictions, command.grants, command.name, needs, use, trace)
-    yield judge_patterns(identity, command, spec, argv, trace, restrictions)
-    keys = [use.key for use in uses]
-    yield judge_size(identity, spec, argv, keys, state.sizes, trace)
-    yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
-    named = [*keys, *channels_of(spec, argv)]
-    yield judge_room(identity, spec, needs, named, state, trace)
-    yield take_limits(identity, needs, keys, state, now_us, token_id, trace, argv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import inf
 from typing import Any
 
 from keyleash.commands import CommandSpec, OperationClass
@@ -38,21 +38,13 @@ from keyleash.commands.work import (
 )
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
-from keyleash.evaluate.restricted import refused_by_token
+from keyleash.evaluate.restricted import reaches_all, refused_by_token
+from keyleash.evaluate.size import refused_work
 from keyleash.evaluate.state import ModelState
-from keyleash.evaluate.trace import (
-    ALLOWED,
-    ArgumentStep,
-    Aspect,
-    Decision,
-    Match,
-    SizeStep,
-    Trace,
-    refused,
-)
+from keyleash.evaluate.trace import ALLOWED, ArgumentStep, Aspect, Decision, Match, Trace, refused
 from keyleash.policy import Grant, Identity, Pattern
 from keyleash.policy.model import capture_in
-from keyleash.policy.patterns import beginning, bound_pattern, is_open, may_start_with
+from keyleash.policy.patterns import beginning, bound_pattern, may_start_with
 from keyleash.store.live_table import reply_mapping
 
 _MOST_BYTES = {"p": MAX_PARAM_BYTES, "x": MAX_EXPRESSION_BYTES, "m": MAX_MARK_BYTES}
@@ -181,10 +173,7 @@ class IndexCall:
                 return refused(code, key=shown)
             if not any(self.is_bound(item.pattern, prefix) for item in granted):
                 return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
-        keys = limits.keys if limits else None
-        if keys is not None and not any(
-            is_open(key) and prefix.startswith(beginning(key)) for key in keys
-        ):
+        if limits is not None and not reaches_all(limits, prefix):
             return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
         starts = _excluded(self.identity)
         is_denied = any(start.startswith(prefix) or prefix.startswith(start) for start in starts)
@@ -282,11 +271,10 @@ class IndexCall:
         return inf if reply is None else float(reply)
 
     def work(self, cost: float) -> Decision:
-        work, most, code = SEARCH_WORK + cost, self.identity.work, ReplyCode.WORK_TOO_LARGE
-        if work <= most:
+        work = SEARCH_WORK + cost
+        if work <= self.identity.work:
             return ALLOWED
-        self.trace.append(SizeStep("work", work, most, code=code))
-        return refused(code, command=self.spec.name, work=ceil(min(work, 10**15)), limit=most)
+        return refused_work(work, self.identity, self.spec, self.trace)
 
 
 @dataclass(slots=True)
@@ -419,10 +407,10 @@ def _created(options: Sequence[Option]) -> tuple[Sequence[bytes], bytes | None]:
 
 def _excluded(identity: Identity) -> Iterator[bytes]:
     """Yield the literal beginnings of denied patterns, and of control keys if a grant has some."""
-    granted = (key for grant in identity.grants for key in grant.keys)
-    if any(may_start_with(key, CONTROL) for key in granted) or identity.filters_indexes:
+    reaches_control = any(may_start_with(key, CONTROL) for key in identity.granted_keys)
+    if reaches_control or identity.filters_indexes:
         yield CONTROL
-    yield from (beginning(key) for deny in identity.deny for key in deny.keys)
+    yield from map(beginning, identity.denied_keys)
 
 
 def _broken_schema(name: str, argv: Argv) -> bytes | None:

@@ -26,16 +26,7 @@ def judge_restricted_key(
     use: KeyUse,
     trace: Trace,
 ) -> Decision:
-    """Check a key of a call, and the classes of the call.
-
-    Args:
-        restrictions: Those of the token; None if it has none.
-        grants: The grants that apply to the command.
-        command: Its name in denials.
-        needs: The classes that the call needs on one key or another.
-        use: The key, with the classes that the call needs on it.
-        trace: Receives the step of a denial.
-    """
+    """Check a key of a call, and *needs*, the classes of the call on one key or another."""
     if restrictions is None:
         return ALLOWED
     lacking = next((cls for cls in needs if cls not in restrictions.allow), None)
@@ -76,7 +67,8 @@ def judge_restricted_arguments(
             start.startswith(beginning(key)) if is_open(key) else argument == beginning(key)
             for key in keys
         )
-        if is_within and _may_begin(giving, restrictions, start):
+        starts = map(beginning, _keys(giving, restrictions))
+        if is_within and (not restrictions.bind or start.startswith((*starts,))):
             return ALLOWED
         return refused_by_token(trace, ReplyCode.KEY_NOT_GRANTED, key=argument)
     is_pattern = spec.subscribes is Subscribes.PATTERN
@@ -102,15 +94,18 @@ def judge_restricted_pattern(
     if restrictions is None:
         return ALLOWED
     reading = [grant for grant in grants if OperationClass.READ in grant.allow]
-    keys = restrictions.keys
-    is_within = keys is None or any(
-        is_open(key) and before.startswith(beginning(key)) for key in keys
-    )
-    if is_within and any(
+    if reaches_all(restrictions, before) and any(
         is_open(item) and match(item, before) is not None for item in _keys(reading, restrictions)
     ):
         return ALLOWED
     return refused_by_token(trace, ReplyCode.KEY_NOT_GRANTED, key=pattern)
+
+
+def reaches_all(restrictions: Restrictions, prefix: bytes) -> bool:
+    """Return whether the keys of a token have all those that begin with *prefix*."""
+    return restrictions.keys is None or any(
+        is_open(key) and prefix.startswith(beginning(key)) for key in restrictions.keys
+    )
 
 
 def _keys(grants: Sequence[Grant], restrictions: Restrictions) -> Iterator[Pattern]:
@@ -120,13 +115,6 @@ def _keys(grants: Sequence[Grant], restrictions: Restrictions) -> Iterator[Patte
             bound = bound_pattern(pattern, restrictions.bind)
             if bound is not None:
                 yield bound
-
-
-def _may_begin(grants: Sequence[Grant], restrictions: Restrictions, start: bytes) -> bool:
-    """Return whether a glob that begins with *start* lies where keys are bound."""
-    return not restrictions.bind or any(
-        start.startswith(beginning(pattern)) for pattern in _keys(grants, restrictions)
-    )
 
 
 def literal_start(glob: bytes) -> bytes:

@@ -64,17 +64,21 @@ def judge_size(
         if length > bound:
             code = ReplyCode.VALUE_TOO_LARGE
             trace.append(SizeStep("bytes", length, bound, key, grant, code=code))
-            shown = _shown(length)
-            return refused(ReplyCode.VALUE_TOO_LARGE, key=key, bytes=shown, limit=bound)
+            return refused(code, key=key, bytes=_shown(length), limit=bound)
         if _fills(spec) and length > PLAIN_BYTES:
             work += length * EXTENDED_BYTE_WORK
     if sizes is not None and spec.work is not None:
         work += sizes.work(spec, argv, keys, identity.work - work, identity.string_units)
     if work <= identity.work:
         return ALLOWED
-    trace.append(SizeStep("work", work, identity.work, code=ReplyCode.WORK_TOO_LARGE))
-    shown = _shown(work)
-    return refused(ReplyCode.WORK_TOO_LARGE, command=spec.name, work=shown, limit=identity.work)
+    return refused_work(work, identity, spec, trace)
+
+
+def refused_work(work: float, identity: Identity, spec: CommandSpec, trace: Trace) -> Decision:
+    """Return the denial of a call that is too much work."""
+    code = ReplyCode.WORK_TOO_LARGE
+    trace.append(SizeStep("work", work, identity.work, code=code))
+    return refused(code, command=spec.name, work=_shown(work), limit=identity.work)
 
 
 def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
-from keyleash.limits import BaseCount
+from keyleash.limits import BaseCount, Limit, SubjectKind
 from keyleash.limits.budget import BudgetCount
-from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.policy import Identity
 from keyleash.store.restrictions import Restrictions
 from keyleash.store.state import Layout, unpack_state
 
@@ -105,9 +105,7 @@ def stored_state(
     Return the counts of the limits of an identity, without those per token or segment.
 
     Args:
-        identity: From the active policy.
         packed: The identity's state, or None if there is none.
-        layout: The state's layout.
         reason: The reason in the record of its suspension, if there is one.
     """
     model = ModelState()

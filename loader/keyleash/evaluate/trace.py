@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from keyleash.commands import OperationClass
 from keyleash.errors import ReplyCode
-from keyleash.policy import Deny, Grant, Limit, Pattern
+from keyleash.limits import Limit
+from keyleash.policy import Deny, Grant, Pattern
 
 Rule = TypeVar("Rule", Grant, Deny)
 
@@ -24,31 +25,31 @@ class Match(Generic[Rule]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
+class Step:
     """A check of a call; `code` is the denial with which it ends the call, or None."""
 
     code: ReplyCode | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class StandingStep(_Step):
+class StandingStep(Step):
     """The identity, if it is suspended or has no state and the call is denied."""
 
 
 @dataclass(frozen=True, slots=True)
-class TokenStep(_Step):
+class TokenStep(Step):
     """The token, if it is named and the call is denied because of it."""
 
 
 @dataclass(frozen=True, slots=True)
-class ArgumentsStep(_Step):
+class ArgumentsStep(Step):
     """The number of arguments with the name; recorded only if there are too many."""
 
     arguments: int
 
 
 @dataclass(frozen=True, slots=True)
-class CommandStep(_Step):
+class CommandStep(Step):
     """
     The command, and the grants that apply to it.
 
@@ -64,14 +65,14 @@ class CommandStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionStep(_Step):
+class ConnectionStep(Step):
     """The handling of a command by a guarded connection, if it is no plain call of a guard."""
 
     note: str
 
 
 @dataclass(frozen=True, slots=True)
-class ScriptStep(_Step):
+class ScriptStep(Step):
     """An approved script: its SHA-1, or the name of several, and the names of its approval."""
 
     digest: str
@@ -79,7 +80,7 @@ class ScriptStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class ClassStep(_Step):
+class ClassStep(Step):
     """An operation class that the call needs somewhere, and the grants that give it."""
 
     needed: OperationClass
@@ -99,7 +100,7 @@ class Aspect(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ArgumentStep(_Step):
+class ArgumentStep(Step):
     """A non-key argument: a denied option, or a glob, pattern, channel or index that grants must
     match; or all keys with a prefix that an index has.
     """
@@ -111,7 +112,7 @@ class ArgumentStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyStep(_Step):
+class KeyStep(Step):
     """
     A key of the call.
 
@@ -132,17 +133,17 @@ class KeyStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class RestrictionStep(_Step):
+class RestrictionStep(Step):
     """The restrictions of the token; recorded only if they deny what its identity may do."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeclaredStep(_Step):
+class DeclaredStep(Step):
     """The keys that the caller declares; recorded only if they are not those of the call."""
 
 
 @dataclass(frozen=True, slots=True)
-class SizeStep(_Step):
+class SizeStep(Step):
     """
     The size of a call; recorded only if it is too large.
 
@@ -162,7 +163,7 @@ class SizeStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class ValueStep(_Step):
+class ValueStep(Step):
     """
     A rule for values; recorded only if the call breaks it.
 
@@ -180,12 +181,12 @@ class ValueStep(_Step):
 
 
 @dataclass(frozen=True, slots=True)
-class RoomStep(_Step):
+class RoomStep(Step):
     """The audit stream, if it has no room for the event."""
 
 
 @dataclass(frozen=True, slots=True)
-class LimitStep(_Step):
+class LimitStep(Step):
     """
     A limit that counts the call.
 
@@ -203,23 +204,6 @@ class LimitStep(_Step):
     resets_us: int | None
 
 
-Step = (
-    StandingStep
-    | TokenStep
-    | ArgumentsStep
-    | SizeStep
-    | ValueStep
-    | CommandStep
-    | ConnectionStep
-    | ScriptStep
-    | ClassStep
-    | ArgumentStep
-    | DeclaredStep
-    | KeyStep
-    | RestrictionStep
-    | RoomStep
-    | LimitStep
-)
 Trace = list[Step]
 """The steps so far; each check appends to it."""
 

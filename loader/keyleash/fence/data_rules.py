@@ -277,8 +277,7 @@ def _reach(spec: CommandSpec, grants: Sequence[Grant]) -> Reach:
         names = _distinct(index for grant in giving for index in grant.indexes)
         opens = filter(is_open, patterns_for(grants, {READ}))
         return Reach(read=_distinct((*names, *opens)), write=names)
-    needs = {cls for search in spec.keys for cls in search.needs}
-    needs.update(spec.variant.needs if spec.variant else ())
+    needs = spec.possible_needs
     if not needs:
         return _any_reach(grants)
     if spec.name in MODULE_KEYS:

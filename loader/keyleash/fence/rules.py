@@ -345,7 +345,7 @@ def without_digests(rules: Rules) -> Rules:
 
 
 def _blocker(plan: Guard) -> str | None:
-    for pattern in _patterns(plan):
+    for pattern in plan.identity.granted_keys:
         if may_reach(pattern, CONTROL_PREFIX):
             return (
                 f"its pattern `{pattern.source}` may match control keys, which an ACL cannot"
@@ -365,14 +365,11 @@ def _notes(plan: Guard, facts: ServerFacts) -> Iterator[FenceNote]:
             "connections begin in database 0, and ACLs apply to key names in every database:"
             " the user may use keys of these names there, too",
         )
-    for deny in plan.identity.deny:
-        for pattern in deny.keys:
-            if any(overlaps(pattern, item) for item in _patterns(plan)):
-                yield FenceNote(
-                    "deny",
-                    f"`{pattern.source}`",
-                    "denied by the guard only: ACLs have no deny rules",
-                )
+    for pattern in plan.identity.denied_keys:
+        if any(overlaps(pattern, item) for item in plan.identity.granted_keys):
+            yield FenceNote(
+                "deny", f"`{pattern.source}`", "denied by the guard only: ACLs have no deny rules"
+            )
     for pattern in (item for grant in plan.identity.grants for item in grant.indexes):
         yield FenceNote(
             "index",
@@ -400,7 +397,3 @@ def _split_classes(readable: Sequence[Pattern], writable: Sequence[Pattern]) -> 
                     f"`{item.source}` with `{other.source}`",
                     "commands that read and write need one pattern that gives both",
                 )
-
-
-def _patterns(plan: Guard) -> list[Pattern]:
-    return [pattern for grant in plan.identity.grants for pattern in grant.keys]

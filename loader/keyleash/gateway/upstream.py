@@ -19,7 +19,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import str_if_bytes
 
 from keyleash.client._redis_py import pack, quiet_options, taken_over
-from keyleash.commands.facts import SUBSCRIBES
+from keyleash.commands.facts import SUBSCRIPTIONS
 from keyleash.gateway.resp import Frames, parse
 from keyleash.store.connect import TIMEOUT_S
 
@@ -38,7 +38,9 @@ MAX_OF_IDENTITY = MAX_OWN // 2
 """Those of them that agents of one identity may have, so that they leave some to others."""
 _DEMOTED = (b"-READONLY", b"-MASTERDOWN")
 _LISTENS = frozenset(
-    name.encode() for joined in SUBSCRIBES for name in (joined, joined.replace("SUB", "UNSUB", 1))
+    name.encode()
+    for joined in SUBSCRIPTIONS
+    for name in (joined, joined.replace("SUB", "UNSUB", 1))
 )
 _PINS = frozenset({b"WATCH", b"MULTI", *_LISTENS})
 """Commands after which the connection has a state, so that it serves one agent."""

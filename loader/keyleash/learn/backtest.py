@@ -31,10 +31,10 @@ from keyleash.evaluate.trace import KeyStep, LimitStep, Trace
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
 from keyleash.limits import Counter
 from keyleash.operator.decisions import explain_command
-from keyleash.policy import Deny, Grant, Identity, Pattern, Policy, ValueRules
+from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
 from keyleash.policy.diff.call_shapes import example_call, forms_of
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import AnySuffix
+from keyleash.policy.model import AnySuffix, ValueRules
 from keyleash.policy.patterns import beginning, keys_under
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
@@ -308,13 +308,12 @@ class _Judge:
         self._base = before or Identity(identity.name, identity.kind, ())
         self._unlimited = replace(identity, rates=(), budgets=(), on_denials=None)
         self._is_same = (self._base.grants, self._base.deny) == (identity.grants, identity.deny)
-        keys = KeySet(key for rule in identity.grants for key in rule.keys)
-        denied = KeySet(key for rule in self._base.deny for key in rule.keys)
+        keys, denied = KeySet(identity.granted_keys), KeySet(self._base.denied_keys)
         self._log = replay.log
         self._has_script_keys = bool(replay.log and replay.log.is_capture) or (
             before is not None
-            and all(keys.covers(key) for rule in before.grants for key in rule.keys)
-            and all(denied.covers(key) for rule in identity.deny for key in rule.keys)
+            and all(map(keys.covers, before.granted_keys))
+            and all(map(denied.covers, identity.denied_keys))
         )
         rules: tuple[Grant | Deny, ...] = (*identity.grants, *identity.deny, *self._base.grants)
         control = keys_under(CONTROL_PREFIX.encode())

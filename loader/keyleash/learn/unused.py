@@ -25,8 +25,9 @@ from keyleash.evaluate.trace import LimitStep, Match, Trace
 from keyleash.learn.backtest import REMEMBERED, depends, masked_start, shapes
 from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
 from keyleash.limits import Counter
-from keyleash.policy import Grant, Identity, Policy, ValueRules, parse_policy
+from keyleash.policy import Grant, Identity, Policy, parse_policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
+from keyleash.policy.model import ValueRules
 from keyleash.policy.patterns import is_open
 from keyleash.policy.problems import Problems
 from keyleash.policy.removal import Removal, without
@@ -114,7 +115,7 @@ class _Use:
     shape: Callable[[bytes], object] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.shape = shapes(key for grant in self.identity.grants for key in grant.keys)
+        self.shape = shapes(self.identity.granted_keys)
 
     def add(self, call: RecordedCall) -> None:
         """Add a call."""

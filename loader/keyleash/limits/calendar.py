@@ -1,4 +1,4 @@
-"""Calendar windows of a time zone, as an algorithm and as runs of equal length for Lua.
+"""Calendar windows of a time zone, as runs of equal length.
 
 A run says: from `start_us` on, a window ends every `step_us`, and the last one at
 `until_us` at the latest. A UTC day is one run without end; in a zone with summer
@@ -8,7 +8,7 @@ time, each day that is not 24 hours long is a run of its own.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
@@ -139,58 +139,9 @@ def _instant_us(day: date, zone: ZoneInfo) -> int:
 
 def window_end_us(period: Period, timezone: str, now_us: int) -> int:
     """The end of the calendar window that *now_us* is in."""
-    zone = ZoneInfo(timezone)
-    now_s = now_us // SECOND_US
-    match period:
-        case Period.DAY:
-            return SECOND_US * _first_s(zone, now_s, _day)
-        case Period.MONTH:
-            return SECOND_US * _first_s(zone, now_s, _month)
-        case Period.HOUR:
-            return SECOND_US * _clock_reaches_s(zone, now_s, 3600)
-        case Period.MINUTE:
-            return SECOND_US * _clock_reaches_s(zone, now_s, 60)
-
-
-def _day(local: datetime) -> date:
-    return local.date()
-
-
-def _month(local: datetime) -> date:
-    return local.date().replace(day=1)
-
-
-def _first_s(zone: ZoneInfo, now_s: int, label: Callable[[datetime], date]) -> int:
-    """The first second at which the local day, or month, is a later one than now."""
-    now = label(datetime.fromtimestamp(now_s, zone))
-    before, after = now_s, now_s + 33 * 86_400
-    while after - before > 1:
-        middle = (before + after) // 2
-        if label(datetime.fromtimestamp(middle, zone)) > now:
-            after = middle
-        else:
-            before = middle
-    return after
-
-
-def _clock_reaches_s(zone: ZoneInfo, now_s: int, step_s: int) -> int:
-    """The next second at which the clock on the wall comes to a multiple of *step_s*."""
-    offset_s = _offset_s(zone, now_s)
-    at_s = now_s + step_s - (now_s + offset_s) % step_s
-    if _offset_s(zone, at_s - 1) == offset_s:
-        return at_s
-    at_s = now_s
-    while True:
-        offset_s = _offset_s(zone, at_s)
-        at_s += 1
-        # By the time of before a change or by that of after it: both may be a full hour.
-        if (at_s + offset_s) % step_s == 0 or (at_s + _offset_s(zone, at_s)) % step_s == 0:
-            return at_s
-
-
-def _offset_s(zone: ZoneInfo, at_s: int) -> int:
-    offset = datetime.fromtimestamp(at_s, zone).utcoffset()
-    return int((offset or timedelta()).total_seconds())
+    year = datetime.fromtimestamp(now_us // SECOND_US, UTC).year
+    # Where it is still the year before.
+    return end_of_runs_us(window_runs(period, timezone, year - 1), now_us)
 
 
 def most_windows_within(short: Period, long: Period, timezone: str) -> int:

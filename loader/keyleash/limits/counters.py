@@ -375,7 +375,6 @@ class BaseCount(ABC):
         """Return when the next call is allowed; not after *now_us* if it is allowed now.
 
         Args:
-            now_us: The time.
             amount: The bytes that it counts, for a counter of bytes.
         """
 

@@ -71,13 +71,17 @@ class Rate(BaseLimit):
     span: Span | None = field(default=None, compare=False, repr=False)
 
     def problems(self) -> Iterator[LimitProblem]:
-        period = PERIOD_NAMES[self.period_us]
-        written = f"{self.counter.shown(self.limit)}/{period}"
-        if self.counter.is_bytes:
-            yield from self._problems_of_bytes(written)
-            return
+        shown, is_bytes = self.counter.shown, self.counter.is_bytes
+        written = f"{shown(self.limit)}/{PERIOD_NAMES[self.period_us]}"
         if self.burst is None:
-            if self.limit > MAX_RING_SLOTS:
+            if is_bytes:
+                yield LimitProblem(
+                    "missing-burst",
+                    "limit",
+                    f"the rate `{written}` has no `burst`, and a rate of bytes needs one",
+                    f"write the most bytes at once, as in `{{limit: {written}, burst: 1mb}}`",
+                )
+            elif self.limit > MAX_RING_SLOTS:
                 yield LimitProblem(
                     "limit-out-of-range",
                     "limit",
@@ -87,7 +91,7 @@ class Rate(BaseLimit):
                     " or use a shorter period",
                 )
             return
-        if not 1 <= self.burst <= MAX_BURST:
+        if not (is_bytes or 1 <= self.burst <= MAX_BURST):
             yield LimitProblem(
                 "burst-out-of-range",
                 "burst",
@@ -98,33 +102,15 @@ class Rate(BaseLimit):
             yield LimitProblem(
                 "burst-out-of-range",
                 "burst",
-                f"the burst `{self.burst}` takes longer than 366 days to earn back",
-                f"write `burst: {MAX_BURST_US * self.limit // self.period_us}` or less",
+                f"the burst `{shown(self.burst)}` takes longer than 366 days to earn back",
+                f"write `burst: {shown(MAX_BURST_US * self.limit // self.period_us)}` or less",
             )
-        if self.limit * MIN_EMISSION_US > self.period_us:
+        if not is_bytes and self.limit * MIN_EMISSION_US > self.period_us:
             yield LimitProblem(
                 "limit-out-of-range",
                 "limit",
                 f"the rate `{written}` is over 100000 a second",
                 "write a lower limit, or a longer period",
-            )
-
-    def _problems_of_bytes(self, written: str) -> Iterator[LimitProblem]:
-        if self.burst is None:
-            yield LimitProblem(
-                "missing-burst",
-                "limit",
-                f"the rate `{written}` has no `burst`, and a rate of bytes needs one",
-                f"write the most bytes at once, as in `{{limit: {written}, burst: 1mb}}`",
-            )
-        elif self.burst * self.period_us > MAX_BURST_US * self.limit:
-            most = self.counter.shown(MAX_BURST_US * self.limit // self.period_us)
-            yield LimitProblem(
-                "burst-out-of-range",
-                "burst",
-                f"the burst `{self.counter.shown(self.burst)}` takes longer than 366 days to earn"
-                " back",
-                f"write `burst: {most}` or less",
             )
 
     @property

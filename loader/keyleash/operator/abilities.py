@@ -49,7 +49,7 @@ class Abilities(Result):
                 for grant, names in zip(identity.grants, self.commands.by_grant, strict=True)
             ],
             "together": list(self.commands.together),
-            "deny": [pattern.source for rule in identity.deny for pattern in rule.keys],
+            "deny": [pattern.source for pattern in identity.denied_keys],
             "limits": [
                 {
                     **json_object(limit, "name", "kind"),

@@ -33,12 +33,14 @@ from keyleash.evaluate.trace import (
     TokenStep,
     ValueStep,
 )
+from keyleash.limits import SubjectKind
 from keyleash.operations import operation
 from keyleash.operations.rights import READ_DATA, TOKENS, each
 from keyleash.operations.types import IdentityName
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
-from keyleash.policy import Grant, SubjectKind, parse_policy, policy_digest
+from keyleash.policy import Grant, parse_policy
+from keyleash.policy.canonical import policy_digest
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
 from keyleash.store.agent_keys import require_one_slot

@@ -10,12 +10,12 @@ from typing import Any
 
 from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
-from keyleash.limits import COUNTS
+from keyleash.limits import COUNTS, Limit, SubjectKind
 from keyleash.operations import operation
 from keyleash.operations.rights import CHANGE_STATES, cluster, each
 from keyleash.operations.types import IdentityName, LimitName, ResetReason
 from keyleash.operator.tokens.issue import active_identity
-from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.policy import Identity
 from keyleash.policy.problems import did_you_mean, listing
 from keyleash.results import Change, Instant
 from keyleash.store.scripts import RESET_LIMITS

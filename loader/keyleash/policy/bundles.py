@@ -77,7 +77,6 @@ def bundle_texts(name: str, folder: Path | None = None) -> Iterator[tuple[str, s
     """Yield the place and the text of each script of a bundle; each character is a byte.
 
     Args:
-        name: The bundle.
         folder: Where Node.js would look for its package; the current folder if None.
 
     Raises:

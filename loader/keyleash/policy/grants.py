@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
@@ -24,17 +24,18 @@ from keyleash.policy.model import (
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
 from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, did_you_mean, listing, quote
-from keyleash.policy.schema import GRANT, check_distinct, check_not_empty
+from keyleash.policy.schema import GRANT, check_distinct
 from keyleash.policy.scripts import ScriptReader
 from keyleash.policy.sections import read_image_bytes, read_section
 from keyleash.policy.yaml import YamlNode
 
 
+@dataclass(frozen=True, slots=True)
 class CommandNames:
     """
-    Reader of command names.
+    A reader of command names.
 
-    Args:
+    Attributes:
         commands: Every command that keyleash knows; any other name is a problem. None accepts
             every name.
         server: The commands of the server that the policy is for, if it is known.
@@ -42,17 +43,10 @@ class CommandNames:
         warnings: Receives names that have no effect on that server.
     """
 
-    def __init__(
-        self,
-        commands: CommandTable | None,
-        server: CommandTable | None,
-        problems: Problems,
-        warnings: Problems,
-    ) -> None:
-        self._commands = commands
-        self._server = server
-        self._problems = problems
-        self._warnings = warnings
+    commands: CommandTable | None
+    server: CommandTable | None
+    problems: Problems
+    warnings: Problems
 
     def read(self, node: YamlNode) -> tuple[str, ...]:
         """Return names in upper case and categories in lower case, as in the model."""
@@ -62,30 +56,30 @@ class CommandNames:
             is_category = words.startswith("@")
             name = words.lower() if is_category else words.upper()
             names.append(name)
-            if self._commands is None:
+            if self.commands is None:
                 continue
             if is_category:
-                self._check_category(name, entry, self._commands)
+                self._check_category(name, entry, self.commands)
             else:
-                self._check_command(name, entry, self._commands)
-        check_distinct(zip(names, node.entries, strict=True), self._problems)
+                self._check_command(name, entry, self.commands)
+        check_distinct(zip(names, node.entries, strict=True), self.problems)
         return tuple(dict.fromkeys(names))
 
     def check_indexes(self, node: YamlNode | None) -> None:
         """Warn of search indexes that the server cannot have."""
-        if node and self._server is not None and self._server.get("FT.SEARCH") is None:
+        if node and self.server is not None and self.server.get("FT.SEARCH") is None:
             self._warn("absent-command", "module Search", node)
 
     def _check_category(self, name: str, entry: YamlNode, table: CommandTable) -> None:
         names = sorted(table.categories)
         if name not in names:
-            self._problems.add(
+            self.problems.add(
                 "unknown-category",
                 f"unknown command category {quote(entry.source)}",
                 entry.span,
                 did_you_mean(name, names, f"the categories are {listing(names)}"),
             )
-        elif self._server is not None and name not in self._server.categories:
+        elif self.server is not None and name not in self.server.categories:
             self._warn("absent-category", f"command of the category {quote(name)}", entry)
 
     def _check_command(self, name: str, entry: YamlNode, table: CommandTable) -> None:
@@ -105,7 +99,7 @@ class CommandNames:
                 for item in table.commands
                 if item.startswith(module) and ("." in item) is is_of_module
             )
-            self._problems.add(
+            self.problems.add(
                 "unknown-command",
                 f"unknown command {quote(entry.source)}",
                 entry.span,
@@ -113,15 +107,15 @@ class CommandNames:
             )
         elif all(spec.refused is not None for spec in rows):
             self._ungrantable(entry, rows[0].refused)
-        elif self._server is not None and not _rows(name, self._server):
+        elif self.server is not None and not _rows(name, self.server):
             self._warn("absent-command", quote(name), entry)
 
     def _ungrantable(self, entry: YamlNode, reason: str | None) -> None:
         message = f"{quote(entry.source)} cannot be granted: {reason}"
-        self._problems.add("ungrantable-command", message, entry.span, "remove it")
+        self.problems.add("ungrantable-command", message, entry.span, "remove it")
 
     def _warn(self, code: str, what: str, entry: YamlNode) -> None:
-        self._warnings.add(
+        self.warnings.add(
             code,
             f"the server has no {what}",
             entry.span,
@@ -141,6 +135,7 @@ def _rows(name: str, table: CommandTable) -> list[CommandSpec]:
     return subs if row is None else [*subs, row]
 
 
+KEY_CLASSES = frozenset(OperationClass) - CHANNEL_CLASSES
 INDEX_CLASSES = frozenset({OperationClass.READ, *CHANGING})
 """The classes that apply to search indexes."""
 
@@ -149,26 +144,14 @@ def read_grants(
     node: YamlNode, names: CommandNames, scripts: ScriptReader, problems: Problems
 ) -> tuple[Grant, ...]:
     """Read the grants under *node*; parts with problems are reported and left out."""
-    check_not_empty("grants", node, problems)
     grants = tuple(_read_grant(entry, names, scripts, problems) for entry in node.entries)
-    check_repeats(
-        "keys",
-        (
-            ((frozenset(grant.allow) - CHANNEL_CLASSES, *_narrowing(grant)), pattern)
+    for field, classes in (("keys", KEY_CLASSES), ("channels", CHANNEL_CLASSES)):
+        patterns = (
+            ((classes.intersection(grant.allow), *_narrowing(grant)), pattern)
             for grant in grants
-            for pattern in grant.keys
-        ),
-        problems,
-    )
-    check_repeats(
-        "channels",
-        (
-            ((frozenset(grant.allow) & CHANNEL_CLASSES, *_narrowing(grant)), pattern)
-            for grant in grants
-            for pattern in grant.channels
-        ),
-        problems,
-    )
+            for pattern in getattr(grant, field)
+        )
+        check_repeats(field, patterns, problems)
     return grants
 
 
@@ -192,8 +175,6 @@ def _read_grant(
     entry: YamlNode, names: CommandNames, scripts: ScriptReader, problems: Problems
 ) -> Grant:
     only, except_ = entry.get("only"), entry.get("except")
-    if only is not None:
-        check_not_empty("only", only, problems)
     allow = _read_classes(entry.get("allow"), problems)
     _check_has_lists(entry, allow, problems)
     _check_needs_fields(entry, allow, problems)
@@ -217,8 +198,6 @@ _WHERE = re.compile(r"[A-Za-z_]\w*=(\{[a-z_][a-z0-9_]*\}|[\w.@-]+)", re.ASCII)
 
 
 def _read_indexes(node: YamlNode | None, problems: Problems) -> tuple[Pattern, ...]:
-    if node is not None:
-        check_not_empty("indexes", node, problems)
     indexes: list[Pattern] = []
     for entry in node.entries if node else ():
         name, where = entry.get("name") or entry, entry.get("where")
@@ -273,7 +252,6 @@ def _read_ttl(node: YamlNode | None, problems: Problems) -> TtlRule | None:
 def _read_classes(node: YamlNode | None, problems: Problems) -> tuple[OperationClass, ...]:
     if node is None:
         return ()
-    check_not_empty("allow", node, problems)
     classes = [*OperationClass]
     for entry in node.entries:
         if entry.source not in classes:
@@ -300,13 +278,8 @@ def _check_has_lists(
         ("keys", [cls for cls in allow if cls not in {*CHANNEL_CLASSES, *of_indexes}]),
         ("channels", [cls for cls in allow if cls in CHANNEL_CLASSES]),
     ):
-        if needing and entry.get(field) is None:
-            problems.add(
-                "missing-field",
-                f"a grant that allows `{needing[0]}` has no `{field}`",
-                entry.label,
-                f"add one, such as `{GRANT.line(field)}`",
-            )
+        if needing:
+            GRANT.require(field, entry, f"a grant that allows `{needing[0]}`", problems)
     if not (allow or entry.get("keys") or entry.get("channels") or entry.get("indexes")):
         problems.add(
             "missing-field",
@@ -369,9 +342,7 @@ def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems
     Warn of each `before_images` of an identity that has no effect because its keys are masked.
 
     Args:
-        identity: The identity that was read from *node*.
-        node: Its mapping in the document. Those of the defaults apply to other identities too.
-        warnings: Receives the warnings.
+        node: The identity's mapping. Those of the defaults apply to other identities too.
     """
     masks = KeySet(identity.audit.mask_keys)
     grants = node.get("grants")

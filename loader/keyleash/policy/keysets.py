@@ -133,7 +133,6 @@ class KeySet:
         empty literal and any other only by a capture, so the cases divide the nodes between them.
 
         Args:
-            narrow: The pattern.
             is_considered: Return whether the pattern at an index is to be considered.
         """
         segments, is_open = segments_of(narrow.parts)

@@ -49,7 +49,7 @@ def _read_limit(
     nodes = {name: part for name in kind.OPTIONS if (part := entry.get(name)) is not None}
     options = {name: part.source for name, part in nodes.items()}
     if counter.is_bytes and (burst := nodes.get("burst")) is not None:
-        size = problems.attempt(lambda: parse_size(burst.source, burst.span, MAX_BURST_BYTES, ""))
+        size = problems.attempt(lambda: parse_size(burst.source, burst.span, MAX_BURST_BYTES))
         if size is None:
             return None
         options["burst"] = str(size)

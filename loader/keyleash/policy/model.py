@@ -13,7 +13,17 @@ from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
 from keyleash.policy.lua import Sandboxed
 from keyleash.policy.quantities import MAX_VALUE_BYTES, format_expiry
-from keyleash.policy.settings import SettingKind, setting
+from keyleash.policy.settings import (
+    choice,
+    count,
+    duration,
+    flag,
+    images,
+    patterns,
+    retention,
+    size,
+    wait,
+)
 
 MAX_LEASE_S = 300
 """The longest life of a token's lease at a node of a cluster."""
@@ -107,28 +117,16 @@ class KeyState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TtlRule:
-    """The expiry of keys, in seconds; None if only the other bound is set.
+    """The expiry of keys, in seconds; None if only the other bound is set."""
 
-    Attributes:
-        default_s: The expiry that a key without one gets when it is written.
-        max_s: The longest expiry.
-    """
-
-    default_s: int | None = setting(
+    default_s: int | None = duration(
         None,
-        SettingKind.DURATION,
-        "default",
-        example="1d",
-        help="Expiry of a written key that has none; without it, `max`.",
+        "1d",
+        "Expiry of a written key that has none; without it, `max`.",
         because="keys that live on need no rule",
     )
-    max_s: int | None = setting(
-        None,
-        SettingKind.DURATION,
-        "max",
-        example="7d",
-        help="Longest expiry.",
-        because="keys that live on need no rule",
+    max_s: int | None = duration(
+        None, "7d", "Longest expiry.", because="keys that live on need no rule"
     )
 
     @property
@@ -147,36 +145,21 @@ class ValueRules:
     Attributes:
         max_bytes: The longest string, and the longest element; None for the default, which
             applies to strings only.
-        max_elements: The most elements of a collection.
-        ttl: The expiry that every written key has.
-        only: The only state in which a key may be written.
     """
 
-    max_bytes: int | None = setting(
+    max_bytes: int | None = size(
         None,
-        SettingKind.SIZE,
-        "max_bytes",
-        example="64kb",
-        help="The longest string or element that a call may make.",
+        "64kb",
+        "The longest string or element that a call may make.",
         bounds=(1, MAX_VALUE_BYTES),
         otherwise=DEFAULT_VALUE_BYTES,
     )
-    max_elements: int | None = setting(
-        None,
-        SettingKind.COUNT,
-        "max_elements",
-        example="1000",
-        help="The most elements of a collection.",
-        bounds=(1, 1_000_000_000),
+    max_elements: int | None = count(
+        None, "1000", "The most elements of a collection.", bounds=(1, 1_000_000_000)
     )
     ttl: TtlRule | None = None
-    only: KeyState | None = setting(  # noqa: RUF009
-        None,
-        SettingKind.CHOICE,
-        "only",
-        example="absent",
-        help="The only state of a key in which it may be written.",
-        choices=KeyState,
+    only: KeyState | None = choice(  # noqa: RUF009
+        None, "absent", "The only state of a key in which it may be written.", choices=KeyState
     )
 
     def allows_more_than(self, other: ValueRules) -> bool:
@@ -277,59 +260,28 @@ class TokenRules:
         spans: Places of the fields that the identity sets itself, by name in the file.
     """
 
-    ttl_s: int = setting(
-        12 * 3600,
-        SettingKind.DURATION,
-        "ttl",
-        example="12h",
-        help="Lifetime of a token that is issued without `--ttl`.",
-        widens=True,
+    ttl_s: int = duration(
+        12 * 3600, "12h", "Lifetime of a token that is issued without `--ttl`.", widens=True
     )
-    max_ttl_s: int = setting(
-        3 * 86400,
-        SettingKind.DURATION,
-        "max_ttl",
-        example="3d",
-        help="Longest lifetime of a token.",
-        widens=True,
+    max_ttl_s: int = duration(3 * 86400, "3d", "Longest lifetime of a token.", widens=True)
+    rotate_after_s: int | None = duration(None, "7d", "Age at which a token is due for rotation.")
+    idle_s: int | None = duration(
+        None, "15m", "Time without a call after which a token expires.", widens=True
     )
-    rotate_after_s: int | None = setting(
-        None,
-        SettingKind.DURATION,
-        "rotate_after",
-        example="7d",
-        help="Age at which a token is due for rotation.",
-    )
-    idle_s: int | None = setting(
-        None,
-        SettingKind.DURATION,
-        "idle",
-        example="15m",
-        help="Time without a call after which a token expires.",
-        widens=True,
-    )
-    bound: bool = setting(
+    bound: bool = flag(
         False,
-        SettingKind.FLAG,
-        "bound",
-        example="true",
-        help="Whether tokens may have restrictions of their own, such as a binding to one job.",
+        "true",
+        "Whether tokens may have restrictions of their own, such as a binding to one job.",
         narrows=True,
     )
-    renew: bool = setting(
+    renew: bool = flag(
         False,
-        SettingKind.FLAG,
-        "renew",
-        example="true",
-        help="Whether agents may renew their tokens, up to `max_ttl` after the issue.",
+        "true",
+        "Whether agents may renew their tokens, up to `max_ttl` after the issue.",
         widens=True,
     )
-    publish_grants: bool = setting(
-        True,
-        SettingKind.FLAG,
-        "publish_grants",
-        example="false",
-        help="Whether the holder of a token can read what the identity may do.",
+    publish_grants: bool = flag(
+        True, "false", "Whether the holder of a token can read what the identity may do."
     )
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 
@@ -353,63 +305,32 @@ class AuditRules:
         retain_s: Seconds to keep events for, instead.
         hard_max: Instead: events are stored until they are exported, and a write is denied
             while this number of events waits for export.
-        mask_keys: Keys that are recorded as a prefix and a digest.
         image_bytes: Longest before-image of a key; 0 records none.
     """
 
-    retain: int | None = setting(
+    retain: int | None = retention(
         100_000,
-        SettingKind.RETENTION,
-        "retain",
-        example="100000",
+        "100000",
+        "Retention of events: a count, a duration, or until they are exported.",
         bounds=(1, 10**9),
-        help="Retention of events: a count, a duration, or until they are exported.",
     )
-    retain_s: int | None = setting(None, SettingKind.DURATION, "retain", part_of="retain")
-    hard_max: int | None = setting(
-        None,
-        SettingKind.COUNT,
-        "hard_max",
-        example="1000000",
-        bounds=(1, 10**9),
-        widens=True,
-        part_of="retain",
+    retain_s: int | None = duration(None, part_of="retain")
+    hard_max: int | None = count(None, "1000000", bounds=(1, 10**9), widens=True, part_of="retain")
+    reads: bool = flag(False, "true", "Whether to record commands that only read.")
+    source: bool = flag(
+        False, "true", "Whether to record where calls come from: address and client certificate."
     )
-    reads: bool = setting(
-        False,
-        SettingKind.FLAG,
-        "reads",
-        example="true",
-        help="Whether to record commands that only read.",
+    values: Values = choice(  # noqa: RUF009
+        Values.NONE, "none", "What to record of arguments that are not keys.", choices=Values
     )
-    source: bool = setting(
-        False,
-        SettingKind.FLAG,
-        "source",
-        example="true",
-        help="Whether to record where calls come from: address and client certificate.",
+    mask_keys: tuple[Pattern, ...] = patterns(
+        (), '["agents:secrets:*"]', "Keys to record as a prefix and a digest."
     )
-    values: Values = setting(  # noqa: RUF009
-        Values.NONE,
-        SettingKind.CHOICE,
-        "values",
-        example="none",
-        help="What to record of arguments that are not keys.",
-        choices=Values,
-    )
-    mask_keys: tuple[Pattern, ...] = setting(
-        (),
-        SettingKind.PATTERNS,
-        "mask_keys",
-        example='["agents:secrets:*"]',
-        help="Keys to record as a prefix and a digest.",
-    )
-    image_bytes: int = setting(
+    image_bytes: int = images(
         0,
-        SettingKind.IMAGES,
-        "before_images",
-        example="{max_bytes: 64kb}",
-        help="Largest value to record before a change, so that it can be undone.",
+        "{max_bytes: 64kb}",
+        "Largest value to record before a change, so that it can be undone.",
+        key="before_images",
     )
 
 
@@ -417,17 +338,13 @@ class AuditRules:
 class Durability:
     """The replicas that must acknowledge a write before the client reports it."""
 
-    wait_replicas: int = setting(
+    wait_replicas: int = count(
         0,
-        SettingKind.COUNT,
-        "wait_replicas",
-        example="1",
-        help="Number of replicas that must acknowledge a write; 0 disables waiting.",
+        "1",
+        "Number of replicas that must acknowledge a write; 0 disables waiting.",
         bounds=(0, 100),
     )
-    timeout_ms: int = setting(
-        50, SettingKind.WAIT, "timeout", example="50ms", help="Longest wait for the replicas."
-    )
+    timeout_ms: int = wait(50, "50ms", "Longest wait for the replicas.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,16 +352,13 @@ class ClusterRules:
     """The leases of an identity on a cluster; one server has none.
 
     Attributes:
-        lease_s: The life of a token's lease at a node, in seconds.
         span: The place of `lease`, of the identity or the defaults; None if neither sets it.
     """
 
-    lease_s: int = setting(
+    lease_s: int = duration(
         10,
-        SettingKind.DURATION,
-        "lease",
-        example="10s",
-        help="Time for which a node of a cluster accepts a token without asking the home.",
+        "10s",
+        "Time for which a node of a cluster accepts a token without asking the home.",
         bounds=(1, MAX_LEASE_S),
         because="a revoked token works as long at a node that is out of reach",
         widens=True,
@@ -460,31 +374,18 @@ MAX_DEPTH = 8
 class Delegation:
     """The child tokens that tokens of an identity may make."""
 
-    depth: int = setting(
+    depth: int = count(
         0,
-        SettingKind.COUNT,
-        "depth",
-        example="2",
-        help="Most delegations from an issued token to the last child; 0 allows none.",
+        "2",
+        "Most delegations from an issued token to the last child; 0 allows none.",
         bounds=(0, MAX_DEPTH),
         widens=True,
     )
-    children: int = setting(
-        20,
-        SettingKind.COUNT,
-        "children",
-        example="20",
-        help="Most children of one token that have not expired.",
-        bounds=(1, 1000),
-        widens=True,
+    children: int = count(
+        20, "20", "Most children of one token that have not expired.", bounds=(1, 1000), widens=True
     )
-    max_ttl_s: int = setting(
-        3600,
-        SettingKind.DURATION,
-        "max_ttl",
-        example="1h",
-        help="Longest lifetime of a child; it never outlives its parent.",
-        widens=True,
+    max_ttl_s: int = duration(
+        3600, "1h", "Longest lifetime of a child; it never outlives its parent.", widens=True
     )
 
 
@@ -494,9 +395,7 @@ class Breaker:
     The denials after which an identity is suspended.
 
     Attributes:
-        threshold: Number of denials.
         period: The sliding window: `second`, `minute`, `hour` or `day`.
-        suspend_s: Duration of the suspension.
     """
 
     threshold: int
@@ -549,9 +448,6 @@ class Identity:
     """One identity with the document's defaults already applied.
 
     Attributes:
-        work: Most units of work (`commands.work`) of a call or batch.
-        strings: Most strings that a call or batch reads.
-        search_ms: The time limit of one search.
         accepted: Accepted lint findings; they do not affect access.
     """
 
@@ -568,31 +464,22 @@ class Identity:
     delegate: Delegation = Delegation()
     on_denials: Breaker | None = None
     idempotency: Idempotency | None = None
-    work: int = setting(
+    work: int = count(
         DEFAULT_WORK,
-        SettingKind.COUNT,
-        "work",
-        example="250000",
-        help="Most units of work for one call or batch; a unit is about 0.1 µs of server time.",
+        "250000",
+        "Most units of work for one call or batch; a unit is about 0.1 µs of server time.",
         bounds=(1_000, 1_000_000_000),
         widens=True,
     )
-    strings: int = setting(
+    strings: int = count(
         DEFAULT_STRINGS,
-        SettingKind.COUNT,
-        "strings",
-        example="10000",
-        help="Most strings that one call or batch reads; their hashes may all be equal.",
+        "10000",
+        "Most strings that one call or batch reads; their hashes may all be equal.",
         bounds=(100, 1_000_000_000),
         widens=True,
     )
-    search_ms: int = setting(
-        20,
-        SettingKind.WAIT,
-        "search",
-        example="20ms",
-        help="Time after which a search returns what it has found.",
-        widens=True,
+    search_ms: int = wait(
+        20, "20ms", "Time after which a search returns what it has found.", widens=True
     )
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)
@@ -601,6 +488,16 @@ class Identity:
     def limits(self) -> tuple[Limit, ...]:
         """Rates, then budgets, in the order in which a guard checks them."""
         return (*self.rates, *self.budgets)
+
+    @property
+    def granted_keys(self) -> tuple[Pattern, ...]:
+        """The key patterns of all grants, in their order."""
+        return tuple(key for grant in self.grants for key in grant.keys)
+
+    @property
+    def denied_keys(self) -> tuple[Pattern, ...]:
+        """The patterns of all deny rules, in their order."""
+        return tuple(key for deny in self.deny for key in deny.keys)
 
     @property
     def string_units(self) -> float:

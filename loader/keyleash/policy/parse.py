@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from keyleash.commands import CHANNEL_CLASSES, CommandTable
@@ -69,29 +69,18 @@ def active_policy(document: str) -> Policy:
     return parse_policy(document, file="<active policy>", commands=None)
 
 
+@dataclass
 class _Reader:
     """Reads the parts of a document without schema errors."""
 
-    def __init__(
-        self,
-        root: YamlNode,
-        names: CommandNames,
-        scripts: ScriptReader,
-        problems: Problems,
-        warnings: Problems,
-    ) -> None:
-        self._root = root
-        self._scripts = scripts
-        self._names = names
-        self._problems = problems
-        self._warnings = warnings
-        defaults = root.get("defaults")
-        self._token = defaults.get("token") if defaults else None
-        self._defaults = self._rules(defaults, Identity("", IdentityKind.MACHINE, ()))
-        self._is_token_valid = self._is_valid(self._token)
+    root: YamlNode
+    names: CommandNames
+    scripts: ScriptReader
+    problems: Problems
+    warnings: Problems
 
     def _is_valid(self, node: YamlNode | None) -> bool:
-        return node is None or not self._problems.any_between(node.span, node.end)
+        return node is None or not self.problems.any_between(node.span, node.end)
 
     def _rules(self, node: YamlNode | None, base: Identity) -> Identity:
         """Return *base* with the rules in *node* that have defaults."""
@@ -100,46 +89,49 @@ class _Reader:
             return node.get(section) if node else None
 
         return replace(
-            read_section(below("limits"), base, self._problems),
-            token=read_section(below("token"), base.token, self._problems),
-            delegate=read_delegation(below("delegate"), base.delegate, self._problems),
-            audit=read_section(below("audit"), base.audit, self._problems),
-            durability=read_section(below("durability"), base.durability, self._problems),
-            cluster=read_cluster(below("cluster"), base.cluster, self._problems),
-            on_denials=read_breaker(below("on_denials"), base.on_denials, self._problems),
-            idempotency=read_idempotency(below("idempotency"), base.idempotency, self._problems),
+            read_section(below("limits"), base, self.problems),
+            token=read_section(below("token"), base.token, self.problems),
+            delegate=read_delegation(below("delegate"), base.delegate, self.problems),
+            audit=read_section(below("audit"), base.audit, self.problems),
+            durability=read_section(below("durability"), base.durability, self.problems),
+            cluster=read_cluster(below("cluster"), base.cluster, self.problems),
+            on_denials=read_breaker(below("on_denials"), base.on_denials, self.problems),
+            idempotency=read_idempotency(below("idempotency"), base.idempotency, self.problems),
         )
 
     def policy(self) -> Policy:
         self._check_version()
-        identities = self._root.get("identities")
+        defaults, identities = self.root.get("defaults"), self.root.get("identities")
+        base = self._rules(defaults, Identity("", IdentityKind.MACHINE, ()))
         if identities is None:
             return Policy(())
         if not (identities.fields or identities.partial):
-            self._problems.add(
+            self.problems.add(
                 "no-identities",
                 "`identities` is empty",
                 identities.span,
                 "write at least one identity, such as `agent-reader: {kind: machine, grants: […]}`",
             )
-        tests = self._root.get("tests")
+        token, tests = defaults.get("token") if defaults else None, self.root.get("tests")
         return Policy(
-            tuple(self._identity(*field) for field in identities.fields.items()),
+            tuple(self._identity(*field, base, token) for field in identities.fields.items()),
             tests=tuple((entry.source, entry.span) for entry in tests.entries) if tests else (),
         )
 
     def _check_version(self) -> None:
-        node = self._root.get("version")
+        node = self.root.get("version")
         if node is not None and node.value != VERSION:
-            self._problems.add(
+            self.problems.add(
                 "unknown-version",
                 f"unknown version {quote(node.source)}",
                 node.span,
                 f"write `version: {VERSION}`",
             )
 
-    def _identity(self, name: str, node: YamlNode) -> Identity:
-        problems = self._problems
+    def _identity(
+        self, name: str, node: YamlNode, base: Identity, default_token: YamlNode | None
+    ) -> Identity:
+        problems = self.problems
         if not IDENTITY_NAME.fullmatch(name):
             problems.add(
                 "bad-identity-name",
@@ -148,11 +140,11 @@ class _Reader:
                 "write 1 to 64 lower-case letters, digits and hyphens",
             )
         grants = node.get("grants")
-        read = read_grants(grants, self._names, self._scripts, problems) if grants else ()
+        read = read_grants(grants, self.names, self.scripts, problems) if grants else ()
         captures = _captures(grants, read)
-        rules, token = self._rules(node, self._defaults), node.get("token")
-        if self._is_token_valid and self._is_valid(token):
-            rules = replace(rules, token=check_token(rules.token, token, self._token, problems))
+        rules, token = self._rules(node, base), node.get("token")
+        if self._is_valid(default_token) and self._is_valid(token):
+            rules = replace(rules, token=check_token(rules.token, token, default_token, problems))
         check_depth(rules.delegate, node.get("delegate"), problems)
         if rules.delegate.depth and not rules.token.bound:
             place = node.get("delegate") or node.get("token")
@@ -173,7 +165,7 @@ class _Reader:
             accepted=read_acceptances(node.get("accept"), problems),
             span=node.label,
         )
-        warn_of_masked_images(identity, node, self._warnings)
+        warn_of_masked_images(identity, node, self.warnings)
         return identity
 
     def _kind(self, node: YamlNode | None) -> IdentityKind:
@@ -181,7 +173,7 @@ class _Reader:
             return IdentityKind.MACHINE
         kinds = [*IdentityKind]
         if node.source not in kinds:
-            self._problems.add(
+            self.problems.add(
                 "unknown-kind",
                 f"unknown kind {quote(node.source)}",
                 node.span,

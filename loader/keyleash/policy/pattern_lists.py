@@ -9,7 +9,6 @@ from keyleash.policy.keysets import KeySet, covers
 from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import parse_pattern
 from keyleash.policy.problems import Problems, quote
-from keyleash.policy.schema import check_not_empty
 from keyleash.policy.yaml import YamlNode
 
 THINGS = {"keys": "key", "channels": "channel", "indexes": "index", "mask_keys": "key"}
@@ -17,28 +16,19 @@ THINGS = {"keys": "key", "channels": "channel", "indexes": "index", "mask_keys":
 
 
 def read_patterns(
-    field: str,
-    node: YamlNode | None,
-    problems: Problems,
-    *,
-    captures_count: bool,
-    may_be_empty: bool = False,
+    field: str, node: YamlNode | None, problems: Problems, *, captures_count: bool
 ) -> tuple[Pattern, ...]:
     """
     Parse a list of patterns, without those that have problems.
 
     Args:
         field: The list's name, a key of `THINGS`.
-        node: The list, if there is one.
         problems: Receives the problems, and each pattern that adds nothing.
         captures_count: Whether a pattern is needed for a capture that a wider one does not have,
             as `per` may count by it.
-        may_be_empty: Whether an empty list is allowed.
     """
     if node is None:
         return ()
-    if not may_be_empty:
-        check_not_empty(field, node, problems)
     thing = THINGS[field]
     readers = (partial(parse_pattern, item.source, item.span, thing) for item in node.entries)
     patterns = tuple(filter(None, map(problems.attempt, readers)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from keyleash.errors import PolicyError, Problem, Span
 from keyleash.policy.keysets import Segment, overlaps, segments_of
@@ -43,7 +43,7 @@ def parse_pattern(source: str, span: Span = NOWHERE, thing: str = "key") -> Patt
     ]
     if problems:
         raise PolicyError(problems)
-    return Pattern(source, _parts(pieces), span)
+    return Pattern(source, _joined(map(_part, pieces)), span)
 
 
 def _is_capture(piece: str) -> bool:
@@ -83,21 +83,24 @@ def _flaws(pieces: list[str], thing: str) -> Iterator[tuple[str, str, str]]:
             yield "crowded-segment", "a capture and `*` share one segment", help
 
 
-def _parts(pieces: list[str]) -> tuple[PatternPart, ...]:
-    parts: list[PatternPart] = []
-    for piece in pieces:
-        if piece == "*":
-            parts.append(AnySuffix())
-        elif _is_capture(piece):
-            parts.append(Capture(piece[1:-1]))
+def _part(piece: str) -> PatternPart:
+    if piece == "*":
+        return AnySuffix()
+    if _is_capture(piece):
+        return Capture(piece[1:-1])
+    return Literal((piece[0] if piece in ("{{", "}}") else piece).encode())
+
+
+def _joined(parts: Iterable[PatternPart]) -> tuple[PatternPart, ...]:
+    """Return parts with adjacent literals joined."""
+    joined: list[PatternPart] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if isinstance(part, Literal) and isinstance(last, Literal):
+            joined[-1] = Literal(last.text + part.text)
         else:
-            text = (piece[0] if piece in ("{{", "}}") else piece).encode()
-            before = parts[-1] if parts else None
-            if isinstance(before, Literal):
-                parts[-1] = Literal(before.text + text)
-            else:
-                parts.append(Literal(text))
-    return tuple(parts)
+            joined.append(part)
+    return tuple(joined)
 
 
 def match(pattern: Pattern, key: bytes) -> dict[str, bytes] | None:
@@ -149,16 +152,11 @@ def bound_pattern(pattern: Pattern, bind: Mapping[str, bytes]) -> Pattern | None
     """Return a pattern with values in place of captures; None if it lacks one of these."""
     if not bind.keys() <= {*pattern.captures}:
         return None
-    parts: list[PatternPart] = []
-    for part in pattern.parts:
-        value = bind.get(part.name) if isinstance(part, Capture) else None
-        new = part if value is None else Literal(value)
-        last = parts[-1] if parts else None
-        if isinstance(new, Literal) and isinstance(last, Literal):
-            parts[-1] = Literal(last.text + new.text)
-        else:
-            parts.append(new)
-    return Pattern(pattern.source, tuple(parts), pattern.span)
+    parts = (
+        Literal(bind[part.name]) if isinstance(part, Capture) and part.name in bind else part
+        for part in pattern.parts
+    )
+    return Pattern(pattern.source, _joined(parts), pattern.span)
 
 
 def keys_under(prefix: bytes) -> Pattern:

@@ -114,7 +114,6 @@ def did_you_mean(word: str, choices: Iterable[str], otherwise: str) -> str:
     Return the help for an unknown word.
 
     Args:
-        word: The unknown word.
         choices: The valid words; case is ignored.
         otherwise: The help if none of them is similar.
     """

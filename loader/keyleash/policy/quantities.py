@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -35,8 +35,6 @@ MAX_WAIT_MS = 60_000
 # The number of digits keeps arithmetic small; every bound is far below it.
 _NUMBER = r"[0-9]{1,64}"
 _DURATION = re.compile("(-?)" + "".join(f"(?:({_NUMBER}){unit})?" for unit in UNITS_S))
-_WAIT = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_MS)})")
-_SIZE = re.compile(rf"(-?{_NUMBER})({'|'.join(UNITS_BYTES)})")
 _AMOUNT = re.compile(rf"({_NUMBER})({'|'.join(BYTES)})")
 _COUNT_PER_PERIOD = re.compile(rf"(-?{_NUMBER})/([A-Za-z]+)")
 
@@ -61,8 +59,6 @@ def parse_duration(
     Read a duration such as `30s`, `15m`, `12h`, `3d`, `2w` or `1h30m`.
 
     Args:
-        text: The text to read.
-        span: Its place.
         max_s: The longest duration, in seconds.
         because: The reason for that bound, for the help.
 
@@ -118,9 +114,7 @@ def parse_moment(text: str, now_ms: int) -> int:
         if error.problems[0].code == "duration-out-of-range":
             raise ValueError(error.problems[0].message) from None
     try:
-        time = datetime.fromisoformat(text)
-        aware = time if time.tzinfo else time.replace(tzinfo=UTC)
-        return max(0, round(aware.timestamp() * 1000))
+        return max(0, iso_ms(text))
     except (ValueError, OverflowError):
         raise ValueError(
             f"`{text}` is not a time; write a duration ago, such as `10m`, or a time, such as"
@@ -128,13 +122,20 @@ def parse_moment(text: str, now_ms: int) -> int:
         ) from None
 
 
-def time_ms_of(name: str, value: Moment, now_ms: int) -> int:
-    """Return a time in Unix milliseconds.
+def iso_ms(text: str) -> int:
+    """Return a time in ISO 8601, in UTC by default, as Unix milliseconds.
 
-    Args:
-        name: The parameter, for errors.
-        value: The time.
-        now_ms: The server's clock.
+    Raises:
+        ValueError: It is not a time.
+        OverflowError: It is out of range.
+    """
+    time = datetime.fromisoformat(text)
+    aware = time if time.tzinfo else time.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
+
+
+def time_ms_of(name: str, value: Moment, now_ms: int) -> int:
+    """Return the value of the parameter *name*, a time, in Unix milliseconds.
 
     Raises:
         TypeError: it has another type.
@@ -155,6 +156,21 @@ def time_ms_of(name: str, value: Moment, now_ms: int) -> int:
     raise TypeError(f"`{name}` must be a str, timedelta or datetime, not {type(value).__name__}")
 
 
+def _in_units(
+    text: str, units: Mapping[str, int], code: str, noun: str, span: Span, help: str
+) -> int:
+    """Return a number with a unit in the first of *units*; negative numbers are out of range."""
+    pattern = rf"(-?{_NUMBER})({'|'.join(units)})"
+    match = re.fullmatch(pattern, text)
+    if match is not None:
+        return int(match[1]) * units[match[2]]
+    if re.fullmatch(_NUMBER, text):
+        help = f"write a unit, such as `{text}{next(iter(units))}`"
+    elif re.fullmatch(pattern, text.lower()):
+        help = f"write `{text.lower()}`"
+    raise fail(code, f"{quote(text)} is not {noun}", span, help)
+
+
 def parse_wait(text: str, span: Span) -> int:
     """
     Read a time to wait such as `50ms` or `2s`.
@@ -165,15 +181,8 @@ def parse_wait(text: str, span: Span) -> int:
     Raises:
         PolicyError: It is not a time to wait, or out of bounds.
     """
-    match = _WAIT.fullmatch(text)
-    if match is None:
-        help = (
-            f"write a unit, such as `{text}ms`"
-            if re.fullmatch(_NUMBER, text)
-            else "write milliseconds or seconds up to `60s`, such as `50ms` or `2s`"
-        )
-        raise fail("bad-timeout", f"{quote(text)} is not a time to wait", span, help)
-    milliseconds = int(match[1]) * UNITS_MS[match[2]]
+    help = "write milliseconds or seconds up to `60s`, such as `50ms` or `2s`"
+    milliseconds = _in_units(text, UNITS_MS, "bad-timeout", "a time to wait", span, help)
     if not 1 <= milliseconds <= MAX_WAIT_MS:
         raise fail(
             "timeout-out-of-range",
@@ -213,16 +222,17 @@ def parse_size(
     text: str,
     span: Span,
     max_bytes: int = MAX_SIZE_BYTES,
-    instead_of_none: str = "; `before_images: off` keeps none",
+    *,
+    because: str = "",
+    instead_of_none: str = "",
 ) -> int:
     """
     Read a size such as `512b`, `64kb` or `1mb`.
 
     Args:
-        text: The text to read.
-        span: Its place.
-        max_bytes: The largest size, whole MiB.
-        instead_of_none: An addition to the help for a size of zero.
+        max_bytes: The largest size.
+        because: The reason for that bound, for the help.
+        instead_of_none: What to write for a size of zero, for the help.
 
     Returns:
         Bytes, from 1 to *max_bytes*.
@@ -230,23 +240,15 @@ def parse_size(
     Raises:
         PolicyError: It is not a size, or out of bounds.
     """
-    largest = f"`{max_bytes // UNITS_BYTES['mb']}mb`"
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        help = f"write a number and a unit, such as `512b`, `64kb` or `1mb`, up to {largest}"
-        if re.fullmatch(_NUMBER, text):
-            help = f"write a unit, such as `{text}b`"
-        elif _SIZE.fullmatch(text.lower()):
-            help = f"write `{text.lower()}`"
-        raise fail("bad-size", f"{quote(text)} is not a size", span, help)
-    size = int(match[1]) * UNITS_BYTES[match[2]]
+    largest = f"`{format_size(max_bytes)}`"
+    help = f"write a number and a unit, such as `512b`, `64kb` or `1mb`, up to {largest}"
+    size = _in_units(text, UNITS_BYTES, "bad-size", "a size", span, help)
     if not 1 <= size <= max_bytes:
-        raise fail(
-            "size-out-of-range",
-            f"{quote(text)} is not between `1b` and {largest}",
-            span,
-            f"write {largest} or less" if size > 0 else f"write `1b` or more{instead_of_none}",
-        )
+        help, reason = f"write {largest} or less", because
+        if size <= 0:
+            help, reason = "write `1b` or more", instead_of_none
+        message = f"{quote(text)} is not between `1b` and {largest}"
+        raise fail("size-out-of-range", message, span, f"{help}; {reason}" if reason else help)
     return size
 
 
@@ -313,11 +315,9 @@ def parse_count_per_period(text: str, periods: Collection[str], span: Span) -> t
 
 
 def seconds_of(name: str, value: str | timedelta | None, *, least: int = 1) -> int | None:
-    """Return a duration in whole seconds; None for None.
+    """Return the value of the parameter *name*, a duration, in whole seconds; None for None.
 
     Args:
-        name: The parameter, for errors.
-        value: The duration.
         least: The shortest that is allowed: a second, or 0 as `timedelta(0)`.
 
     Raises:

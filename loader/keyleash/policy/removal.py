@@ -15,9 +15,7 @@ Removal = tuple[YamlNode, Collection[int | str]]
 def without(text: str, removals: Iterable[Removal]) -> str:
     """Return a text without entries of lists and fields of mappings, and comments right above them.
 
-    Args:
-        text: The text.
-        removals: Parts of the tree that `read_document` made of it.
+    The removals are parts of the tree that `read_document` made of it.
     """
     lines = text.splitlines(keepends=True)
     starts = [0, *accumulate(map(len, lines))]

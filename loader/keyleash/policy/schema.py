@@ -85,7 +85,8 @@ _SHAPES = {
     SettingKind.DURATION: _DURATION,
     SettingKind.WAIT: _WAIT,
     SettingKind.CHOICE: _TEXT,
-    SettingKind.PATTERNS: _KEYS,
+    # With an empty list an identity removes the masks of the defaults.
+    SettingKind.PATTERNS: replace(_KEYS, may_be_empty=True),
     SettingKind.SIZE: _SIZE,
     SettingKind.RETENTION: _RETAIN,
     SettingKind.IMAGES: _BEFORE_IMAGES,
@@ -141,45 +142,37 @@ def _limits(name: str, entry: Section, bytes_entry: Section, bytes_example: str)
     )
 
 
-def _per(example: str) -> Field:
-    return _may(_TEXT, example, _SUBJECT, default="identity")
+def _limit(
+    name: str, kind: type[BaseLimit], example: str, units: Iterable[str] = (), **option: Field
+) -> Section:
+    """Return the shape of a limit: a mapping, or the limit alone if the option is not required."""
+    what = (
+        f"{'Bytes' if units else 'Calls'} per {'sliding' if kind is Rate else 'calendar'} period."
+    )
+    shape = _section(
+        name,
+        limit=_need(_amount(kind, units), example, what),
+        **option,
+        per=_may(_TEXT, "token" if units else '"{workspace_id}"', _SUBJECT, default="identity"),
+    )
+    if any(field.required for field in option.values()):
+        return replace(shape, expected="a limit with `burst`")
+    return _or(shape, shape.fields["limit"].shape, expected="a limit")
 
 
 _TIMEZONE = _may(_TEXT, "Europe/Berlin", "IANA time zone of the calendar.", default="UTC")
-_RATE = _section(
-    "Rate",
-    limit=_need(_amount(Rate), "600/minute", "Calls per sliding period."),
-    burst=_may(_COUNT, "60", "Most calls back to back.", minimum=1),
-    per=_per('"{workspace_id}"'),
-)
-_BUDGET = _section(
-    "Budget",
-    limit=_need(_amount(Budget), "600/minute", "Calls per calendar period."),
-    timezone=_TIMEZONE,
-    per=_per('"{workspace_id}"'),
-)
-_BYTE_RATE = _section(
-    "ByteRate",
-    limit=_need(_amount(Rate, BYTES), "1mb/minute", "Bytes per sliding period."),
-    burst=_need(_SIZE, "4mb", "Most bytes at once."),
-    per=_per("token"),
-)
-_BYTE_BUDGET = _section(
-    "ByteBudget",
-    limit=_need(_amount(Budget, BYTES), "1gb/day", "Bytes per calendar period."),
-    timezone=_TIMEZONE,
-    per=_per("token"),
-)
 _RATES = _limits(
     "Rates",
-    _or(_RATE, _RATE.fields["limit"].shape, expected="a limit"),
-    replace(_BYTE_RATE, expected="a limit with `burst`"),
+    _limit(
+        "Rate", Rate, "600/minute", burst=_may(_COUNT, "60", "Most calls back to back.", minimum=1)
+    ),
+    _limit("ByteRate", Rate, "1mb/minute", BYTES, burst=_need(_SIZE, "4mb", "Most bytes at once.")),
     "{limit: 1mb/minute, burst: 4mb}",
 )
 _BUDGETS = _limits(
     "Budgets",
-    _or(_BUDGET, _BUDGET.fields["limit"].shape, expected="a limit"),
-    _or(_BYTE_BUDGET, _BYTE_BUDGET.fields["limit"].shape, expected="a limit"),
+    _limit("Budget", Budget, "600/minute", timezone=_TIMEZONE),
+    _limit("ByteBudget", Budget, "1gb/day", BYTES, timezone=_TIMEZONE),
     "1gb/day",
 )
 
@@ -277,26 +270,23 @@ GRANT = Section(
             ),
             "[read, write]",
             "Operation classes that the grant allows.",
-            minItems=1,
         ),
-        "keys": _may(_KEYS, '["agents:context:*"]', "Keys that the grant applies to.", minItems=1),
+        "keys": _may(_KEYS, '["agents:context:*"]', "Keys that the grant applies to."),
         "channels": _may(
             ListOf("a list of channel patterns", entry=_TEXT),
             '["agents:events:*"]',
             "Channels that `publish` and `subscribe` apply to.",
-            minItems=1,
         ),
         "indexes": _may(
             ListOf("a list of index patterns", entry=_INDEX),
             '["memory:{agent}"]',
             "Search indexes that `read`, `write` and `delete` apply to.",
-            minItems=1,
         ),
-        "only": _may(
-            _COMMANDS, '[GET, "@hash"]', "The only commands that the grant applies to.", minItems=1
-        ),
+        "only": _may(_COMMANDS, '[GET, "@hash"]', "The only commands that the grant applies to."),
         "except": _may(
-            _COMMANDS, '[GETDEL, "@bitmap"]', "Commands that the grant does not apply to."
+            replace(_COMMANDS, may_be_empty=True),
+            '[GETDEL, "@bitmap"]',
+            "Commands that the grant does not apply to.",
         ),
         "before_images": _may(
             _BEFORE_IMAGES, "{max_bytes: 64kb}", "`audit.before_images` for the keys of this grant."
@@ -306,13 +296,11 @@ GRANT = Section(
             ListOf("a list of scripts", entry=_TEXT),
             "[redis-py-lock]",
             "Approved scripts that the identity may run.",
-            minItems=1,
         ),
     },
 )
 _DENY = _section(
-    "Deny",
-    keys=_need(_KEYS, '["agents:context:*"]', "Keys to deny, whatever grants allow.", minItems=1),
+    "Deny", keys=_need(_KEYS, '["agents:context:*"]', "Keys to deny, whatever grants allow.")
 )
 IDENTITY = _section(
     "Identity",
@@ -331,7 +319,6 @@ IDENTITY = _section(
         ),
         '[{allow: [read], keys: ["agents:context:*"]}]',
         "What the identity may do.",
-        minItems=1,
     ),
     deny=_may(
         ListOf(
@@ -339,6 +326,7 @@ IDENTITY = _section(
             entry=_DENY,
             noun="a deny rule",
             example='- {keys: ["agents:jobs:{job_id}:lock"]}',
+            may_be_empty=True,
         ),
         '[{keys: ["agents:jobs:{job_id}:lock"]}]',
         "Keys to deny, whatever grants allow.",
@@ -386,7 +374,6 @@ DOCUMENT = _section(
         ListOf("a list of test files", entry=_TEXT),
         "[agents.test.yaml]",
         "Test files, relative to the folder of the policy, whose invariants it must keep.",
-        minItems=1,
     ),
     identities=_need(
         MapOf(
@@ -407,18 +394,6 @@ def check_document(root: YamlNode, problems: Problems) -> YamlNode:
     """Report each unknown field, missing field and wrong type; return the rest of the document."""
     checked = DOCUMENT.check(root, Spot("the document", "", "version: 1"), problems)
     return checked or replace(root, value={})
-
-
-def check_not_empty(field: str, node: YamlNode, problems: Problems) -> None:
-    """Report the list *field* if it has no entry."""
-    if not (node.entries or node.partial):
-        shape = IDENTITY if field in IDENTITY.fields else GRANT
-        problems.add(
-            "empty-list",
-            f"`{field}` is empty",
-            node.span,
-            f"write at least one entry, such as `{shape.line(field)}`",
-        )
 
 
 def check_distinct(entries: Iterable[tuple[str, YamlNode]], problems: Problems) -> None:

@@ -37,11 +37,9 @@ class FoundScript:
     Attributes:
         name: A name for it in a policy.
         place: Its file; of a Python constant, with the name of that.
-        digest: Its SHA-1.
         source: Its text; each character is a byte.
         is_file: Whether the file has its text alone.
         bundle: The bundle that has it; empty if none has.
-        commands: The commands that it names.
         computes_names: Whether it computes the names of further ones.
         denied: Its calls that no policy allows, each with its place in the text and the reason.
         problem: Why it cannot be approved, with the place in the text; empty if it can.

@@ -56,7 +56,6 @@ class ScriptReader:
         node: `scripts` of the document, by name; None without it.
         text: The document, which has the texts itself if it is a `StoredDocument`.
         file: Its name; files of scripts are relative to its folder.
-        problems: Receives problems.
     """
 
     def __init__(self, node: YamlNode | None, text: str, file: str, problems: Problems) -> None:

@@ -18,13 +18,12 @@ from keyleash.policy.model import (
     TokenRules,
 )
 from keyleash.policy.pattern_lists import check_repeats, read_patterns
-from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote
+from keyleash.policy.problems import Problems, did_you_mean, listing, quote
 from keyleash.policy.quantities import (
     MAX_DURATION_S,
     MAX_REPLY_BYTES,
     UNITS_S,
     format_duration,
-    format_size,
     is_duration,
     parse_count_per_period,
     parse_duration,
@@ -74,9 +73,7 @@ def _read_value(setting: Setting, node: YamlNode, problems: Problems) -> Any:
         case SettingKind.WAIT:
             return problems.attempt(lambda: parse_wait(node.source, node.span))
         case SettingKind.SIZE:
-            return problems.attempt(
-                lambda: parse_size(node.source, node.span, setting.bounds[1], "")
-            )
+            return problems.attempt(lambda: parse_size(node.source, node.span, setting.bounds[1]))
         case SettingKind.CHOICE:
             return _read_choice(setting, node, problems)
         case SettingKind.PATTERNS:
@@ -124,8 +121,7 @@ def _read_choice(setting: Setting, node: YamlNode, problems: Problems) -> StrEnu
 
 
 def _read_masks(field: str, node: YamlNode, problems: Problems) -> Any:
-    # With an empty list an identity removes the masks of the defaults.
-    masks = read_patterns(field, node, problems, captures_count=False, may_be_empty=True)
+    masks = read_patterns(field, node, problems, captures_count=False)
     check_repeats(field, ((None, mask) for mask in masks), problems)
     return masks
 
@@ -142,8 +138,10 @@ def read_image_bytes(node: YamlNode | None, problems: Problems) -> int | None:
         return None
     if not isinstance(node.value, dict):
         return 0 if _is_off("before_images", node, "{max_bytes: 64kb}", problems) else None
-    size = node.get("max_bytes")
-    return None if size is None else problems.attempt(lambda: parse_size(size.source, size.span))
+    size, off = node.get("max_bytes"), "`before_images: off` keeps none"
+    if size is None:
+        return None
+    return problems.attempt(lambda: parse_size(size.source, size.span, instead_of_none=off))
 
 
 def _is_off(field: str, node: YamlNode, mapping: str, problems: Problems) -> bool:
@@ -303,21 +301,11 @@ def read_idempotency(
     keep_s = _read_duration(node.get("keep"), MAX_KEEP_S, because, problems)
     reply: int | None = DEFAULT_MAX_REPLY_BYTES
     if (size := node.get("max_reply")) is not None:
-        reply = problems.attempt(lambda: _read_max_reply(size))
-    return None if keep_s is None or reply is None else Idempotency(keep_s, reply, node.label)
-
-
-def _read_max_reply(node: YamlNode) -> int:
-    size = parse_size(node.source, node.span, instead_of_none="")
-    if size > MAX_REPLY_BYTES:
-        largest = format_size(MAX_REPLY_BYTES)
-        raise fail(
-            "size-out-of-range",
-            f"{quote(node.source)} is not between `1b` and `{largest}`",
-            node.span,
-            f"write `{largest}` or less; a longer reply is not stored, but its call is remembered",
+        because = "a longer reply is not stored, but its call is remembered"
+        reply = problems.attempt(
+            lambda: parse_size(size.source, size.span, MAX_REPLY_BYTES, because=because)
         )
-    return size
+    return None if keep_s is None or reply is None else Idempotency(keep_s, reply, node.label)
 
 
 def read_acceptances(node: YamlNode | None, problems: Problems) -> tuple[Acceptance, ...]:

@@ -6,8 +6,9 @@ follow from its declaration.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import Enum, StrEnum, auto
+from functools import cache, partial
 from typing import Any
 
 from keyleash.policy.quantities import format_duration, format_size
@@ -34,7 +35,7 @@ class Setting:
 
     Attributes:
         kind: Its type, which decides how it is read and shown.
-        key: Its name in the file.
+        key: Its name in the file; by default that of the field without its unit.
         example: A valid value in the syntax of the file.
         help: One sentence for editors.
         bounds: The least and the greatest `COUNT`, bytes of a `SIZE` or seconds of a `DURATION`.
@@ -47,7 +48,7 @@ class Setting:
     """
 
     kind: SettingKind
-    key: str
+    key: str = ""
     example: str = ""
     help: str = ""
     bounds: tuple[int, int] = (0, 2**53)
@@ -74,15 +75,36 @@ class Setting:
         return value
 
 
-def setting(default: Any, kind: SettingKind, key: str, **declaration: Any) -> Any:
-    """Return a dataclass field with a `Setting`, whose attributes are in *declaration*."""
-    return field(default=default, metadata={"setting": Setting(kind, key, **declaration)})
+def _setting(
+    kind: SettingKind, default: Any, example: str = "", help: str = "", **declaration: Any
+) -> Any:
+    """Return a dataclass field with a `Setting`, whose other attributes are in *declaration*."""
+    declared = Setting(kind, example=example, help=help, **declaration)
+    return field(default=default, metadata={"setting": declared})
+
+
+flag = partial(_setting, SettingKind.FLAG)
+count = partial(_setting, SettingKind.COUNT)
+duration = partial(_setting, SettingKind.DURATION)
+wait = partial(_setting, SettingKind.WAIT)
+choice = partial(_setting, SettingKind.CHOICE)
+patterns = partial(_setting, SettingKind.PATTERNS)
+size = partial(_setting, SettingKind.SIZE)
+retention = partial(_setting, SettingKind.RETENTION)
+images = partial(_setting, SettingKind.IMAGES)
 
 
 def settings_of(section: Any) -> dict[str, Setting]:
     """Return the declarations of a dataclass or an instance, by the name of the field."""
+    return _settings_of(section if isinstance(section, type) else type(section))
+
+
+@cache
+def _settings_of(section: Any) -> dict[str, Setting]:
     return {
-        item.name: item.metadata["setting"]
+        item.name: replace(
+            declared, key=declared.key or item.name.removesuffix("_s").removesuffix("_ms")
+        )
         for item in fields(section)
-        if "setting" in item.metadata
+        if (declared := item.metadata.get("setting"))
     }

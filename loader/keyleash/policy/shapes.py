@@ -84,7 +84,7 @@ class Shape:
                 return f"{spot.field}: {OFF}"
             case int() if spot.is_entry:
                 return f'{spot.field}: ["{node.source}"]'
-            case str() if isinstance(self, ListOf):
+            case str() if isinstance(self, ListOf) and str in self.entry.types:
                 return f"{spot.field}: [{node.source}]"
         return spot.line
 
@@ -112,10 +112,14 @@ class ListOf(Shape):
     entry: Shape = field(kw_only=True)
     noun: str = ""
     example: str = ""
+    may_be_empty: bool = False
 
     def _check_parts(self, node: YamlNode, spot: Spot, problems: Problems) -> Parts | None:
         if not isinstance(node.value, tuple):
             return None
+        if not (self.may_be_empty or node.entries or node.partial):
+            help = f"write at least one entry, such as `{spot.line}`"
+            problems.add("empty-list", f"{spot.name} is empty", node.span, help)
         name, line = self.noun or f"an entry of `{spot.field}`", self.example or spot.line
         below, parts = Spot(name, spot.field, line, is_entry=True), Parts()
         for place, entry in enumerate(node.entries):
@@ -123,7 +127,8 @@ class ListOf(Shape):
         return parts
 
     def _parts_json(self, definitions: Json) -> Iterable[Json]:
-        yield {"items": self.entry.json(definitions), "type": "array"}
+        schema: Json = {"items": self.entry.json(definitions), "type": "array"}
+        yield schema if self.may_be_empty else {**schema, "minItems": 1}
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ class Field:
 
     shape: Shape
     example: str
-    help: str
+    help: str = ""
     required: bool = False
     keywords: Json = field(default_factory=dict)
 
@@ -185,17 +190,19 @@ class Section(Shape):
         """Return a line that sets a field."""
         return f"{name}: {self.fields[name].example}"
 
+    def require(self, name: str, node: YamlNode, title: str, problems: Problems) -> YamlNode | None:
+        """Return a field of *node*, which messages call *title*; report it if it is missing."""
+        if name not in node.fields and not node.partial:
+            help = f"add one, such as `{self.line(name)}`"
+            problems.add("missing-field", f"{title} has no `{name}`", node.label, help)
+        return node.get(name)
+
     def _check_parts(self, node: YamlNode, spot: Spot, problems: Problems) -> Parts | None:
         if not isinstance(node.value, dict):
             return None
         for name, part in self.fields.items():
-            if part.required and name not in node.fields and not node.partial:
-                problems.add(
-                    "missing-field",
-                    f"{spot.name} has no `{name}`",
-                    node.label,
-                    f"add one, such as `{self.line(name)}`",
-                )
+            if part.required:
+                self.require(name, node, spot.name, problems)
         parts = Parts()
         for name, value in node.fields.items():
             if name in self.fields:

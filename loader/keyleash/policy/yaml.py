@@ -75,8 +75,6 @@ def read_document(
     Read a YAML or JSON text as a tree.
 
     Args:
-        text: The document.
-        file: Its name, for spans.
         problems: Receives problems after which reading continues.
         first: The first fields of a document, for the help on an empty one.
 

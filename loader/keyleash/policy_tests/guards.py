@@ -11,9 +11,10 @@ from keyleash.commands import CommandTable, load_table
 from keyleash.errors import LeashError, OperationError, ReplyCode, UnreadableCommandsError
 from keyleash.evaluate.client_calls import client_call
 from keyleash.evaluate.trace import ALLOWED, Decision
+from keyleash.limits import SECOND_US
 from keyleash.operator.load.activate import activate_policy
 from keyleash.operator.load.compile import prepare_policy
-from keyleash.policy import SECOND_US, Identity
+from keyleash.policy import Identity
 from keyleash.policy_tests.model import Case
 from keyleash.store.live_table import read_table
 from keyleash.store.server_check import Client

@@ -19,12 +19,13 @@ from keyleash.operator.decisions import explain_command
 from keyleash.policy import Identity, Policy
 from keyleash.policy.diff.diff_text import familiar, rank
 from keyleash.policy.diff.permissions import Access, Reach
-from keyleash.policy.files import ReadText, read_text
+from keyleash.policy.files import read_text
 from keyleash.policy.keysets import Region, find_key
+from keyleash.policy.pattern_lists import THINGS
 from keyleash.policy.patterns import keys_under
 from keyleash.policy.problems import listing
 from keyleash.policy_tests.model import Invariant, InvariantRule
-from keyleash.policy_tests.parse import SCOPES, parse_cases, unknown_names
+from keyleash.policy_tests.parse import parse_cases, unknown_names
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.text import printable
 
@@ -40,11 +41,7 @@ def broken_by(
 ) -> tuple[Problem, ...]:
     """Return a problem, with an example, for each identity or pair that breaks an invariant.
 
-    Args:
-        invariant: The invariant.
-        policy: The policy.
-        table: The commands.
-        file: The name of the policy, for the examples.
+    The examples name the policy *file*.
     """
     is_only = invariant.rule is InvariantRule.MAY_ONLY
     members = [
@@ -75,9 +72,7 @@ def may_name(file: str, policy: Policy, identity: str) -> bool:
     return False
 
 
-def require_invariants(
-    policy: Policy, file: str, table: CommandTable, read: ReadText = read_text
-) -> None:
+def require_invariants(policy: Policy, file: str, table: CommandTable) -> None:
     """
     Check the invariants in the test files that a policy names.
 
@@ -88,7 +83,7 @@ def require_invariants(
     for name, span in policy.tests:
         path = str(Path(file).parent / name)
         try:
-            cases = parse_cases(read(path)[1], path)
+            cases = parse_cases(read_text(path)[1], path)
         except OperationError as error:
             help = "write a path relative to the folder of the policy, or an absolute path"
             problems.append(Problem("test-file", error.message, span, help))
@@ -177,5 +172,5 @@ def _problem(
     commands = (
         explain_command(name, used.call(familiar(used), table, found), file) for name, used in users
     )
-    message = f"{title}{does} the {SCOPES[reach.named]} `{printable(found)}`"
+    message = f"{title}{does} the {THINGS[reach.named]} `{printable(found)}`"
     return Problem("invariant", message, invariant.span, f"see `{'` and `'.join(commands)}`")

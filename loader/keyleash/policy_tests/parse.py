@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,15 @@ from keyleash.errors import (
     SecretInTextError,
 )
 from keyleash.evaluate.access import as_sent
+from keyleash.limits import SECOND_US
 from keyleash.operator.tokens.restrict import Scope, restrict
-from keyleash.policy import SECOND_US, Identity, Pattern, Policy, parse_pattern, parse_policy
+from keyleash.policy import Identity, Pattern, Policy, parse_pattern, parse_policy
 from keyleash.policy.files import ReadText
+from keyleash.policy.pattern_lists import THINGS
 from keyleash.policy.problems import Problems, did_you_mean, fail, listing, quote, which_identity
-from keyleash.policy.quantities import parse_duration
-from keyleash.policy.yaml import Broken, YamlNode, read_document
+from keyleash.policy.quantities import iso_ms, parse_duration
+from keyleash.policy.shapes import Field, ListOf, MapOf, Section, Shape, Spot
+from keyleash.policy.yaml import YamlNode, read_document
 from keyleash.policy_tests.model import (
     BoundToken,
     Case,
@@ -61,66 +64,119 @@ CODES = (
 )
 """Codes that depend on the policy; the others depend on tokens, servers and clients."""
 
-FILE = {
-    "policy": "policy: agents.yaml",
-    "clock": 'clock: "2026-03-02T12:00:00Z"',
-    "cases": "cases: [{identity: …, command: …, expect: …}]",
-    "invariants": "invariants: [{identity: …, may_only: [read]}]",
-}
-INVARIANT = {
-    "name": "name: only recovery deletes checkpoints",
-    "no_identity_may": "no_identity_may: [delete]",
-    "no_two_may": "no_two_may: [write]",
-    "but": "but: [agent-recovery]",
-    "identity": "identity: agent-reader",
-    "may_only": "may_only: [read]",
-    "keys": 'keys: ["agents:recovery:*"]',
-    "channels": 'channels: ["agents:events:*"]',
-    "indexes": "indexes: [memory]",
-    "except": 'except: ["agents:queue:*"]',
-}
-SCOPES = {"keys": "key", "channels": "channel", "indexes": "index"}
+_TEXT = Shape("text", (str, int, bool))
+_TEXTS = ListOf("a list of texts", entry=_TEXT)
+_CASES = "{identity: …, command: …, expect: …}"
+
+TOKEN = Section(
+    "a name or a mapping",
+    _TEXT.types,
+    fields={
+        "bind": Field(
+            MapOf("a mapping from captures to values", entry=_TEXT, example='NAME: "42"'),
+            '{job_id: "42"}',
+        ),
+        "allow": Field(_TEXTS, "[read]"),
+        "keys": Field(_TEXTS, '["agents:jobs:42:*"]'),
+        "budget": Field(
+            MapOf("a mapping from counters to budgets", entry=_TEXT, example="NAME: 50/hour"),
+            "{writes: 50/hour}",
+        ),
+    },
+)
+EXPECT = Section(
+    "a code or a mapping",
+    _TEXT.types,
+    fields={
+        "code": Field(_TEXT, "KEY_DENIED", required=True),
+        "class": Field(_TEXT, "delete"),
+        "command": Field(_TEXT, "DEL"),
+        "key": Field(_TEXT, '"agents:jobs:42:lock"'),
+        "channel": Field(_TEXT, '"agents:events"'),
+        "index": Field(_TEXT, "memory"),
+        "limit": Field(_TEXT, "rate.writes"),
+        "by": Field(_TEXT, "token"),
+        "arguments": Field(_TEXT, "7001"),
+        "bytes": Field(_TEXT, "65537"),
+        "work": Field(_TEXT, "700000"),
+        "rule": Field(_TEXT, "max_elements"),
+        "was": Field(_TEXT, "1001"),
+        "retry_after_ms": Field(_TEXT, "100"),
+        "resets_at": Field(_TEXT, '"2026-01-02T00:00:00Z"'),
+        "reason": Field(_TEXT, '"on_denials: 50/minute"'),
+        "until": Field(_TEXT, '"2026-01-02T00:00:00Z"'),
+    },
+)
+COMMAND = ListOf(
+    "text or a list of words",
+    _TEXT.types,
+    entry=_TEXT,
+    noun="a word of a command",
+    example='command: [SET, "{tag}:key", 42]',
+    may_be_empty=True,
+)
+STEP = Section(
+    "a mapping",
+    fields={
+        "command": Field(COMMAND, "GET agents:context:1"),
+        "expect": Field(EXPECT, "allow` or `expect: KEY_DENIED"),
+        "repeat": Field(Shape("a whole number", (int,)), "60"),
+        "token": Field(TOKEN, "another"),
+        "advance": Field(_TEXT, "10s"),
+        "at": Field(_TEXT, "+10s"),
+    },
+)
+CASE = Section(
+    "a mapping",
+    fields={
+        "name": Field(_TEXT, "the runner may not touch a lock"),
+        "identity": Field(_TEXT, "agent-runner", required=True),
+        **STEP.fields,
+        "steps": Field(
+            ListOf(
+                "a list of steps", entry=STEP, noun="a step", example="- {command: …, expect: …}"
+            ),
+            "[{command: …, expect: …}]",
+        ),
+    },
+)
+INVARIANT = Section(
+    "a mapping",
+    fields={
+        "name": Field(_TEXT, "only recovery deletes checkpoints"),
+        "no_identity_may": Field(_TEXTS, "[delete]"),
+        "no_two_may": Field(_TEXTS, "[write]"),
+        "but": Field(_TEXTS, "[agent-recovery]"),
+        "identity": Field(_TEXT, "agent-reader"),
+        "may_only": Field(replace(_TEXTS, may_be_empty=True), "[read]"),
+        "keys": Field(_TEXTS, '["agents:recovery:*"]'),
+        "channels": Field(_TEXTS, '["agents:events:*"]'),
+        "indexes": Field(_TEXTS, "[memory]"),
+        "except": Field(_TEXTS, '["agents:queue:*"]'),
+    },
+)
+SCOPES = ("keys", "channels", "indexes")
 """The fields of an invariant that say what it is about."""
-STEP = {
-    "command": "command: GET agents:context:1",
-    "expect": "expect: allow` or `expect: KEY_DENIED",
-    "repeat": "repeat: 60",
-    "token": "token: another",
-    "advance": "advance: 10s",
-    "at": "at: +10s",
-}
-CASE = {
-    "name": "name: the runner may not touch a lock",
-    "identity": "identity: agent-runner",
-    **STEP,
-    "steps": "steps: [{command: …, expect: …}]",
-}
-TOKEN = {
-    "bind": 'bind: {job_id: "42"}',
-    "allow": "allow: [read]",
-    "keys": 'keys: ["agents:jobs:42:*"]',
-    "budget": "budget: {writes: 50/hour}",
-}
-DETAILS = {
-    "code": "code: KEY_DENIED",
-    "class": "class: delete",
-    "command": "command: DEL",
-    "key": 'key: "agents:jobs:42:lock"',
-    "channel": 'channel: "agents:events"',
-    "index": "index: memory",
-    "limit": "limit: rate.writes",
-    "by": "by: token",
-    "arguments": "arguments: 7001",
-    "bytes": "bytes: 65537",
-    "work": "work: 700000",
-    "rule": "rule: max_elements",
-    "was": "was: 1001",
-    "retry_after_ms": "retry_after_ms: 100",
-    "resets_at": 'resets_at: "2026-01-02T00:00:00Z"',
-    "reason": 'reason: "on_denials: 50/minute"',
-    "until": 'until: "2026-01-02T00:00:00Z"',
-}
-"""The fields of each mapping, with an example line."""
+FILE = Section(
+    "a mapping",
+    fields={
+        "policy": Field(_TEXT, "agents.yaml", required=True),
+        "clock": Field(_TEXT, '"2026-03-02T12:00:00Z"'),
+        "cases": Field(
+            ListOf("a list of cases", entry=CASE, noun="a case", example=f"- {_CASES}"),
+            f"[{_CASES}]",
+        ),
+        "invariants": Field(
+            ListOf(
+                "a list of invariants",
+                entry=INVARIANT,
+                noun="an invariant",
+                example="- {identity: …, may_only: [read]}",
+            ),
+            "[{identity: …, may_only: [read]}]",
+        ),
+    },
+)
 TIMES = {"resets_at": "resets_at_ms", "until": "until_ms"}
 """Details that are times, and their names in a denial."""
 
@@ -128,100 +184,9 @@ _MILLISECONDS = re.compile(r"([0-9]{1,9})ms")
 _TIME_HELP = "write a date and a time, such as `2026-03-02T12:00:00Z`; without a zone it is UTC"
 
 
-class _Mapping:
-    """The known fields of a mapping; a value of another type and unknown fields are reported."""
-
-    def __init__(
-        self, node: YamlNode, label: str, examples: Mapping[str, str], problems: Problems
-    ) -> None:
-        self.node = node
-        self.fields = {name: value for name, value in node.fields.items() if name in examples}
-        self._label = label
-        self._examples = examples
-        self._problems = problems
-        if not isinstance(node.value, dict | Broken):
-            help = f"its fields are {listing(examples)}"
-            problems.add("wrong-type", f"{label} must be a mapping", node.span, help)
-        for name in node.fields.keys() - examples.keys():
-            help = did_you_mean(name, examples, f"the fields here are {listing(examples)}")
-            message = f"unknown field {quote(name)} in {label}"
-            problems.add("unknown-field", message, node.fields[name].label, help)
-
-    def get(self, name: str) -> YamlNode | None:
-        return self.fields.get(name)
-
-    def required(self, name: str) -> YamlNode | None:
-        if name not in self.fields and isinstance(self.node.value, dict) and not self.node.partial:
-            message, help = f"{self._label} has no `{name}`", f"add `{self._examples[name]}`"
-            self._problems.add("missing-field", message, self.node.label, help)
-        return self.fields.get(name)
-
-    def text(self, name: str) -> str | None:
-        return _read_text(self.fields.get(name), name, self._examples[name], self._problems)
-
-    def entries(self, name: str) -> tuple[YamlNode, ...]:
-        """Return the entries of a list; another type and an empty list are reported."""
-        node, example = self.fields.get(name), self._examples[name]
-        if node is None or isinstance(node.value, Broken):
-            return ()
-        if not isinstance(node.value, tuple):
-            help = f"write it like `{example}`"
-            self._problems.add("wrong-type", f"`{name}` must be a list", node.span, help)
-        elif not (node.entries or node.partial):
-            help = f"write one entry: `{example}`"
-            self._problems.add("empty-list", f"`{name}` is empty", node.span, help)
-        return node.entries
-
-    def texts(self, name: str) -> list[str] | None:
-        """Return the texts of a list; None without the field."""
-        found = [
-            _read_text(entry, name, self._examples[name], self._problems)
-            for entry in self.entries(name)
-        ]
-        return None if name not in self.fields else [text for text in found if text is not None]
-
-    def pairs(self, name: str) -> dict[str, str]:
-        """Return the texts of a mapping by their names, which are not known here."""
-        node, example = self.fields.get(name), self._examples[name]
-        if node is None:
-            return {}
-        if not isinstance(node.value, dict | Broken):
-            help = f"write it like `{example}`"
-            self._problems.add("wrong-type", f"`{name}` must be a mapping", node.span, help)
-        found = {
-            key: _read_text(value, key, example, self._problems)
-            for key, value in node.fields.items()
-        }
-        return {key: text for key, text in found.items() if text is not None}
-
-
-def _read_text(node: YamlNode | None, name: str, example: str, problems: Problems) -> str | None:
-    """Return the text of a scalar, including numbers and words like `true`."""
-    if node is None or isinstance(node.value, Broken):
-        return None
-    if isinstance(node.value, tuple | dict) or node.value is None:
-        help = f"write it like `{example}`"
-        problems.add("wrong-type", f"`{name}` must be text", node.span, help)
-        return None
-    return node.source
-
-
-def instant_us(text: str) -> int:
-    """
-    Return an ISO 8601 time as Unix microseconds, to the millisecond.
-
-    Raises:
-        ValueError: It is not a time.
-        OverflowError: It is out of range.
-    """
-    date = datetime.fromisoformat(text)
-    aware = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return round(aware.timestamp() * 1000) * MILLISECOND_US
-
-
 def _read_instant(node: YamlNode, help: str, problems: Problems) -> int | None:
     try:
-        return instant_us(node.source)
+        return iso_ms(node.source) * MILLISECOND_US
     except (ValueError, OverflowError):
         problems.add("bad-time", f"{quote(node.source)} is not a time", node.span, help)
         return None
@@ -247,7 +212,7 @@ def _duration_us(text: str, node: YamlNode) -> int:
     return int(found[1]) * MILLISECOND_US
 
 
-def _moved_clock(step: _Mapping, before_us: int, starts_us: int, problems: Problems) -> int:
+def _moved_clock(step: YamlNode, before_us: int, starts_us: int, problems: Problems) -> int:
     """Return the time of a step, by its `advance` or `at`."""
     advance, at = step.get("advance"), step.get("at")
     node = advance or at
@@ -276,20 +241,16 @@ def _year(at_us: int) -> int:
 
 
 def _read_expected(node: YamlNode | None, problems: Problems) -> Expected | None:
-    if node is None or isinstance(node.value, Broken):
-        return None
-    if not isinstance(node.value, dict):
-        return _read_code(node, problems)
-    fields = _Mapping(node, "`expect`", DETAILS, problems)
+    if node is None or not isinstance(node.value, dict):
+        return None if node is None else _read_code(node, problems)
     details: dict[str, str] = {}
-    for name, value in fields.fields.items():
-        text = None if name == "code" else fields.text(name)
-        if text is not None and name in TIMES:
+    for name, value in node.fields.items():
+        if name in TIMES:
             at_us = _read_instant(value, "write it like `2026-01-02T00:00:00Z`", problems)
             details[TIMES[name]] = str((at_us or 0) // MILLISECOND_US)
-        elif text is not None:
-            details[name] = text
-    code = fields.required("code")
+        elif name != "code":
+            details[name] = value.source
+    code = node.get("code")
     expected = None if code is None else _read_code(code, problems)
     if expected is None:
         return None
@@ -300,10 +261,7 @@ def _read_expected(node: YamlNode | None, problems: Problems) -> Expected | None
 
 
 def _read_code(node: YamlNode, problems: Problems) -> Expected | None:
-    text = _read_text(node, "expect", STEP["expect"], problems)
-    known = (ALLOW, *CODES)
-    if text is None:
-        return None
+    text, known = node.source, (ALLOW, *CODES)
     if text in known:
         return Expected(None if text == ALLOW else ReplyCode(text))
     if text in [*ReplyCode]:
@@ -317,44 +275,37 @@ def _read_code(node: YamlNode, problems: Problems) -> Expected | None:
 
 def _read_command(node: YamlNode | None, problems: Problems) -> tuple[bytes, ...]:
     """Return a command as a client sends it: a list of words, or a line split as by a shell."""
-    if node is None or isinstance(node.value, Broken):
+    if node is None:
         return ()
-    for entry in node.entries:
-        if isinstance(entry.value, tuple | dict) or entry.value is None:
-            help = "write text, or a number; quote braces, brackets and `: `"
-            problems.add("wrong-type", "a word of a command must be text", entry.span, help)
-    if node.entries:
-        return tuple(as_sent([entry.source for entry in node.entries]))
-    text = "" if node.value == () else _read_text(node, "command", STEP["command"], problems)
-    if text is None:
-        return ()
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        message = f"cannot split {quote(text)} into words: {str(error).lower()}"
-        help = "quote as in a shell, or write a list of words"
-        problems.add("bad-command", message, node.span, help)
-        return ()
-    if not words:
-        help = f"write it like `{STEP['command']}`"
+    words = [entry.source for entry in node.entries]
+    if not isinstance(node.value, tuple):
+        try:
+            words = shlex.split(node.source)
+        except ValueError as error:
+            message = f"cannot split {quote(node.source)} into words: {str(error).lower()}"
+            help = "quote as in a shell, or write a list of words"
+            problems.add("bad-command", message, node.span, help)
+            return ()
+    if not (words or node.partial):
+        help = f"write it like `{STEP.line('command')}`"
         problems.add("bad-command", "the command is empty", node.span, help)
-        return ()
-    return tuple(as_sent(words))
+    return tuple(as_sent(words)) if words else ()
 
 
 def _read_times(node: YamlNode | None, earlier: int, problems: Problems) -> int:
     """Return the number of calls of a step after *earlier* calls of the case."""
     if node is None:
         return 1
-    if type(node.value) is not int or node.value < 1:
+    times = int(node.source)
+    if times < 1:
         message = f"{quote(node.source)} is not a number of calls"
         problems.add("wrong-type", message, node.span, "write a whole number of 1 or more")
         return 0
-    if earlier + node.value > MAX_CALLS:
+    if earlier + times > MAX_CALLS:
         message = f"the case makes more than {MAX_CALLS:,} calls"
         help = "repeat less often, or test a policy with smaller limits"
         problems.add("too-many-calls", message, node.span, help)
-    return node.value
+    return times
 
 
 def _read_token(
@@ -362,20 +313,34 @@ def _read_token(
 ) -> str | None:
     """Return the name of a token; restrictions are its name, and are added to *bound*."""
     if node is None or not isinstance(node.value, dict):
-        return _read_text(node, "token", STEP["token"], problems)
-    fields = _Mapping(node, "`token`", TOKEN, problems)
+        return _text(node)
     scope = Scope(
-        fields.pairs("bind"), fields.texts("allow"), fields.texts("keys"), fields.pairs("budget")
+        _pairs(node.get("bind")),
+        _texts(node.get("allow")),
+        _texts(node.get("keys")),
+        _pairs(node.get("budget")),
     )
     if not (node.fields or node.partial):
-        help = f"write it like `token: {{{TOKEN['bind']}}}`, or give the token a name"
+        help = f"write it like `token: {{{TOKEN.line('bind')}}}`, or give the token a name"
         problems.add("missing-field", "`token` has no restriction", node.span, help)
     bound.setdefault(str(scope), BoundToken(scope, node.span))
     return str(scope)
 
 
+def _text(node: YamlNode | None) -> str:
+    return node.source if node else ""
+
+
+def _texts(node: YamlNode | None) -> list[str] | None:
+    return None if node is None else [entry.source for entry in node.entries]
+
+
+def _pairs(node: YamlNode | None) -> dict[str, str]:
+    return {name: value.source for name, value in node.fields.items()} if node else {}
+
+
 def _read_steps(
-    case: _Mapping, bound: dict[str, BoundToken], starts_us: int, problems: Problems
+    case: YamlNode, bound: dict[str, BoundToken], starts_us: int, problems: Problems
 ) -> tuple[TestStep, ...]:
     """
     Return the steps of a case, or its only one, under a clock that moves with them.
@@ -384,48 +349,41 @@ def _read_steps(
         bound: The bound tokens that steps use are added here.
     """
     listed = case.get("steps")
-    mappings = [case]
-    if listed is not None:
-        entries = case.entries("steps")
-        mappings = [_Mapping(entry, "a step", STEP, problems) for entry in entries]
+    nodes, title = ([case], "a case") if listed is None else (listed.entries, "a step")
+    is_reported = case.partial or (listed is not None and (listed.partial or not nodes))
     token = _read_token(case.get("token"), bound, problems) or FIRST_TOKEN
-    is_reported = case.node.partial or not case.node.fields or not mappings
     steps: list[TestStep] = []
     now_us, calls = starts_us, 0
-    for mapping in mappings:
-        now_us = _moved_clock(mapping, now_us, starts_us, problems)
-        if not mapping.fields:
-            is_reported = True
+    for node in nodes:
+        now_us = _moved_clock(node, now_us, starts_us, problems)
+        if listed is not None and node.fields.keys() <= {"at", "advance"}:
             continue
-        if listed is not None and mapping.fields.keys() <= {"at", "advance"}:
-            continue
-        argv = _read_command(mapping.required("command"), problems)
-        expected = _read_expected(mapping.required("expect"), problems)
-        times = _read_times(mapping.get("repeat"), calls, problems)
+        argv = _read_command(STEP.require("command", node, title, problems), problems)
+        expected = _read_expected(STEP.require("expect", node, title, problems), problems)
+        times = _read_times(node.get("repeat"), calls, problems)
         calls += times
         if expected is None or not argv:
             is_reported = True
             continue
-        own = None if mapping is case else _read_token(mapping.get("token"), bound, problems)
-        steps.append(TestStep(now_us, own or token, argv, times, expected, mapping.node.span))
+        own = None if node is case else _read_token(node.get("token"), bound, problems)
+        steps.append(TestStep(now_us, own or token, argv, times, expected, node.span))
     if not (steps or is_reported):
-        help = f"add a step with `{STEP['command']}`"
-        problems.add("no-call", "the case makes no call", case.node.span, help)
+        help = f"add a step with `{STEP.line('command')}`"
+        problems.add("no-call", "the case makes no call", case.span, help)
     return tuple(steps)
 
 
 def _read_case(node: YamlNode, starts_us: int, problems: Problems) -> Case:
-    fields = _Mapping(node, "a case", CASE, problems)
-    identity = fields.required("identity")
-    own = [fields.fields[name] for name in STEP if name in fields.fields and name != "token"]
-    if own and "steps" in fields.fields:
+    identity = node.get("identity")
+    own = [node.fields[name] for name in STEP.fields if name in node.fields and name != "token"]
+    if own and "steps" in node.fields:
         message, help = "a case with `steps` has a field of a step", "move it into a step"
         problems.add("surplus-field", message, own[0].label, help)
     bound: dict[str, BoundToken] = {}
     return Case(
-        name=fields.text("name") or "",
-        identity=fields.text("identity") or "",
-        steps=_read_steps(fields, bound, starts_us, problems),
+        name=_text(node.get("name")),
+        identity=_text(identity),
+        steps=_read_steps(node, bound, starts_us, problems),
         span=node.span,
         identity_span=node.span if identity is None else identity.span,
         bound=bound,
@@ -433,57 +391,50 @@ def _read_case(node: YamlNode, starts_us: int, problems: Problems) -> Case:
 
 
 def _read_invariant(node: YamlNode, problems: Problems) -> Invariant | None:
-    fields = _Mapping(node, "an invariant", INVARIANT, problems)
-    rules = [rule for rule in InvariantRule if rule in fields.fields]
+    rules = [rule for rule in InvariantRule if rule in node.fields]
     if len(rules) != 1:
         if not node.partial:
             message = f"an invariant has one of {listing(InvariantRule)}"
-            problems.add(
-                "missing-field", message, node.label, f"write {listing(INVARIANT.values())}"
-            )
+            help = f"write {listing(map(INVARIANT.line, INVARIANT.fields))}"
+            problems.add("missing-field", message, node.label, help)
         return None
     (rule,), names_in = rules, "identity" if rules == [InvariantRule.MAY_ONLY] else "but"
     surplus = {"identity": "but", "but": "identity"}[names_in]
-    if surplus in fields.fields:
+    if surplus in node.fields:
         message, help = f"an invariant with `{rule}` has no `{surplus}`", f"write `{names_in}`"
-        problems.add("surplus-field", message, fields.fields[surplus].label, help)
-    names = fields.texts("but") or []
-    if names_in == "identity" and fields.required("identity") is not None:
-        names = [fields.text("identity") or ""]
-    classes = _read_classes(fields, rule, problems)
-    scope = {field: _read_scope(fields, field, problems) for field in SCOPES if fields.get(field)}
-    _check_scope(fields.fields[rule], rule, classes, scope.keys(), problems)
+        problems.add("surplus-field", message, node.fields[surplus].label, help)
+    names = _texts(node.get("but")) or []
+    if names_in == "identity":
+        names = [_text(INVARIANT.require("identity", node, "an invariant", problems))]
+    classes = _read_classes(node.fields[rule], problems)
+    scope = {field: _read_scope(node, field, problems) for field in SCOPES if node.get(field)}
+    _check_scope(node.fields[rule], rule, classes, scope.keys(), problems)
     return Invariant(
-        name=fields.text("name") or "",
+        name=_text(node.get("name")),
         rule=rule,
         classes=classes,
         names=tuple(names),
         scope=scope,
-        excepted=_read_scope(fields, "except", problems),
+        excepted=_read_scope(node, "except", problems),
         span=node.span,
-        names_span=fields.fields.get(names_in, node).span,
+        names_span=node.fields.get(names_in, node).span,
     )
 
 
-def _read_classes(
-    fields: _Mapping, rule: InvariantRule, problems: Problems
-) -> tuple[OperationClass, ...]:
-    """Return the classes of an invariant; `may_only` may name none."""
-    node, known = fields.fields[rule], [*OperationClass]
-    is_none = rule is InvariantRule.MAY_ONLY and node.value == ()
-    texts = [] if is_none else fields.texts(rule) or []
-    for text, entry in zip(texts, node.entries, strict=False):
+def _read_classes(node: YamlNode, problems: Problems) -> tuple[OperationClass, ...]:
+    known, texts = [*OperationClass], [entry.source for entry in node.entries]
+    for text, entry in zip(texts, node.entries, strict=True):
         if text not in known:
             help = did_you_mean(text, known, f"write some of {listing(known)}")
             problems.add("unknown-class", f"unknown class {quote(text)}", entry.span, help)
     return tuple(item for item in OperationClass if item in texts)
 
 
-def _read_scope(fields: _Mapping, name: str, problems: Problems) -> tuple[Pattern, ...]:
-    thing = SCOPES.get(name, "key")
+def _read_scope(invariant: YamlNode, name: str, problems: Problems) -> tuple[Pattern, ...]:
+    node, thing = invariant.get(name), THINGS.get(name, "key")
     patterns = (
         problems.attempt(partial(parse_pattern, entry.source, entry.span, thing))
-        for entry in fields.entries(name)
+        for entry in (node.entries if node else ())
     )
     return tuple(filter(None, patterns))
 
@@ -500,17 +451,13 @@ def _check_scope(
         able = ["channels"] if cls in CHANNEL_CLASSES else ["keys", "indexes"]
         if scope.isdisjoint(able[: 1 + (cls is not OperationClass.SCAN)]):
             message = f"{quote(cls)} is no class of {listing(scope)}"
-            help = f"remove it, or add `{INVARIANT[able[0]]}`"
+            help = f"remove it, or add `{INVARIANT.line(able[0])}`"
             problems.add("class-without-scope", message, node.span, help)
 
 
 def parse_cases(text: str, file: str) -> CaseFile:
     """
-    Read a test file.
-
-    Args:
-        text: YAML, or JSON.
-        file: Its name, for the places of problems.
+    Read a test file, which is YAML or JSON.
 
     Raises:
         PolicyError: Every problem of the file, in file order.
@@ -520,23 +467,28 @@ def parse_cases(text: str, file: str) -> CaseFile:
     if "identities" in root.fields and "cases" not in root.fields:
         help = "`keyleash check` validates it; a test file has `policy: FILE` and `cases:`"
         raise fail("unknown-field", "this is a policy, not tests of one", root.span, help)
-    fields = _Mapping(root, "the file", FILE, problems)
-    fields.required("policy")
-    clock = fields.get("clock")
-    if "invariants" not in fields.fields:
-        fields.required("cases")
-    invariants = (_read_invariant(entry, problems) for entry in fields.entries("invariants"))
+    checked = FILE.check(root, Spot("the file", "", FILE.line("policy")), problems)
+    if checked is None:
+        raise problems.error()
+    clock, cases, invariants = map(checked.get, ("clock", "cases", "invariants"))
+    if invariants is None:
+        FILE.require("cases", checked, "the file", problems)
     starts_us = None if clock is None else _read_instant(clock, _TIME_HELP, problems)
-    starts_us = instant_us(DEFAULT_START) if starts_us is None else starts_us
-    cases = CaseFile(
+    starts_us = iso_ms(DEFAULT_START) * MILLISECOND_US if starts_us is None else starts_us
+    read = (
+        _read_invariant(entry, problems) for entry in (invariants.entries if invariants else ())
+    )
+    file_of_cases = CaseFile(
         file=file,
-        policy=fields.text("policy") or "",
+        policy=_text(checked.get("policy")),
         starts_us=starts_us,
-        cases=tuple(_read_case(entry, starts_us, problems) for entry in fields.entries("cases")),
-        invariants=tuple(filter(None, invariants)),
+        cases=tuple(
+            _read_case(entry, starts_us, problems) for entry in (cases.entries if cases else ())
+        ),
+        invariants=tuple(filter(None, read)),
     )
     problems.require_none()
-    return cases
+    return file_of_cases
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,8 +274,6 @@ def run_suites(
     Decide every invariant; run every case on the model, and on real guards if there are any.
 
     Args:
-        suites: The cases to run.
-        table: The commands of the guards' server.
         guards: The real guards; None for the model alone.
         report: Called after each case with the number of finished cases and of all.
 

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from keyleash.audit.read import Query, Unlisted, read_denials, read_unlisted
-from keyleash.limits import COUNTS, LimitState, SlotKind
+from keyleash.limits import COUNTS, Limit, LimitState, SlotKind, SubjectKind
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension, suspension_of
 from keyleash.operator.tokens.list import TokenInfo, TokenState, read_tokens
-from keyleash.policy import Identity, Limit, SubjectKind
+from keyleash.policy import Identity
 from keyleash.policy.parse import active_policy
 from keyleash.results import Instant, Result
 from keyleash.status.shards import ShardStatus, shard_status

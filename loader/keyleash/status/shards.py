@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from keyleash.policy import Identity, SubjectKind
+from keyleash.limits import SubjectKind
+from keyleash.policy import Identity
 from keyleash.results import Instant, Result
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import LimitCredit, LimitEntry

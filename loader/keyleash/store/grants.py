@@ -68,8 +68,7 @@ def pack_grants(identity: Identity) -> str:
     """Return the field `grants` of a guard record, as JSON; empty if the policy hides them."""
     if not identity.token.publish_grants:
         return ""
-    deny = tuple(pattern for rule in identity.deny for pattern in rule.keys)
-    published = PublishedGrants(identity.grants, deny)
+    published = PublishedGrants(identity.grants, identity.denied_keys)
     return json.dumps(published.to_dict(), separators=(",", ":"))
 
 

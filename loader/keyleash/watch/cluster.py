@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from keyleash.errors import OperationError
 from keyleash.fence.acl import read_users
 from keyleash.operator.suspension import suspend
-from keyleash.policy import Breaker
+from keyleash.policy.model import Breaker
 from keyleash.policy.parse import active_policy
 from keyleash.store.deployment import Cluster
 from keyleash.store.fences import read_records

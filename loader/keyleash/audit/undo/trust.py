@@ -135,7 +135,7 @@ def _identities(document: str) -> dict[str, Identity] | KeyleashError:
 
 def _may_use(identity: Identity, key: bytes, classes: frozenset[OperationClass]) -> bool:
     """Return whether a grant of one of *classes* matches *key*, or may match the masked key."""
-    if any(match(item, key) is not None for rule in identity.deny for item in rule.keys):
+    if any(match(item, key) is not None for item in identity.denied_keys):
         return False
     granted = [
         pattern

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import INDEX_OPTIONS
-from keyleash.commands.spec import Bound, Needs, OptionKey, Subscribes
+from keyleash.commands.spec import CHANGING, Bound, Needs, OptionKey, Subscribes
 from keyleash.compiler.ir import (
     Check,
     FilteredIndex,
@@ -27,7 +27,7 @@ from keyleash.compiler.passes.select_commands import KEPT, usage_of
 from keyleash.compiler.passes.translate_patterns import anything_under, captured, matcher
 from keyleash.limits import Counter
 from keyleash.limits.counters import COUNTED
-from keyleash.policy.model import AnySuffix, Grant, Literal, Pattern, capture_in
+from keyleash.policy.model import Grant, Literal, Pattern, capture_in
 from keyleash.policy.patterns import beginning, is_open
 
 _SCAN = OperationClass.SCAN
@@ -102,9 +102,7 @@ def _grant(
         keys=placeholders.of(matchers),
         channels=placeholders.of(matcher(item, bound=bound) for item in grant.channels),
         open_channels=placeholders.of(
-            matcher(item, bound=bound)
-            for item in grant.channels
-            if isinstance(item.parts[-1], AnySuffix)
+            matcher(item, bound=bound) for item in grant.channels if is_open(item)
         ),
         wholes=placeholders.of(map(matcher, wholes)),
         beginnings=placeholders.of(
@@ -262,8 +260,7 @@ def _changes(needs: list[Needs], place: int, spec: CommandSpec) -> bool:
 
     A command that writes though no key needs it, such as XREADGROUP, may change any.
     """
-    changing = {OperationClass.WRITE, OperationClass.DELETE}
-    changed = [not changing.isdisjoint(need) for need in needs]
+    changed = [not CHANGING.isdisjoint(need) for need in needs]
     return bool(needs) and (changed[place] or (spec.mutates and not any(changed)))
 
 

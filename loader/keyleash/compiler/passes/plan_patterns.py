@@ -45,14 +45,12 @@ def _opens(guard: Guard, usage: Usage) -> tuple[Matcher, ...]:
 
 def _excluded(guard: Guard) -> tuple[Exclusion, ...]:
     """Return the denied patterns that some granted pattern with an open end meets."""
-    grants = guard.identity.grants
-    granted = KeySet(key for grant in grants for key in grant.keys if is_open(key))
+    granted = KeySet(filter(is_open, guard.identity.granted_keys))
     return tuple(_exclusion(item) for item in _denied(guard) if granted.overlaps(item))
 
 
 def _denied(guard: Guard) -> list[Pattern]:
-    denied = [key for deny in guard.identity.deny for key in deny.keys]
-    return [*control_patterns(guard), *denied]
+    return [*control_patterns(guard), *guard.identity.denied_keys]
 
 
 def _exclusion(pattern: Pattern) -> Exclusion:

@@ -16,9 +16,7 @@ def postpone_denial(guard: Guard, _table: CommandTable) -> Guard:
     test, one that no deny rule matches. Control keys count as reachable where
     `protect_control_keys` put them in front.
     """
-    identity = guard.identity
-    granted = KeySet(pattern for grant in identity.grants for pattern in grant.keys)
-    denied = [pattern for deny in identity.deny for pattern in deny.keys]
+    granted, denied = KeySet(guard.identity.granted_keys), guard.identity.denied_keys
     reachable = len(guard.denied) > len(denied)
     meeting = any(map(granted.overlaps, denied))
     return replace(guard, denied_last=bool(denied) and not reachable and not meeting)

@@ -22,7 +22,6 @@ def protect_control_keys(guard: Guard, _table: CommandTable) -> Guard:
 
 def control_patterns(guard: Guard) -> tuple[Pattern, ...]:
     """Return the patterns of the control keys that some grant can reach."""
-    patterns = [pattern for grant in guard.identity.grants for pattern in grant.keys]
     prefix = CONTROL_PREFIX.encode()
-    is_reached = any(may_start_with(pattern, prefix) for pattern in patterns)
+    is_reached = any(may_start_with(key, prefix) for key in guard.identity.granted_keys)
     return (keys_under(prefix),) if is_reached else ()

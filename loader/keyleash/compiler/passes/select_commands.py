@@ -51,13 +51,7 @@ def _usages(table: CommandTable, grants: tuple[Grant, ...]) -> tuple[Usage, ...]
 def usage_of(
     spec: CommandSpec, grants: tuple[int, ...], allowed: Sequence[tuple[OperationClass, ...]]
 ) -> Usage:
-    """Return the use of a command under some grants, with the class that they lack.
-
-    Args:
-        spec: The command.
-        grants: Indexes of the grants.
-        allowed: What each grant of the identity allows.
-    """
+    """Return the use of a command under the grants with some indexes, and the class they lack."""
     granted = {cls for i in grants for cls in allowed[i]}
     missing = next((cls for cls in spec.needs if cls not in granted), None)
     return Usage(spec, grants, missing)

@@ -25,7 +25,7 @@ def translate_patterns(guard: Guard, _table: CommandTable) -> Guard:
         matchers=tuple(
             tuple(matcher(key, bound=bound) for key in grant.keys) for grant in identity.grants
         ),
-        denied=tuple(matcher(key) for deny in identity.deny for key in deny.keys),
+        denied=tuple(map(matcher, identity.denied_keys)),
     )
 
 

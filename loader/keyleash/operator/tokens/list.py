@@ -17,7 +17,7 @@ from keyleash.operations import operation
 from keyleash.operations.rights import TOKENS
 from keyleash.operations.types import IdentityName, Labels, Param, TokenId
 from keyleash.operator.tokens.restrict import labels_json
-from keyleash.policy import TokenRules
+from keyleash.policy.model import TokenRules
 from keyleash.results import Instant, Result
 from keyleash.store.identities import active_records, known_identities, require_known
 from keyleash.store.restrictions import Restrictions, restrictions_of

@@ -75,7 +75,6 @@ class IdentityDiff:
 
     Attributes:
         before, after: The identity; None where it does not exist.
-        changes: The changes of its rules.
         gains: Calls that become allowed.
         losses: Calls that become denied.
     """

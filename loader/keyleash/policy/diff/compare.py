@@ -12,7 +12,8 @@ from keyleash.policy.diff.changes import IdentityDiff, Part, PolicyChange
 from keyleash.policy.diff.diff_text import describe_identities
 from keyleash.policy.diff.limit_changes import breaker_changes, limit_changes, setting_changes
 from keyleash.policy.diff.permissions import Access, Gains, gains_of
-from keyleash.policy.model import AnySuffix, Grant, Identity, Literal, Pattern, Policy, ValueRules
+from keyleash.policy.model import Grant, Identity, Pattern, Policy, ValueRules
+from keyleash.policy.patterns import keys_under
 from keyleash.results import Result
 
 _MATCHES: tuple[Callable[[Grant], object], ...] = (
@@ -148,15 +149,11 @@ def diff_policies(
 
     Args:
         before: The active policy; `Policy(())` if there is none.
-        after: The new policy.
         table: The commands of the server.
         protected: Prefixes of keyleash's own keys.
         added: The commands of *table* that the guards of *before* lack.
     """
-    hidden = tuple(
-        Pattern(f"{prefix}*", (Literal(prefix.encode()), AnySuffix()))
-        for prefix in dict.fromkeys(protected)
-    )
+    hidden = tuple(keys_under(prefix.encode()) for prefix in dict.fromkeys(protected))
     olds = {identity.name: identity for identity in before.identities}
     news = {identity.name: identity for identity in after.identities}
     pairs: list[tuple[Identity | None, Identity | None]] = [

@@ -27,13 +27,7 @@ _WHOLE_RULES = ("grant", "deny", "rate", "budget")
 
 
 def describe_identities(diffs: Sequence[IdentityDiff], full: bool) -> Iterator[str]:
-    """Yield the lines about changed identities.
-
-    Args:
-        diffs: The changes of each identity.
-        full: Whether to show every change of every identity. Otherwise identities with the same
-            changes are shown together, and more than `SHOWN_BLOCKS` are summarized.
-    """
+    """Yield the lines about changed identities; *full* as in `PolicyDiff.describe`."""
 
     def alike(diff: IdentityDiff) -> tuple[str, ...]:
         return (_title(diff, diff.name if full else ""), *_body(diff))

@@ -17,9 +17,9 @@ from keyleash.policy.diff.call_shapes import (
     filters_of,
 )
 from keyleash.policy.keysets import NOWHERE, Region, common_key, find_key
-from keyleash.policy.model import AnySuffix, Capture, Grant, Identity, Literal, Pattern
+from keyleash.policy.model import Capture, Grant, Identity, Literal, Pattern
 from keyleash.policy.pattern_lists import THINGS
-from keyleash.policy.patterns import beginning, is_open, keys_under
+from keyleash.policy.patterns import beginning, exactly, is_open, keys_under
 from keyleash.text import to_json
 
 _SPECIAL = frozenset(b"*?[\\")
@@ -72,16 +72,7 @@ class Globs:
     @property
     def shown(self) -> tuple[Pattern, ...]:
         """Patterns of the keys that the globs match, unless they `show_more_than_named`."""
-        return (
-            *(_pattern(Literal(start), AnySuffix()) for start in self.beginnings if start),
-            *(_pattern(AnySuffix()) for start in self.beginnings if not start),
-            *(_pattern(Literal(text)) for text in self.wholes),
-        )
-
-
-def _pattern(*parts: Literal | AnySuffix) -> Pattern:
-    source = "".join("*" if isinstance(part, AnySuffix) else part.text.decode() for part in parts)
-    return Pattern(source, parts)
+        return (*map(keys_under, self.beginnings), *map(exactly, self.wholes))
 
 
 Places = tuple[int, ...]
@@ -96,7 +87,6 @@ class Reach:
     Attributes:
         classes: The classes that the calls use there.
         named: The field of grants that has them.
-        commands: Names of the commands.
         place: The kind of key that they are, of those of the form.
         others: A key of each kind of the form, or the index whose documents they are.
     """
@@ -140,7 +130,7 @@ class Access:
         """Return the access of *identity*."""
         if identity is None:
             return cls(protected=protected)
-        denied = tuple(dict.fromkeys(key for deny in identity.deny for key in deny.keys))
+        denied = tuple(dict.fromkeys(identity.denied_keys))
         return cls(identity.grants, denied, protected)
 
     def gives(self, about: Places, needed: OperationClass) -> Places:
@@ -236,7 +226,6 @@ class Gain:
 
     Attributes:
         commands: Names of the commands that have such a call.
-        form: The form of these calls.
         keys: A key of each kind in one such call; None for a key that could not be found.
         channel: The channel or the index of that call, if it has one.
         glob: The glob of that call, if it has one.
@@ -433,8 +422,7 @@ def _names(grant: Grant, named: str, other: Access | None = None) -> Iterator[Pa
 def _gives_pattern(granted: Pattern, pattern: PatternOf) -> bool:
     """Return whether a granted channel allows such patterns of PSUBSCRIBE."""
     literals = b"".join(part.text for part in granted.parts if isinstance(part, Literal))
-    is_open = isinstance(granted.parts[-1], AnySuffix)
-    return _SPECIAL.isdisjoint(literals) and (is_open or pattern is PatternOf.ONE)
+    return _SPECIAL.isdisjoint(literals) and (is_open(granted) or pattern is PatternOf.ONE)
 
 
 def _look(inside: Region, outside: Region) -> tuple[bool, bytes | None]:
@@ -468,10 +456,9 @@ class Captured:
     @classmethod
     def of(cls, identity: Identity, name: str) -> Captured:
         """Return the patterns of *identity*."""
-        granted = tuple(key for grant in identity.grants for key in grant.keys)
+        granted = identity.granted_keys
         capturing = tuple(item for item in granted if name in item.captures)
-        denied = tuple(key for deny in identity.deny for key in deny.keys)
-        return cls(name, capturing, granted, denied)
+        return cls(name, capturing, granted, identity.denied_keys)
 
     def misses(self, other: Captured) -> bool:
         """Return whether *other* captures more, or something else, of the allowed keys."""

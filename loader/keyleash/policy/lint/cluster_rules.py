@@ -75,12 +75,7 @@ RULES = {"long-lease": long_lease, "small-rate": small_rate}
 
 
 def cluster_warnings(policy: Policy, primaries: int) -> Iterator[Problem]:
-    """Yield the findings in a policy that is for a cluster, without those that it accepts.
-
-    Args:
-        policy: The policy.
-        primaries: The number of primaries of the cluster.
-    """
+    """Yield the findings in a policy for a cluster with *primaries*, but for accepted ones."""
     for identity in policy.identities:
         accepted = {item.code for item in identity.accepted}
         for code, rule in RULES.items():

@@ -29,7 +29,6 @@ class LintFinding(Result):
     """A probable mistake in a valid policy.
 
     Attributes:
-        identity: The name of its identity.
         reason: The reason for which the document accepts it; None if it does not.
     """
 

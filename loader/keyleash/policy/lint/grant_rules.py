@@ -209,15 +209,14 @@ def grants_restore(identity: Identity) -> Iterator[Finding]:
 
 def idle_deny(identity: Identity) -> Iterator[Finding]:
     """Find denied patterns that share no key with a granted one."""
-    granted = _granted_keys(identity)
-    for deny in identity.deny:
-        for pattern in deny.keys:
-            if not granted.overlaps(pattern):
-                yield Finding(
-                    f"no grant has a key in common with the denied pattern {quote(pattern.source)}",
-                    pattern.span,
-                    "correct its spelling, or remove it: what no grant allows is denied anyway",
-                )
+    granted = KeySet(identity.granted_keys)
+    for pattern in identity.denied_keys:
+        if not granted.overlaps(pattern):
+            yield Finding(
+                f"no grant has a key in common with the denied pattern {quote(pattern.source)}",
+                pattern.span,
+                "correct its spelling, or remove it: what no grant allows is denied anyway",
+            )
 
 
 def index_prefix_open(identity: Identity) -> Iterator[Finding]:
@@ -251,10 +250,6 @@ def index_cannot_work(identity: Identity) -> Iterator[Finding]:
             else:
                 continue
             yield Finding(f"{quote(index.source)} cannot be searched: {message}", index.span, help)
-
-
-def _granted_keys(identity: Identity) -> KeySet:
-    return KeySet(pattern for grant in identity.grants for pattern in grant.keys)
 
 
 Segments = tuple[Segment, ...]
@@ -391,10 +386,7 @@ def _scope(identity: Identity) -> Scope:
         for cls in grant.allow:
             patterns = by_class.setdefault((cls, (only, frozenset(grant.except_))), [])
             patterns += _patterns(grant, cls)
-    granted = _granted_keys(identity)
-    denied = [
-        pattern for deny in identity.deny for pattern in deny.keys if granted.overlaps(pattern)
-    ]
+    denied = [*filter(KeySet(identity.granted_keys).overlaps, identity.denied_keys)]
     return (
         frozenset(
             (cls, commands, shape)

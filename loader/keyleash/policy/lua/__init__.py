@@ -6,19 +6,8 @@ would do without a count goes through functions of the sandbox: `..`, methods, m
 numbers, and keys.
 """
 
-from keyleash.policy.lua.names import FUNCTIONS, LIBRARIES, OWN, RESP3
+from keyleash.policy.lua.names import RESP3
 from keyleash.policy.lua.parser import MAX_BYTES, Sandboxed, sandboxed
-from keyleash.policy.lua.reader import MAX_LOCALS
 from keyleash.policy.lua.tokens import LuaError
 
-__all__ = [
-    "FUNCTIONS",
-    "LIBRARIES",
-    "MAX_BYTES",
-    "MAX_LOCALS",
-    "OWN",
-    "RESP3",
-    "LuaError",
-    "Sandboxed",
-    "sandboxed",
-]
+__all__ = ["MAX_BYTES", "RESP3", "LuaError", "Sandboxed", "sandboxed"]

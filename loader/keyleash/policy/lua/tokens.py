@@ -29,9 +29,7 @@ class LuaError(Exception):
 
     Attributes:
         code: The code of the problem in a policy.
-        message: What is wrong.
         line, column: Its place, from 1.
-        help: What to do.
     """
 
     def __init__(self, code: str, message: str, token: Token, help: str) -> None:
