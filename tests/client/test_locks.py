@@ -163,13 +163,15 @@ def test_release_without_the_class_delete_is_denied(embedded: RealServer) -> Non
         leash.admin.delete("app:lock")
 
 
-@pytest.mark.parametrize("scripts", [[], ["redis-py-lock"]], ids=["commands", "script"])
+@pytest.mark.parametrize(
+    "scripts", [{}, {"scripts": ["redis-py-lock"]}], ids=["commands", "script"]
+)
 def test_lock_without_a_timeout_whose_release_is_denied_gets_an_expiry(
-    embedded: RealServer, scripts: list[str]
+    embedded: RealServer, scripts: dict[str, list[str]]
 ) -> None:
     """It would stay locked for ever; one that is another's by then stays as it is."""
     leash = LockLeash(embedded)
-    leash.load(one={"grants": [{**grant("read", "write", keys="app:*"), "scripts": scripts}]})
+    leash.load(one={"grants": [{**grant("read", "write", keys="app:*"), **scripts}]})
     client = leash.client_of("one")
     lock = client.lock("app:lock")
     lock.acquire()
@@ -180,13 +182,15 @@ def test_lock_without_a_timeout_whose_release_is_denied_gets_an_expiry(
     assert client.get("app:lock") is not None
 
 
-@pytest.mark.parametrize("scripts", [[], ["redis-py-lock"]], ids=["commands", "script"])
+@pytest.mark.parametrize(
+    "scripts", [{}, {"scripts": ["redis-py-lock"]}], ids=["commands", "script"]
+)
 def test_lock_without_a_timeout_whose_release_is_over_a_limit_gets_an_expiry(
-    embedded: RealServer, scripts: list[str]
+    embedded: RealServer, scripts: dict[str, list[str]]
 ) -> None:
     """The limit of deletes leaves the write that sets the expiry."""
     leash = LockLeash(embedded)
-    leash.load(one={"grants": [{**GRANT, "scripts": scripts}], "budget": {"deletes": "1/day"}})
+    leash.load(one={"grants": [{**GRANT, **scripts}], "budget": {"deletes": "1/day"}})
     client = leash.client_of("one")
     client.delete("app:x")
     lock = client.lock("app:lock")

@@ -13,8 +13,14 @@ from redteam.stage import Stage, staged
 from support.servers import find_server_binaries
 
 CASES = [
-    pytest.param((label, tier), attempt, id=f"{label}-{tier}-{attempt.name}")
-    for label in find_server_binaries()
+    # ACL users are those of the server; the rest is the same on all.
+    pytest.param(
+        (label, tier),
+        attempt,
+        id=f"{label}-{tier}-{attempt.name}",
+        marks=[pytest.mark.slow] if number and tier is not Tier.FENCED else [],
+    )
+    for number, label in enumerate(find_server_binaries())
     for tier in Tier
     for attempt in ATTEMPTS
     if tier in attempt.expected
