@@ -8,12 +8,14 @@ import select
 import socket
 from collections import Counter
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock
 
 import httpx2
 import pytest
 import uvicorn
+from mcp.shared.exceptions import MCPError
 from starlette.authentication import AuthenticationError
 from starlette.requests import HTTPConnection
 
@@ -333,6 +335,48 @@ def test_children_take_no_client_of_another(leash: Leash, monkeypatch: pytest.Mo
         assert first in server._providers
         roots = Counter(provider.root for provider in server._providers.values())
         assert max(roots.values()) <= 3
+        for provider in server._providers.values():
+            await provider.close()
+
+    run(body)
+
+
+def test_clients_closed_while_a_body_arrives_stay_within_the_bound(
+    leash: Leash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The call makes its client again, in place of an idle one; if all make calls, it is denied."""
+    monkeypatch.setattr(serve, "MAX_OF_ROOT", 3)
+    family = delegated(leash, 6)
+
+    async def body() -> None:
+        server = serve.McpServer(maker(leash))
+        users = [(await server.authenticate(connection(token)))[1] for token in family]
+        found = [await server._provider(SimpleNamespace(user=user)) for user in users]
+        assert len(server._providers) == 3
+        for _, provider in found:
+            provider.calls += 1
+        with pytest.raises(MCPError, match="too many tokens make calls"):
+            await server._provider(SimpleNamespace(user=users[0]))
+        for provider in server._providers.values():
+            await provider.close()
+
+    run(body)
+
+
+def test_tokens_that_were_frozen_are_roots_of_their_own_afterwards(leash: Leash) -> None:
+    """While the identity is frozen, they share what its name has."""
+
+    async def body() -> None:
+        server = serve.McpServer(maker(leash))
+        leash.load(one={"grants": [grant("read", keys="k:*")]})
+        freeze(leash.store, "one", reason="test")
+        tokens = [leash.issue("one").token for _ in range(2)]
+        for token in tokens:
+            await server.authenticate(connection(token))
+        thaw(leash.store, "one")
+        for token in tokens:
+            await server.authenticate(connection(token))
+        assert len({provider.root for provider in server._providers.values()}) == 2
         for provider in server._providers.values():
             await provider.close()
 

@@ -109,7 +109,7 @@ class McpServer(Server[Any]):
     async def _report_token(self) -> None:
         """Log at the start why no call will be allowed: clients may not show it."""
         try:
-            _, provider = self._provider(None)
+            _, provider = await self._provider(None)
             if isinstance(provider, Holder):
                 await provider.whoami()
         except LeashError as denial:
@@ -158,10 +158,11 @@ class McpServer(Server[Any]):
         try:
             async with nullcontext() if provider else self._asked:
                 provider = self._providers.get(key) or self._make(token)
+                identity = ""
                 try:
                     await provider.whoami()
                 except SuspendedError as denial:  # Its calls are denied one by one.
-                    provider.root = provider.root or denial.identity
+                    identity = denial.identity or ""
             await self._keep(key, provider)
         except (RedisError, KeyleashError) as error:
             if not (isinstance(error, LeashError) and error.code.startswith(_ENDED)):
@@ -175,7 +176,8 @@ class McpServer(Server[Any]):
             if provider and self._providers.get(key) is not provider:
                 await provider.close()
         # A session is of its client_id alone.
-        access = AccessToken(token=token, client_id=f"{key} {provider.root}", scopes=[])
+        root = provider.root or identity
+        access = AccessToken(token=token, client_id=f"{key} {root}", scopes=[])
         return AuthCredentials(), AuthenticatedUser(access)
 
     def _calls_of(self, root: str) -> int:
@@ -185,17 +187,29 @@ class McpServer(Server[Any]):
         return {key: item for key, item in self._providers.items() if item.root == root}
 
     async def _keep(self, key: str, provider: Provider) -> None:
+        """Keep the provider of a token that has none, in place of idle ones if there are many."""
         if key in self._providers:
             return
-        own, idle = self._of_root(provider.root), None
-        if len(own) >= MAX_OF_ROOT or len(self._providers) >= MAX_PROVIDERS:
-            full = own if len(own) >= MAX_OF_ROOT else self._providers
-            idle = next((item for item, of in full.items() if not of.calls), None)
-            if idle is None:
-                raise _refused("too many tokens make calls", 503)
-        self._providers[key] = provider
-        if idle is not None:
-            await self._providers.pop(idle).close()
+        idle: list[Provider] = []
+        # While others are closed, it is not to be one of them.
+        provider.calls += 1
+        try:
+            while full := self._full(provider.root):
+                ended = next((item for item, of in full.items() if not of.calls), None)
+                if ended is None:
+                    raise _refused("too many tokens make calls", 503)
+                idle.append(self._providers.pop(ended))
+            self._providers[key] = provider
+        finally:
+            for item in idle:
+                await item.close()
+            provider.calls -= 1
+
+    def _full(self, root: str) -> dict[str, Provider]:
+        """Return the providers of which one has to go before there can be another of a root."""
+        own = self._of_root(root)
+        full = own if len(own) >= MAX_OF_ROOT else self._providers
+        return full if full is own or len(full) >= MAX_PROVIDERS else {}
 
     async def _close_sessions(self, name: str, most: int = MAX_OF_ROOT) -> None:
         """Close the oldest sessions of a token or a root, of which more than *most* are open."""
@@ -207,12 +221,27 @@ class McpServer(Server[Any]):
                 if transport := manager._server_instances.get(id_):
                     await manager._discard_session(id_, transport)
 
-    def _provider(self, request: Any) -> tuple[str, Provider]:
-        token = "" if request is None else request.user.access_token.token
+    async def _provider(self, request: Any) -> tuple[str, Provider]:
+        """Return the digest and the provider of the token, which is now the last used one.
+
+        Raises:
+            MCPError: it was closed while the body arrived, and there is no place for another.
+        """
+        access = None if request is None else request.user.access_token
+        token = access.token if access else ""
         key = _digest(token)
-        provider = self._providers.pop(key, None) or self._make(token)
-        self._providers[key] = provider
-        return key, provider
+        provider = self._providers.pop(key, None)
+        if provider is not None:
+            self._providers[key] = provider
+            return key, provider
+        provider = self._make(token)
+        if access:
+            provider.root = access.client_id.partition(" ")[2]
+        try:
+            await self._keep(key, provider)
+        except AuthenticationError:
+            raise MCPError(types.INTERNAL_ERROR, "too many tokens make calls") from None
+        return key, self._providers[key]
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[dict[str, Any]]:
@@ -237,7 +266,7 @@ class McpServer(Server[Any]):
     async def _list_tools(
         self, context: ServerRequestContext[Any], _: Any
     ) -> types.ListToolsResult:
-        key, provider = self._provider(context.request)
+        key, provider = await self._provider(context.request)
         try:
             tools = await provider.tools()
         except (RedisError, KeyleashError) as error:
@@ -249,7 +278,7 @@ class McpServer(Server[Any]):
     async def _call_tool(
         self, context: ServerRequestContext[Any], params: types.CallToolRequestParams
     ) -> types.CallToolResult:
-        key, provider = self._provider(context.request)
+        key, provider = await self._provider(context.request)
         given, meta = params.arguments or {}, params.meta or {}
         found = await outcome(provider.call(params.name, given, meta, _session_of(context)))
         code = found.structured_content["code"] if found.is_error else ""

@@ -156,7 +156,8 @@ class _Check:
 
     def report(self, marks: Sequence[Extent]) -> StreamReport:
         # Before the manifest is read, which does not list files named later.
-        names = sorted(path.name for path in self._folder.glob("*"))
+        is_there = self._folder.is_dir()
+        names = sorted(path.name for path in self._folder.iterdir()) if is_there else []
         manifests = self._manifests()
         files = [file for manifest in manifests for file in manifest.files]
         self._check_files(files)
