@@ -38,6 +38,7 @@ identities:
   idle:
     kind: machine
     grants: [{allow: [write], keys: ["x:*"]}]
+    audit: {reads: true}
   blind:
     kind: machine
     grants: [{allow: [read, write], keys: ["b:*", "c:*"]}, {allow: [write], keys: ["d:*"]}]
@@ -63,7 +64,7 @@ identities:
     audit: {reads: true}
   blind:
     kind: machine
-    grants: [{allow: [read, write], keys: ["b:*", "c:*"]}]
+    grants: [{allow: [read, write], keys: ["b:*", "c:*"]}, {allow: [write], keys: ["d:*"]}]
 """
 
 
@@ -206,8 +207,8 @@ def test_unused_rules_are_listed_and_removed(recorded: Cli, policy: Path, tmp_pa
         ("idle", "identity", "idle", ""),
         ("blind", "pattern", "c:*", unread),
         ("blind", "class", "read", unread),
-        ("blind", "pattern", "d:*", ""),
-        ("blind", "class", "write", ""),
+        ("blind", "pattern", "d:*", unread),
+        ("blind", "class", "write", unread),
     ]
     assert found[-1][:2] == ("idle", "token")
     assert output.read_text() == NARROWED

@@ -241,6 +241,16 @@ def test_a_denial_and_an_event_with_one_id_are_two_calls() -> None:
     assert [outcome for _, outcome, _ in Replay(NEW, NEW).outcomes(calls)] == [DENIED, SAME]
 
 
+def test_a_batch_with_an_undecided_command_is_undecided() -> None:
+    """It may deny all of it."""
+    batch = [call("SORT", b"a:1", event="1"), call("SET", b"a:1", event="1")]
+    later = call("SET", b"a:1", event="2")
+
+    found = [outcome for _, outcome, _ in Replay(NEW).outcomes([*batch, later])]
+
+    assert found == [OPEN, OPEN, SAME]
+
+
 def test_a_denial_by_restrictions_of_a_token_stays(embedded: RealServer) -> None:
     """The active policy granted the call."""
     text = "version: 1\nidentities:\n  one:\n    kind: machine\n    token: {bound: true}\n"

@@ -254,6 +254,27 @@ def test_a_capture_speaks_from_its_earliest_call(tmp_path: Path) -> None:
     assert coverage.until_ms == 30_000
 
 
+def test_an_archive_without_its_last_or_first_entries_says_so(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """Its manifests have them."""
+    operator = keyleash.Operator(embedded.client())
+    operator.load(keyleash.Policy(POLICY))
+    client = agent(embedded, "worker")
+    for number in range(6):
+        client.set(f"k:{number}", "x")
+    operator.audit.export(tmp_path)
+    (file,) = (tmp_path / "audit" / "worker").glob("*.jsonl")
+    lines = file.read_text().splitlines(keepends=True)
+    for kept, lost in ((lines, []), (lines[:-2], ["audit/worker"]), (lines[2:], ["audit/worker"])):
+        file.write_text("".join(kept))
+        log = log_of(None, archive=tmp_path)
+
+        assert len([*log]) == len(kept)
+        places = [example.partition(":")[0] for example in log.not_understood.examples]
+        assert places == lost
+
+
 def test_two_sources_are_an_error(tmp_path: Path) -> None:
     """A capture has no time range, and is no archive."""
     with pytest.raises(ArgumentError, match="`monitor` and `since` exclude each other"):

@@ -31,14 +31,19 @@ class Recorded(CallLog):
         self.calls = calls
         self.until_ms = 0
         self.hole_ms = 0
+        self.has_reads = True
+        self.is_cut = self.is_torn = False
 
     def _calls(self) -> Iterator[RecordedCall]:
         for name in ("one", "idle"):
             coverage = self.covered(name)
-            coverage.since_ms = coverage.reads_since_ms = 0
+            coverage.since_ms, coverage.is_cut = 0, self.is_cut
+            coverage.reads_since_ms = 0 if self.has_reads else None
             coverage.until_ms = self.until_ms
             if self.hole_ms:
                 self.note_hole(name, "a hole", self.hole_ms)
+        if self.is_torn:
+            self.not_understood.add("line 1", "not a complete line")
         yield from self.calls
 
 
@@ -67,6 +72,22 @@ def test_a_queue_that_was_always_empty_is_not_unused() -> None:
     assert verdicts(unused(log, grants % ', except: ["@blocking"]')) == decided
     assert verdicts(unused(capture, grants % "")) == decided
     assert verdicts(unused(Recorded(), grants % "")) == {"one": lost}
+
+
+def test_what_leaves_no_event_is_undecided() -> None:
+    """EXISTS needs any class, and is no change; a subscription may have begun before the log."""
+    grants = "{allow: [write], keys: [k, 'w:*']}, {allow: [subscribe], channels: ['c:*']}"
+    log = Recorded(call("SET", b"k"))
+    assert verdicts(unused(log, grants)) == dict.fromkeys(("w:*", "c:*", "subscribe"), "unused")
+    log.has_reads, log.is_cut = False, True
+    older = "a subscription may be older than the log"
+    unread = "reads are not recorded"
+    assert verdicts(unused(log, grants)) == {"w:*": unread, "c:*": older, "subscribe": older}
+    log.is_torn = True
+    assert {*verdicts(unused(log, grants)).values()} == {"1 line of the log left out"}
+    only = "{allow: [subscribe], channels: ['c:*']}"
+    log.is_torn, log.calls = False, ()
+    assert verdicts(unused(log, only)) == {"one": older}
 
 
 def policy_text(*keys: str, classes: str = "write") -> str:

@@ -61,7 +61,7 @@ _OPTIONS = "options of the call"
 _PATTERNS = "patterns of keys in the arguments"
 _SCRIPT_KEYS = "KEYS of the script, which are not recorded"
 _VALUES = "rules for values"
-_BATCH = "another command of the batch is denied, perhaps alone"
+_BATCH = "another command of the batch is denied, perhaps alone, or undecided"
 _BY_ARGUMENTS = (Lengthening.ARGUMENT, Lengthening.PAIRS)
 
 
@@ -213,14 +213,15 @@ class Replay:
     ) -> Iterator[tuple[RecordedCall, Outcome, Ruling]]:
         """Yield calls with their outcomes and rulings.
 
-        The log does not say whether one denial denies a whole batch.
+        The log does not say whether one denial denies a whole batch, and a denial may be undecided.
         """
         # An event and a denial, which are in two streams, may have one id.
         for _, group in groupby(calls, lambda x: (x.identity, x.event, x.token_id, x.code)):
             judged = [(call, *self.outcome(call)) for call in group]
-            denied = [outcome is Outcome.DENIED and not call.script for call, outcome, _ in judged]
+            doubts = (Outcome.DENIED, Outcome.UNDECIDED)
+            is_open = any(outcome in doubts and not call.script for call, outcome, _ in judged)
             for call, outcome, ruling in judged:
-                if any(denied) and outcome is Outcome.UNCHANGED and not call.script:
+                if is_open and outcome is Outcome.UNCHANGED and not call.script:
                     yield call, Outcome.UNDECIDED, Ruling(None, _BATCH)
                 else:
                     yield call, outcome, ruling

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from keyleash.commands import known_table, load_table
@@ -29,6 +29,7 @@ from keyleash.text import StoredDocument, counted, distance, printable, span, wi
 PERIODS = {"rate": "minute", "budget": "day"}
 OBSERVED_MS = {"rate": 5 * 60_000, "budget": 24 * 3_600_000}
 """A limit of a kind is proposed if calls were observed for so long."""
+MOST_LEFT_OUT = 50
 MOST_TEXTS = 20
 """Texts of scripts of an identity; more are built at run time."""
 SCRIPT_KEYS = "runs scripts, whose KEYS are recorded only if their commands used them"
@@ -99,8 +100,10 @@ class PolicyWriter:
                 scripts = []
         for name, comment in scripts:
             yield f"    # no grant of keys runs {printable(name or comment)}"
-        for what, calls in identity.left_out.items():
+        for what, calls in islice(identity.left_out.items(), MOST_LEFT_OUT):
             yield f"    # {counted(calls, 'call')}: {printable(what)}"
+        if len(identity.left_out) > MOST_LEFT_OUT:
+            yield f"    # and {len(identity.left_out) - MOST_LEFT_OUT} more that no rule allows"
         # Findings are accepted for a policy that a person has read.
         left_out = ("kind", "grants", "accept")
         kept = {name: value for name, value in active.items() if name not in left_out}
@@ -121,7 +124,7 @@ class PolicyWriter:
 
     def _scripts(self, identity: LearnedIdentity) -> Iterator[tuple[str, str]]:
         """Yield what a grant names for the scripts of an identity, and comments on others."""
-        texts = [script for script in identity.scripts if _DIGEST.fullmatch(script)]
+        texts = {script for script in identity.scripts if _DIGEST.fullmatch(script)}
         if len(texts) > MOST_TEXTS:
             yield "", f"{len(texts)} scripts: their text is built at run time; use arguments"
         for script, calls in identity.scripts.items():

@@ -106,8 +106,10 @@ class MonitorLog(CallLog):
                         if parsed[3] != database:
                             self._notes[identity].add("it uses several databases")
                         yield call
-                except UnplacedKeysError as error:
-                    self.not_understood.add(f"line {number}", error.message)
+                except UnplacedKeysError:
+                    # Its message has words of the client.
+                    name = printable(argv[0].decode("utf-8", "replace"))
+                    self.not_understood.add(f"line {number}", f"the keys of {name} are not known")
         for name in sorted(self._wanted - self._databases.keys()):
             raise OperationError(
                 "unknown-identity",

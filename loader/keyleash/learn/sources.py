@@ -219,7 +219,7 @@ class _ArchiveLog(_AuditLog):
     def __init__(
         self, directory: Path, names: Sequence[str], query: Query, options: Mapping[str, Any]
     ) -> None:
-        read_archive(directory)
+        self._marks = read_archive(directory).marks
         super().__init__(f"the archive `{directory}`", query, options)
         self._directory = directory
         owners = {path.name for path in directory.glob("audit/*/")} - {OPERATORS}
@@ -256,8 +256,8 @@ class _ArchiveLog(_AuditLog):
                     "events of an archive are not checked: an agent may have forged some"
                 )
             if is_first and self._is_trimmed((entry_id, words)):
-                coverage.holes.append(f"it begins at {clock_time(time_of(entry_id))}")
-                coverage.is_cut = True
+                begun_ms = time_of(entry_id)
+                self.note_hole(stream.identity, f"it begins at {clock_time(begun_ms)}", begun_ms)
             is_first = False
             pairs = pairs_of(words)
             yield from audit_events(stream.identity, entry_id, pairs, follow_ups, stream.shard)
@@ -278,9 +278,12 @@ class _ArchiveLog(_AuditLog):
     def _entries(self, stream: AuditStream, left_out: NotUnderstood) -> Iterator[RawEntry]:
         folder = self._directory / stream.name
         files = sorted(path for path in folder.glob("*.jsonl") if FILE_NAME.fullmatch(path.name))
+        count, last, is_whole, mark = 0, "0-0", True, self._marks.get(stream.name)
+        before = left_out.count
         for path, later in pairwise([*files, None]):
             ends = later.stem.partition("_")[2] if later else None
             if path is None or (ends and id_order(ends)[0] < (self._query.since_ms or 0)):
+                is_whole = is_whole and path is None
                 continue
             place = f"{stream.name}/{path.name}"
             try:
@@ -291,9 +294,13 @@ class _ArchiveLog(_AuditLog):
                         except ValueError:
                             left_out.add(f"{place}, line {number}", "not an entry")
                         else:
+                            count, last = count + 1, row.id
                             yield row.id.encode(), [word for pair in row.fields for word in pair]
             except OSError as error:
                 left_out.add(place, f"cannot be read to its end: {error}")
+        lacks_end = mark and mark.last and id_order(last) < id_order(mark.last)
+        if mark and left_out.count == before and (lacks_end or (is_whole and count < mark.count)):
+            left_out.add(stream.name, "lacks entries that its manifests have")
 
 
 def _calls_of(events: Sequence[AuditEvent]) -> Iterator[RecordedCall]:

@@ -34,9 +34,11 @@ from keyleash.policy.removal import Removal, without
 from keyleash.policy.yaml import YamlNode, read_document
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
-from keyleash.text import clock_time
+from keyleash.text import clock_time, counted
 
 HALF = 0.5
+_SUBSCRIBE = OperationClass.SUBSCRIBE
+_OLDER = "a subscription may be older than the log"
 _READS = {OperationClass.READ, OperationClass.SCAN}
 _OF_KEYS = {*OperationClass} - CHANNEL_CLASSES
 _DENIED = "its calls were denied"
@@ -222,7 +224,9 @@ def find_unused(
             uses[call.identity].add(call)
     named = {name for name in uses if is_named(policy, name)}
     rules = [
-        rule for name, use in uses.items() for rule in _rules(use, log, is_named=name in named)
+        rule
+        for name, use in uses.items()
+        for rule in _Finder(use, log).rules(is_named=name in named)
     ]
     denied = {(name, id_) for name, use in uses.items() for id_ in use.denied}
     rules += [
@@ -239,74 +243,105 @@ def find_unused(
     return Unused(log.name, tuple(rules), coverage, log.not_understood, narrowed, diff)
 
 
-def _rules(use: _Use, log: CallLog, *, is_named: bool) -> Iterator[UnusedRule]:
-    """Yield the rules of an identity that its calls did not need."""
-    identity, coverage = use.identity, log.covered(use.identity.name)
-    since_ms = coverage.since_ms
-    unknown = "" if since_ms is not None else "the log has nothing about the identity"
-    reads_ms = coverage.reads_since_ms
-    has_reads = reads_ms is not None and reads_ms <= (since_ms or 0)
+class _Finder:
+    """Finds the rules of an identity that its calls did not need."""
 
-    def unused(
-        kind: RuleKind, rule: str, number: int, span: Span | None, *, reads: bool, lost: str = ""
+    def __init__(self, use: _Use, log: CallLog) -> None:
+        self._use, self._log, self._identity = use, log, use.identity
+        self._coverage = coverage = log.covered(use.identity.name)
+        reads_ms = coverage.reads_since_ms
+        self._has_reads = reads_ms is not None and reads_ms <= (coverage.since_ms or 0)
+        self._unknown = ""
+        if coverage.since_ms is None:
+            self._unknown = "the log has nothing about the identity"
+        if log.not_understood.count:
+            self._unknown = f"{counted(log.not_understood.count, 'line')} of the log left out"
+        self._polling = [] if log.is_capture else [*_polling(use.identity)]
+        self._older = _OLDER if log.is_capture or coverage.is_cut else ""
+        scripts = {name for x in use.identity.scripts for name in (x.name, x.digest)}
+        may_run = scripts and not (self._has_reads and use.scripts.isdisjoint(scripts))
+        self._of_script = "it may be a key of a script" * bool(may_run and not log.is_capture)
+
+    def rules(self, *, is_named: bool) -> Iterator[UnusedRule]:
+        """Yield the rules; an identity that *is_named* by tests stays."""
+        identity, use = self._identity, self._use
+        if not use.calls:
+            # A command without a class, such as EXISTS, is recorded as reads are.
+            reads = any(grant.keys or grant.indexes for grant in identity.grants)
+            subscribes = any(_SUBSCRIBE in grant.allow for grant in identity.grants)
+            lost = _DENIED if use.denied else _POLLS if self._polling else self._older * subscribes
+            lost = "a test names it" if is_named else lost
+            at = RuleKind.IDENTITY, identity.name, 0, identity.span
+            yield self._unused(*at, reads=reads, lost=lost)
+            return
+        for number, grant in enumerate(identity.grants, 1):
+            yield from self._of_grant(number, grant)
+        for limit in identity.limits:
+            if use.shares.get(limit.name, 0) <= HALF and not limit.counter.is_bytes:
+                reads = limit.counter in (Counter.REQUESTS, Counter.READS)
+                yield self._unused(RuleKind.LIMIT, limit.name, 0, limit.span, reads=reads)
+
+    def _of_grant(self, number: int, grant: Grant) -> Iterator[UnusedRule]:
+        use, of_script = self._use, self._of_script
+        mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
+        polls = {x for spec in self._polling if grant.applies_to(spec) for x in spec.needs}
+        of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
+        opens = {cls for at, cls in use.open if at == number - 1}
+        for name in _FIELDS:
+            used = {item for field_, item, _ in mine if field_ == name}
+            for item in (x for x in getattr(grant, name) if x.source not in used):
+                of_open = _OPEN if opens and is_open(item) else ""
+                lost = (of_script or of_polls or of_open) if name == "keys" else ""
+                if name == "channels":
+                    lost = self._older * (_SUBSCRIBE in grant.allow)
+                if not self._log.is_capture and any(depends(item, x) for x in use.masked):
+                    lost = "masked keys"
+                at = RuleKind.PATTERN, item.source, number, item.span
+                yield self._unused(*at, reads=name != "channels", lost=lost)
+        for cls in grant.allow:
+            if cls not in {item for *_, item in mine}:
+                # The keys of a script need no class, but a grant that has one.
+                lost = of_script if grant.keys and not mine else ""
+                lost = lost or (_POLLS if cls in polls else _OPEN if cls in opens else "")
+                lost = self._older if cls is _SUBSCRIBE else lost
+                reads = cls in _READS or bool(grant.keys and not mine)
+                yield self._unused(
+                    RuleKind.CLASS, str(cls), number, grant.span, reads=reads, lost=lost
+                )
+        run = {x.name for x in grant.scripts if not use.scripts.isdisjoint((x.name, x.digest))}
+        for script in {x.name: None for x in grant.scripts if x.name not in run}:
+            yield self._unused(RuleKind.SCRIPT, script, number, grant.span, reads=True)
+
+    def _unused(
+        self,
+        kind: RuleKind,
+        rule: str,
+        number: int,
+        span: Span | None,
+        *,
+        reads: bool,
+        lost: str = "",
     ) -> UnusedRule:
+        """Return a rule with what makes it undecided: first that it is young, or calls are lost.
+
+        Args:
+            reads: Whether calls that are recorded with reads alone may need it.
+            lost: What else the log does not show of it; empty for nothing.
+        """
+        identity, since_ms = self._identity, self._coverage.since_ms
         begun_ms = since_ms
-        for from_ms, policy in reversed(log.policies):
+        for from_ms, policy in reversed(self._log.policies):
             old = policy.identity(identity.name) if policy else None
             if old is None or not _has(old, identity, kind, rule, number):
                 begun_ms = None
             elif begun_ms is None:
                 begun_ms = max(from_ms, since_ms or 0)
         late = "it is not in the active policy" if begun_ms is None else ""
-        if begun_ms is not None and _is_late(begun_ms, coverage, log):
+        if begun_ms is not None and _is_late(begun_ms, self._coverage, self._log):
             late = f"only since {clock_time(begun_ms)}"
-        why = unknown or late or ("reads are not recorded" if reads and not has_reads else lost)
+        unread = "reads are not recorded" if reads and not self._has_reads else ""
+        why = self._unknown or late or unread or lost
         return UnusedRule(identity.name, kind, rule, number, begun_ms, why, span)
-
-    scripts = {name for x in identity.scripts for name in (x.name, x.digest)}
-    of_script = ""
-    if not log.is_capture and scripts and not (has_reads and use.scripts.isdisjoint(scripts)):
-        of_script = "it may be a key of a script"
-    polling = [] if log.is_capture else [*_polling(identity)]
-
-    if not use.calls:
-        reads = any(not _READS.isdisjoint(grant.allow) for grant in identity.grants)
-        lost = _DENIED if use.denied else _POLLS if polling else ""
-        lost = "a test names it" if is_named else lost
-        yield unused(RuleKind.IDENTITY, identity.name, 0, identity.span, reads=reads, lost=lost)
-        return
-    for number, grant in enumerate(identity.grants, 1):
-        mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
-        polls = {x for spec in polling if grant.applies_to(spec) for x in spec.needs}
-        of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
-        opens = {cls for at, cls in use.open if at == number - 1}
-        for name in _FIELDS:
-            used = {item for field_, item, _ in mine if field_ == name}
-            reads = name != "channels" and not _READS.isdisjoint(grant.allow)
-            for item in getattr(grant, name):
-                if item.source not in used:
-                    of_open = _OPEN if opens and is_open(item) else ""
-                    lost = (of_script or of_polls or of_open) if name == "keys" else ""
-                    if not log.is_capture and any(depends(item, x) for x in use.masked):
-                        lost = "masked keys"
-                    yield unused(
-                        RuleKind.PATTERN, item.source, number, item.span, reads=reads, lost=lost
-                    )
-        for cls in grant.allow:
-            if cls not in {item for *_, item in mine}:
-                # The keys of a script need no class, but a grant that has one.
-                lost = of_script if grant.keys and not mine else ""
-                lost = lost or (_POLLS if cls in polls else _OPEN if cls in opens else "")
-                yield unused(
-                    RuleKind.CLASS, str(cls), number, grant.span, reads=cls in _READS, lost=lost
-                )
-        run = {x.name for x in grant.scripts if not use.scripts.isdisjoint((x.name, x.digest))}
-        for script in {x.name: None for x in grant.scripts if x.name not in run}:
-            yield unused(RuleKind.SCRIPT, script, number, grant.span, reads=True)
-    for limit in identity.limits:
-        if use.shares.get(limit.name, 0) <= HALF and not limit.counter.is_bytes:
-            reads = limit.counter in (Counter.REQUESTS, Counter.READS)
-            yield unused(RuleKind.LIMIT, limit.name, 0, limit.span, reads=reads)
 
 
 def _is_late(begun_ms: int, coverage: Coverage, log: CallLog) -> bool:
