@@ -13,6 +13,8 @@ from keyleash.commands import OperationClass
 from keyleash.learn import patterns as learned_patterns
 from keyleash.learn.calls import RecordedCall
 from keyleash.learn.patterns import (
+    COMMENTED_OUT,
+    ENDS_ALIKE,
     FROM_ROOT,
     LEFT_OUT,
     MASKED,
@@ -254,6 +256,18 @@ def test_patterns_wider_than_what_was_seen_have_a_doubt() -> None:
     }
 
 
+def test_captures_that_begin_a_key_before_a_literal_are_a_question() -> None:
+    """They also allow keys of others that end so, but libraries have such keys."""
+    rng, tree = random.Random(1), KeyTree()
+    for _ in range(60):
+        for key in (f"{uuid(rng)}.lock", f"{name(rng)}-cart:state", f"{uuid(rng)}:x"):
+            tree.add(key.encode(), READ, CALL)
+    found = {pattern.text: pattern.doubt for pattern in tree.patterns()}
+
+    assert found == {"{id}.lock": ENDS_ALIKE, "{name}-cart:state": ENDS_ALIKE, "{id}:x": FROM_ROOT}
+    assert ENDS_ALIKE not in COMMENTED_OUT
+
+
 def test_four_values_are_literals_and_five_are_a_capture() -> None:
     """The trees below the values are joined."""
 
@@ -323,6 +337,30 @@ def test_a_tree_of_distinct_words_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert wide <= {"*", *(f"{word}:*" for word in words)}
     patterns = [parse_pattern(pattern.text) for pattern in found]
     assert [key for key in rng.choices(keys, k=200) if not allows(patterns, key)] == []
+
+
+def test_a_place_that_left_out_words_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distinct words are folded once; captures of numbers are still learned after that."""
+    monkeypatch.setattr(learned_patterns, "MOST_NODES", 1_000)
+    rng, tree, folds = random.Random(1), KeyTree(), list[bool]()
+    fold = learned_patterns._Node.fold
+
+    def counted(node: learned_patterns._Node, *, is_root: bool = False) -> learned_patterns.Needed:
+        folds.append(is_root)
+        return fold(node, is_root=is_root)
+
+    monkeypatch.setattr(learned_patterns._Node, "fold", counted)
+    for _ in range(5_000):
+        tree.add(f"{name(rng)}{name(rng)}".encode(), READ, CALL)
+    for number in range(9):
+        tree.add(f"late-{number}".encode(), READ, CALL)
+    count = sum(folds)
+    found = {pattern.text: pattern.doubt for pattern in tree.patterns()}
+
+    assert count == 1
+    assert found["late-{late_id}"] == ""
+    assert found["*"] == LEFT_OUT
+    assert len(found) == MOST_WORDS + 2
 
 
 def test_words_that_are_joined_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

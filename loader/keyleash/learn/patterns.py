@@ -51,7 +51,8 @@ UNSAYABLE = (
 MASKED = "is commented out: it stands for masked keys, or for keys that are named like these"
 LEFT_OUT = "is commented out: it stands for words that differ in their needs, and are too many"
 OF_A_DAY = "names a date: other days are denied"
-FROM_ROOT = "is commented out: it has no literal beginning, and also allows those of others"
+ENDS_ALIKE = "has no literal beginning, and also allows those of others"
+FROM_ROOT = f"is commented out: it {ENDS_ALIKE}"
 COMMENTED_OUT = (MASKED, LEFT_OUT, FROM_ROOT)
 
 _DATE = rb"\d{4}-\d\d-\d\d(?:[T_ -]\d\d(?:[-.]?\d\d){0,2}Z?)?"
@@ -174,7 +175,7 @@ class _Node:
         node = self.known(segment)
         if node is None and self._makes_hole(segment):
             node = self.known(segment)
-        return node or self.children.setdefault(segment, _Node())
+        return node or self.children.get(OVERFLOW) or self.children.setdefault(segment, _Node())
 
     def overflow(self) -> _Node:
         """Return the child for all that is not learned."""
@@ -426,8 +427,8 @@ def _walk(node: _Node, path: _Path) -> Iterator[tuple[_Node, _Path]]:
             name = _capture_name(about, child.suffix, path.names)
             segment = f"{literal}{{{name}}}{_text(label[1])}"
             doubt = child.doubt if len(child.values) < FEW else ""
-            if label == (b"", b"") and not path.texts:
-                doubt = FROM_ROOT
+            if not (label[0] or path.texts):
+                doubt = ENDS_ALIKE if label[1] else FROM_ROOT
             below = path._replace(names=(*path.names, name), doubt=path.doubt or doubt)
             if not path.names:
                 below = below._replace(values=len(child.values), noun=_singular(about))
