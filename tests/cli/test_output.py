@@ -38,7 +38,7 @@ POLICY = {
         for number in range(20)
     },
 }
-WITHOUT_END = {"serve", "demo", "audit follow", "metrics --serve"}
+WITHOUT_END = {"serve", "demo", "audit follow", "metrics --serve", "gateway", "mcp"}
 ARGUMENTS = {
     "check": "WARNED",
     "test": "FILE --no-server",
@@ -79,6 +79,7 @@ FURTHER = (
 )
 LISTS = {
     "token list": ROWS,
+    "unused": ROWS + 20 * 5,
     "audit log --limit": ROWS,
     "undo --key": 2 * ROWS,
     "plan": 20 * 12,

@@ -34,6 +34,8 @@ WITHOUT_SERVER = {
 """The commands whose examples need no server."""
 ENDLESS = {
     "keyleash audit follow",
+    "keyleash gateway",
+    "keyleash mcp",
     "keyleash metrics",
     "keyleash serve",
     "keyleash status",
@@ -41,9 +43,10 @@ ENDLESS = {
 }
 """The commands whose examples run until they are stopped."""
 PLACEHOLDERS = re.compile(
-    r"redis-cli|3f9ac2d81b07|7k2mq9xw4tbn|1769860800000-0|10\.0\.0\.\d|budget|…"
+    r"redis-cli|3f9ac2d81b07|7k2mq9xw4tbn|1769860800000-0|10\.0\.0\.\d|budget|…|learn |node_modules"
 )
-"""Names of things that a new server, or this machine, may not have; budgets of clusters."""
+"""Names of things that a new server, or this machine, may not have, such as calls to learn from;
+budgets of clusters."""
 ASKS = re.compile("fence remove|fence apply")
 """The examples that ask for confirmation."""
 ENDS_ACCESS = re.compile("revoke|remove")

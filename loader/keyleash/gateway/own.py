@@ -11,7 +11,7 @@ from keyleash.client.actions import Words
 from keyleash.client.answers import callable_commands, command_reply, info_reply
 from keyleash.client.command_words import Role, role_of, upper
 from keyleash.client.once import check_id, once
-from keyleash.errors import KeyleashError, LeashError
+from keyleash.errors import KeyleashError, LeashError, SlotNotServedError
 from keyleash.gateway.resp import encode, encoded
 from keyleash.store.wire import ONCE
 
@@ -58,6 +58,9 @@ async def login(connection: Any, user: bytes, password: bytes, protocol: int) ->
     except LeashError as denial:
         # Its details are those of an identity that the agent may not have.
         raise ResponseError(f"LEASH {denial.code}", status_code="WRONGPASS") from None
+    except SlotNotServedError:
+        # It says nothing about the token.
+        raise
     except (KeyleashError, ValueError) as error:
         message = str(error).splitlines()[0]
         raise ResponseError(message, status_code="WRONGPASS") from None

@@ -18,7 +18,7 @@ from keyleash.client.caller import is_final
 from keyleash.client.command_words import upper
 from keyleash.client.resp3 import Double, Text, as_resp3
 from keyleash.client.session import counts
-from keyleash.errors import KeyleashError, PolicyStaleError
+from keyleash.errors import KeyleashError, PolicyStaleError, SlotNotServedError
 from keyleash.store.wire import MAX_ARGUMENTS
 
 MAX_REQUEST_BYTES = (64 << 20) + 1024
@@ -253,6 +253,8 @@ def error_line(error: Exception) -> bytes:
     if isinstance(error, NoScriptError | PolicyStaleError):
         # Nothing ran, and it was recovered from once: clients retry after this code.
         line = "LOADING keyleash: the policy or its scripts are changing"
+    if isinstance(error, SlotNotServedError):
+        line = "LOADING keyleash: a slot of the cluster is not served"
     if line is None and isinstance(error, KeyleashError):
         line = f"{error.code.replace('-', '').upper()} {error.message}"
         line += f" ({error.help})" if error.help else ""
