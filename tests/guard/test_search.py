@@ -582,6 +582,8 @@ def test_search_runs_in_no_dialect_that_stops_a_server(leash: Leash) -> None:
 
 def test_documents_of_a_search_are_work(leash: Leash) -> None:
     """Those that match are counted if the limit alone would be too much, as LangGraph sends it."""
+    # Counting has the time limit of a search, which a busy machine may need.
+    leash.load(ann={**POLICY["ann"], "limits": {"search": "10s"}})
     with leash.admin.pipeline(transaction=False) as pipe:
         for i in range(6000):
             pipe.hset(f"kb:pub:{i}", mapping={"t": f"w{i % 600}", "n": i})
