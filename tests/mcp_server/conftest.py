@@ -26,7 +26,10 @@ def leash(embedded: RealServer) -> Leash:
 
 @pytest.fixture(scope="session")
 def shared_url(real_servers: RealServers) -> Iterator[str]:
-    """The URL of one server over HTTP for all tests, also called `mcp.internal`."""
+    """The URL of one server over HTTP for all tests, also called `mcp.internal`.
+
+    It empties the embedded server, so a test asks for it before it loads a policy.
+    """
     with real_servers.lend(embedded_label()) as server:
         redis_url = server.url
     with http_server(redis_url, "--allow-host", "mcp.internal") as url:
@@ -40,8 +43,8 @@ def url(shared_url: str, leash: Leash) -> str:
 
 
 @pytest.fixture(params=["stdio", "http"])
-def connect(request: pytest.FixtureRequest, leash: Leash) -> Callable[..., Any]:
+def connect(request: pytest.FixtureRequest, shared_url: str, leash: Leash) -> Callable[..., Any]:
     """Return a function that opens a session with a token, over each transport in turn."""
     if request.param == "stdio":
         return partial(over_stdio, leash.server.url)
-    return partial(over_http, request.getfixturevalue("url"))
+    return partial(over_http, shared_url)

@@ -69,6 +69,7 @@ LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
 NO_SERVER = b"LOADING keyleash: no connection to the server"
+NOT_SENT = b"NOTSENT keyleash: a node was not reached: this command did not run, others did"
 
 Run: TypeAlias = Callable[[], Coroutine[Any, Any, bytes]]
 logger = logging.getLogger("keyleash.gateway")
@@ -428,16 +429,17 @@ class Connection(asyncio.Protocol):
         assert self.agent is not None  # noqa: S101 - plain commands have one
         self.gateway.commands += len(commands)
         values = await self.agent.run_each(commands)
-        for at, value in enumerate(values):
-            if not isinstance(value, (*LOST, OSError)):
-                continue
-            if is_sent(value):
+        lost = [at for at, value in enumerate(values) if isinstance(value, (*LOST, OSError))]
+        # After LOADING, clients repeat a whole pipeline, also what has run.
+        line = NO_SERVER if len(lost) == len(values) else NOT_SENT
+        for at in lost:
+            if is_sent(values[at]):
                 # One node of a cluster is lost; others have replied.
                 self.write(self._encoded(commands[:at], values[:at]))
                 self.gateway.cuts["upstream"] += 1
                 self.end()
                 return b""
-            values[at] = parse(b"-%b\r\n" % NO_SERVER)
+            values[at] = parse(b"-%b\r\n" % line)
         return self._encoded(commands, values)
 
     async def _run_special(self, words: Any) -> bytes:

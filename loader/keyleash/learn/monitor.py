@@ -220,7 +220,7 @@ def _captured(
     needs: Needs = ()
     script = "" if script in LOCK_SCRIPTS else script
     if script and not is_inner:
-        name, keys = "EVALSHA", argv[3 : 3 + int(argv[2])] if argv[2].isdigit() else ()
+        name, keys = "EVALSHA", argv[3 : 3 + int(argv[2][:9])] if argv[2].isdigit() else ()
     elif spec is not None and spec.refused is None:
         needs = spec.needs
         if spec.channel is not None:

@@ -249,8 +249,7 @@ class _Finder:
     def __init__(self, use: _Use, log: CallLog) -> None:
         self._use, self._log, self._identity = use, log, use.identity
         self._coverage = coverage = log.covered(use.identity.name)
-        reads_ms = coverage.reads_since_ms
-        self._has_reads = reads_ms is not None and reads_ms <= (coverage.since_ms or 0)
+        self._has_reads = coverage.reads_since_ms is not None
         self._unknown = ""
         if coverage.since_ms is None:
             self._unknown = "the log has nothing about the identity"
@@ -284,6 +283,7 @@ class _Finder:
     def _of_grant(self, number: int, grant: Grant) -> Iterator[UnusedRule]:
         use, of_script = self._use, self._of_script
         mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
+        has_used_keys = any(name == "keys" for name, *_ in mine)
         polls = {x for spec in self._polling if grant.applies_to(spec) for x in spec.needs}
         of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
         opens = {cls for at, cls in use.open if at == number - 1}
@@ -301,10 +301,10 @@ class _Finder:
         for cls in grant.allow:
             if cls not in {item for *_, item in mine}:
                 # The keys of a script need no class, but a grant that has one.
-                lost = of_script if grant.keys and not mine else ""
+                lost = of_script if grant.keys and not has_used_keys else ""
                 lost = lost or (_POLLS if cls in polls else _OPEN if cls in opens else "")
                 lost = self._older if cls is _SUBSCRIBE else lost
-                reads = cls in _READS or bool(grant.keys and not mine)
+                reads = cls in _READS or bool(grant.keys and not has_used_keys)
                 yield self._unused(
                     RuleKind.CLASS, str(cls), number, grant.span, reads=reads, lost=lost
                 )
@@ -336,6 +336,8 @@ class _Finder:
                 begun_ms = None
             elif begun_ms is None:
                 begun_ms = max(from_ms, since_ms or 0)
+        if reads and begun_ms is not None:
+            begun_ms = max(begun_ms, self._coverage.reads_since_ms or 0)
         late = "it is not in the active policy" if begun_ms is None else ""
         if begun_ms is not None and _is_late(begun_ms, self._coverage, self._log):
             late = f"only since {clock_time(begun_ms)}"

@@ -201,8 +201,10 @@ class McpServer(Server[Any]):
                 idle.append(self._providers.pop(ended))
             self._providers[key] = provider
         finally:
-            for item in idle:
-                await item.close()
+            with anyio.CancelScope(shield=True):
+                for item in idle:
+                    with suppress(RedisError, OSError):
+                        await item.close()
             provider.calls -= 1
 
     def _full(self, root: str) -> dict[str, Provider]:
@@ -236,12 +238,14 @@ class McpServer(Server[Any]):
             return key, provider
         provider = self._make(token)
         if access:
-            provider.root = access.client_id.partition(" ")[2]
+            root = access.client_id.partition(" ")[2]
+            # That of a token whose identity was suspended is not known.
+            provider.root = root if ":" in root else ""
         try:
             await self._keep(key, provider)
         except AuthenticationError:
             raise MCPError(types.INTERNAL_ERROR, "too many tokens make calls") from None
-        return key, self._providers[key]
+        return key, self._providers.get(key, provider)
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[dict[str, Any]]:
