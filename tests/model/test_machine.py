@@ -383,7 +383,9 @@ class Machine(RuleBasedStateMachine):
             reply, denial = "", str(error)
         after = self._now() + ROUND_US
         asked = Request.verify(request, self.real.key)
-        amounts = [item.amount for item in Voucher.parse(reply).limits] if reply else []
+        limits = Voucher.parse(reply).limits if reply else ()
+        # A window may end between the two times.
+        granted = [(item.amount, item.window_us) for item in limits]
         outcomes = []
         for now in (before, after):
             self.twin = deepcopy(twin)
@@ -392,7 +394,8 @@ class Machine(RuleBasedStateMachine):
         found = [
             item
             for item in outcomes
-            if bool(item[1]) == bool(denial) and [ours.amount for ours in item[2]] == amounts
+            if bool(item[1]) == bool(denial)
+            and [(ours.amount, ours.window_us) for ours in item[2]] == granted
         ]
         assert found, (denial or Voucher.parse(reply), outcomes[0][1:], outcomes[1][1:], asked)
         self.twin, expected, units, life = found[0]
