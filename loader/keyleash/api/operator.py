@@ -163,11 +163,10 @@ class Server(Noun[F]):
         Args:
             identities: Names; all of the log if none is given.
             least: Calls of a pattern or class that are enough; fewer are proposed as comments.
-            since: The earliest time; all that is left if None.
-            until: The latest time.
-            archive: Read the archive in this directory in place of the server's log.
-            monitor: Read this capture of MONITOR; its identities are names of clients.
-            progress: Called with the number of calls that were read, and the total if it is known.
+            options: The log: calls from *since* (all that is left if None) until *until*, of the
+                server, of the *archive* in a directory, or of a capture of MONITOR, *monitor*,
+                whose identities are names of clients. *progress* is called with the number of
+                calls that were read, and the total if it is known.
 
         Raises:
             OperationError (too-few-calls): no identity has enough calls.
