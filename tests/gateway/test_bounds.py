@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -13,11 +14,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
 from gateway.conftest import BROAD
+from keyleash.errors import SlotNotServedError
 from keyleash.gateway import connection, serve, upstream
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
@@ -653,3 +659,20 @@ def test_no_token_is_in_a_log_or_a_repr(
     items = [*gateway.connections, *gateway._agents.values(), gateway, gateway.upstream]
     shown = [repr(item) for item in items] + [caplog.text, repr(replies)]
     assert not any(secret in text for text in shown for secret in (token, wrong))
+
+
+@pytest.mark.parametrize(
+    ("values", "codes"), [((1, None), [":1", "-NOTSENT"]), ((None,), ["-LOADING"])]
+)
+def test_a_node_that_is_not_reached_has_no_command_repeated_that_ran(
+    values: tuple[int | None, ...], codes: list[str]
+) -> None:
+    """Clients repeat a whole pipeline after LOADING, so that is for one of which nothing ran."""
+    found = [SlotNotServedError("a slot", "down") if value is None else value for value in values]
+    agent = SimpleNamespace(run_each=AsyncMock(return_value=found))
+    stub: Any = SimpleNamespace(agent=agent, gateway=SimpleNamespace(commands=0), protocol=2)
+    stub._encoded = partial(connection.Connection._encoded, stub)
+
+    replies = asyncio.run(connection.Connection._run_plain(stub, [(b"INCR", b"k")] * len(values)))
+
+    assert [line.split()[0].decode() for line in replies.splitlines()] == codes

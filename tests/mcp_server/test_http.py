@@ -363,6 +363,24 @@ def test_clients_closed_while_a_body_arrives_stay_within_the_bound(
     run(body)
 
 
+def test_a_client_whose_end_fails_leaves_a_place_for_others(
+    leash: Leash, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each new client closes an idle one, which may not answer."""
+    monkeypatch.setattr(serve, "MAX_OF_ROOT", 2)
+    family = delegated(leash, 6)
+
+    async def body() -> None:
+        server = serve.McpServer(maker(leash))
+        with monkeypatch.context() as patched:
+            patched.setattr(Holder, "close", AsyncMock(side_effect=TimeoutError("no answer")))
+            for token in family:
+                await server.authenticate(connection(token))
+        assert [provider.calls for provider in server._providers.values()] == [0, 0]
+
+    run(body)
+
+
 def test_tokens_that_were_frozen_are_roots_of_their_own_afterwards(leash: Leash) -> None:
     """While the identity is frozen, they share what its name has."""
 

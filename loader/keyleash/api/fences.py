@@ -18,6 +18,7 @@ from keyleash.fence.rotate import (
 from keyleash.fence.servers import FencedServers, FencedUser, servers_with_users
 from keyleash.operations import operation
 from keyleash.operator.load.compile import prepare_policy
+from keyleash.policy.parse import ACTIVE
 from keyleash.store.connect import AnyClient, connect_nodes, server_name
 from keyleash.store.fences import (
     GeneratedPassword,
@@ -66,7 +67,7 @@ def plan_users(
     guards = prepare_policy(
         store,
         active.document if policy is None else policy.document,
-        file="<active policy>" if policy is None else policy.file,
+        file=ACTIVE if policy is None else policy.file,
         allow_eviction=True,
         allow_unvalidated_restore=True,
     ).guards

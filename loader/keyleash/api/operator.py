@@ -45,7 +45,7 @@ from keyleash.operator.abilities import identity_abilities
 from keyleash.operator.roles import role_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
 from keyleash.operator.tokens.list import list_tokens
-from keyleash.policy.parse import active_policy
+from keyleash.policy.parse import ACTIVE, active_policy
 from keyleash.policy.quantities import positive, seconds_of
 from keyleash.policy_tests.invariants import may_name
 from keyleash.results import Progress
@@ -228,7 +228,7 @@ class Server(Noun[F]):
             store = self._runner.open()
             idle = [item for item in list_tokens(store) if item.is_live and item.used_ms is None]
             tokens = [(item.identity, item.id) for item in idle]
-            file = policy.file if policy else "<active policy>"
+            file = policy.file if policy else ACTIVE
             document = policy.document if policy else require_active(store).document
             return find_unused(log, document, file, tokens, partial(may_name, file))
 

@@ -21,6 +21,7 @@ from keyleash.limits.rate import MAX_RING_SLOTS
 from keyleash.policy import Identity, Policy, parse_policy
 from keyleash.policy.bundles import BUNDLES, bundle_of, bundle_texts
 from keyleash.policy.lua import LuaError
+from keyleash.policy.parse import ACTIVE
 from keyleash.policy.problems import Problems
 from keyleash.policy.scripts import MARK, OF_LOCKS, approved
 from keyleash.policy.yaml import YamlNode, read_document
@@ -64,7 +65,7 @@ class PolicyWriter:
         self.files: dict[str, str] = {}
         self._identities, self._texts, self._least = identities, scripts, least
         self._is_capture = is_capture
-        document = _plain(read_document(active or "{}", "<active policy>", Problems()))
+        document = _plain(read_document(active or "{}", ACTIVE, Problems()))
         self._defaults = document.get("defaults")
         self._active: Mapping[str, Any] = document.get("identities", {})
 

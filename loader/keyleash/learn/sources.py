@@ -38,6 +38,7 @@ from keyleash.learn.monitor import MonitorLog
 from keyleash.limits import Counter
 from keyleash.operations.types import Param
 from keyleash.policy import Policy, parse_policy
+from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Progress
 from keyleash.store.keyspace import OPERATORS
@@ -152,7 +153,7 @@ class _ServerLog(_AuditLog):
         active = read_active(store)
         if active is not None:
             self.active = active.document
-            policy = parse_policy(self.active, file="<active policy>", commands=None)
+            policy = active_policy(self.active)
             scripts = (script for identity in policy.identities for script in identity.scripts)
             self.scripts = {script.name: script.source for script in scripts if script.file}
 

@@ -409,10 +409,9 @@ def _removals(
     gone = {rule.identity for rule in rules if rule.kind is RuleKind.IDENTITY}
     for identity in policy.identities:
         grants = root.fields[identity.name].fields["grants"]
-        counted = {limit.subject.capture for limit in identity.limits} - {None}
+        counting = {limit.subject.capture for limit in identity.limits} - {None}
         empty: set[int] = set()
         parts: list[list[Removal]] = []
-        granted: set[object] = set()
         for number, node in enumerate(grants.entries):
             grant = identity.grants[number]
             unused: set[object] = {
@@ -424,10 +423,9 @@ def _removals(
             if grant.values != ValueRules():
                 continue
             needed: set[object] = {
-                item.span for item in grant.keys if not counted.isdisjoint(item.captures)
+                item.span for item in grant.keys if not counting.isdisjoint(item.captures)
             }
             unused -= needed
-            unused |= {*_repeated(grant, unused, granted)}
             needed |= {x.name for x in grant.scripts if (RuleKind.SCRIPT, x.name) not in unused}
             found = _of_grant(node, grant, unused, stays=bool(needed)) if unused else []
             if found is None:
@@ -442,19 +440,6 @@ def _removals(
                 yield [(grants, empty)]
     if gone and len(gone) < len(root.fields):
         yield [(root, gone)]
-
-
-def _repeated(grant: Grant, unused: set[object], granted: set[object]) -> Iterator[object]:
-    """Yield the patterns that earlier grants have with the classes that are left."""
-    left = {cls for cls in grant.allow if (RuleKind.CLASS, cls) not in unused}
-    for name, own in (("keys", left - CHANNEL_CLASSES), ("channels", left & CHANNEL_CLASSES)):
-        narrowing = frozenset(grant.only or ()), frozenset(grant.except_), grant.image_bytes
-        for item in getattr(grant, name) if own else ():
-            at = name, frozenset(own), narrowing, item.parts
-            if item.span not in unused and at not in granted:
-                granted.add(at)
-            else:
-                yield item.span
 
 
 def _of_grant(

@@ -41,6 +41,7 @@ from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, parse_policy
 from keyleash.policy.canonical import policy_digest
+from keyleash.policy.parse import ACTIVE, active_policy
 from keyleash.policy.problems import which_identity
 from keyleash.results import Result
 from keyleash.store.agent_keys import require_one_slot
@@ -107,9 +108,6 @@ def _identity_counts(store: Store, identity: Identity) -> ModelState:
         streams = audit_streams(store, [identity.name])
         found.is_full = any(stream_length(store, stream) >= hard_max for stream in streams)
     return found
-
-
-ACTIVE = "<active policy>"
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def context_of_server(
         OperationError (unknown-token-id): *name* has no token of that id.
     """
     active = require_active(store)
-    policy = parse_policy(active.document, file=ACTIVE, commands=None)
+    policy = active_policy(active.document)
     identity = _require_identity(policy, name, "the active policy")
     try:
         table = read_table(store.client, is_cluster=store.cluster is not None)

@@ -60,13 +60,17 @@ def parse_policy(
     return replace(policy, warnings=warnings.in_order)
 
 
+ACTIVE = "<active policy>"
+"""The name of a policy that a server stores, in place of a file's."""
+
+
 @lru_cache(maxsize=2)
 def active_policy(document: str) -> Policy:
     """Parse a policy that a server stores, which was checked when it was loaded.
 
     The cache serves processes that poll.
     """
-    return parse_policy(document, file="<active policy>", commands=None)
+    return parse_policy(document, file=ACTIVE, commands=None)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from keyleash.policy import Policy, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.clusters import cluster_problems
 from keyleash.policy.lint.cluster_rules import cluster_warnings
+from keyleash.policy.parse import ACTIVE
 from keyleash.policy.problems import in_order
 from keyleash.results import Progress
 from keyleash.store.agent_keys import ask_about_keys, read_length, run_on_keys
@@ -161,7 +162,7 @@ def _shards(store: Store, policy: Policy) -> Shards:
 def prepare_active(store: Store, document: str) -> PreparedPolicy:
     """Compile the active policy again; it is in effect already, whatever the server's settings."""
     return prepare_policy(
-        store, document, file="<active policy>", allow_eviction=True, allow_unvalidated_restore=True
+        store, document, file=ACTIVE, allow_eviction=True, allow_unvalidated_restore=True
     )
 
 
