@@ -119,7 +119,7 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
     if any(rule.undecided.startswith("only since") for rule in found.rules):
         print_note("warning: the log, or some rules, are younger than the time that is asked for")
     if output is not None:
-        click.echo(found.diff.describe() or "nothing is removed: the file is as the policy")
+        click.echo(found.diff.describe() or "nothing is removed: the file equals the policy")
         is_removed = len(found.diff.after.identities) < len(found.diff.before.identities)
         flag = f", `keyleash load {output} --allow-removal`" * is_removed
         print_note(f"wrote {output}; next: `keyleash plan {output}`{flag}")

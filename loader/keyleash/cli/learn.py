@@ -34,7 +34,7 @@ _COST = (
     "MONITOR copies every command of every client: it may halve what the server does meanwhile, and"
     " the file will have the values that clients write. Capture for {seconds:.0f} seconds?"
 )
-_CHOICES = "keep, widen (to `:*`), narrow (to another pattern), drop, or keep all that follow"
+_CHOICES = "keep, widen (to `:*`), narrow (to another pattern), drop, or all: keep the rest too"
 
 
 @click.command(epilog=example("keyleash learn agent-runner --since 7d -o learned.yaml"))

@@ -51,7 +51,7 @@ UNSAYABLE = (
 MASKED = "is commented out: it stands for masked keys, or for keys that are named like these"
 LEFT_OUT = "is commented out: it stands for words that differ in their needs, and are too many"
 OF_A_DAY = "names a date: other days are denied"
-ENDS_ALIKE = "has no literal beginning, and also allows those of others"
+ENDS_ALIKE = "has no literal beginning, so it allows names of others too"
 FROM_ROOT = f"is commented out: it {ENDS_ALIKE}"
 COMMENTED_OUT = (MASKED, LEFT_OUT, FROM_ROOT)
 
