@@ -372,11 +372,19 @@ def test_a_client_whose_end_fails_leaves_a_place_for_others(
 
     async def body() -> None:
         server = serve.McpServer(maker(leash))
+        close = Holder.close
+
+        async def failing(holder: Holder) -> None:
+            await close(holder)
+            raise TimeoutError("no answer")
+
         with monkeypatch.context() as patched:
-            patched.setattr(Holder, "close", AsyncMock(side_effect=TimeoutError("no answer")))
+            patched.setattr(Holder, "close", failing)
             for token in family:
                 await server.authenticate(connection(token))
         assert [provider.calls for provider in server._providers.values()] == [0, 0]
+        for provider in server._providers.values():
+            await provider.close()
 
     run(body)
 
