@@ -79,7 +79,6 @@ FURTHER = (
 )
 LISTS = {
     "token list": ROWS,
-    "unused": ROWS + 20 * 5,
     "audit log --limit": ROWS,
     "undo --key": 2 * ROWS,
     "plan": 20 * 12,

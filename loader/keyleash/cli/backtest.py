@@ -15,14 +15,15 @@ from keyleash.cli.options import FILE, example, json_option
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import print_json, print_note, read_text, write_output
+from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
 from keyleash.learn.backtest import Backtest, Outcome
 from keyleash.learn.calls import Coverage, NotUnderstood
+from keyleash.policy.problems import fold, some
 from keyleash.policy.scripts import MARK
 from keyleash.text import clock_time, counted, printable, without_tokens
 
 if TYPE_CHECKING:
-    from keyleash.learn.unused import Unused
+    from keyleash.learn.unused import Unused, UnusedRule
 
 _LOG = "since until archive monitor"
 
@@ -40,8 +41,7 @@ def backtest(settings: Settings, file: str, **options: Any) -> int:
     the arguments that a rule for values needs. Exits with 1 if a call that was allowed is denied.
     `-` reads standard input.
     """
-    name, text = read_text(file)
-    found = run_backtest(settings, Policy(text, file=name), options)
+    found = run_backtest(settings, read_policy(file), options)
     if settings.json:
         print_json(found)
     else:
@@ -51,13 +51,12 @@ def backtest(settings: Settings, file: str, **options: Any) -> int:
 
 def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) -> Backtest:
     """Return the outcome of recorded calls, with progress."""
-    given = {name: value for name, value in options.items() if value is not None}
     with progress("reading", is_wanted=not settings.json) as report:
-        found = _operator(settings, given).backtest(policy, **given, progress=report)
+        found = _operator(settings, options).backtest(policy, **options, progress=report)
     _warn_of_log(found.coverage, found.not_understood)
     if not any(found.outcomes.values()):
         print_note("warning: the log has no call, so nothing was decided")
-    elif "monitor" not in given:
+    elif options.get("monitor") is None:
         print_note("note: polls without a result are not recorded, so they are not decided")
     return found
 
@@ -98,13 +97,9 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
     the policy without unused identities, patterns, classes and scripts, and keeps its comments;
     nothing is loaded.
     """
-    policy = None
-    if file is not None:
-        name, text = read_text(file)
-        policy = Policy(text, file=name)
-    given = {name: value for name, value in options.items() if value is not None}
+    policy = None if file is None else read_policy(file)
     with progress("reading", is_wanted=not settings.json) as report:
-        found = _operator(settings, given).unused(policy, **given, progress=report)
+        found = _operator(settings, options).unused(policy, **options, progress=report)
     _warn_of_log(found.coverage, found.not_understood)
     if output is not None:
         # Only a server trusts the texts of scripts in a document.
@@ -126,15 +121,20 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
 
 
 def _rows(found: Unused) -> Iterator[Sequence[str]]:
-    for rule in found.rules:
+    for rule, *others in fold(found.rules, _by_token):
         verdict = f"undecided: {rule.undecided}" if rule.undecided else "unused"
         verdict = "never above half" if rule.kind == "limit" and not rule.undecided else verdict
         since = clock_time(rule.since_ms) if rule.since_ms else "-"
-        yield rule.identity, rule.kind, printable(rule.rule), str(rule.grant or "-"), since, verdict
+        shown = some([printable(item.rule) for item in (rule, *others)], 1)
+        yield rule.identity, rule.kind, shown, str(rule.grant or "-"), since, verdict
+
+
+def _by_token(rule: UnusedRule) -> object:
+    return (rule.identity, rule.undecided) if rule.kind == "token" else rule
 
 
 def _operator(settings: Settings, options: dict[str, Any]) -> Operator:
-    is_offline = {"archive", "monitor"} & options.keys()
+    is_offline = options.get("archive") or options.get("monitor")
     return settings.unconnected() if is_offline else settings.operator
 
 
