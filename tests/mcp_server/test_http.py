@@ -399,6 +399,7 @@ def test_tokens_that_were_frozen_are_roots_of_their_own_afterwards(leash: Leash)
         tokens = [leash.issue("one").token for _ in range(2)]
         for token in tokens:
             await server.authenticate(connection(token))
+        assert {provider.root for provider in server._providers.values()} == {"one"}
         thaw(leash.store, "one")
         for token in tokens:
             await server.authenticate(connection(token))

@@ -46,7 +46,8 @@ class Holder:
 
     Attributes:
         calls: The number of calls that run.
-        root: The issued token from which it was delegated, or itself; empty before a call.
+        root: The issued token from which it was delegated, or itself; empty before a call, and the
+            identity alone while that is suspended.
     """
 
     root = ""
@@ -91,7 +92,7 @@ class Holder:
             self.calls -= 1
         chain = found.restrictions.chain if found.restrictions else ()
         id_ = chain[0].id if chain else found.token_id
-        self.root = self.root or f"{found.identity}:{id_}"
+        self.root = f"{found.identity}:{id_}"
         return found
 
     async def close(self) -> None:

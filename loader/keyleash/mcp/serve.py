@@ -158,11 +158,10 @@ class McpServer(Server[Any]):
         try:
             async with nullcontext() if provider else self._asked:
                 provider = self._providers.get(key) or self._make(token)
-                identity = ""
                 try:
                     await provider.whoami()
                 except SuspendedError as denial:  # Its calls are denied one by one.
-                    identity = denial.identity or ""
+                    provider.root = provider.root or denial.identity or ""
             await self._keep(key, provider)
         except (RedisError, KeyleashError) as error:
             if not (isinstance(error, LeashError) and error.code.startswith(_ENDED)):
@@ -176,8 +175,7 @@ class McpServer(Server[Any]):
             if provider and self._providers.get(key) is not provider:
                 await provider.close()
         # A session is of its client_id alone.
-        root = provider.root or identity
-        access = AccessToken(token=token, client_id=f"{key} {root}", scopes=[])
+        access = AccessToken(token=token, client_id=f"{key} {provider.root}", scopes=[])
         return AuthCredentials(), AuthenticatedUser(access)
 
     def _calls_of(self, root: str) -> int:
@@ -238,9 +236,7 @@ class McpServer(Server[Any]):
             return key, provider
         provider = self._make(token)
         if access:
-            root = access.client_id.partition(" ")[2]
-            # That of a token whose identity was suspended is not known.
-            provider.root = root if ":" in root else ""
+            provider.root = access.client_id.partition(" ")[2]
         try:
             await self._keep(key, provider)
         except AuthenticationError:
