@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import keyleash
@@ -60,6 +60,14 @@ def variants(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
+@example(
+    1_774_745_999_000_000,
+    [
+        {"budget": {Counter.REQUESTS: {"limit": "1/hour", "timezone": zone, "per": "identity"}}}
+        for zone in ("UTC", "Asia/Kathmandu")
+    ],
+    [(("by", 0), ("PING",), "kl_one")] * 2 + [(("load", 1), ("PING",), "kl_one")],
+)
 @thorough(45)
 @given(STARTS, variants(), script_of(FORWARD | st.tuples(st.just("load"), st.integers(0, 3))))
 def test_guard_and_model_agree_across_reloads(

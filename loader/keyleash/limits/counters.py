@@ -341,7 +341,10 @@ class BaseCount(ABC):
 
         A limit that counts in another way starts as if it were used up.
         """
-        if limit.slot().record_form == self.limit.slot().record_form:
+        old, slot = self.limit.slot(), limit.slot()
+        # The record of a token or a segment does not have its calendar.
+        is_record = limit.subject.kind is not SubjectKind.IDENTITY
+        if old.record_form == slot.record_form and (is_record or old.calendar == slot.calendar):
             same = copy(self)
             same.limit = limit
             return same
