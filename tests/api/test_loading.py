@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import urllib.request
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,18 +26,6 @@ RULES = {"grants": [grant("read", keys="a:*")]}
 ONE = keyleash.Policy(policy(one=RULES))
 TWO = keyleash.Policy(policy(one=RULES, two=RULES))
 NOWHERE = "redis://127.0.0.1:1"
-
-
-@pytest.fixture
-def op(embedded: RealServer) -> Iterator[keyleash.Operator]:
-    with keyleash.Operator.from_url(embedded.url, actor="deploy@ci") as operator:
-        yield operator
-
-
-@pytest.fixture
-def loaded(op: keyleash.Operator) -> keyleash.Operator:
-    op.load(ONE)
-    return op
 
 
 def test_rollback_is_planned_and_applied(loaded: keyleash.Operator) -> None:

@@ -126,3 +126,11 @@ def some_agents(embedded_cluster: RealCluster, request: pytest.FixtureRequest) -
 def agent(some_agents: Agents) -> Any:
     """A client on the embedded server."""
     return some_agents.connect(decode_responses=True)
+
+
+@pytest.fixture
+def op(cluster: RealCluster, request: pytest.FixtureRequest) -> Iterator[keyleash.Operator]:
+    """The operator of a cluster with the policy of the test's module."""
+    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
+        op.load(keyleash.Policy(request.module.POLICY))
+        yield op

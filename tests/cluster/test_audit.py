@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,13 +27,6 @@ identities:
     grants: [{allow: [read, write], keys: ["jobs:{id}"], before_images: {max_bytes: 1kb}}]
     budget: {writes: 300/day}
 """
-
-
-@pytest.fixture
-def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
-    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
-        op.load(keyleash.Policy(POLICY))
-        yield op
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,13 +30,6 @@ identities:
       reads: {limit: 60000/minute, per: token}
     budget: {requests: 1000000/day, writes: {limit: 100000/day, per: token}}
 """
-
-
-@pytest.fixture
-def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
-    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
-        op.load(keyleash.Policy(POLICY))
-        yield op
 
 
 def write(cluster: RealCluster, token: str, times: int, job: int = 42, **options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,13 +26,6 @@ identities:
     rate: {writes: 60000/minute}
     budget: {writes: 300/day, requests: 5000/day}
 """
-
-
-@pytest.fixture
-def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
-    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
-        op.load(keyleash.Policy(POLICY))
-        yield op
 
 
 @pytest.fixture

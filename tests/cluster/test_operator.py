@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -30,14 +29,6 @@ identities:
     grants: [{allow: [read], keys: ["jobs:{id}"]}]
 """
 WIDER = POLICY.replace("allow: [read]", "allow: [read, write]")
-
-
-@pytest.fixture
-def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
-    """The operator of a cluster that has a policy."""
-    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
-        op.load(keyleash.Policy(POLICY))
-        yield op
 
 
 def test_operator_of_any_node_works_at_the_home(replicated_cluster: RealCluster) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,6 @@ identities:
     grants: [{allow: [read, write, delete], keys: ["jobs:*"], before_images: {max_bytes: 1kb}}]
     rate: {writes: 6000/minute}
 """
-
-
-@pytest.fixture
-def op(cluster: RealCluster) -> Iterator[keyleash.Operator]:
-    with keyleash.Operator.from_url(cluster.url, actor="test") as op:
-        op.load(keyleash.Policy(POLICY))
-        yield op
 
 
 @pytest.fixture

@@ -19,17 +19,17 @@ import redis
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from keyleash.commands import CHANNEL_CLASSES, CommandTable, load_table
+from keyleash.commands import CHANNEL_CLASSES, load_table
 from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.spec import NumberedKeys
-from keyleash.errors import PolicyError
-from keyleash.policy import Identity, Pattern, parse_policy
+from keyleash.policy import Identity, Pattern
 from keyleash.policy.model import AnySuffix, Literal
 from keyleash.store.keyspace import CONTROL_PREFIX
 from keyleash.store.live_table import read_table
 from oracle.arguments import Call, Draws, drawn_call
 from oracle.court import Court
 from oracle.differences import DIFFERENCES, grant, reasons
+from property.test_verdicts import parsed
 from support.servers import RealServer, embedded_label
 from support.thorough import thorough
 
@@ -141,17 +141,6 @@ def document_of(few: Sequence[dict[str, Any]], denied: Sequence[str]) -> str:
     if denied:
         body["deny"] = [{"keys": denied}]
     return json.dumps({"version": 1, "identities": {"one": body}})
-
-
-def parsed(document: str, table: CommandTable = TABLE) -> tuple[str, Identity] | None:
-    """The document and its identity; None if the parser calls part of it needless."""
-    try:
-        policy = parse_policy(document, file="policy.json", commands=table)
-    except PolicyError as error:
-        if {problem.code for problem in error.problems} <= {"covered-pattern", "repeated-pattern"}:
-            return None
-        raise
-    return document, policy.identities[0]
 
 
 # Calls.

@@ -10,6 +10,7 @@ import pytest
 
 from keyleash.errors import PolicyError
 from keyleash.policy import Policy
+from support.errors import golden_reports
 
 GOLDEN = Path(__file__).with_name("bad_documents.txt")
 
@@ -30,24 +31,13 @@ identities:
 """
 
 
-def cases() -> list[object]:
-    """Return the document and the expected report of each case."""
-    _, *texts = GOLDEN.read_text(encoding="utf-8").split("=== ")
-    found: list[object] = []
-    for text in texts:
-        title, _, rest = text.partition("\n")
-        document, _, report = rest.partition(">>>\n")
-        found.append(pytest.param(document, report.strip("\n"), id=title))
-    return found
-
-
 def problems_of(text: str, parse: Callable[[str], Policy]) -> PolicyError:
     with pytest.raises(PolicyError) as caught:
         parse(text)
     return caught.value
 
 
-@pytest.mark.parametrize(("document", "report"), cases())
+@pytest.mark.parametrize(("document", "report"), golden_reports(GOLDEN))
 def test_bad_document_is_reported(
     document: str, report: str, parse: Callable[[str], Policy]
 ) -> None:

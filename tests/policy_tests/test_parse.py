@@ -12,23 +12,13 @@ from keyleash.operator.tokens.restrict import Scope
 from keyleash.policy.quantities import iso_ms
 from keyleash.policy_tests.model import Expected
 from keyleash.policy_tests.parse import parse_cases
+from support.errors import golden_reports
 
 GOLDEN = Path(__file__).with_name("bad_cases.txt")
 SECOND_US = 1_000_000
 
 
-def golden() -> list[object]:
-    """Return the document and the expected report of each case."""
-    _, *texts = GOLDEN.read_text(encoding="utf-8").split("=== ")
-    found: list[object] = []
-    for text in texts:
-        title, _, rest = text.partition("\n")
-        document, _, report = rest.partition(">>>\n")
-        found.append(pytest.param(document, report.strip("\n"), id=title))
-    return found
-
-
-@pytest.mark.parametrize(("document", "report"), golden())
+@pytest.mark.parametrize(("document", "report"), golden_reports(GOLDEN))
 def test_bad_test_file_is_reported(document: str, report: str) -> None:
     """The report has place, code, message and help of each problem, in file order."""
     with pytest.raises(PolicyError) as caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from keyleash.errors import KeyleashError, ReplyCode
@@ -16,6 +18,17 @@ OF_FEATURES = {
     ReplyCode.REPLAYED,
 }
 """The codes of what few identities may do."""
+
+
+def golden_reports(file: Path) -> list[object]:
+    """Return the document and the expected report of each case of a file, as parameters."""
+    _, *texts = file.read_text(encoding="utf-8").split("=== ")
+    found: list[object] = []
+    for text in texts:
+        title, _, rest = text.partition("\n")
+        document, _, report = rest.partition(">>>\n")
+        found.append(pytest.param(document, report.strip("\n"), id=title))
+    return found
 
 
 def raises_code(code: str, match: str | None = None) -> pytest.RaisesExc[KeyleashError]:
