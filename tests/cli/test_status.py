@@ -30,7 +30,7 @@ identities:
     grants: [{allow: [read, write], keys: ["k:{part}"]}]
     rate:
       requests: 100/minute
-      writes: {limit: 60/minute, burst: 5}
+      writes: {limit: 60/hour, burst: 5}
       reads: {limit: 9/minute, per: token}
     budget: {requests: 1000/day}
 """
@@ -157,13 +157,13 @@ def test_use_of_a_rate_with_a_burst_is_the_used_burst(
 ) -> None:
     """GCRA stores one time; its distance ahead is the used burst."""
     identity, slots = identity_and_slots
-    held = (LimitState(slots["rate.writes"], tat_us=NOW_US + 2 * 1_000_000 + 1),)
+    held = (LimitState(slots["rate.writes"], tat_us=NOW_US + 2 * MINUTE_US + 1),)
 
     uses = {use.name: use for use in limit_uses(identity, IdentityState(1, False, 0, held), NOW_US)}
 
     assert (uses["rate.writes"].used, uses["rate.writes"].of) == (3, 5)
     assert uses["rate.writes"].kind is SlotKind.GCRA
-    assert uses["rate.writes"].allows == "60 a minute, 5 at once"
+    assert uses["rate.writes"].allows == "60 an hour, 5 at once"
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_change_without_a_reply_may_have_been_made(words: tuple[str, ...]) -> No
         return replies.get(words[0], b"+OK\r\n")
 
     with fake_resp(answer) as server:
-        cli = Cli(server.url, {"KEYLEASH_TIMEOUT": SHORT})
+        cli = Cli(server.url, {"KEYLEASH_TIMEOUT": "2"})
         result = cli.run(*words)
         output = cli.json(*words, exit_code=69)
 

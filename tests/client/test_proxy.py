@@ -33,7 +33,7 @@ import keyleash
 from client.conftest import BROAD
 from keyleash.audit.read import read_events
 from support.leash import Leash
-from support.proxies import ROUNDS, SEED, TIMEOUT_S, Proxy
+from support.proxies import ROUNDS, SEED, TIMEOUT_S, Proxy, rounds
 from support.servers import RealServer
 
 THREADS = 3
@@ -93,8 +93,6 @@ class Ledger:
         assert int(admin.get("t:n")) >= len(self.numbers["t:n"])
         events = read_events(leash.store, ["one"])
         assert sum(event.op == "RPUSH" for event in events) == len(stored)
-        assert self.open
-        assert self.failed
 
 
 def _repeated(items: Iterable[Any]) -> list[Any]:
@@ -241,7 +239,7 @@ def test_threads_behind_a_proxy_run_nothing_twice(leash: Leash, proxy: Proxy) ->
     token = leash.issue("one").token
 
     with ThreadPoolExecutor(THREADS) as threads:
-        for _ in range(ROUNDS):
+        for _ in rounds(lambda: ledger.open and ledger.failed):
             options = options_of(generator, Retry)
             pool = keyleash.pool(f"redis://127.0.0.1:{proxy.port}", token, **options)
             agent = redis.Redis(connection_pool=pool)
@@ -251,6 +249,8 @@ def test_threads_behind_a_proxy_run_nothing_twice(leash: Leash, proxy: Proxy) ->
             list(threads.map(lambda caller: run(caller.work()), callers))
             pool.disconnect()
 
+    # What it holds back may still run.
+    proxy.stop()
     ledger.compare(leash)
 
 
@@ -260,7 +260,7 @@ def test_cancelled_tasks_behind_a_proxy_run_nothing_twice(leash: Leash, proxy: P
     token = leash.issue("one").token
 
     async def storm() -> None:
-        for _ in range(ROUNDS):
+        for _ in rounds(lambda: ledger.open and ledger.failed):
             options = options_of(generator, AsyncRetry)
             pool = keyleash.asyncio.pool(
                 f"redis://127.0.0.1:{proxy.port}",
@@ -286,4 +286,6 @@ def test_cancelled_tasks_behind_a_proxy_run_nothing_twice(leash: Leash, proxy: P
             await pool.disconnect()
 
     asyncio.run(storm())
+    # What it holds back may still run.
+    proxy.stop()
     ledger.compare(leash)

@@ -410,7 +410,7 @@ def test_writes_wait_for_replicas_of_the_node_and_of_its_lease(
 ) -> None:
     """Without a replica a write has run, and its caller learns it; without a lease none runs."""
     with lent(replicated_cluster, kind) as agents:
-        agents.load(durability={"wait_replicas": 1, "timeout": "200ms"})
+        agents.load(durability={"wait_replicas": 1, "timeout": "2s"})
         client = agents.connect()
         assert client.set("t:1", 1) is True
         assert client.pipeline().incr("t:1").incr("t:2").execute() == [2, 1]

@@ -156,8 +156,12 @@ def test_replica_that_has_copied_nothing_yet_is_one_that_lacks_a_change(
     added.admin.config_set("masteruser", "someone")
     added.admin.config_set("masterauth", "wrong")
     added.admin.execute_command("CLUSTER", "REPLICATE", home.identifier)
-    roles = cluster.nodes[1].admin
-    wait_until(lambda: added.identifier in str(roles.cluster("REPLICAS", home.identifier)))
+    wait_until(
+        lambda: all(
+            added.identifier in str(node.admin.cluster("REPLICAS", home.identifier))
+            for node in cluster.running
+        )
+    )
 
     with keyleash.Operator.from_url(cluster.url, actor="test") as op:
         op.load(keyleash.Policy(POLICY))

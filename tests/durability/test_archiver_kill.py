@@ -21,6 +21,7 @@ from redis.retry import Retry
 import keyleash
 from keyleash.audit.export.verify import verify_archive
 from keyleash.servers import EmbeddedServer
+from keyleash.servers.embedded import retried
 from support import archives
 from support.archives import KEYS, add_events, archived, export, stored, unacknowledged
 from support.leash import Leash, grant
@@ -190,7 +191,7 @@ def test_server_that_is_killed_at_any_moment_loses_no_event_of_the_export(
             for work in working:
                 work.result(PATIENCE_S)
         assert exporting.exitcode is not None
-        process.start()
+        retried(process.start, 100)
 
     assert_exported_once(leash.admin, to, STREAMS)
     fields = [dict(pairs) for _, pairs in archived(to, "audit/one")]

@@ -21,6 +21,7 @@ from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.list import TokenState, list_tokens
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.servers import EmbeddedServer
+from keyleash.servers.embedded import retried
 from keyleash.store.records import read_active
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.leash import NAMES, Leash, grant, policy
@@ -213,7 +214,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_done_unseen(
             process.kill()
             for work in working:
                 work.result(PATIENCE_S)
-        process.start()
+        retried(process.start, 100)
         assert_consistent(leash, writers, crashes)
     acknowledged_counts = sum(writer.acknowledged_counts for writer in writers)
     assert acknowledged_counts > ROUNDS
@@ -266,7 +267,7 @@ def test_crash_during_loads_leaves_one_whole_policy(process: KillableServer, lea
                 assert loads.acquire(timeout=PATIENCE_S)
             process.kill()
             loading.result(PATIENCE_S)
-        process.start()
+        retried(process.start, 100)
 
         active = read_active(leash.store)
         assert active is not None

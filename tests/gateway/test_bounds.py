@@ -280,7 +280,7 @@ def test_a_reader_that_stands_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One that reads slowly is not."""
-    monkeypatch.setattr(connection, "STALL_S", 1.0)
+    monkeypatch.setattr(connection, "STALL_S", 3.0)
     one_leash.admin.set("k:big", bytes(MIB))
     token = one_leash.issue("one").token
     standing, slow = (connect(one_gateway.port, token) for _ in range(2))
@@ -346,14 +346,15 @@ def test_half_open_connections_leave_room_for_others(
 ) -> None:
     """They are few, and not for long; agents that have logged in notice nothing."""
     monkeypatch.setattr(serve, "MAX_UNAUTHENTICATED", 20)
-    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
     token = one_leash.issue("one").token
     agent = connect(one_gateway.port, token)
+    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
     for _ in range(40):
         connect(one_gateway.port)
     assert agent.call("GET", "k:a") == b"$-1\r\n"
     wait_until(lambda: one_gateway.call(lambda: len(one_gateway.gateway._strangers)) <= 20)
     wait_until(lambda: len(one_gateway.gateway.connections) == 1)
+    monkeypatch.setattr(connection, "LOGIN_S", 60)
     assert connect(one_gateway.port, token).call("GET", "k:a") == b"$-1\r\n"
 
 
@@ -439,8 +440,12 @@ def test_large_requests_have_their_places_until_they_are_answered(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect, eager: None
 ) -> None:
     """While the server stands, no more arrive; then all of them do."""
-    token = one_leash.issue("one").token
+    token, gateway = one_leash.issue("one").token, one_gateway.gateway
     agents = [connect(one_gateway.port, token) for _ in range(5)]
+
+    def taken() -> int:
+        return sum(item._waiting_bytes > 4 * MIB for item in [*gateway.connections])
+
     with stopped(one_leash.server):
         senders = [
             threading.Thread(target=agent.send, args=(("SET", "k:a", bytes(8 * MIB)),))
@@ -448,10 +453,9 @@ def test_large_requests_have_their_places_until_they_are_answered(
         ]
         for sender in senders:
             sender.start()
-        time.sleep(0.7)
-        connections = one_gateway.gateway.connections
-        taken = [item._waiting_bytes > 4 * MIB for item in connections]
-    assert sum(taken) == serve.MAX_LARGE // 2
+        wait_until(lambda: (taken(), len(gateway._waiting)) == (serve.MAX_LARGE // 2, 3))
+        time.sleep(0.2)
+        assert taken() == serve.MAX_LARGE // 2
     assert [agent.reply() for agent in agents] == [b"+OK\r\n"] * 5
 
 

@@ -352,6 +352,7 @@ def test_a_node_that_is_lost_after_a_command_was_sent_closes_the_connection(
     victim.halt()
     agent.send(("INCR", kept), ("INCR", lost), ("INCR", kept))
     other.send(("INCR", lost))
+    wait_until(lambda: some_guarded.served.busy == 2)
     time.sleep(0.3)
     victim.kill()
 

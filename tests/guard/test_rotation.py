@@ -267,11 +267,11 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
 def test_operator_renews_a_token_and_the_control_stream_has_it(leash: Leash) -> None:
     """The event names actor, token and the new expiry; guards see the renewal at once."""
     leash.load(one={**ALL, "token": {"ttl": "1h", "max_ttl": "4h"}})
-    issued = leash.issue("one", ttl="1s")
+    issued = leash.issue("one", ttl="10m")
     renewal = renew_token(leash.store, issued.id, ttl="9h")
 
     assert renewal.capped
-    assert renewal.expires_ms == issued.expires_ms - 1000 + 4 * 3_600_000
+    assert renewal.expires_ms == issued.expires_ms - 600_000 + 4 * 3_600_000
     assert record_of(leash, issued.token).expires_us == renewal.expires_ms * 1000
     key = NAMES.token("one", token_digest(issued.token))
     assert leash.admin.pexpiretime(key) == renewal.expires_ms + KEEP_AFTER_EXPIRY_MS

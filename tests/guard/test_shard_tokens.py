@@ -134,7 +134,7 @@ def test_rate_of_a_token_over_three_shards_is_never_exceeded(
 
     most = 20 if isinstance(limit, str) else 20 + 10 - 1
     for token, calls in have_run.items():
-        assert calls.index(False) >= 5
+        assert calls.index(False) >= 1
         assert most_in_a_second(shards.ran_ms(token)) <= most
 
 

@@ -34,7 +34,9 @@ class Served:
 
     def stop(self) -> None:
         """End its connections and the thread."""
-        self._loop.call_soon_threadsafe(self._ending.set)
+        # Its loop is closed if it has ended.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
 
     async def serve(self, caller: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:

@@ -9,8 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from keyleash.servers.embedded import free_ports
 from support.command_line import Cli
 
 KIB = 1024
@@ -26,18 +26,21 @@ class SpawnedGateway:
     """
 
     def __init__(self, url: str, folder: Path, *options: str) -> None:
-        self.port, self.admin = free_ports(2)
-        self.log = folder / f"gateway-{self.port}.log"
-        self._cli = Cli(url)
-        addresses = ("--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}")
-        self._words = (sys.executable, "-m", "keyleash", "--json", "gateway", *addresses, *options)
+        self.log = folder / "gateway.log"
+        self._cli, self._options = Cli(url), options
+        self.port = self.admin = 0
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it listens."""
+        words = (sys.executable, "-m", "keyleash", "--json", "gateway", *self._options)
+        addresses = ("--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}")
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._words, env=self._cli.process_env(), stdout=subprocess.PIPE, stderr=log
+                (*words, *addresses),
+                env=self._cli.process_env(),
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
         assert self.process.stdout is not None
         document = b""
@@ -46,6 +49,7 @@ class SpawnedGateway:
             assert line, self.log.read_text()
             document += line
         self.announced = json.loads(document)
+        self.port, self.admin = (urlsplit(self.announced[x]).port or 0 for x in ("url", "admin"))
 
     def kill(self) -> None:
         """Kill it, as a crash does."""

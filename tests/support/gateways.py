@@ -69,6 +69,12 @@ class ServedGateway:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
 
+    @property
+    def busy(self) -> int:
+        """The number of agents that wait for a command."""
+        waiting = (bool(item._call or item._task) for item in self.gateway.connections)
+        return int(self.call(sum, waiting))
+
     def stop(self) -> None:
         """Drain it."""
         with contextlib.suppress(RuntimeError):

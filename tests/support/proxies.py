@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hiredis
@@ -100,6 +101,15 @@ class Proxy(Served):
         if error.startswith((b"NOSCRIPT", b"LEASH", b"READONLY")):
             return b"+OK\r\n+QUEUED\r\n*1\r\n-%s\r\n" % error
         return b"+OK\r\n-%s\r\n-EXECABORT Transaction discarded.\r\n" % error
+
+
+def rounds(are_seen: Callable[[], Any]) -> Iterator[int]:
+    """Count `ROUNDS`, and more until all outcomes *are_seen*: who meets which depends on time."""
+    for number in range(20 * ROUNDS):
+        if number >= ROUNDS and are_seen():
+            return
+        yield number
+    raise AssertionError("some outcome did not come about")
 
 
 async def _whole(stream: asyncio.StreamReader, count: int = 0) -> tuple[bytes, list[Any]]:

@@ -195,7 +195,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def retried(start: Callable[[], None], attempts: int) -> None:
+def retried(start: Callable[[], object], attempts: int) -> None:
     """Call *start* again if another process took a free port before the server bound it."""
     for left in reversed(range(attempts)):
         try:
