@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from keyleash.store.store import Store
 from keyleash.store.streams import block_ms
 from support.command_line import Cli
 from support.fake_resp import bulk, fake_resp, info
+from support.servers import stopped
 
 SHORT = "0.2"
 
@@ -86,15 +84,6 @@ OF_THEIR_OWN = {"status", "metrics"}
 """The commands that run in a process, which must end too."""
 
 
-@contextmanager
-def _stopped(server: EmbeddedServer) -> Iterator[None]:
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -110,7 +99,7 @@ def _stopped(server: EmbeddedServer) -> Iterator[None]:
 )
 def test_stopped_server_ends_a_command_with_69(example: Path, words: tuple[str, ...]) -> None:
     """The kernel of a stopped server still accepts connections."""
-    with EmbeddedServer() as server, _stopped(server):
+    with EmbeddedServer() as server, stopped(server):
         cli = Cli(server.url, {"KEYLEASH_TIMEOUT": SHORT})
         cli.env["KEYLEASH_TOKEN"] = "kl_agent-runner_" + "A" * 32
         given = [str(example) if word == "FILE" else word for word in words]

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
-import signal
 import socket
 import ssl
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+from redis.exceptions import NoScriptError
 
 from gateway.conftest import BROAD
 from keyleash.errors import SlotNotServedError
@@ -34,7 +33,7 @@ from support.gateway_processes import SpawnedGateway, spawned_gateway
 from support.gateways import Raw, ServedGateway, gateway_to, request
 from support.leash import Leash
 from support.replication import wait_until
-from support.servers import RealServer
+from support.servers import stopped
 
 Connect = Callable[..., Raw]
 MIB = 1 << 20
@@ -54,16 +53,6 @@ def process(one_leash: Leash, tmp_path: Path) -> Iterator[SpawnedGateway]:
     """A gateway in a process of its own."""
     with spawned_gateway(one_leash.server.url, tmp_path) as gateway:
         yield gateway
-
-
-@contextlib.contextmanager
-def stopped(server: RealServer) -> Iterator[None]:
-    """Let a server stand."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
 
 
 # Login.
@@ -665,18 +654,33 @@ def test_no_token_is_in_a_log_or_a_repr(
     assert not any(secret in text for text in shown for secret in (token, wrong))
 
 
+NOT_SENT, STALE, LOST = SlotNotServedError("a", "down"), NoScriptError(), ConnectionError()
+LOST.has_run = True  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
-    ("values", "codes"), [((1, None), [":1", "-NOTSENT"]), ((None,), ["-LOADING"])]
+    ("values", "codes"),
+    [
+        ((NOT_SENT,), ["-LOADING"]),
+        ((NOT_SENT, STALE), ["-LOADING", "-LOADING"]),
+        ((1, NOT_SENT), [":1", "-NOTSENT"]),
+        ((STALE, 1), ["-NOTSENT", ":1"]),
+        ((NOT_SENT, LOST, 1), ["-NOTSENT"]),
+    ],
 )
-def test_a_node_that_is_not_reached_has_no_command_repeated_that_ran(
-    values: tuple[int | None, ...], codes: list[str]
+def test_a_pipeline_of_which_a_part_may_have_run_is_not_loading(
+    values: tuple[Any, ...], codes: list[str]
 ) -> None:
-    """Clients repeat a whole pipeline after LOADING, so that is for one of which nothing ran."""
-    found = [SlotNotServedError("a slot", "down") if value is None else value for value in values]
-    agent = SimpleNamespace(run_each=AsyncMock(return_value=found))
-    stub: Any = SimpleNamespace(agent=agent, gateway=SimpleNamespace(commands=0), protocol=2)
-    stub._encoded = partial(connection.Connection._encoded, stub)
+    """Clients repeat all of it after LOADING."""
+    gateway = SimpleNamespace(commands=0, cuts=Counter[str]())
+    written: list[bytes] = []
 
-    replies = asyncio.run(connection.Connection._run_plain(stub, [(b"INCR", b"k")] * len(values)))
+    async def run() -> bytes:
+        made: Any = connection.Connection(gateway, 1)
+        made.agent = SimpleNamespace(run_each=AsyncMock(return_value=values))
+        made.transport = Mock(write=written.append, is_closing=lambda: False)
+        replies: bytes = await made._run_plain([("INCR", b"k")] * len(values))
+        return replies
 
-    assert [line.split()[0].decode() for line in replies.splitlines()] == codes
+    lines = b"".join([asyncio.run(run()), *written]).splitlines()
+    assert [line.split()[0].decode() for line in lines] == codes

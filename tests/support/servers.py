@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
@@ -116,6 +117,16 @@ class RealServer:
 
     def __repr__(self) -> str:
         return f"<{self.label} at {self.url}>"
+
+
+@contextlib.contextmanager
+def stopped(server: RealServer | EmbeddedServer) -> Iterator[None]:
+    """Let a server stand."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
 
 
 def packed(call: Sequence[Any]) -> bytes:

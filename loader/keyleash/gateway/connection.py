@@ -68,8 +68,8 @@ UNREAD_S = 5.0
 LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
-NO_SERVER = b"LOADING keyleash: no connection to the server"
-NOT_SENT = b"NOTSENT keyleash: a node was not reached: this command did not run, others did"
+LOADING = b"-LOADING keyleash: "
+NOT_SENT = b"-NOTSENT keyleash: this command did not run, others of its pipeline may have: "
 
 Run: TypeAlias = Callable[[], Coroutine[Any, Any, bytes]]
 logger = logging.getLogger("keyleash.gateway")
@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
-        self._is_aborted = False
+        self._is_aborted = self._has_run = False
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
         self._written = self._read = 0
@@ -170,6 +170,9 @@ class Connection(asyncio.Protocol):
             self._moved_at = self._loop.time()
         before = self._waiting_bytes if self._queue else self._requests.size
         self._waiting_bytes = before + len(data)
+        if not (self._queue or self._call or self._task or self._requests.size):
+            # What arrived before is answered.
+            self._has_run = False
         try:
             commands = self._requests.feed(data)
         except ProtocolError as error:
@@ -327,6 +330,7 @@ class Connection(asyncio.Protocol):
             self._start(partial(self._recovered, call, connection, frame), call.commands)
             return
         connection._dialogue.due.clear()
+        self._has_run = True
         try:
             out = b"" if self._ends else self._passed(call, connection, frame)
         except Exception:
@@ -369,13 +373,24 @@ class Connection(asyncio.Protocol):
             connection.agent.give_back(connection)
         if all(map(is_redirect, values)):
             return await self._run_plain(call.commands)
-        return self._encoded(call.commands, values)
+        return self._settled(self._encoded(call.commands, values))
 
-    def _encoded(self, commands: Sequence[Words], values: Sequence[Any]) -> bytes:
-        return b"".join(
-            encoded(words, value, self.protocol)
-            for words, value in zip(commands, values, strict=True)
-        )
+    def _encoded(self, commands: Sequence[Words], values: Sequence[Any]) -> list[bytes]:
+        pairs = zip(commands, values, strict=True)
+        return [encoded(words, value, self.protocol) for words, value in pairs]
+
+    def _settled(self, replies: list[bytes]) -> bytes:
+        """Join replies; LOADING is one only if nothing of the pipeline has run: clients repeat all.
+
+        What an open transaction queues has not run.
+        """
+        is_queueing = self.held is not None and self.held.queued is not None
+        self._has_run |= not (is_queueing or all(item.startswith(LOADING) for item in replies))
+        if self._has_run:
+            replies = [
+                NOT_SENT + x[len(LOADING) :] if x.startswith(LOADING) else x for x in replies
+            ]
+        return b"".join(replies)
 
     def _start(self, run: Run, commands: Sequence[Any]) -> None:
         """Run what takes more than one step."""
@@ -389,18 +404,18 @@ class Connection(asyncio.Protocol):
                 out = await run()
         except (ResponseError, KeyleashError) as error:
             self._is_aborted = self.held is not None and self.held.queued is not None
-            out = b"-%b\r\n" % error_line(error) * len(commands)
+            out = self._settled([b"-%b\r\n" % error_line(error)] * len(commands))
         except (*LOST, OSError) as error:
             is_part = self.held is not None or commands[0][0] == "MULTI"
             self._let_go()
             if is_sent(error):
                 self.cut("upstream")
                 return
+            out = self._settled([b"-%b\r\n" % error_line(error)] * len(commands))
             if is_part:
                 # What follows must not run without its transaction.
-                self.refuse(NO_SERVER)
+                self.refuse(out[1:-2])
                 return
-            out = b"-%b\r\n" % NO_SERVER * len(commands)
         except Exception:
             self._report_failure()
         finally:
@@ -408,7 +423,7 @@ class Connection(asyncio.Protocol):
             if self._ends:
                 self._let_go()
         if not self._ends:
-            self.write(out)
+            self.write(self._settled([out]))
             self._next()
 
     def _report_failure(self) -> None:
@@ -429,18 +444,16 @@ class Connection(asyncio.Protocol):
         assert self.agent is not None  # noqa: S101 - plain commands have one
         self.gateway.commands += len(commands)
         values = await self.agent.run_each(commands)
-        lost = [at for at, value in enumerate(values) if isinstance(value, (*LOST, OSError))]
-        # After LOADING, clients repeat a whole pipeline, also what has run.
-        line = NO_SERVER if len(lost) == len(values) else NOT_SENT
-        for at in lost:
-            if is_sent(values[at]):
-                # One node of a cluster is lost; others have replied.
-                self.write(self._encoded(commands[:at], values[:at]))
-                self.gateway.cuts["upstream"] += 1
-                self.end()
-                return b""
-            values[at] = parse(b"-%b\r\n" % line)
-        return self._encoded(commands, values)
+        lost = next((at for at, value in enumerate(values) if is_sent(value)), None)
+        self._has_run |= lost is not None
+        out = self._settled(self._encoded(commands[:lost], values[:lost]))
+        if lost is None:
+            return out
+        # One node of a cluster is lost; others have replied.
+        self.write(out)
+        self.gateway.cuts["upstream"] += 1
+        self.end()
+        return b""
 
     async def _run_special(self, words: Any) -> bytes:
         """Run a command that is no plain call; return its reply."""
@@ -496,7 +509,7 @@ class Connection(asyncio.Protocol):
                 self._let_go()
         if words[0] == "EXEC" and isinstance(value, list) and queued is not None:
             commands = [(WITHIN_MULTI.get(upper(name), name), *rest) for name, *rest in queued]
-            return b"*%d\r\n" % len(value) + self._encoded(commands, value)
+            return b"*%d\r\n" % len(value) + b"".join(self._encoded(commands, value))
         is_of_transaction = queued is not None or role_of(words[0]) is Role.TRANSACTION
         if value in (b"OK", b"QUEUED") and is_of_transaction:
             value = Status(value)

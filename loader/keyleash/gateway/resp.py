@@ -14,7 +14,7 @@ from redis.exceptions import ClusterDownError, ExecAbortError, NoScriptError
 
 from keyleash.client._redis_py import error_of
 from keyleash.client.actions import Words
-from keyleash.client.caller import is_final
+from keyleash.client.caller import LOST, is_final
 from keyleash.client.command_words import upper
 from keyleash.client.resp3 import Double, Text, as_resp3
 from keyleash.client.session import counts
@@ -253,6 +253,8 @@ def error_line(error: Exception) -> bytes:
     if isinstance(error, NoScriptError | PolicyStaleError):
         # Nothing ran, and it was recovered from once: clients retry after this code.
         line = "LOADING keyleash: the policy or its scripts are changing"
+    if isinstance(error, (*LOST, OSError)):
+        line = "LOADING keyleash: no connection to the server"
     if isinstance(error, SlotNotServedError):
         line = "LOADING keyleash: a slot of the cluster is not served"
     if line is None and isinstance(error, KeyleashError):
