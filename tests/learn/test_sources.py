@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,7 @@ def test_an_archive_with_a_hole_speaks_from_after_it(server: RealServer, tmp_pat
     calls = [call for call in log if not call.code]
 
     coverage = log.coverage["worker"]
+    assert coverage.reads_gap_ms == 4000
     assert calls == [*whole[:4], *whole[7:11], *whole[12:]]
     assert coverage.denied == 1
     assert log.not_understood.count == 4 + 4
@@ -273,6 +275,11 @@ def test_an_archive_without_its_last_or_first_entries_says_so(
         assert len([*log]) == len(kept)
         places = [example.partition(":")[0] for example in log.not_understood.examples]
         assert places == lost
+    assert log_of(None, archive=tmp_path, since="1h").not_understood.count == 0
+    shutil.rmtree(file.parent)
+    log = log_of(None, archive=tmp_path)
+    assert [*log] == []
+    assert log.not_understood.examples[0].startswith("audit/worker: lacks")
 
 
 def test_two_sources_are_an_error(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ class Recorded(CallLog):
         super().__init__("a log", None)
         self.calls = calls
         self.until_ms = 0
-        self.hole_ms = 0
+        self.hole_ms = self.gap_ms = 0
         self.has_reads = True
         self.is_cut = self.is_torn = False
 
@@ -39,7 +39,7 @@ class Recorded(CallLog):
             coverage = self.covered(name)
             coverage.since_ms, coverage.is_cut = 0, self.is_cut
             coverage.reads_since_ms = 0 if self.has_reads else None
-            coverage.until_ms = self.until_ms
+            coverage.until_ms, coverage.reads_gap_ms = self.until_ms, self.gap_ms
             if self.hole_ms:
                 self.note_hole(name, "a hole", self.hole_ms)
         if self.is_torn:
@@ -79,15 +79,21 @@ def test_what_leaves_no_event_is_undecided() -> None:
     grants = "{allow: [write], keys: [k, 'w:*']}, {allow: [subscribe], channels: ['c:*']}"
     log = Recorded(call("SET", b"k"))
     assert verdicts(unused(log, grants)) == dict.fromkeys(("w:*", "c:*", "subscribe"), "unused")
-    log.has_reads, log.is_cut = False, True
+    log.gap_ms = 200_000
+    unread = dict.fromkeys(("w:*", "c:*", "subscribe"), "reads are not recorded")
+    assert verdicts(unused(log, grants)) == unread
+    log.has_reads = False
+    assert verdicts(unused(log, grants)) == unread
+    log.has_reads, log.gap_ms, log.is_cut = True, 0, True
     older = "a subscription may be older than the log"
-    unread = "reads are not recorded"
-    assert verdicts(unused(log, grants)) == {"w:*": unread, "c:*": older, "subscribe": older}
+    assert verdicts(unused(log, grants)) == {"w:*": "unused", "c:*": older, "subscribe": older}
     log.is_torn = True
-    assert {*verdicts(unused(log, grants)).values()} == {"1 line of the log left out"}
+    assert {*verdicts(unused(log, grants)).values()} == {"the log lacks calls"}
     only = "{allow: [subscribe], channels: ['c:*']}"
     log.is_torn, log.calls = False, ()
     assert verdicts(unused(log, only)) == {"one": older}
+    log.has_reads = False
+    assert verdicts(unused(log, only)) == {"one": "reads are not recorded"}
 
 
 def policy_text(*keys: str, classes: str = "write") -> str:
@@ -157,9 +163,11 @@ def test_an_identity_that_a_test_names_stays(tmp_path: Path) -> None:
 def test_a_masked_key_may_need_a_pattern() -> None:
     """Only patterns that no key with its visible beginning matches are unused."""
     log = Recorded(call("SET", b"a:#" + b"0" * 40))
-    grants = '{allow: [write], keys: ["a:{x}:b", "b:*", "a:*"]}'
+    grants = '{allow: [write], keys: ["a:{x}:b", "b:*"%s]}'
 
-    assert verdicts(unused(log, grants)) == {"a:{x}:b": "masked keys", "b:*": "unused"}
+    assert verdicts(unused(log, grants % ', "a:*"')) == {"a:{x}:b": "masked keys", "b:*": "unused"}
+    found = {"a:{x}:b": "masked keys", "b:*": "unused", "write": "masked keys"}
+    assert verdicts(unused(log, grants % "")) == found
 
 
 def test_denied_calls_are_calls() -> None:

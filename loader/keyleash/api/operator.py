@@ -219,17 +219,13 @@ class Server(Noun[F]):
 
         def found() -> Unused:
             log = open_log(self._runner.open, (), options)
-            if options.get("archive") or options.get("monitor"):
-                if policy is None:
-                    raise ArgumentError("an archive or a capture has no active policy: name a file")
-                return find_unused(
-                    log, policy.document, policy.file, (), partial(may_name, policy.file)
-                )
-            store = self._runner.open()
-            idle = [item for item in list_tokens(store) if item.is_live and item.used_ms is None]
-            tokens = [(item.identity, item.id) for item in idle]
+            is_offline = options.get("archive") or options.get("monitor")
+            if is_offline and policy is None:
+                raise ArgumentError("an archive or a capture has no active policy: name a file")
+            listed = () if is_offline else list_tokens(self._runner.open())
+            tokens = [(x.identity, x.id) for x in listed if x.is_live and x.used_ms is None]
             file = policy.file if policy else ACTIVE
-            document = policy.document if policy else require_active(store).document
+            document = (policy or require_active(self._runner.open())).document
             return find_unused(log, document, file, tokens, partial(may_name, file))
 
         return self._runner.run(found)

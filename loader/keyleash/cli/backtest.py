@@ -126,6 +126,7 @@ def _rows(found: Unused) -> Iterator[Sequence[str]]:
         verdict = "never above half" if rule.kind == "limit" and not rule.undecided else verdict
         since = clock_time(rule.since_ms) if rule.since_ms else "-"
         shown = some([printable(item.rule) for item in (rule, *others)], 1)
+        shown += " (ids: `--json`)" * bool(others)
         yield rule.identity, rule.kind, shown, str(rule.grant or "-"), since, verdict
 
 

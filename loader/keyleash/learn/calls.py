@@ -98,6 +98,7 @@ class Coverage(Result):
         begun_ms: From when on it has some, if some are missing between; else None.
         until_ms: Until when.
         reads_since_ms: From when on it has reads; None if it has none.
+        reads_gap_ms: The longest time without one, if others may not have been recorded.
         calls: The number of calls, with each command of a batch.
         denied: The number of denied calls.
         untrusted: Events that no policy explains, which an agent may have forged; left out.
@@ -110,6 +111,7 @@ class Coverage(Result):
     begun_ms: int | None = None
     until_ms: int | None = None
     reads_since_ms: int | None = None
+    reads_gap_ms: int = 0
     calls: int = 0
     denied: int = 0
     untrusted: int = 0

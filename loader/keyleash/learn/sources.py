@@ -223,7 +223,8 @@ class _ArchiveLog(_AuditLog):
         self._marks = read_archive(directory).marks
         super().__init__(f"the archive `{directory}`", query, options)
         self._directory = directory
-        owners = {path.name for path in directory.glob("audit/*/")} - {OPERATORS}
+        streams = {f"audit/{path.name}" for path in directory.glob("audit/*/")} | {*self._marks}
+        owners = {name[6:] for name in streams if name.startswith("audit/")} - {OPERATORS}
         known = sorted({owner.partition("@")[0] for owner in owners})
         for name in names:
             if name not in known:
@@ -240,10 +241,14 @@ class _ArchiveLog(_AuditLog):
         for identity, _, shard in (owner.partition("@") for owner in self._owners):
             feeds.append(self._events(AuditStream(StreamKind.AUDIT, identity, "", shard)))
             feeds.append(self._denials(AuditStream(StreamKind.DENIED, identity, "", shard)))
+        reads: dict[str, int] = {}
         for call in self._recorded(merged(feeds)):
             spec, coverage = call.spec, self.covered(call.identity)
+            gap_ms = call.time_ms - reads.get(call.identity, call.time_ms)
+            coverage.reads_gap_ms = max(coverage.reads_gap_ms, gap_ms)
             # Which policies there were is not archived: reads are recorded from the first one on.
             if spec is not None and not (call.code or spec.mutates):
+                reads[call.identity] = call.time_ms
                 coverage.reads_since_ms = coverage.reads_since_ms or call.time_ms
             yield call
 
@@ -279,12 +284,11 @@ class _ArchiveLog(_AuditLog):
     def _entries(self, stream: AuditStream, left_out: NotUnderstood) -> Iterator[RawEntry]:
         folder = self._directory / stream.name
         files = sorted(path for path in folder.glob("*.jsonl") if FILE_NAME.fullmatch(path.name))
-        count, last, is_whole, mark = 0, "0-0", True, self._marks.get(stream.name)
-        before = left_out.count
+        count, last, mark, before = 0, "0-0", self._marks.get(stream.name), left_out.count
+        since_ms = self._query.since_ms
         for path, later in pairwise([*files, None]):
             ends = later.stem.partition("_")[2] if later else None
-            if path is None or (ends and id_order(ends)[0] < (self._query.since_ms or 0)):
-                is_whole = is_whole and path is None
+            if path is None or (ends and id_order(ends)[0] < (since_ms or 0)):
                 continue
             place = f"{stream.name}/{path.name}"
             try:
@@ -300,7 +304,8 @@ class _ArchiveLog(_AuditLog):
             except OSError as error:
                 left_out.add(place, f"cannot be read to its end: {error}")
         lacks_end = mark and mark.last and id_order(last) < id_order(mark.last)
-        if mark and left_out.count == before and (lacks_end or (is_whole and count < mark.count)):
+        is_short = mark and since_ms is None and count < mark.count
+        if left_out.count == before and (lacks_end or is_short):
             left_out.add(stream.name, "lacks entries that its manifests have")
 
 

@@ -34,15 +34,17 @@ from keyleash.policy.removal import Removal, without
 from keyleash.policy.yaml import YamlNode, read_document
 from keyleash.results import Result
 from keyleash.store.keyspace import CONTROL_PREFIX
-from keyleash.text import clock_time, counted
+from keyleash.text import clock_time
 
 HALF = 0.5
 _SUBSCRIBE = OperationClass.SUBSCRIBE
 _OLDER = "a subscription may be older than the log"
-_READS = {OperationClass.READ, OperationClass.SCAN}
+_READS = {OperationClass.READ, OperationClass.SCAN, _SUBSCRIBE}
+"""Classes with a command that is recorded as reads are, such as PUBSUB NUMSUB."""
 _OF_KEYS = {*OperationClass} - CHANNEL_CLASSES
 _DENIED = "its calls were denied"
 _POLLS = "polls without a result are not recorded"
+_MASKED = "masked keys"
 _OPEN = "SORT or an index may have needed it"
 _FIELDS = ("keys", "channels", "indexes")
 
@@ -249,13 +251,17 @@ class _Finder:
     def __init__(self, use: _Use, log: CallLog) -> None:
         self._use, self._log, self._identity = use, log, use.identity
         self._coverage = coverage = log.covered(use.identity.name)
-        self._has_reads = coverage.reads_since_ms is not None
+        reads_ms = (coverage.until_ms or 0) - (coverage.reads_since_ms or coverage.until_ms or 0)
+        # A policy that did not record them may have been active meanwhile.
+        is_gap = 10 * coverage.reads_gap_ms > reads_ms
+        self._has_reads = coverage.reads_since_ms is not None and not is_gap
         self._unknown = ""
         if coverage.since_ms is None:
             self._unknown = "the log has nothing about the identity"
         if log.not_understood.count:
-            self._unknown = f"{counted(log.not_understood.count, 'line')} of the log left out"
+            self._unknown = "the log lacks calls"
         self._polling = [] if log.is_capture else [*_polling(use.identity)]
+        self._masked = set() if log.is_capture else use.masked
         self._older = _OLDER if log.is_capture or coverage.is_cut else ""
         scripts = {name for x in use.identity.scripts for name in (x.name, x.digest)}
         may_run = scripts and not (self._has_reads and use.scripts.isdisjoint(scripts))
@@ -266,8 +272,8 @@ class _Finder:
         identity, use = self._identity, self._use
         if not use.calls:
             # A command without a class, such as EXISTS, is recorded as reads are.
-            reads = any(grant.keys or grant.indexes for grant in identity.grants)
             subscribes = any(_SUBSCRIBE in grant.allow for grant in identity.grants)
+            reads = subscribes or any(x.keys or x.indexes or x.scripts for x in identity.grants)
             lost = _DENIED if use.denied else _POLLS if self._polling else self._older * subscribes
             lost = "a test names it" if is_named else lost
             at = RuleKind.IDENTITY, identity.name, 0, identity.span
@@ -284,6 +290,8 @@ class _Finder:
         use, of_script = self._use, self._of_script
         mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
         has_used_keys = any(name == "keys" for name, *_ in mine)
+        patterns = (item for name in _FIELDS for item in getattr(grant, name))
+        masked = {item for item in patterns if any(depends(item, key) for key in self._masked)}
         polls = {x for spec in self._polling if grant.applies_to(spec) for x in spec.needs}
         of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
         opens = {cls for at, cls in use.open if at == number - 1}
@@ -294,16 +302,17 @@ class _Finder:
                 lost = (of_script or of_polls or of_open) if name == "keys" else ""
                 if name == "channels":
                     lost = self._older * (_SUBSCRIBE in grant.allow)
-                if not self._log.is_capture and any(depends(item, x) for x in use.masked):
-                    lost = "masked keys"
+                lost = _MASKED if item in masked else lost
                 at = RuleKind.PATTERN, item.source, number, item.span
-                yield self._unused(*at, reads=name != "channels", lost=lost)
+                reads = name != "channels" or _SUBSCRIBE in grant.allow
+                yield self._unused(*at, reads=reads, lost=lost)
         for cls in grant.allow:
             if cls not in {item for *_, item in mine}:
                 # The keys of a script need no class, but a grant that has one.
                 lost = of_script if grant.keys and not has_used_keys else ""
                 lost = lost or (_POLLS if cls in polls else _OPEN if cls in opens else "")
                 lost = self._older if cls is _SUBSCRIBE else lost
+                lost = _MASKED if masked else lost
                 reads = cls in _READS or bool(grant.keys and not has_used_keys)
                 yield self._unused(
                     RuleKind.CLASS, str(cls), number, grant.span, reads=reads, lost=lost
