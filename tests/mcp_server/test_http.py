@@ -312,8 +312,7 @@ def test_clients_are_bounded(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> N
             with pytest.raises(AuthenticationError):
                 await server.authenticate(connection("kl_agent-runner_" + "c" * 32))
         assert [*server._providers] == kept
-        for provider in server._providers.values():
-            await provider.close()
+        await serve._close(server._providers.values())
 
     run(body)
 
@@ -335,8 +334,7 @@ def test_children_take_no_client_of_another(leash: Leash, monkeypatch: pytest.Mo
         assert first in server._providers
         roots = Counter(provider.root for provider in server._providers.values())
         assert max(roots.values()) <= 3
-        for provider in server._providers.values():
-            await provider.close()
+        await serve._close(server._providers.values())
 
     run(body)
 
@@ -357,8 +355,7 @@ def test_clients_closed_while_a_body_arrives_stay_within_the_bound(
             provider.calls += 1
         with pytest.raises(MCPError, match="too many tokens make calls"):
             await server._provider(SimpleNamespace(user=users[0]))
-        for provider in server._providers.values():
-            await provider.close()
+        await serve._close(server._providers.values())
 
     run(body)
 
@@ -382,9 +379,10 @@ def test_a_client_whose_end_fails_leaves_a_place_for_others(
             patched.setattr(Holder, "close", failing)
             for token in family:
                 await server.authenticate(connection(token))
+            with pytest.raises(AuthenticationError):
+                await server.authenticate(connection("kl_one_" + "a" * 32))
         assert [provider.calls for provider in server._providers.values()] == [0, 0]
-        for provider in server._providers.values():
-            await provider.close()
+        await serve._close(server._providers.values())
 
     run(body)
 
@@ -404,8 +402,7 @@ def test_tokens_that_were_frozen_are_roots_of_their_own_afterwards(leash: Leash)
         for token in tokens:
             await server.authenticate(connection(token))
         assert len({provider.root for provider in server._providers.values()}) == 2
-        for provider in server._providers.values():
-            await provider.close()
+        await serve._close(server._providers.values())
 
     run(body)
 

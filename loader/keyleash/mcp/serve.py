@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -173,7 +173,7 @@ class McpServer(Server[Any]):
         finally:
             # A token that is not accepted leaves nothing.
             if provider and self._providers.get(key) is not provider:
-                await provider.close()
+                await _close([provider])
         # A session is of its client_id alone.
         access = AccessToken(token=token, client_id=f"{key} {provider.root}", scopes=[])
         return AuthCredentials(), AuthenticatedUser(access)
@@ -199,10 +199,7 @@ class McpServer(Server[Any]):
                 idle.append(self._providers.pop(ended))
             self._providers[key] = provider
         finally:
-            with anyio.CancelScope(shield=True):
-                for item in idle:
-                    with suppress(RedisError, OSError):
-                        await item.close()
+            await _close(idle)
             provider.calls -= 1
 
     def _full(self, root: str) -> dict[str, Provider]:
@@ -241,7 +238,9 @@ class McpServer(Server[Any]):
             await self._keep(key, provider)
         except AuthenticationError:
             raise MCPError(types.INTERNAL_ERROR, "too many tokens make calls") from None
-        return key, self._providers.get(key, provider)
+        if key not in self._providers:
+            raise MCPError(types.INTERNAL_ERROR, "the token has ended")
+        return key, self._providers[key]
 
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[dict[str, Any]]:
@@ -251,9 +250,7 @@ class McpServer(Server[Any]):
                 yield {}
             finally:
                 tasks.cancel_scope.cancel()
-                with anyio.CancelScope(shield=True):
-                    for provider in self._providers.values():
-                        await provider.close()
+                await _close(self._providers.values())
 
     async def _poll(self) -> None:
         while True:
@@ -297,6 +294,14 @@ class McpServer(Server[Any]):
                 # A client that does not read must not hold up the others.
                 with anyio.move_on_after(1):
                     await item.send_tool_list_changed()
+
+
+async def _close(providers: Iterable[Provider]) -> None:
+    """Close clients; one that does not answer keeps none of the others open."""
+    with anyio.CancelScope(shield=True):
+        for item in providers:
+            with suppress(RedisError, OSError):
+                await item.close()
 
 
 def _refused(reason: str, status: int = 401) -> AuthenticationError:
