@@ -15,7 +15,7 @@ from keyleash.errors import ReplyCode
 from keyleash.evaluate.evaluate import decide
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.limits import Counter, Rate
+from keyleash.limits import Counter, Rate, SubjectKind
 from keyleash.limits.calendar import window_end_us
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.policy import Identity, parse_policy
@@ -60,6 +60,19 @@ def variants(draw: st.DrawFn) -> list[dict[str, Any]]:
     return found
 
 
+def reload(state: ModelState, before: Identity, identity: Identity, now_us: int) -> None:
+    """Migrate what was counted to a policy in which *before* has become *identity*."""
+    for limit in before.limits:
+        if limit.subject.kind is SubjectKind.IDENTITY:
+            state.count(limit, b"", now_us)
+    of_identity = (x for x in identity.limits if x.subject.kind is SubjectKind.IDENTITY)
+    shared = {limit.name: limit for limit in of_identity}
+    for name, count in [(name, item) for (name, of), item in state.counts.items() if not of]:
+        del state.counts[name, b""]
+        if name in shared:
+            state.counts[name, b""] = count.migrated(shared[name], now_us)
+
+
 @example(
     1_774_745_999_000_000,
     [
@@ -83,7 +96,7 @@ def test_guard_and_model_agree_across_reloads(
                 server.activate(ELSEWHERE)
             new = server.activate(document(policies[move[1] % len(policies)])).identities[0]
             if new != identity or move[1] == 3:
-                state.reload(identity, new, server.now_us)
+                reload(state, identity, new, server.now_us)
             identity = new
         else:
             server.now_us = moved(server.now_us, move, identity, last)

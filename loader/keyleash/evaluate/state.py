@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
-from keyleash.limits import BaseCount, Limit, SubjectKind
+from keyleash.limits import BaseCount, Limit
 from keyleash.limits.budget import BudgetCount
 from keyleash.policy import Identity
 from keyleash.store.restrictions import Restrictions
@@ -79,23 +79,6 @@ class ModelState:
             count = count.migrated(limit, now_us)
         self.counts[limit.name, subject] = count
         return count
-
-    def reload(self, before: Identity, identity: Identity, now_us: int) -> None:
-        """Migrate what was counted to a policy in which *before* has become *identity*."""
-        for limit in before.limits:
-            if limit.subject.kind is SubjectKind.IDENTITY:
-                self.count(limit, b"", now_us)
-        shared = {
-            limit.name: limit
-            for limit in identity.limits
-            if limit.subject.kind is SubjectKind.IDENTITY
-        }
-        for name, subject in [*self.counts]:
-            if not subject and name in shared:
-                count = self.counts[name, subject]
-                self.counts[name, subject] = count.migrated(shared[name], now_us)
-            elif not subject:
-                del self.counts[name, subject]
 
 
 def stored_state(
