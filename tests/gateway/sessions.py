@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 from support.gateways import request
@@ -143,10 +143,10 @@ class Draws(random.Random):
 
     Attributes:
         skipped: Templates that it has not: an absolute time after a relative one would tell when
-            the session ran, and so would the reverse.
+            the session ran, and so would the reverse; and commands that the server lacks.
     """
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, known: Collection[str] = ()) -> None:
         super().__init__(seed)
         is_absolute = self.random() < 0.5
         self.skipped = {
@@ -154,6 +154,7 @@ class Draws(random.Random):
             for templates in _TEMPLATES.values()
             for template in templates
             if (_ABSOLUTE if not is_absolute else _RELATIVE).search(" ".join(template))
+            or (known and template[0] not in known)
         }
 
     def double(self) -> str:

@@ -658,6 +658,20 @@ NOT_SENT, STALE, LOST = SlotNotServedError("a", "down"), NoScriptError(), Connec
 LOST.has_run = True  # type: ignore[attr-defined]
 
 
+def made_connection(*values: Any) -> tuple[Callable[[], Any], list[bytes]]:
+    """Return what makes a connection whose pipeline has these results, and what it writes."""
+    gateway = SimpleNamespace(commands=0, cuts=Counter[str](), is_draining=False, large=())
+    written: list[bytes] = []
+
+    def made() -> Any:
+        found: Any = connection.Connection(gateway, 1)
+        found.agent = SimpleNamespace(run_each=AsyncMock(return_value=values))
+        found.transport = Mock(write=written.append, is_closing=lambda: False)
+        return found
+
+    return made, written
+
+
 @pytest.mark.parametrize(
     ("values", "codes"),
     [
@@ -672,15 +686,27 @@ def test_a_pipeline_of_which_a_part_may_have_run_is_not_loading(
     values: tuple[Any, ...], codes: list[str]
 ) -> None:
     """Clients repeat all of it after LOADING."""
-    gateway = SimpleNamespace(commands=0, cuts=Counter[str]())
-    written: list[bytes] = []
+    made, written = made_connection(*values)
 
     async def run() -> bytes:
-        made: Any = connection.Connection(gateway, 1)
-        made.agent = SimpleNamespace(run_each=AsyncMock(return_value=values))
-        made.transport = Mock(write=written.append, is_closing=lambda: False)
-        replies: bytes = await made._run_plain([("INCR", b"k")] * len(values))
+        replies: bytes = await made()._run_plain([("INCR", b"k")] * len(values))
         return replies
 
     lines = b"".join([asyncio.run(run()), *written]).splitlines()
     assert [line.split()[0].decode() for line in lines] == codes
+
+
+def test_the_rest_of_a_pipeline_that_was_not_sent_does_not_run() -> None:
+    """Clients repeat it too, as its beginning was LOADING."""
+    made, written = made_connection(NOT_SENT)
+
+    async def run() -> bytes:
+        found = made()
+        replies: bytes = await found._run_plain([("INCR", b"k")])
+        found._queue += [("INCR", b"k"), ("MULTI",)]
+        found._next()
+        assert found._ends
+        found.agent.run_each.assert_awaited_once()
+        return replies * 2
+
+    assert asyncio.run(run()) == b"".join(written)

@@ -16,6 +16,7 @@ import pytest
 import redis
 
 from gateway.conftest import BROAD
+from keyleash.gateway import connection
 from keyleash.gateway.upstream import Upstream
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import retried
@@ -219,14 +220,20 @@ def lost(leash: Leash, gateway: ServedGateway) -> None:
 
 
 def test_a_server_that_is_lost_before_a_command_is_sent_is_loading(
-    mortal: Leash, its_gateway: ServedGateway, connect: Connect
+    mortal: Leash, its_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each command says so, nothing runs, and the same connection goes on afterwards."""
+    monkeypatch.setattr(connection, "SPLIT_S", 60)
     issued = mortal.issue("one")
     agent = connect(its_gateway.port, issued.token)
     assert agent.call("SET", "k:n", "1") == b"+OK\r\n"
+    agent.send(("GET", "k:n"), ("GET", "k:n"))
+    assert [agent.reply() for _ in range(2)] == [b"$1\r\n1\r\n"] * 2
     lost(mortal, its_gateway)
 
+    # It may be the rest of that pipeline.
+    assert agent.call("INCR", "k:n").startswith(b"-NOTSENT")
+    monkeypatch.setattr(connection, "SPLIT_S", 0)
     assert agent.call("INCR", "k:n") == LOADING
     agent.send(*[("INCR", "k:n")] * 20)
     assert [agent.reply() for _ in range(20)] == [LOADING] * 20
@@ -343,9 +350,9 @@ def test_an_agent_that_leaves_at_any_moment_leaves_no_connection_to_the_server(
     assert one_gateway.call(lambda: len(gateway.upstream.pipes)) == 1 + len(agents)
 
     def leave() -> None:
-        for connection in [*gateway.connections]:
-            connection.data_received(request(("GET", "k:n")))
-            connection.connection_lost(None)
+        for item in [*gateway.connections]:
+            item.data_received(request(("GET", "k:n")))
+            item.connection_lost(None)
 
     if is_early:
         one_gateway.call(leave)

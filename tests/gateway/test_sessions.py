@@ -48,13 +48,14 @@ def test_random_sessions_have_the_replies_of_a_raw_connection(
     """Byte for byte, however packets are cut; pipelines, transactions and errors too."""
     leash.load(one={**BROAD, "limits": LARGE})
     token = leash.issue("one").token
+    known = {name.decode().upper() for name in leash.admin.command_list()}
     for number in range(EACH):
         if number % PER_CONNECTION == 0:
             pair = [connect(leash.server.port, None), connect(gateway.port, token, protocol)]
             pair[0].call("HELLO", protocol)
             for raw in pair:
                 raw.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        draws = Draws(f"{SEED} {number}")
+        draws = Draws(f"{SEED} {number}", known)
         commands = commands_of(draws)
         parts = packets(draws, commands + ENDING)
         replies = []

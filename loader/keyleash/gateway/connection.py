@@ -68,6 +68,9 @@ UNREAD_S = 5.0
 LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
+SPLIT_S, PACKET = 1.0, 6000
+"""Seconds in which the rest of a pipeline may arrive, and the bytes that redis-py sends of one at
+once: a smaller command that arrives alone is none."""
 LOADING = b"-LOADING keyleash: "
 NOT_SENT = b"-NOTSENT keyleash: this command did not run, others of its pipeline may have: "
 
@@ -110,6 +113,7 @@ class Connection(asyncio.Protocol):
         self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
         self._is_aborted = self._has_run = False
+        self._arrived, self._refused, self._refused_until = 0, b"", 0.0
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
         self._written = self._read = 0
@@ -166,19 +170,21 @@ class Connection(asyncio.Protocol):
         """Queue the commands that have arrived."""
         if self._ends:
             return
+        now = self._loop.time()
+        is_split = self._arrived > 1 and now - self._moved_at < SPLIT_S
+        if not (is_split or self._queue or self._call or self._task or self._requests.size):
+            self._arrived, self._has_run, self._refused = 0, False, b""
         if self.agent is not None:
-            self._moved_at = self._loop.time()
+            self._moved_at = now
         before = self._waiting_bytes if self._queue else self._requests.size
         self._waiting_bytes = before + len(data)
-        if not (self._queue or self._call or self._task or self._requests.size):
-            # What arrived before is answered.
-            self._has_run = False
         try:
             commands = self._requests.feed(data)
         except ProtocolError as error:
             self.refuse(b"ERR Protocol error: " + str(error).encode())
             return
         self._queue += commands
+        self._arrived += len(commands) + (len(data) >= PACKET)
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
         is_large = self._requests.size > LARGE_BYTES
         if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
@@ -246,6 +252,14 @@ class Connection(asyncio.Protocol):
         """Start with the next commands, unless there are none or the agent does not read."""
         if self.gateway.is_draining and self.held is None and not (self._call or self._task):
             self.end()
+        is_refused = self._refused and self._loop.time() < self._refused_until
+        if is_refused and not (self._call or self._task):
+            names = [words[0] for words in self._queue]
+            self._queue.clear()
+            self.write(self._refused * len(names))
+            if "MULTI" in names:
+                # What follows must not run without its transaction.
+                self.end()
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
             words = self._queue[0]
             if not (_is_plain(words[0]) and self._takes_plain):
@@ -384,12 +398,16 @@ class Connection(asyncio.Protocol):
 
         What an open transaction queues has not run.
         """
+        is_unsent = all(item.startswith(LOADING) for item in replies)
         is_queueing = self.held is not None and self.held.queued is not None
-        self._has_run |= not (is_queueing or all(item.startswith(LOADING) for item in replies))
+        self._has_run |= not (is_queueing or is_unsent)
         if self._has_run:
             replies = [
                 NOT_SENT + x[len(LOADING) :] if x.startswith(LOADING) else x for x in replies
             ]
+        elif is_unsent and self.held is None:
+            # The rest of the pipeline must not run either.
+            self._refused, self._refused_until = replies[0], self._loop.time() + SPLIT_S
         return b"".join(replies)
 
     def _start(self, run: Run, commands: Sequence[Any]) -> None:

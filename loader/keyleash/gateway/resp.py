@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from redis.exceptions import ClusterDownError, ExecAbortError, NoScriptError
+from redis.exceptions import BusyLoadingError, ClusterDownError, ExecAbortError, NoScriptError
 
 from keyleash.client._redis_py import error_of
 from keyleash.client.actions import Words
@@ -88,7 +88,7 @@ class Requests:
     @property
     def size(self) -> int:
         """The bytes of the request that is not complete."""
-        return self._read + len(self._buffer)
+        return self._read + len(self._buffer) + bool(self._left)
 
     def feed(self, data: bytes) -> list[Words | TooManyWords]:  # noqa: PLR0912, PLR0915 - for speed
         """Return the requests that *data* completes, with their names as `name_of` returns them.
@@ -253,10 +253,13 @@ def error_line(error: Exception) -> bytes:
     if isinstance(error, NoScriptError | PolicyStaleError):
         # Nothing ran, and it was recovered from once: clients retry after this code.
         line = "LOADING keyleash: the policy or its scripts are changing"
-    if isinstance(error, (*LOST, OSError)):
-        line = "LOADING keyleash: no connection to the server"
-    if isinstance(error, SlotNotServedError):
+    elif isinstance(error, BusyLoadingError):
+        line = "LOADING keyleash: the server loads its data"
+    elif isinstance(error, SlotNotServedError):
         line = "LOADING keyleash: a slot of the cluster is not served"
+    elif line is None and isinstance(error, (*LOST, OSError)):
+        # A script may reply what is one of these errors for redis-py, such as NOAUTH.
+        line = "LOADING keyleash: no connection to the server"
     if line is None and isinstance(error, KeyleashError):
         line = f"{error.code.replace('-', '').upper()} {error.message}"
         line += f" ({error.help})" if error.help else ""
