@@ -8,6 +8,7 @@ the classes that a call needs on each key; those on channels, indexes and by SCA
 from __future__ import annotations
 
 import time
+from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, pairwise
@@ -241,11 +242,16 @@ class _ArchiveLog(_AuditLog):
         for identity, _, shard in (owner.partition("@") for owner in self._owners):
             feeds.append(self._events(AuditStream(StreamKind.AUDIT, identity, "", shard)))
             feeds.append(self._denials(AuditStream(StreamKind.DENIED, identity, "", shard)))
+        changes = None
+        if (self._directory / StreamKind.CONTROL).is_dir():
+            control = self._entries(AuditStream(StreamKind.CONTROL, "", ""), NotUnderstood())
+            changes = [time_of(entry_id) for entry_id, words in control if b"activate" in words]
         reads: dict[str, int] = {}
         for call in self._recorded(merged(feeds)):
             spec, coverage = call.spec, self.covered(call.identity)
-            gap_ms = call.time_ms - reads.get(call.identity, call.time_ms)
-            coverage.reads_gap_ms = max(coverage.reads_gap_ms, gap_ms)
+            last_ms = reads.get(call.identity, call.time_ms)
+            if changes is None or bisect(changes, last_ms) < bisect(changes, call.time_ms):
+                coverage.reads_gap_ms = max(coverage.reads_gap_ms, call.time_ms - last_ms)
             # Which policies there were is not archived: reads are recorded from the first one on.
             if spec is not None and not (call.code or spec.mutates):
                 reads[call.identity] = call.time_ms
@@ -303,7 +309,8 @@ class _ArchiveLog(_AuditLog):
                             yield row.id.encode(), [word for pair in row.fields for word in pair]
             except OSError as error:
                 left_out.add(place, f"cannot be read to its end: {error}")
-        lacks_end = mark and mark.last and id_order(last) < id_order(mark.last)
+        newest = id_order(mark.last) if mark and mark.last else (0, 0)
+        lacks_end = id_order(last) < newest and newest[0] >= (since_ms or 0)
         is_short = mark and since_ms is None and count < mark.count
         if left_out.count == before and (lacks_end or is_short):
             left_out.add(stream.name, "lacks entries that its manifests have")

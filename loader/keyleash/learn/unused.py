@@ -114,7 +114,7 @@ class _Use:
     shares: dict[str, float] = field(default_factory=dict)
     state: ModelState = field(default_factory=ModelState)
     seen: set[object] = field(default_factory=set)
-    masked: set[bytes] = field(default_factory=set)
+    masked: dict[bytes, set[OperationClass]] = field(default_factory=dict)
     denied: set[str] = field(default_factory=set)
     shape: Callable[[bytes], object] = field(init=False)
 
@@ -129,7 +129,11 @@ class _Use:
             return
         self.calls += 1
         self.scripts.add(call.script)
-        self.masked.update(x for key in call.keys if (x := masked_start(key)) is not None)
+        # Commands without a class need any, and of others the log does not say more.
+        needs = {cls for use in call.uses() for cls in use.needs} or {*OperationClass}
+        for start in map(masked_start, call.keys):
+            if start is not None:
+                self.masked[start] = self.masked.get(start, set()) | needs
         spec = call.spec
         is_of_keys = (spec and spec.keys) or call.command in SCRIPT_CALLS
         keys = tuple(map(self.shape, call.keys)) if is_of_keys else call.keys
@@ -261,7 +265,7 @@ class _Finder:
         if log.not_understood.count:
             self._unknown = "the log lacks calls"
         self._polling = [] if log.is_capture else [*_polling(use.identity)]
-        self._masked = set() if log.is_capture else use.masked
+        self._masked = {} if log.is_capture else use.masked
         self._older = _OLDER if log.is_capture or coverage.is_cut else ""
         scripts = {name for x in use.identity.scripts for name in (x.name, x.digest)}
         may_run = scripts and not (self._has_reads and use.scripts.isdisjoint(scripts))
@@ -290,8 +294,9 @@ class _Finder:
         use, of_script = self._use, self._of_script
         mine = {(name, item, cls) for at, name, item, cls in use.used if at == number - 1}
         has_used_keys = any(name == "keys" for name, *_ in mine)
-        patterns = (item for name in _FIELDS for item in getattr(grant, name))
-        masked = {item for item in patterns if any(depends(item, key) for key in self._masked)}
+        patterns = [item for name in _FIELDS for item in getattr(grant, name)]
+        masked = {x: [key for key in self._masked if depends(x, key)] for x in patterns}
+        of_masked = {cls for keys in masked.values() for key in keys for cls in self._masked[key]}
         polls = {x for spec in self._polling if grant.applies_to(spec) for x in spec.needs}
         of_polls = _POLLS if not polls.isdisjoint(grant.allow) else ""
         opens = {cls for at, cls in use.open if at == number - 1}
@@ -302,7 +307,7 @@ class _Finder:
                 lost = (of_script or of_polls or of_open) if name == "keys" else ""
                 if name == "channels":
                     lost = self._older * (_SUBSCRIBE in grant.allow)
-                lost = _MASKED if item in masked else lost
+                lost = _MASKED if masked[item] else lost
                 at = RuleKind.PATTERN, item.source, number, item.span
                 reads = name != "channels" or _SUBSCRIBE in grant.allow
                 yield self._unused(*at, reads=reads, lost=lost)
@@ -312,7 +317,7 @@ class _Finder:
                 lost = of_script if grant.keys and not has_used_keys else ""
                 lost = lost or (_POLLS if cls in polls else _OPEN if cls in opens else "")
                 lost = self._older if cls is _SUBSCRIBE else lost
-                lost = _MASKED if masked else lost
+                lost = _MASKED if cls in of_masked else lost
                 reads = cls in _READS or bool(grant.keys and not has_used_keys)
                 yield self._unused(
                     RuleKind.CLASS, str(cls), number, grant.span, reads=reads, lost=lost
