@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -491,9 +492,8 @@ def test_what_needs_a_connection_of_its_own_is_not_sent_without_one(
     monkeypatch.setattr(upstream, "MAX_OF_IDENTITY", 1)
     token = one_leash.issue("one").token
     assert connect(one_gateway.port, token).call("WATCH", "k:a") == b"+OK\r\n"
-    agent = connect(one_gateway.port, token)
     for words in (("SET", "k:b", bytes(3 * MIB)), ("SUBSCRIBE", "c:1"), ("WATCH", "k:a")):
-        assert agent.call(*words).startswith(b"-LOADING "), words
+        assert connect(one_gateway.port, token).call(*words).startswith(b"-LOADING "), words
     assert not one_leash.admin.exists("k:b")
 
 
@@ -658,20 +658,6 @@ NOT_SENT, STALE, LOST = SlotNotServedError("a", "down"), NoScriptError(), Connec
 LOST.has_run = True  # type: ignore[attr-defined]
 
 
-def made_connection(*values: Any) -> tuple[Callable[[], Any], list[bytes]]:
-    """Return what makes a connection whose pipeline has these results, and what it writes."""
-    gateway = SimpleNamespace(commands=0, cuts=Counter[str](), is_draining=False, large=())
-    written: list[bytes] = []
-
-    def made() -> Any:
-        found: Any = connection.Connection(gateway, 1)
-        found.agent = SimpleNamespace(run_each=AsyncMock(return_value=values))
-        found.transport = Mock(write=written.append, is_closing=lambda: False)
-        return found
-
-    return made, written
-
-
 @pytest.mark.parametrize(
     ("values", "codes"),
     [
@@ -686,27 +672,17 @@ def test_a_pipeline_of_which_a_part_may_have_run_is_not_loading(
     values: tuple[Any, ...], codes: list[str]
 ) -> None:
     """Clients repeat all of it after LOADING."""
-    made, written = made_connection(*values)
+    gateway = SimpleNamespace(commands=0, cuts=Counter[str]())
+    written: list[bytes] = []
 
-    async def run() -> bytes:
-        replies: bytes = await made()._run_plain([("INCR", b"k")] * len(values))
-        return replies
+    async def run() -> None:
+        made: Any = connection.Connection(gateway, 1)
+        made.agent = SimpleNamespace(run_each=AsyncMock(return_value=values))
+        made.transport = Mock(write=written.append, is_closing=lambda: False)
+        made._next = Mock()
+        commands = [("INCR", b"k")] * len(values)
+        await made._finish(partial(made._run_plain, commands), commands)
 
-    lines = b"".join([asyncio.run(run()), *written]).splitlines()
+    asyncio.run(run())
+    lines = b"".join(written).splitlines()
     assert [line.split()[0].decode() for line in lines] == codes
-
-
-def test_the_rest_of_a_pipeline_that_was_not_sent_does_not_run() -> None:
-    """Clients repeat it too, as its beginning was LOADING."""
-    made, written = made_connection(NOT_SENT)
-
-    async def run() -> bytes:
-        found = made()
-        replies: bytes = await found._run_plain([("INCR", b"k")])
-        found._queue += [("INCR", b"k"), ("MULTI",)]
-        found._next()
-        assert found._ends
-        found.agent.run_each.assert_awaited_once()
-        return replies * 2
-
-    assert asyncio.run(run()) == b"".join(written)

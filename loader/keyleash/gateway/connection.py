@@ -74,7 +74,7 @@ once: a smaller command that arrives alone is none."""
 LOADING = b"-LOADING keyleash: "
 NOT_SENT = b"-NOTSENT keyleash: this command did not run, others of its pipeline may have: "
 
-Run: TypeAlias = Callable[[], Coroutine[Any, Any, bytes]]
+Run: TypeAlias = Callable[[], Coroutine[Any, Any, list[bytes]]]
 logger = logging.getLogger("keyleash.gateway")
 
 
@@ -113,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
         self._is_aborted = self._has_run = False
-        self._arrived, self._refused, self._refused_until = 0, b"", 0.0
+        self._pipelined_at = -SPLIT_S
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
         self._written = self._read = 0
@@ -171,11 +171,11 @@ class Connection(asyncio.Protocol):
         if self._ends:
             return
         now = self._loop.time()
-        is_split = self._arrived > 1 and now - self._moved_at < SPLIT_S
-        if not (is_split or self._queue or self._call or self._task or self._requests.size):
-            self._arrived, self._has_run, self._refused = 0, False, b""
         if self.agent is not None:
             self._moved_at = now
+        is_more = self._queue or self._call or self._task or self._requests.size
+        if not is_more and now - self._pipelined_at >= SPLIT_S:
+            self._has_run = False
         before = self._waiting_bytes if self._queue else self._requests.size
         self._waiting_bytes = before + len(data)
         try:
@@ -184,7 +184,8 @@ class Connection(asyncio.Protocol):
             self.refuse(b"ERR Protocol error: " + str(error).encode())
             return
         self._queue += commands
-        self._arrived += len(commands) + (len(data) >= PACKET)
+        if is_more or len(commands) > 1 or len(data) >= PACKET:
+            self._pipelined_at = now
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
         is_large = self._requests.size > LARGE_BYTES
         if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
@@ -252,19 +253,11 @@ class Connection(asyncio.Protocol):
         """Start with the next commands, unless there are none or the agent does not read."""
         if self.gateway.is_draining and self.held is None and not (self._call or self._task):
             self.end()
-        is_refused = self._refused and self._loop.time() < self._refused_until
-        if is_refused and not (self._call or self._task):
-            names = [words[0] for words in self._queue]
-            self._queue.clear()
-            self.write(self._refused * len(names))
-            if "MULTI" in names:
-                # What follows must not run without its transaction.
-                self.end()
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
             words = self._queue[0]
             if not (_is_plain(words[0]) and self._takes_plain):
                 self._queue.popleft()
-                self._start(partial(self._run_special, words), [words])
+                self._start(partial(self._replies_to, words), [words])
             else:
                 commands = self._plain_commands()
                 if not self._send_at_once(commands):
@@ -377,7 +370,7 @@ class Connection(asyncio.Protocol):
             self._largest_batch = min(MAX_CHUNK_COMMANDS, 2 * self._largest_batch)
         return b"".join(out)
 
-    async def _recovered(self, call: Call, connection: Any, frame: bytes) -> bytes:
+    async def _recovered(self, call: Call, connection: Any, frame: bytes) -> list[bytes]:
         """Return what to reply to a call whose first reply is an error."""
         try:
             flow = connection._dialogue.receive_all(undecoded=True)
@@ -387,27 +380,24 @@ class Connection(asyncio.Protocol):
             connection.agent.give_back(connection)
         if all(map(is_redirect, values)):
             return await self._run_plain(call.commands)
-        return self._settled(self._encoded(call.commands, values))
+        return self._encoded(call.commands, values)
 
     def _encoded(self, commands: Sequence[Words], values: Sequence[Any]) -> list[bytes]:
         pairs = zip(commands, values, strict=True)
         return [encoded(words, value, self.protocol) for words, value in pairs]
 
-    def _settled(self, replies: list[bytes]) -> bytes:
+    def _settled(self, replies: list[bytes], *, runs: bool = True) -> bytes:
         """Join replies; LOADING is one only if nothing of the pipeline has run: clients repeat all.
 
-        What an open transaction queues has not run.
+        What an open transaction queues has not run, and some commands run nothing.
         """
         is_unsent = all(item.startswith(LOADING) for item in replies)
         is_queueing = self.held is not None and self.held.queued is not None
-        self._has_run |= not (is_queueing or is_unsent)
+        self._has_run |= runs and not (is_queueing or is_unsent)
         if self._has_run:
             replies = [
                 NOT_SENT + x[len(LOADING) :] if x.startswith(LOADING) else x for x in replies
             ]
-        elif is_unsent and self.held is None:
-            # The rest of the pipeline must not run either.
-            self._refused, self._refused_until = replies[0], self._loop.time() + SPLIT_S
         return b"".join(replies)
 
     def _start(self, run: Run, commands: Sequence[Any]) -> None:
@@ -415,33 +405,41 @@ class Connection(asyncio.Protocol):
         self._task = self._loop.create_task(self._finish(run, commands))
 
     async def _finish(self, run: Run, commands: Sequence[Any]) -> None:
-        out = b""
+        replies: list[bytes] = []
+        ends = False
         try:
             source.set(self.source)
             with correlation(self.correlation):
-                out = await run()
+                replies = await run()
         except (ResponseError, KeyleashError) as error:
             self._is_aborted = self.held is not None and self.held.queued is not None
-            out = self._settled([b"-%b\r\n" % error_line(error)] * len(commands))
+            replies = [b"-%b\r\n" % error_line(error)] * len(commands)
         except (*LOST, OSError) as error:
-            is_part = self.held is not None or commands[0][0] == "MULTI"
+            # What follows must not run without its transaction.
+            ends = self.held is not None or commands[0][0] == "MULTI"
             self._let_go()
             if is_sent(error):
                 self.cut("upstream")
                 return
-            out = self._settled([b"-%b\r\n" % error_line(error)] * len(commands))
-            if is_part:
-                # What follows must not run without its transaction.
-                self.refuse(out[1:-2])
-                return
+            replies = [b"-%b\r\n" % error_line(error)] * len(commands)
         except Exception:
             self._report_failure()
         finally:
             self._task = None
             if self._ends:
                 self._let_go()
-        if not self._ends:
-            self.write(self._settled([out]))
+        if self._ends:
+            return
+        out = self._settled(replies, runs=commands[0][0] not in own.RUN_NOTHING)
+        self.write(out)
+        if out.startswith(LOADING) and self._loop.time() - self._pipelined_at < SPLIT_S:
+            # Clients repeat the whole pipeline, so that its rest must not run.
+            self.write((out.partition(b"\r\n")[0] + b"\r\n") * len(self._queue))
+            ends = True
+        if ends:
+            self.gateway.cuts["refused"] += 1
+            self.end()
+        else:
             self._next()
 
     def _report_failure(self) -> None:
@@ -458,20 +456,23 @@ class Connection(asyncio.Protocol):
         if held is not None:
             held.agent.give_back(held)
 
-    async def _run_plain(self, commands: Sequence[Words]) -> bytes:
+    async def _run_plain(self, commands: Sequence[Words]) -> list[bytes]:
         assert self.agent is not None  # noqa: S101 - plain commands have one
         self.gateway.commands += len(commands)
         values = await self.agent.run_each(commands)
         lost = next((at for at, value in enumerate(values) if is_sent(value)), None)
-        self._has_run |= lost is not None
-        out = self._settled(self._encoded(commands[:lost], values[:lost]))
+        replies = self._encoded(commands[:lost], values[:lost])
         if lost is None:
-            return out
+            return replies
         # One node of a cluster is lost; others have replied.
-        self.write(out)
+        self._has_run = True
+        self.write(self._settled(replies))
         self.gateway.cuts["upstream"] += 1
         self.end()
-        return b""
+        return []
+
+    async def _replies_to(self, words: Any) -> list[bytes]:
+        return [await self._run_special(words)]
 
     async def _run_special(self, words: Any) -> bytes:
         """Run a command that is no plain call; return its reply."""
