@@ -213,7 +213,7 @@ def test_an_archive_with_a_hole_speaks_from_after_it(server: RealServer, tmp_pat
     calls = [call for call in log if not call.code]
 
     coverage = log.coverage["worker"]
-    assert coverage.reads_gap_ms == 4000
+    assert log.gaps_ms == {"worker": 4000}
     assert calls == [*whole[:4], *whole[7:11], *whole[12:]]
     assert coverage.denied == 1
     assert log.not_understood.count == 4 + 4

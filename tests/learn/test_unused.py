@@ -39,7 +39,7 @@ class Recorded(CallLog):
             coverage = self.covered(name)
             coverage.since_ms, coverage.is_cut = 0, self.is_cut
             coverage.reads_since_ms = 0 if self.has_reads else None
-            coverage.until_ms, coverage.reads_gap_ms = self.until_ms, self.gap_ms
+            coverage.until_ms, self.gaps_ms[name] = self.until_ms, self.gap_ms
             if self.hole_ms:
                 self.note_hole(name, "a hole", self.hole_ms)
         if self.is_torn:

@@ -98,7 +98,6 @@ class Coverage(Result):
         begun_ms: From when on it has some, if some are missing between; else None.
         until_ms: Until when.
         reads_since_ms: From when on it has reads; None if it has none.
-        reads_gap_ms: The longest time without one, if others may not have been recorded.
         calls: The number of calls, with each command of a batch.
         denied: The number of denied calls.
         untrusted: Events that no policy explains, which an agent may have forged; left out.
@@ -111,7 +110,6 @@ class Coverage(Result):
     begun_ms: int | None = None
     until_ms: int | None = None
     reads_since_ms: int | None = None
-    reads_gap_ms: int = 0
     calls: int = 0
     denied: int = 0
     untrusted: int = 0
@@ -146,6 +144,7 @@ class CallLog:
         scripts: Texts of scripts by `RecordedCall.script`; each character is a byte.
         active: The document of the active policy, if the source is its server.
         wanted_ms: The earliest time that is wanted; None if any.
+        gaps_ms: By identity, the longest time in which reads may not have been recorded.
         policies: The policies that were active, each with its time; the newest first, and None for
             one that is not stored.
         is_capture: Whether it has KEYS of scripts and polls without a result, and masks no key.
@@ -167,6 +166,7 @@ class CallLog:
 
     def __iter__(self) -> Iterator[RecordedCall]:
         self.coverage = {}
+        self.gaps_ms: dict[str, int] = {}
         self.not_understood = NotUnderstood()
         done = 0
         for done, call in enumerate(self._calls(), 1):

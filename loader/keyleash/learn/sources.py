@@ -242,16 +242,20 @@ class _ArchiveLog(_AuditLog):
         for identity, _, shard in (owner.partition("@") for owner in self._owners):
             feeds.append(self._events(AuditStream(StreamKind.AUDIT, identity, "", shard)))
             feeds.append(self._denials(AuditStream(StreamKind.DENIED, identity, "", shard)))
-        changes = None
-        if (self._directory / StreamKind.CONTROL).is_dir():
-            control = self._entries(AuditStream(StreamKind.CONTROL, "", ""), NotUnderstood())
-            changes = [time_of(entry_id) for entry_id, words in control if b"activate" in words]
+        known_ms, lost, changes = 0, NotUnderstood(), list[int]()
+        for entry_id, words in self._entries(AuditStream(StreamKind.CONTROL, "", ""), lost):
+            known_ms = time_of(entry_id)
+            changes += [known_ms] if b"activate" in words else []
+        if lost.count:
+            known_ms = 0
         reads: dict[str, int] = {}
         for call in self._recorded(merged(feeds)):
             spec, coverage = call.spec, self.covered(call.identity)
             last_ms = reads.get(call.identity, call.time_ms)
-            if changes is None or bisect(changes, last_ms) < bisect(changes, call.time_ms):
-                coverage.reads_gap_ms = max(coverage.reads_gap_ms, call.time_ms - last_ms)
+            is_same = bisect(changes, last_ms) == bisect(changes, call.time_ms)
+            if not is_same or call.time_ms > known_ms:
+                gap_ms = max(self.gaps_ms.get(call.identity, 0), call.time_ms - last_ms)
+                self.gaps_ms[call.identity] = gap_ms
             # Which policies there were is not archived: reads are recorded from the first one on.
             if spec is not None and not (call.code or spec.mutates):
                 reads[call.identity] = call.time_ms

@@ -257,7 +257,7 @@ class _Finder:
         self._coverage = coverage = log.covered(use.identity.name)
         reads_ms = (coverage.until_ms or 0) - (coverage.reads_since_ms or coverage.until_ms or 0)
         # A policy that did not record them may have been active meanwhile.
-        is_gap = 10 * coverage.reads_gap_ms > reads_ms
+        is_gap = 10 * log.gaps_ms.get(use.identity.name, 0) > reads_ms
         self._has_reads = coverage.reads_since_ms is not None and not is_gap
         self._unknown = ""
         if coverage.since_ms is None:
