@@ -20,11 +20,14 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
-from redis.exceptions import NoScriptError
+from redis.exceptions import BusyLoadingError, NoScriptError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.conftest import BROAD
+from keyleash.client.retries import is_sent
 from keyleash.errors import SlotNotServedError
 from keyleash.gateway import connection, serve, upstream
+from keyleash.gateway.agent import Agent
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import new_token
@@ -659,19 +662,20 @@ LOST.has_run = True  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    ("values", "codes"),
+    ("values", "rest", "codes"),
     [
-        ((NOT_SENT,), ["-LOADING"]),
-        ((NOT_SENT, STALE), ["-LOADING", "-LOADING"]),
-        ((1, NOT_SENT), [":1", "-NOTSENT"]),
-        ((STALE, 1), ["-NOTSENT", ":1"]),
-        ((NOT_SENT, LOST, 1), ["-NOTSENT"]),
+        ((NOT_SENT,), 0, ["-LOADING"]),
+        ((NOT_SENT,), 2, ["-LOADING"] * 3),
+        ((NOT_SENT, STALE), 0, ["-LOADING", "-LOADING"]),
+        ((1, NOT_SENT), 0, [":1", "-NOTSENT"]),
+        ((STALE, 1), 0, ["-NOTSENT", ":1"]),
+        ((NOT_SENT, LOST, 1), 0, ["-NOTSENT"]),
     ],
 )
 def test_a_pipeline_of_which_a_part_may_have_run_is_not_loading(
-    values: tuple[Any, ...], codes: list[str]
+    values: tuple[Any, ...], rest: int, codes: list[str]
 ) -> None:
-    """Clients repeat all of it after LOADING."""
+    """Clients repeat all of it after LOADING, however long that took."""
     gateway = SimpleNamespace(commands=0, cuts=Counter[str]())
     written: list[bytes] = []
 
@@ -680,9 +684,27 @@ def test_a_pipeline_of_which_a_part_may_have_run_is_not_loading(
         made.agent = SimpleNamespace(run_each=AsyncMock(return_value=values))
         made.transport = Mock(write=written.append, is_closing=lambda: False)
         made._next = Mock()
+        made._queue += [("INCR", b"k")] * rest
         commands = [("INCR", b"k")] * len(values)
         await made._finish(partial(made._run_plain, commands), commands)
 
     asyncio.run(run())
     lines = b"".join(written).splitlines()
     assert [line.split()[0].decode() for line in lines] == codes
+
+
+def test_an_error_after_a_part_of_a_batch_is_a_lost_reply() -> None:
+    """Of any kind, as it must not look as if nothing had run."""
+    errors = iter([None, BusyLoadingError("loading")])
+
+    async def exchange(calls: list[Any], note: Callable[..., None]) -> None:
+        if error := next(errors):
+            raise error
+        note(calls[0], [1])
+
+    taken = SimpleNamespace(exchange=exchange)
+    agent: Any = SimpleNamespace(take=lambda: taken, give_back=Mock())
+    commands = [("INCR", b"k:a"), ("SET", b"k:b", bytes(3 * MIB))]
+    with pytest.raises(RedisConnectionError) as caught:
+        asyncio.run(Agent.run_each(agent, commands))
+    assert is_sent(caught.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence, Sized
 from contextvars import ContextVar
 from typing import Any
 
@@ -140,14 +140,18 @@ class Agent:
                 try:
                     values += await self.run_each([words])
                 except (*LOST, OSError) as lost:
-                    # Others have run: not as if nothing had.
-                    raise mark_sent(lost) if values else lost from None
+                    raise _after(values, lost) from None
             return values
         except (*LOST, OSError) as error:
-            raise mark_sent(error) if replies else error from None
+            raise _after(replies, error) from None
         finally:
             self.give_back(connection)
         return _values(replies)
+
+
+def _after(replies: Sized, error: Exception) -> Exception:
+    """Return an error that is a lost reply if others have come: not as if nothing had run."""
+    return mark_sent(RedisConnectionError(str(error))) if replies else error
 
 
 def _values(replies: Mapping[Call, Sequence[Any]]) -> list[Any]:

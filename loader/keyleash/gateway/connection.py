@@ -406,7 +406,7 @@ class Connection(asyncio.Protocol):
 
     async def _finish(self, run: Run, commands: Sequence[Any]) -> None:
         replies: list[bytes] = []
-        ends = False
+        ends, began = False, self._loop.time()
         try:
             source.set(self.source)
             with correlation(self.correlation):
@@ -432,7 +432,8 @@ class Connection(asyncio.Protocol):
             return
         out = self._settled(replies, runs=commands[0][0] not in own.RUN_NOTHING)
         self.write(out)
-        if out.startswith(LOADING) and self._loop.time() - self._pipelined_at < SPLIT_S:
+        is_part = self._queue or self._requests.size or began - self._pipelined_at < SPLIT_S
+        if out.startswith(LOADING) and is_part:
             # Clients repeat the whole pipeline, so that its rest must not run.
             self.write((out.partition(b"\r\n")[0] + b"\r\n") * len(self._queue))
             ends = True

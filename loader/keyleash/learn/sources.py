@@ -295,7 +295,8 @@ class _ArchiveLog(_AuditLog):
         folder = self._directory / stream.name
         files = sorted(path for path in folder.glob("*.jsonl") if FILE_NAME.fullmatch(path.name))
         count, last, mark, before = 0, "0-0", self._marks.get(stream.name), left_out.count
-        since_ms = self._query.since_ms
+        # The control stream is read whole, since its entries have no numbers that show a hole.
+        since_ms = None if stream.kind is StreamKind.CONTROL else self._query.since_ms
         for path, later in pairwise([*files, None]):
             ends = later.stem.partition("_")[2] if later else None
             if path is None or (ends and id_order(ends)[0] < (since_ms or 0)):
