@@ -169,6 +169,7 @@ def test_polls_that_find_nothing_take_nothing_from_a_limit(leash: Leash) -> None
         ("XREAD", "BLOCK", -1, "STREAMS", "t:s", "0"),
         ("XREAD", "BLOCK", 10**400, "STREAMS", "t:s", "0"),
         ("XREAD", "BLOCK"),
+        ("XREAD", "BLOCK", 10, "STREAMS", "t:s", "$", "t:none"),
         ("BLPOP", "t:string", 1),
     ],
     ids=lambda words: " ".join(map(str, words))[:40],

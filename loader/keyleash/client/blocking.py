@@ -71,10 +71,10 @@ def pin_ids(words: Words, ask: Callable[[Words], Flow]) -> Flow:
     if upper(words[0]) != "XREAD":
         return words
     first = next((at for at, word in enumerate(words) if upper(word) == "STREAMS"), len(words)) + 1
-    count = (len(words) - first) // 2
+    count, is_odd = divmod(len(words) - first, 2)
     pinned = list(words)
     for at in range(first + count, len(words)):
-        if words[at] in ("$", b"$"):
+        if words[at] in ("$", b"$") and not is_odd:
             entries = yield from ask(("XREVRANGE", words[at - count], "+", "-", "COUNT", 1))
             pinned[at] = entries[0][0] if entries else "0-0"
     return tuple(pinned)
