@@ -366,6 +366,8 @@ MANY = ("PFADD", "free:{d}b", *range(3000))
         [("RENAMENX", "doc:{d}full", "doc:{d}a"), ("APPEND", "doc:{d}a", LONG)],
         [("RENAME", "free:{d}long", "free:{d}b"), ("BITOP", "NOT", "doc:{d}a", "free:{d}b")],
         [MANY, ("BITOP", "NOT", "doc:{d}a", "free:{d}b")],
+        [("SADD", "free:{d}s", LONG * 2), ("SUNIONSTORE", "doc:{d}s", "free:{d}s")],
+        [("ZADD", "free:{d}z", 1, LONG * 2), ("ZRANGESTORE", "doc:{d}z", "free:{d}z", 0, -1)],
         [("RESTORE", "doc:{d}a", 0, "short"), ("APPEND", "doc:{d}a", "x" * (BYTES // 2))],
         [("RESTORE", "free:{d}b", 0, "long"), ("BITOP", "NOT", "doc:{d}a", "free:{d}b")],
         [

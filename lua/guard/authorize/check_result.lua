@@ -32,7 +32,8 @@ while at <= stop do
 end
 -- A pattern of SORT reads other keys.
 if gets > 0 then sum, is_looser = sum * gets, bytes < huge end
-if sum > 0 and (was and sum > elements or is_looser) then
+-- In a batch, a source that is empty now may not be by then.
+if (sum > 0 or not is_fresh) and (was and sum > elements or is_looser) then
   local is_read = is_fresh
   for i = first_source, last_source do is_read = is_read and may_read(names[i], state_of(names[i])) end
   local found = is_read and redis.pcall(unpack(words)) or { err = '' }
