@@ -688,7 +688,8 @@ def test_filter_of_the_policy_shows_the_documents_of_one_agent(shared: Leash) ->
     """Grants need not cover the prefix; the values are those that the token is bound to."""
     ann, first, free = bound(shared, agent="ann"), bound(shared, own="1"), bound(shared)
 
-    for query in ("*", "hello", "hello | -hello", "@t:(hello)", "-@agent:{bob}", "@own:[(0 (9]"):
+    queries = ("*", "hello", "hello | -hello", "@t:(hello)", "-@agent:{bob}", "@own:[(0 (9]")
+    for query in (*queries, "hello -x\\*"):
         for call, index in ((ann, "tags"), (first, "numbers"), (free, "both")):
             count, *keys = call("FT.SEARCH", index, query, "NOCONTENT")
             assert (count, sorted(keys)) == (3, ANN), (index, query)
@@ -757,6 +758,12 @@ def test_filter_of_a_missing_index_is_checked_as_far_as_it_goes(shared: Leash) -
         (("hello => hello",), "brackets and quotes"),
         (("*", "WITHSCORES"), "words of other documents"),
         (("*", "EXPLAINSCORE"), "words of other documents"),
+        (("*", "SCORER", "BM25"), "words of other documents"),
+        (("*", "SCORER", "docscore"), "words of other documents"),
+        # A server finds 200 words with a beginning, among them those of others.
+        (("hel*",), "those of other documents"),
+        (("(@t:%hello%)",), "those of other documents"),
+        (("w'hel?o'",), "those of other documents"),
     ],
 )
 def test_query_that_may_leave_its_filter_is_denied(
@@ -765,6 +772,35 @@ def test_query_that_may_leave_its_filter_is_denied(
     """It stands in parentheses beside the filter."""
     with pytest.raises(keyleash.CommandRefusedError, match=reason):
         bound(shared, agent="ann")("FT.SEARCH", "tags", *words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("FT.SEARCH", "NOCONTENT"),
+        ("FT.SEARCH", "NOCONTENT", "SCORER", "DOCSCORE"),
+        ("FT.SEARCH", "NOCONTENT", "SORTBY", "own"),
+        ("FT.AGGREGATE", "LOAD", 1, "@__key"),
+    ],
+)
+def test_order_of_results_tells_no_words_of_hidden_documents(
+    shared: Leash, words: tuple[str | int, ...]
+) -> None:
+    """Scores count the documents of all agents that have a word, so a rare one would come first."""
+    for i in range(40):
+        for place, word in enumerate((f"guess{i}", f"fresh{i}")):
+            own = {"agent": "ann", "own": 1, "t": word}
+            shared.admin.hset(f"all:ann:{i}:{place}", mapping=own)
+        for place in range(i % 2 * 3):
+            shared.admin.hset(f"all:bob:{i}:{place}", mapping={"agent": "bob", "t": f"guess{i}"})
+    ann, right = bound(shared, agent="ann"), 0
+    for i in range(40):
+        found = ann(words[0], "tags", f"guess{i}|fresh{i}", *words[1:])
+        keys = [row[1] if isinstance(row, list) else row for row in found[1:]]
+        assert len(keys) == 2
+        right += (keys[0] == f"all:ann:{i}:1".encode()) == (i % 2 == 1)
+
+    assert right == 20
 
 
 def test_help_names_the_option_or_the_bound(shared: Leash) -> None:

@@ -181,9 +181,11 @@ REFUSED_OPTIONS: Mapping[str, str] = {
     "GEOSHAPE": "a comparison with a shape visits all documents",
     "BRACKETS": "with a filter of the policy, brackets and quotes of a query stand in pairs",
     **dict.fromkeys(
-        ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES"),
-        "with a filter of the policy, scores would count words of other documents",
+        ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES", "SCORER"),
+        "with a filter of the policy, scores but DOCSCORE would count words of other documents",
     ),
+    "EXPANSIONS": "with a filter of the policy, `%` and `*` in words would find those of other"
+    " documents, up to a number",
     "KNN": f"a query asks for at most {MAX_NEIGHBOURS} neighbours, in batches of 10 or more, and"
     f" has {MAX_VECTOR_RANGES} ranges of vectors",
     **dict.fromkeys(

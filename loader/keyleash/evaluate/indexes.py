@@ -9,33 +9,9 @@ from math import inf
 from typing import Any
 
 from keyleash.commands import CommandSpec, OperationClass
+from keyleash.commands import work as bounds
 from keyleash.commands.facts import FUNCTIONS, INDEX_OPTIONS, LISTS_INDEXES, VECTOR_OPTIONS
 from keyleash.commands.refusals import why_argument
-from keyleash.commands.work import (
-    DOCUMENT_WORK,
-    HIT_WORK,
-    MARKING_WORK,
-    MAX_CALLS,
-    MAX_EXPANDED_TERMS,
-    MAX_EXPRESSION_BYTES,
-    MAX_FORMATTED,
-    MAX_INDEX_WORDS,
-    MAX_INDEXES,
-    MAX_INKEYS,
-    MAX_MARK_BYTES,
-    MAX_NEIGHBOURS,
-    MAX_PARAM_BYTES,
-    MAX_QUERY_BYTES,
-    MAX_RETURNED,
-    MAX_ROWS,
-    MAX_SEARCH_OPTIONS,
-    MAX_SEARCH_STEPS,
-    MAX_VECTOR_RANGES,
-    MAX_WORD_BYTES,
-    QUESTION_WORK,
-    SEARCH_WORK,
-    SUMMARY_WORK,
-)
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
 from keyleash.evaluate.restricted import reaches_all, refused_by_token
@@ -47,13 +23,18 @@ from keyleash.policy.model import capture_in
 from keyleash.policy.patterns import beginning, bound_pattern, may_start_with
 from keyleash.store.live_table import reply_mapping
 
-_MOST_BYTES = {"p": MAX_PARAM_BYTES, "x": MAX_EXPRESSION_BYTES, "m": MAX_MARK_BYTES}
+_MOST_BYTES = {
+    "p": bounds.MAX_PARAM_BYTES,
+    "x": bounds.MAX_EXPRESSION_BYTES,
+    "m": bounds.MAX_MARK_BYTES,
+}
 _TYPES = (b"AS", b"TEXT", b"TAG", b"NUMERIC", b"GEO", b"GEOSHAPE", b"VECTOR")
 _STEPS = ("APPLY", "FILTER", "GROUPBY", "REDUCE")
 NOT_LOOKED_UP = "its prefixes were not checked"
 _LISTED = (("REDUCE", b"R"), ("REDUCE", b"T"))
 _NAME = re.compile(rb"([^-\s+*/%^,!<>=&|'\"()]+)\s*(\(?)")
-_OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES")
+_EXPANDS = re.compile(rb"[wW]'|%|[^\s(|{]\*|\*[^\s)|}]")
+_OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES", "SCORER")
 
 
 Option = tuple[str, Sequence[bytes]]
@@ -96,7 +77,7 @@ class IndexCall:
             listed = (self.state.sizes and self.state.sizes.ask((LISTS_INDEXES,), (), ())) or ()
             items = [item for grant in giving for item in grant.indexes if not item.where]
             own = [key for key in listed if any(self.is_bound(item, key) for item in items)]
-            wrong = b"INDEXES" if len(own) >= MAX_INDEXES else wrong
+            wrong = b"INDEXES" if len(own) >= bounds.MAX_INDEXES else wrong
         for word in (broken, _broken_schema(name, self.argv), wrong):
             yield self.refused_word(word)
         reply = None if creates else self.ask("FT.INFO")
@@ -115,7 +96,7 @@ class IndexCall:
             yield from self.search(options, filtered, info, documents)
         else:
             deletes = name == "FT.DROPINDEX" and len(self.argv) > 2
-            yield self.work(documents * DOCUMENT_WORK if deletes else 0)
+            yield self.work(documents * bounds.DOCUMENT_WORK if deletes else 0)
 
     def ask(self, name: str, *words: bytes) -> Any:
         """Return the reply to a command that reads the index; None without one, or a server."""
@@ -190,12 +171,15 @@ class IndexCall:
     ) -> Iterator[Decision]:
         """Yield the verdicts on the query, its filter and its work."""
         query, forced = self.argv[2] if len(self.argv) > 2 else b"", list[bytes]()
-        is_long = len(query) > MAX_QUERY_BYTES
+        is_long = len(query) > bounds.MAX_QUERY_BYTES
         query = b"*" if is_long else query
         is_filtered = filtered is not None
         broken = _broken_bound(query, options, is_filtered=is_filtered, is_long=is_long)
         if filtered:
             documents, wraps = inf, list[bytes]()
+            inner, near = _split(query)
+            if broken is None and _EXPANDS.search(re.sub(rb"(?s)\\.", b"x", inner)):
+                broken = b"EXPANSIONS"
             for field, value in filtered.items():
                 kind = None if info is None else _kind_of(field, info)
                 yield self.value(kind, value)
@@ -207,18 +191,19 @@ class IndexCall:
                 else:
                     wraps.append(b"@%s:{%s}" % (name, re.sub(rb"(?=\W|_)", rb"\\", value)))
             if wraps:
-                inner, near = _split(query)
                 is_all = inner.strip() == b"*"
-                if not (is_all or _is_enclosed(inner)) and broken in (None, b"TERMS"):
+                is_open = not (is_all or _is_enclosed(inner))
+                if is_open and broken in (None, b"TERMS", b"EXPANSIONS"):
                     broken = b"BRACKETS"
                 wraps += [] if is_all else [b"(%s)" % inner]
                 query = b"(%s)%s" % (b" ".join(wraps), near)
+            forced += [b"SCORER", b"DOCSCORE"] if self.spec.name == "FT.SEARCH" else []
         forced += [b"DIALECT", b"2" if filtered else b"1"]
         yield self.refused_word(broken)
         definition = reply_mapping((info or {}).get("index_definition", ()))
         on_json, own = definition.get("key_type") == b"JSON", b"".join(self.argv[2:3])
         strings = 2 * (len(filtered or ()) + own.count(b"=>"))
-        rows = _Rows(documents, documents, HIT_WORK, strings, self.identity.string_units)
+        rows = _Rows(documents, documents, bounds.HIT_WORK, strings, self.identity.string_units)
         if self.spec.name == "FT.SEARCH":
             rows.read_search(options, own, on_json=on_json)
         else:
@@ -258,7 +243,7 @@ class IndexCall:
         for key in found[1 :: 1 + len(rows.parts)]:
             wide += rows.strings + 2 * (self.about(key, "HLEN") if rows.is_whole else 0)
             usage = self.about(key, "MEMORY", "USAGE", b"SAMPLES", b"0") if rows.is_marked else 0
-            asked += QUESTION_WORK + usage * MARKING_WORK
+            asked += bounds.QUESTION_WORK + usage * bounds.MARKING_WORK
             if max(cost, wide * units) + asked > left:
                 break
         return max(cost, wide * units) + asked
@@ -271,7 +256,7 @@ class IndexCall:
         return inf if reply is None else float(reply)
 
     def work(self, cost: float) -> Decision:
-        work = SEARCH_WORK + cost
+        work = bounds.SEARCH_WORK + cost
         if work <= self.identity.work:
             return ALLOWED
         return refused_work(work, self.identity, self.spec, self.trace)
@@ -302,17 +287,17 @@ class _Rows:
     parts: set[str] = field(default_factory=set)
 
     def read_search(self, options: Sequence[Option], query: bytes, *, on_json: bool) -> None:
-        self.shown, self.unit, self.is_whole = 10, DOCUMENT_WORK, True
+        self.shown, self.unit, self.is_whole = 10, bounds.DOCUMENT_WORK, True
         self.strings += 1
         for name, words in options:
             if name == "LIMIT":
                 self.first, self.shown = (_number(word, inf) for word in words)
             elif name in ("NOCONTENT", "RETURN"):
-                self.unit = HIT_WORK if len(words) < 2 else self.unit
+                self.unit = bounds.HIT_WORK if len(words) < 2 else self.unit
                 self.strings += 2 * max(len(words) - 1, 0)
                 self.is_whole = False
             elif name in ("HIGHLIGHT", "SUMMARIZE"):
-                self.unit = SUMMARY_WORK if name == "SUMMARIZE" else self.unit
+                self.unit = bounds.SUMMARY_WORK if name == "SUMMARIZE" else self.unit
                 self.is_marked = True
             elif name == "EXPLAINSCORE":
                 self.strings += len(query)
@@ -327,7 +312,7 @@ class _Rows:
             if name == "LIMIT":
                 self.first, self.shown = (_number(word, inf) for word in words)
             elif name in ("LOAD", "GROUPBY", "SORTBY"):
-                self.unit = DOCUMENT_WORK if name == "LOAD" else self.unit
+                self.unit = bounds.DOCUMENT_WORK if name == "LOAD" else self.unit
                 self.strings = (0 if name == "GROUPBY" else self.strings) + 2 * (len(words) - 1)
                 if words[0] == b"*":
                     self.strings = self.strings + 4 if on_json else inf
@@ -338,7 +323,7 @@ class _Rows:
     def work(self) -> float:
         shown = min(self.shown, max(self.documents - self.first, 0))
         listed = self.lists * self.documents if self.lists else 0
-        units = min(self.first, self.documents) * HIT_WORK + shown * self.unit
+        units = min(self.first, self.documents) * bounds.HIT_WORK + shown * self.unit
         return max(units, (shown * self.strings + listed) * self.string_units)
 
 
@@ -365,22 +350,22 @@ def _options(name: str, argv: Argv) -> tuple[Sequence[Option], bytes | None]:
                 width = place - at + int(text)
         if width is None or at + width >= len(argv):
             return options, argv[at]
-        if len(options) == MAX_SEARCH_OPTIONS:
+        if len(options) == bounds.MAX_SEARCH_OPTIONS:
             return options, b"STEPS"
         words = argv[at + 1 : at + 1 + width]
-        if kind == "p" and width > MAX_SEARCH_OPTIONS:
+        if kind == "p" and width > bounds.MAX_SEARCH_OPTIONS:
             broken = word.encode()
         for text in words:
-            if len(text) > _MOST_BYTES.get(kind, MAX_WORD_BYTES):
+            if len(text) > _MOST_BYTES.get(kind, bounds.MAX_WORD_BYTES):
                 broken = b"STEPS" if kind == "x" else b"WORDS"
             elif kind == "x":
                 calls = len(re.findall(rb"format\s*\(", text.lower()))
                 formats += calls
                 called += sum(opens == b"(" for _, opens in _NAME.findall(text.lower()))
-                is_large = formats > 1 or (calls > 0 and text.count(b"%") > MAX_FORMATTED)
-                is_large |= called > MAX_CALLS
+                is_large = formats > 1 or (calls > 0 and text.count(b"%") > bounds.MAX_FORMATTED)
+                is_large |= called > bounds.MAX_CALLS
                 broken = b"STEPS" if is_large or not _calls_known(text) else broken
-            elif kind == "d" and not (text.isdigit() and int(text) <= MAX_ROWS):
+            elif kind == "d" and not (text.isdigit() and int(text) <= bounds.MAX_ROWS):
                 broken = b"ROWS"
             elif not kind and _selects_many(text):
                 broken = b"FIELDS"
@@ -419,12 +404,12 @@ def _broken_schema(name: str, argv: Argv) -> bytes | None:
         return None
     listed = dict(item.encode().split(b"=") for item in VECTOR_OPTIONS.split())
     upper = [word[:32].upper() for word in argv] + [b""]
-    broken = b"WORDS" if len(argv) - 1 > MAX_INDEX_WORDS else None
+    broken = b"WORDS" if len(argv) - 1 > bounds.MAX_INDEX_WORDS else None
     sums = dict[bytes, float]()
     start = upper.index(b"SCHEMA", 2) if b"SCHEMA" in upper[2:] else len(argv)
     start = 2 if name == "FT.ALTER" else start
     for at, text in enumerate(argv[start:], start):
-        if len(text) > MAX_WORD_BYTES:
+        if len(text) > bounds.MAX_WORD_BYTES:
             broken = b"WORDS"
         elif _selects_many(text):
             broken = b"FIELDS"
@@ -474,32 +459,34 @@ def _broken_bound(
     nearest = [dict(pairs).get(near[1:], near) if near[:1] == b"$" else near for near in found]
     brackets = re.sub(rb"\[+", b"[", re.sub(rb"[^a-z0-9_@$\[]", b"", lower))
     nearest += [b""] * (brackets.count(b"[knn") - len(found))
-    nearest += [b""] * (brackets.count(b"[vector") > MAX_VECTOR_RANGES)
+    nearest += [b""] * (brackets.count(b"[vector") > bounds.MAX_VECTOR_RANGES)
     batches = re.findall(rb"batch_size([\s:]+[1-9][0-9])?", lower)
-    if not all([*(near.isdigit() and int(near) <= MAX_NEIGHBOURS for near in nearest), *batches]):
+    if not all(
+        [*(near.isdigit() and int(near) <= bounds.MAX_NEIGHBOURS for near in nearest), *batches]
+    ):
         return b"KNN"
-    is_small = all(_number(sample, inf) <= MAX_INKEYS for sample in samples)
+    is_small = all(_number(sample, inf) <= bounds.MAX_INKEYS for sample in samples)
     stages = [(name, words[0][:1].upper() if words else b"") for name, words in options]
     lists = [
         at for at, (name, first) in enumerate(stages) if name == "REDUCE" and first in (b"R", b"T")
     ]
     groups = [at for at, (name, _) in enumerate(stages) if name == "GROUPBY"]
     has_lists = bool(lists and groups and lists[0] < groups[-1])
-    if not is_small or has_lists or len(steps) > MAX_SEARCH_STEPS:
+    if not is_small or has_lists or len(steps) > bounds.MAX_SEARCH_STEPS:
         return b"STEPS"
     has_marks = re.search(rb"[*%]", query) is not None
     tokens = re.findall(rb"[^\s|(){}\[\]\"]+", re.sub(rb"(?s)\\.", b"xx", query))
-    is_large = has_marks and any(len(token) > MAX_WORD_BYTES for token in tokens)
-    is_large |= wild > 0 and len(query) > MAX_WORD_BYTES
+    is_large = has_marks and any(len(token) > bounds.MAX_WORD_BYTES for token in tokens)
+    is_large |= wild > 0 and len(query) > bounds.MAX_WORD_BYTES
     broken = b"QUERY" if is_long or is_large else None
     if len(re.findall(rb"\[[cdiw]", brackets)) > brackets.count(b"[inf"):
         return b"GEOSHAPE"
     for name, words in options:
-        if name in ("RETURN", "LOAD") and len(words) > MAX_RETURNED + 1:
+        if name in ("RETURN", "LOAD") and len(words) > bounds.MAX_RETURNED + 1:
             broken = b"FIELDS"
         elif (
-            (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= MAX_INKEYS)
-            or (is_filtered and name in _OF_SCORES)
+            (name in ("INKEYS", "FRAGS", "LEN") and not _number(words[0], inf) <= bounds.MAX_INKEYS)
+            or (is_filtered and name in _OF_SCORES and b"DOCSCORE" not in words)
             or (name in ("HIGHLIGHT", "SUMMARIZE") and b"knn" in query.lower())
             or (name == "DIALECT" and words[0] not in (b"1", b"2", b"3"))
             or (name == "PARAMS" and not all(_is_param(query, *pair) for pair in _pairs(words)))
@@ -507,7 +494,7 @@ def _broken_bound(
             broken = name.encode()
     if broken is not None:
         return broken
-    return b"TERMS" if terms > MAX_EXPANDED_TERMS else None
+    return b"TERMS" if terms > bounds.MAX_EXPANDED_TERMS else None
 
 
 def _pairs(words: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
@@ -516,7 +503,7 @@ def _pairs(words: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 def _is_param(query: bytes, name: bytes, text: bytes) -> bool:
     """Return whether a parameter is short, or stands only where vectors and shapes do."""
-    if not re.fullmatch(rb"\w+", name) or len(text) <= MAX_WORD_BYTES:
+    if not re.fullmatch(rb"\w+", name) or len(text) <= bounds.MAX_WORD_BYTES:
         return re.fullmatch(rb"\w+", name) is not None
     used = len(re.findall(rb"\$%s(?!\w)" % name, query))
     fitting = len(re.findall(rb"[\w.]\s+\$%s(?=[\s\]])" % name, query))

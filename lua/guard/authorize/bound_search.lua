@@ -33,7 +33,7 @@ for i = 1, #options do
   if width > {{ max_returned }} + 1 and (word == 'RETURN' or word == 'LOAD') then broken = 'FIELDS' end
 --% if rule.index.filtered
   -- Scores count the words of all documents.
-  if filter and (word == 'WITHSCORES' or word == 'EXPLAINSCORE' or word == 'ADDSCORES') then broken = word end
+  if filter and (word == 'WITHSCORES' or word == 'EXPLAINSCORE' or word == 'ADDSCORES' or word == 'SCORER' and argv[at + 1] ~= 'DOCSCORE') then broken = word end
   if filter and word == 'DIALECT' then instead[at + 1 + shift] = '2' end
 --% endif
   if word == 'TIMEOUT' and not (number(at + 1) > 0 and number(at + 1) <= {{ search_ms }}) then

@@ -31,11 +31,18 @@ for i = 1, #filter, 2 do
   if not is_number then wraps[#wraps + 1] = '@' .. field .. ':{' .. string.gsub(text, '[^%w]', '\\%0') .. '}' end
 end
 instead[#instead + 1], instead[#instead + 2] = 'DIALECT', '2'
+--% if rule.index.command == "FT.SEARCH"
+-- The order by any other score depends on words of hidden documents.
+instead[#instead + 1], instead[#instead + 2] = 'SCORER', 'DOCSCORE'
+--% endif
 local before, near = string.match(query, '^(.-)(=>%s*%[%s*[kK][nN][nN][^%[%]]*%]%s*)$')
 before = before or query
+-- These find the words of all documents, up to a number.
+local plain = string.gsub(before, '\\.', 'x')
+if not broken and (find(plain, '[wW]\39') or find(plain, '%%') or find(plain, '[^%s(|{]%*') or find(plain, '%*[^%s)|}]')) then broken = 'EXPANSIONS' end
 if wraps[1] and not find(before, '^%s*%*%s*$') then
-  local rest, cut = string.gsub(before, '\\.', 'x'), 1
-  rest = string.gsub(rest, find(rest, '\34') and '\34[^\34]*\34' or "'[^']*'", 'x')
+  local cut = 1
+  local rest = string.gsub(plain, find(plain, '\34') and '\34[^\34]*\34' or "'[^']*'", 'x')
   if find(rest, "[\\\39\34%z]") or count(rest, '=>') ~= count(rest, '=>%s*{') or not find(rest, '%S') then broken = 'BRACKETS' end
   -- Exclusive bounds of ranges.
   rest = string.gsub(string.gsub(rest, '%[%s*%(([%w+.-]+)%s', '[%1 '), '%s%(([%w+.-]+)%s*%]', ' %1]')
