@@ -108,6 +108,16 @@ def test_pauses_double_up_to_a_bound_and_end_at_the_deadline(one_leash: Leash) -
 
 
 @ONE_EITHER
+def test_pauses_grow_with_the_keys_of_a_call(one_leash: Leash) -> None:
+    """A poll of 5,000 keys takes 5 ms of the server, which is to be a small part of the time."""
+    client = agent(one_leash)
+    clock = FakeClock(client)
+    assert client.blpop([f"t:{number}" for number in range(5000)], 1) is None
+
+    assert all(0.09 <= pause_s <= 0.11 * 1.1 for pause_s in clock.slept[:-1])
+
+
+@ONE_EITHER
 def test_element_that_comes_at_the_deadline_is_still_returned(one_leash: Leash) -> None:
     """There is a last look when time is up."""
     client = agent(one_leash)

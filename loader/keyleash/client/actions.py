@@ -97,6 +97,11 @@ class AskForToken:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Sleep."""
+    """Sleep.
+
+    Attributes:
+        polled: The blocking call that is polled again then; None if it is no poll.
+    """
 
     seconds: float
+    polled: Any = None

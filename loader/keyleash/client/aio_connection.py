@@ -475,8 +475,8 @@ class AsyncGuarded(Guarding):
                 return await above.send_packed_command(pack(words), check_health)
             case CheckSubscriptions(subscriptions):
                 return await self._check(subscriptions, None)
-            case Pause(seconds):
-                return await self.sleep(seconds)
+            case Pause():
+                return await self.pause(action)
             case AskForToken():
                 return self.session.accept_token(await acall_source(self.session.source))
             case _:

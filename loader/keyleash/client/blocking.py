@@ -15,6 +15,8 @@ from keyleash.client.command_words import upper
 
 FIRST_PAUSE_S = 0.001
 MAX_PAUSE_S = 0.064
+PAUSE_OF_WORD_S = 2e-5
+"""A server takes nearly 1 µs for each key of a poll, which is at most a twentieth of the time."""
 JITTER = 0.1
 
 _TIMEOUT_POSITIONS = {
@@ -27,13 +29,13 @@ _WORDS_OF_OPTION = {"GROUP": 3, "COUNT": 2}
 """Options of XREAD and XREADGROUP whose values must not be taken for BLOCK."""
 
 
-def pauses() -> Iterator[float]:
-    """Yield the seconds to sleep between polls, endlessly."""
-    pause_s = FIRST_PAUSE_S
+def pauses(words: Words) -> Iterator[float]:
+    """Yield the seconds to sleep between polls, endlessly: more for a command of many keys."""
+    pause_s = max(FIRST_PAUSE_S, len(words) * PAUSE_OF_WORD_S)
     while True:
         # Jitter, so that agents that wait for one key do not poll at the same time.
         yield pause_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311
-        pause_s = min(2 * pause_s, MAX_PAUSE_S)
+        pause_s = max(pause_s, min(2 * pause_s, MAX_PAUSE_S))
 
 
 def timeout_of(words: Words) -> float | None:

@@ -523,16 +523,19 @@ class Caller:
         return typed
 
     def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
-        for pause_s in pauses():
-            left_s = deadline - self.clock()
-            if left_s <= 0:
-                return None
-            yield Pause(max(0, min(pause_s, left_s)))
-            yield Send([call])
-            reply = yield from self._read_within_rates(call, undecoded)
-            if reply is not None:
-                return reply
-        return None
+        try:
+            for pause_s in pauses(call.commands[0]):
+                # At least once: a program that serves others spaces calls here.
+                yield Pause(max(0, min(pause_s, deadline - self.clock())), call)
+                yield Send([call])
+                reply = yield from self._read_within_rates(call, undecoded)
+                if reply is not None or self.clock() >= deadline:
+                    return reply
+        finally:
+            self.stop_waiting(call)
+
+    def stop_waiting(self, call: Call) -> None:
+        """Note that a blocking call is polled no more: for a program with many of them."""
 
 
 def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:

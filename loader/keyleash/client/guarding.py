@@ -15,7 +15,7 @@ from redis.connection import CacheProxyConnection
 from redis.exceptions import DataError
 
 from keyleash.client._redis_py import pack
-from keyleash.client.actions import Words
+from keyleash.client.actions import Pause, Words
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.command_words import HANDSHAKE, split_words
@@ -55,6 +55,7 @@ class Guarding:
     caller_class: type[Caller] = Caller
     retry_class: type
     is_async: bool
+    sleep: Callable[[float], Any]
     lock: type
     check_every_s = 5.0
     check_attempts = 2
@@ -89,6 +90,10 @@ class Guarding:
         encoding = self.encoder.encoding, self.encoder.encoding_errors
         # hiredis encodes words like this, and in redis-py's sync client in any case.
         self._encodes = self.is_async and encoding != ("utf-8", "strict")
+
+    def pause(self, pause: Pause) -> Any:
+        """Sleep; the result is awaited by connections that are."""
+        return self.sleep(pause.seconds)
 
     def _now(self) -> float:
         return self.clock()

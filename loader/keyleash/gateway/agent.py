@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence, Sized
+from collections.abc import Coroutine, Iterable, Mapping, Sequence, Sized
 from contextvars import ContextVar
 from typing import Any
 
@@ -11,7 +11,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, ResponseError, WatchError
 
-from keyleash.client.actions import Words
+from keyleash.client.actions import Pause, Words
 from keyleash.client.aio_cluster import RedisCluster
 from keyleash.client.aio_cluster_pipeline import AsyncSpread
 from keyleash.client.aio_connection import AsyncGuarded
@@ -20,8 +20,9 @@ from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.pools import guarded_class
 from keyleash.client.retries import mark_sent
-from keyleash.client.routing import HOME_SLOT
+from keyleash.client.routing import HOME_SLOT, keys_of
 from keyleash.client.session import Session
+from keyleash.gateway.polls import UNITS_PER_S, Pace
 from keyleash.gateway.upstream import PipeConnection, Upstream
 from keyleash.store.wire import BatchMode
 
@@ -31,8 +32,6 @@ _ORIGIN = property(lambda _: source.get())
 CHECK_S = 1.0
 """Seconds after which subscriptions are checked again."""
 MAX_FREE = 64
-MAX_POLLS_PER_S = 1000
-"""Of the blocking commands with one token."""
 
 
 class Agent:
@@ -51,31 +50,37 @@ class Agent:
 
     def __init__(self, upstream: Upstream, token: str, protocol: int) -> None:
         self.key = token, protocol
-        self.users = self._sleeping = 0
-        self._upstream = upstream
+        self.users = 0
+        self._upstream, self._polls = upstream, upstream.polls
+        self._pace = Pace(UNITS_PER_S / 2)
         # A guarded connection goes back to the agent whose token it has, and to no other.
         attributes = {"upstream": upstream, "agent": self}
         base = type("UpstreamConnection", (PipeConnection,), attributes)
         self._kind = self._guarded(base)
         self._kind.check_every_s = CHECK_S
-        self._kind.sleep = self._sleep
+        self._kind.pause = self._pause
         caller: Any = self._kind.caller_class
-        self._kind.caller_class = type(caller.__name__, (caller,), {"origin": _ORIGIN})
+        overridden = {"origin": _ORIGIN, "stop_waiting": staticmethod(self._polls.leave)}
+        self._kind.caller_class = type(caller.__name__, (caller,), overridden)
         self.session: Session = self._kind.session
         self._free: list[Any] = []
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.session.identity})"
 
-    async def _sleep(self, seconds: float) -> None:
-        """Sleep before the next poll of a blocking command: longer if many commands block."""
-        self._sleeping += 1
-        try:
-            await asyncio.sleep(max(seconds, self._sleeping / MAX_POLLS_PER_S))
-        finally:
-            self._sleeping -= 1
-        if self._upstream.is_draining:
-            raise RedisConnectionError("the gateway ends")
+    async def _pause(self, pause: Pause) -> None:
+        if pause.polled is None:
+            await asyncio.sleep(pause.seconds)
+            return
+        keys = keys_of(self.session.table, pause.polled.commands[0])
+        identity = self.session.identity
+        await self._polls.wait(pause.polled, pause.seconds, keys, identity, self._pace)
+
+    def wake(self, commands: Iterable[Words]) -> None:
+        """Poll at once for what waits for keys that *commands* may have written."""
+        if self._polls:
+            for words in filter(self.session.may_write, commands):
+                self._polls.wake(keys_of(self.session.table, words))
 
     def _guarded(self, base: type) -> Any:
         """Return the class of guarded connections."""

@@ -344,6 +344,7 @@ class Connection(asyncio.Protocol):
             # Not into the pipe, which would be closed for all.
             self._report_failure()
         connection.agent.keep(connection)
+        connection.agent.wake(call.commands)
         if self._ends:
             return
         self.write(out)
@@ -461,6 +462,7 @@ class Connection(asyncio.Protocol):
         assert self.agent is not None  # noqa: S101 - plain commands have one
         self.gateway.commands += len(commands)
         values = await self.agent.run_each(commands)
+        self.agent.wake(commands)
         lost = next((at for at, value in enumerate(values) if is_sent(value)), None)
         replies = self._encoded(commands[:lost], values[:lost])
         if lost is None:
@@ -524,6 +526,7 @@ class Connection(asyncio.Protocol):
                 await held.run(("DISCARD",))
                 raise ExecAbortError("Transaction discarded because of previous errors.")
             value = await held.run(words)
+            held.agent.wake(queued or [words])
         finally:
             if held.is_idle:
                 self._let_go()

@@ -226,7 +226,7 @@ class Gateway:
 
     async def drain(self) -> None:
         """Accept no more connections; end each when its replies are delivered, all after 10 s."""
-        self.is_draining = self.upstream.is_draining = True
+        self.is_draining = self.upstream.polls.is_draining = True
         for server in self._servers:
             server.close()
         if self._path is not None:

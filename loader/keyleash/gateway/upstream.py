@@ -20,6 +20,7 @@ from redis.utils import str_if_bytes
 
 from keyleash.client._redis_py import pack, quiet_options, taken_over
 from keyleash.commands.facts import SUBSCRIPTIONS
+from keyleash.gateway.polls import Polls
 from keyleash.gateway.resp import Frames, parse
 from keyleash.store.connect import TIMEOUT_S
 
@@ -228,7 +229,7 @@ class Upstream:
 
     Attributes:
         hello: The reply to HELLO of the first server.
-        is_draining: Whether commands that block are ended: the gateway ends.
+        polls: The blocking commands that wait.
         options: Those of connections.
     """
 
@@ -238,7 +239,7 @@ class Upstream:
         self.options = {**parsed, **quiet_options(), "client_name": "keyleash-gateway"}
         self.database = int(parsed.get("db") or 0)
         self.hello: dict[str, Any] = {}
-        self.is_draining = False
+        self.polls = Polls()
         self._nodes: dict[tuple[str, int], Node] = {}
         self._sentinels: Any = None
         addresses: Any = [parse_url(sentinel) for sentinel in sentinels]

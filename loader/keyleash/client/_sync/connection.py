@@ -467,8 +467,8 @@ class Guarded(Guarding):
                 return above.send_packed_command(pack(words), check_health)
             case CheckSubscriptions(subscriptions):
                 return self._check(subscriptions, None)
-            case Pause(seconds):
-                return self.sleep(seconds)
+            case Pause():
+                return self.pause(action)
             case AskForToken():
                 return self.session.accept_token(call_source(self.session.source))
             case _:

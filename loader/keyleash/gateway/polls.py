@@ -1,0 +1,152 @@
+"""The blocking commands that wait: which is polled next, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from keyleash.client.calls import Call
+from keyleash.client.command_words import upper
+
+UNITS_PER_S = 1000
+"""Polls of one key that an identity makes in a second; its tokens make half of them each."""
+WORDS_OF_UNIT = 50
+"""The words of a poll that cost a server as much as a poll of one key, about 40 µs."""
+LOOK_S = 1.0
+"""The longest time in which a waiting command does not notice that the gateway ends."""
+
+
+class Pace:
+    """Spaces polls by what they cost."""
+
+    def __init__(self, units_per_s: float) -> None:
+        self._units_per_s, self._free_at = units_per_s, 0.0
+
+    async def take(self, units: float) -> None:
+        """Return when polls of *units* may begin."""
+        now = time.monotonic()
+        starts_at = max(now, self._free_at)
+        self._free_at = starts_at + units / self._units_per_s
+        if starts_at > now:
+            await asyncio.sleep(starts_at - now)
+
+
+class Wait(NamedTuple):
+    """A blocking command that waits.
+
+    Attributes:
+        line: Shared by the commands of which the first to come is the first to be served.
+        woken: Set when it is to be polled at once.
+    """
+
+    line: Any
+    keys: Collection[Any]
+    woken: asyncio.Event
+
+
+class Polls:
+    """The blocking commands of all agents that wait.
+
+    Of the commands of one identity that wait for a key, only the first is polled: so it gets what
+    comes first, and the others cost nothing. A command is polled if it is the first for one of its
+    keys. XREAD takes nothing from others, so that each is polled.
+
+    Attributes:
+        is_draining: Whether commands stop to wait, as the gateway ends.
+        paces: Those of identities.
+    """
+
+    def __init__(self) -> None:
+        self.is_draining = False
+        self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(UNITS_PER_S))
+        self._waits: dict[Call, Wait] = {}
+        self._lines: dict[Any, dict[Any, dict[Call, None]]] = {}
+
+    async def wait(
+        self, call: Call, seconds: float, keys: Iterable[Any], identity: str, pace: Pace
+    ) -> None:
+        """Return when a blocking command is to be polled again.
+
+        Args:
+            seconds: The time until then, if it is the first for one of *keys*.
+            pace: That of its token.
+
+        Raises:
+            RedisConnectionError: the gateway ends.
+        """
+        units = 1 + len(call.commands[0]) / WORDS_OF_UNIT
+        polled_at = time.monotonic() + seconds
+        try:
+            if call not in self._waits:
+                self._enter(call, Wait(_line(call, identity), {*keys}, asyncio.Event()))
+                # For the call that found nothing: with a short timeout, it is half of all.
+                units *= 2
+            woken = self._waits[call].woken
+            while not woken.is_set():
+                ends_at = polled_at if self._is_first(call) else call.deadline or 0
+                left_s = ends_at - time.monotonic()
+                if left_s <= 0:
+                    break
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, LOOK_S)):
+                        await woken.wait()
+                self._check()
+            woken.clear()
+            await pace.take(units)
+            await self.paces[identity].take(units)
+            self._check()
+        except BaseException:
+            self.leave(call)
+            raise
+
+    def _check(self) -> None:
+        if self.is_draining:
+            raise RedisConnectionError("the gateway ends")
+
+    def _enter(self, call: Call, wait: Wait) -> None:
+        self._waits[call] = wait
+        for key in wait.keys:
+            self._lines.setdefault(key, {}).setdefault(wait.line, {})[call] = None
+
+    def _is_first(self, call: Call) -> bool:
+        line, keys, _ = self._waits[call]
+        return any(next(iter(self._lines[key][line])) is call for key in keys)
+
+    def leave(self, call: Call) -> None:
+        """Forget a command that waits no more; the next of its line are polled at once."""
+        if call not in self._waits:
+            return
+        line, keys, _ = self._waits.pop(call)
+        for key in keys:
+            lines = self._lines[key]
+            del lines[line][call]
+            if lines[line]:
+                self._wake_first(lines[line])
+            else:
+                del lines[line]
+            if not lines:
+                del self._lines[key]
+
+    def wake(self, keys: Iterable[Any]) -> None:
+        """Poll for the first commands that wait for *keys* at once: something may have come."""
+        for key in self._lines.keys() & keys:
+            for calls in self._lines[key].values():
+                self._wake_first(calls)
+
+    def _wake_first(self, calls: Iterable[Call]) -> None:
+        self._waits[next(iter(calls))].woken.set()
+
+
+def _line(call: Call, identity: str) -> Any:
+    words = call.commands[0]
+    if upper(words[0]) == "XREAD":
+        return call
+    if upper(words[0]) == "XREADGROUP":
+        return identity, words[[*map(upper, words)].index("GROUP") + 1]
+    return identity

@@ -1,0 +1,138 @@
+"""Blocking commands behind a gateway: the first to wait is the first to be served."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.conftest import BROAD
+from support.gateways import Raw, ServedGateway
+from support.leash import Leash
+from support.replication import wait_until
+
+Connect = Callable[..., Raw]
+
+
+def waiting(gateway: ServedGateway) -> int:
+    """Return the number of blocking commands that wait for their next poll."""
+    return int(gateway.call(lambda: len(gateway.gateway.upstream.polls._waits)))
+
+
+def block(gateway: ServedGateway, raws: list[Raw], *words: Any) -> None:
+    """Let connections wait, one after the other."""
+    for raw in raws:
+        expected = waiting(gateway) + 1
+        raw.send(words)
+        wait_until(lambda expected=expected: waiting(gateway) == expected)
+
+
+@pytest.mark.parametrize(
+    ("wait", "give"),
+    [
+        (("BLPOP", "k:a", "k:b", 0), lambda number: ("RPUSH", "k:b", number)),
+        (("BLMOVE", "k:a", "k:to", "LEFT", "RIGHT", 0), lambda number: ("RPUSH", "k:a", number)),
+        (("BZPOPMIN", "k:z", 0), lambda number: ("ZADD", "k:z", 1, number)),
+        (
+            ("XREADGROUP", "GROUP", "g", "c", "COUNT", 1, "BLOCK", 0, "STREAMS", "k:s", ">"),
+            lambda number: ("XADD", "k:s", "*", "n", number),
+        ),
+    ],
+    ids=lambda words: words[0] if isinstance(words, tuple) else "",
+)
+def test_clients_that_wait_are_served_in_the_order_in_which_they_came(
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    wait: tuple[Any, ...],
+    give: Callable[[str], tuple[Any, ...]],
+) -> None:
+    """As on a server, for what an agent writes and for what the operator writes."""
+    token = one_leash.issue("one").token
+    one_leash.admin.xgroup_create("k:s", "g", mkstream=True)
+    clients = [connect(one_gateway.port, token, protocol) for protocol in (2, 3) * 5]
+    block(one_gateway, clients, *wait)
+
+    other = connect(one_gateway.port, token)
+    for number, client in enumerate(clients):
+        words = give(f"item-{number}")
+        one_leash.admin.execute_command(*words) if number % 2 else other.call(*words)
+        assert b"item-%d\r\n" % number in client.reply()
+    wait_until(lambda: not waiting(one_gateway))
+    assert not one_gateway.call(lambda: one_gateway.gateway.upstream.polls._lines)
+
+
+def test_client_that_leaves_gives_its_place_to_the_next(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Whatever ends its wait: a closed connection, or its timeout."""
+    token = one_leash.issue("one").token
+    leaving, timed, last = (connect(one_gateway.port, token) for _ in range(3))
+    block(one_gateway, [leaving], "BLPOP", "k:a", 0)
+    block(one_gateway, [timed], "BLPOP", "k:a", 0.05)
+    block(one_gateway, [last], "BLPOP", "k:a", "k:b", 0)
+
+    leaving.close()
+    assert timed.reply() == b"*-1\r\n"
+    one_leash.admin.rpush("k:a", "x")
+    assert last.reply() == b"*2\r\n$3\r\nk:a\r\n$1\r\nx\r\n"
+
+
+def test_client_that_waits_for_more_keys_is_polled_while_it_is_the_first_of_one(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """It does not wait for those that came before it, and wait for another of its keys."""
+    token = one_leash.issue("one").token
+    narrow, broad = connect(one_gateway.port, token), connect(one_gateway.port, token)
+    block(one_gateway, [narrow], "BLPOP", "k:low", 0)
+    block(one_gateway, [broad], "BLPOP", "k:high", "k:low", 0)
+
+    one_leash.admin.rpush("k:high", "x")
+    assert broad.reply().endswith(b"x\r\n")
+
+
+def test_identities_and_groups_do_not_wait_for_each_other(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """A command of many keys, polled rarely, delays no other identity."""
+    one_leash.load(one=BROAD, two=BROAD)
+    one_leash.admin.xgroup_create("k:s", "g", mkstream=True)
+    one_leash.admin.xgroup_create("k:s", "h", mkstream=True)
+    tokens = {name: one_leash.issue(name).token for name in ("one", "two")}
+    readers = [connect(one_gateway.port, tokens["one"]) for _ in range(2)]
+    for reader, group in zip(readers, "gh", strict=True):
+        call = ("XREADGROUP", "GROUP", group, "c", "BLOCK", 0, "STREAMS", "k:s", ">")
+        block(one_gateway, [reader], *call)
+    heavy, light = (connect(one_gateway.port, tokens[name]) for name in ("one", "two"))
+    keys = [f"k:{number}" for number in range(3000)]
+    block(one_gateway, [heavy], "BLPOP", *keys, 0)
+    block(one_gateway, [light], "BLPOP", "k:0", 0)
+
+    one_leash.admin.xadd("k:s", {"f": "v"})
+    assert all(reader.reply().startswith(b"*1") for reader in readers)
+    one_leash.admin.rpush("k:0", "x", "y")
+    assert light.reply().startswith(b"*2")
+    assert heavy.reply().startswith(b"*2")
+
+
+def test_polls_of_many_keys_are_as_rare_as_they_are_dear(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """4,000 keys are 81 units, of which a token has 500 a second; short timeouts do not help."""
+    token = one_leash.issue("one").token
+    keys = [f"k:{number}" for number in range(4000)]
+    clients = [connect(one_gateway.port, token) for _ in range(6)]
+    before = one_leash.admin.info("commandstats")["cmdstat_evalsha"]["calls"]
+    started = time.monotonic()
+    for client in clients[:3]:
+        client.send(("BLPOP", *keys, 0))
+    for client in clients[3:]:
+        client.send(*[("BLPOP", *keys, 0.01)] * 3)
+    assert [clients[-1].reply() for _ in range(3)] == [b"*-1\r\n"] * 3
+    passed_s = time.monotonic() - started
+
+    calls = one_leash.admin.info("commandstats")["cmdstat_evalsha"]["calls"] - before
+    # One call of each client is not spaced: its first.
+    assert calls <= len(clients) + 2 + passed_s * 500 / 81
