@@ -146,8 +146,8 @@ def test_forced_key_alone_is_overridden(client: Any, scribe: Scribe) -> None:
         scribe.run("a", "SET", key, "2")
         scribe.run("b", "SET", key, "3", correlation="d")
 
-    assert [item.key for item in plan(client, forced=[b"k"]).blocked] == [b"l"]
-    undo(client, forced=[b"k"], skipped=[b"l"])
+    assert [item.key for item in plan(client, force=[b"k"]).blocked] == [b"l"]
+    undo(client, force=[b"k"], skip=[b"l"])
 
     assert client.mget("k", "l") == [b"1", b"3"]
 
@@ -409,12 +409,12 @@ def test_key_without_before_image_cannot_be_forced(
     if images:
         scribe.run("a", "SET", "k", "2")
 
-    (blocked,) = plan(client, forced=[b"k"]).blocked
+    (blocked,) = plan(client, force=[b"k"]).blocked
 
     assert [conflict.kind for conflict in blocked.conflicts if not conflict.is_forced] == [
         ConflictKind.NOT_RECORDED
     ]
-    undo(client, skipped=[b"k"])
+    undo(client, skip=[b"k"])
     assert (client.exists("k"), client.exists("other")) == (1, 0)
 
 
@@ -475,7 +475,7 @@ def test_key_too_large_to_compare_can_be_forced(client: Any, scribe: Scribe) -> 
     assert [conflict.kind for conflict in plan(client).blocked[0].conflicts] == [
         ConflictKind.UNVERIFIED
     ]
-    undo(client, forced=[b"k"])
+    undo(client, force=[b"k"])
 
     assert client.get("k") == b"1"
 
@@ -484,7 +484,7 @@ def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
     """A forged event in a stream must not make an operator overwrite states or tokens."""
     scribe.run("a", "SET", "keyleash:state:a", "forged")
 
-    (blocked,) = plan(client, forced=[b"keyleash:state:a"]).blocked
+    (blocked,) = plan(client, force=[b"keyleash:state:a"]).blocked
 
     assert blocked.conflicts[-1].kind is ConflictKind.CONTROL
 

@@ -1,8 +1,7 @@
-"""`keyleash learn`: review, files, captures and ACL users."""
+"""`keyleash learn`: files, captures and ACL users."""
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import keyleash
 from support.command_line import Cli
 from support.servers import RealServer
-from support.terminals import on_a_terminal, read_all, read_until
 
 POLICY = """\
 version: 1
@@ -69,34 +67,6 @@ def test_learn_prints_without_a_file(cli: Cli, tmp_path: Path) -> None:
     assert "the archive has no identity `missing`" in unknown.output
     assert few.exit_code == 1
     assert "60 calls of `worker`, and 2500 are needed, 500 of them for a class" in few.output
-
-
-def test_patterns_are_reviewed_on_a_terminal(
-    cli: Cli, embedded: RealServer, tmp_path: Path
-) -> None:
-    """Each stays, or is widened, narrowed or dropped; keys do not control the terminal."""
-    learned = tmp_path / "learned.yaml"
-    worker = keyleash.Redis.from_url(embedded.url, token=cli.token("worker"))
-    for _ in range(9):
-        worker.set("zz:\x1b]0;title", "x")
-    answers = ["w", "w", "k", "n", "*", "n", "other:0", "k", "k", "d", "a"]
-
-    shown = ""
-    with on_a_terminal(cli, "learn", "-o", learned, columns=200) as (process, terminal):
-        for answer in answers:
-            shown += read_until(terminal, "[k]: " if answer in "kwnda" else "pattern: ")
-            os.write(terminal, f"{answer}\n".encode())
-        shown += read_all(terminal)
-        assert process.wait() == 0
-
-    text = learned.read_text()
-    assert '- "jobs:*"' in text
-    assert '- "other:0"' in text
-    assert "tmp" not in text
-    assert "no segment that could be left open" in shown
-    assert "`*` allows keys that `other:0` does not" in shown
-    assert "\\x1b]0;title" in shown
-    assert "\x1b]0" not in shown
 
 
 def test_capture_asks_and_is_learned_from(cli: Cli, embedded: RealServer, tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_undo_prints_its_plan_and_the_command_that_reverts_it(
 
     assert done.exit_code == 0
     header, first, second = done.stdout.splitlines()
-    assert header.split() == ["key", "action", "before", "now"]
+    assert header.split() == ["key", "identity", "action", "before", "now"]
     assert first.split("  ")[0] == RESULT
     assert "remove" in first
     assert "absent" in first
@@ -138,7 +138,7 @@ def test_second_undo_reports_the_first(cli: Cli, agents: Agents) -> None:
 
     assert again.exit_code == 1
     assert f"note: `{STATE}` was already undone by {undone}\n" in again.stdout
-    assert re.search(rf"{STATE} +already undone", again.stdout)
+    assert re.search(rf"{STATE} +runner +already undone", again.stdout)
     assert "error: every key already has its value from before these events" in again.stderr
 
 
@@ -170,7 +170,7 @@ def test_undo_of_a_change_no_longer_granted_is_a_conflict(
 
     assert denied.exit_code == 1
     assert "the active policy no longer lets `runner` change it" in denied.stdout
-    assert re.search(rf"{STATE} +conflict", denied.stdout)
+    assert re.search(rf"{STATE} +runner +conflict", denied.stdout)
     assert "`--across-policies` overrides" in denied.stderr
     assert admin.get(STATE) == "x"
     cli.ok("undo", "--correlation", "req-1", "--across-policies", "--yes")
@@ -194,9 +194,9 @@ def test_key_without_a_before_image_can_only_be_skipped(
     reason = " ".join(denied.stdout.split())
     assert f"nothing to restore: `{STATE}`: event runner/" in reason
     assert "`before_images` was off for it" in reason
-    assert "conflict" not in denied.output
+    assert "conflict:" not in denied.output
     assert "--force" not in denied.output
-    assert "help: `--skip KEY` leaves a key out; with `before_images` in the policy" in (
+    assert "help: `--skip KEY` leaves a key out, `--skip-conflicts` all with conflicts; with" in (
         denied.stderr
     )
     cli.ok("undo", "--correlation", "req-1", "--skip", STATE, "--yes")
@@ -357,9 +357,9 @@ def test_undo_of_many_keys_shows_a_summary_with_conflicts_by_reason(
 
     assert shown.exit_code == 1
     rows = shown.stdout.splitlines()
-    assert rows[0].split() == ["key", "action"]
+    assert rows[0].split() == ["key", "identity", "action"]
     assert {re.sub(r"^\S+ +", "", row) for row in rows[1:3]} == {
-        "and 48 more  remove", "and 10 more  conflict",
+        "and 48 more  runner    remove", "and 10 more  runner    conflict",
     }  # fmt: skip
     assert len(rows) == 7
     assert rows[3].startswith("conflict: `agents:jobs:000:state` changed since by `other`: MSET at")
@@ -374,6 +374,61 @@ def test_undo_of_many_keys_shows_a_summary_with_conflicts_by_reason(
     ]
     assert "note: a summary, since there are many keys; `--full` shows each\n" in shown.stderr
     assert len(full.stdout.splitlines()) == 1 + 60 + 11
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--skip-conflicts"],
+        ["--skip", "agents:jobs:{id}:state"],
+        ["--skip", "agents:jobs:1:state", "--skip", "agents:jobs:2:s*"],
+        ["--skip-from", "-"],
+    ],
+)
+def test_conflicts_are_skipped_by_one_option_by_pattern_and_by_file(
+    cli: Cli, agents: Agents, admin: Any, options: list[str]
+) -> None:
+    """The other keys are restored."""
+    keys = ["agents:jobs:1:state", "agents:jobs:2:state"]
+    agents.run("runner", "c", "MSET", keys[0], "x", keys[1], "x", RESULT, "x")
+    agents.run("other", "d", "MSET", keys[0], "y", keys[1], "y")
+
+    done = cli.run(
+        "undo", "--correlation", "c", *options, "--yes", stdin="agents:jobs:1:state\n\n*:2:*\n"
+    )
+    if options == ["--skip-from", "-"]:
+        assert (done.exit_code, "`*:2:*` is not a key of this undo" in done.stderr) == (2, True)
+        done = cli.run("undo", "--correlation", "c", *options, "--yes", stdin="\n".join(keys))
+
+    assert done.exit_code == 0, done.output
+    assert admin.mget(*keys, RESULT) == ["y", "y", None]
+    again = cli.run("undo", "--correlation", "c", *options, "--yes", stdin="\n".join(keys))
+    assert "every key that is not left out already has its value" in again.stderr
+
+
+def test_undo_of_several_identities_names_them_and_asks(
+    cli: Cli, agents: Agents, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent may name its calls after another's run, which then is not undone unseen."""
+    agents.run("runner", "run-7", "SET", STATE, "x")
+    agents.run("other", "run-7", "SET", "elsewhere", "y")
+    questions: list[str] = []
+
+    denied = cli.run("undo", "--correlation", "run-7", "--yes")
+
+    assert (denied.exit_code, denied.stdout.count("  other  ")) == (2, 1)
+    assert "these are changes by `other`, `runner`" in denied.stderr
+    with monkeypatch.context() as patch:
+        patch.setattr("keyleash.cli.options.sys", Mock())
+        patch.setattr("click.confirm", lambda text, err: questions.append(text))
+        cli.run("undo", "--correlation", "run-7")
+    assert questions[0].startswith("change 2 keys, by `other`, `runner`, on redis://")
+    assert admin.mget(STATE, "elsewhere") == ["x", "y"]
+
+    cli.ok("undo", "--correlation", "run-7", "--identity", "runner", "--since", "1h", "--yes")
+    assert admin.mget(STATE, "elsewhere") == [None, "y"]
+    cli.ok("undo", "--correlation", "run-7", "--all-identities", "--force", STATE, "--yes")
+    assert admin.mget(STATE, "elsewhere") == [None, None]
 
 
 def test_plan_on_a_narrow_terminal_folds(

@@ -112,7 +112,7 @@ def test_forged_before_image_does_not_crash_the_server(
 def test_unvalidated_before_image_cannot_be_forced(leash: FencedLeash) -> None:
     """It is no conflict that an operator can override; the plan names the server setting."""
     forged = forge(leash)
-    made = plan(leash, forged, forced={b"a:2"})
+    made = plan(leash, forged, force={b"a:2"})
     if validates_always(leash):
         assert ConflictKind.UNVALIDATED not in {
             conflict.kind for conflict in made.keys[0].conflicts

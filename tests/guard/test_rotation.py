@@ -10,8 +10,9 @@ import pytest
 
 import keyleash
 from guard.test_tokens import age, now_us
+from keyleash.audit import token_use
 from keyleash.audit.operator_actions import read_control
-from keyleash.audit.token_use import count_revoked_denials, count_token_calls, recent_calls
+from keyleash.audit.token_use import count_revoked_denials, with_calls_before
 from keyleash.operator.tokens.list import TokenState, list_tokens, require_token
 from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.revoke import RevokedToken, revoke
@@ -235,7 +236,7 @@ def test_token_is_due_when_rotate_after_is_over_and_not_once_it_was_rotated(leas
 
 
 def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation(
-    leash: Leash,
+    leash: Leash, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Commands of batches one by one, reads only where they are recorded, repeats each."""
     leash.load(one=ALL)
@@ -247,17 +248,15 @@ def test_uses_are_what_the_trail_has_and_refusals_are_counted_after_a_revocation
     leash.client(other.token).set("doc:{d}1", "y")
     leash.batch("one", issued.token, "each", ("SET", "doc:{d}1", "x"), ("SET", "doc:{d}2", "x"))
 
-    assert count_token_calls(leash.store, "one", issued.id) == 5
+    assert token_use.token_use(leash.store, issued.id).recorded_uses == 5
     done = revoke(leash.store, token_id=issued.id)
     assert done.tokens == (RevokedToken("one", issued.id),)
     bound_ms = done.effective_us // 1000
     assert abs(now_us(leash) - done.effective_us) < 60_000_000
-    stretch = (bound_ms - 60_000, bound_ms)
-    assert recent_calls(leash.store, ["one"], stretch, 6) == (
-        {issued.id: 5, other.id: 1},
-        frozenset(),
-    )
-    assert recent_calls(leash.store, ["one"], stretch, 2)[1] == {"one"}
+    for most, expected in ((6, (5, False)), (5, (4, True))):
+        monkeypatch.setattr(token_use, "AT_MOST", most)
+        (token,) = with_calls_before(leash.store, done).tokens
+        assert (token.calls_before, token.is_partial) == expected
     for _ in range(7):
         with pytest.raises(keyleash.TokenRevokedError):
             agent.get("doc:{d}1")

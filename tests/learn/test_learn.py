@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -347,22 +346,6 @@ def test_limits_need_time(tmp_path: Path, step: float, rate: str, budget: str) -
     assert f"\n    {rate}rate:\n      {rate}requests: " in text
     assert f"\n    {budget}budget:\n      {budget}requests: " in text
     assert "; observed for " in text
-
-
-def test_patterns_that_become_equal_are_one(tmp_path: Path) -> None:
-    """A person may widen neighbours to one pattern, which covers others too."""
-    keys = ("a:1:x", "a:1:y", "a:b", "c")
-    learned = captured(tmp_path, *[("SET", key, "x") for key in keys] * 9)
-    rules = [
-        replace(rule, pattern="a:1:*") if "a:1" in rule.pattern else rule
-        for rule in learned.identities[0].rules
-    ]
-
-    reviewed = learned.with_rules("client-10-0-0-9", rules)
-
-    shown = {rule.pattern: rule.calls for rule in reviewed.identities[0].rules}
-    assert shown == {"a:1:*": 18, "a:b": 9, "c": 9}
-    assert written(reviewed, tmp_path).check().digest
 
 
 def test_names_and_databases_of_a_capture_are_noted(tmp_path: Path) -> None:

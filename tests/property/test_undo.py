@@ -295,7 +295,7 @@ def undo_and_redo(world: World, program: list[list[Deed]]) -> None:
         plan = plan_undo(
             Store(admin),
             Query(correlation="c0"),
-            forced=[conflict.encode() for conflict in conflicts],
+            force=[conflict.encode() for conflict in conflicts],
         )
     expected = {**now, **{item: steps[0][0] for item, steps in chosen.items()}}
     if expected == now:

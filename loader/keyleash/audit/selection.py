@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, TypedDict
 
@@ -40,6 +40,20 @@ CallerLabels = Annotated[
 ]
 
 
+Forced = Annotated[
+    Collection[str | bytes],
+    Param("keys", help="Override conflicts of KEY, or of the keys of a pattern; repeatable."),
+]
+Skipped = Annotated[
+    Collection[str | bytes],
+    Param("keys", help="Leave KEY, or the keys of a pattern, as they are; repeatable."),
+]
+SkipConflicts = Annotated[bool, Param(help="Leave each key that has a conflict as it is.")]
+AcrossPolicies = Annotated[
+    bool, Param(help="Undo also changes that the active policy no longer allows to the identity.")
+]
+
+
 class Times(TypedDict, total=False):
     """A time range, by the server's clock; `Operator.audit.events` documents all filters."""
 
@@ -53,11 +67,19 @@ class ReadTimes(Times, total=False):
     on_missing: Callable[[str, str], None] | None
 
 
-class UndoFilters(Times, total=False):
-    """The events to undo."""
+class UndoOptions(Times, total=False):
+    """The events to undo, and what is done about conflicts."""
 
     key: Keys | None
     correlation: Correlation | None
+    force: Forced | None
+    skip: Skipped | None
+    skip_conflicts: SkipConflicts
+    across_policies: AcrossPolicies
+
+
+SELECTING = ("key", "correlation", "since", "until", "identity")
+"""The options of an undo that select events, besides their ids."""
 
 
 class FollowFilters(TypedDict, total=False):

@@ -76,7 +76,7 @@ def token_use(store: Store, token_id: TokenId) -> TokenUse:
     token = require_token(store, token_id)
     return TokenUse(
         token,
-        count_token_calls(store, token.identity, token_id),
+        sum(1 for _ in read_events(store, [token.identity], Query(token=token_id))),
         count_revoked_denials(store, [token.identity])[token_id],
     )
 
@@ -89,9 +89,14 @@ def with_calls_before(store: Store, revocation: Revocation) -> Revocation:
     more. A count is None if the user may not read audit streams.
     """
     until_ms = revocation.effective_us // 1000
-    span_ms = until_ms - BEFORE_MS, until_ms
+    query = Query(since_ms=until_ms - BEFORE_MS, until_ms=until_ms)
+    counts: Counter[str] = Counter()
+    partial: set[str] = set()
     try:
-        counts, partial = recent_calls(store, revocation.identities, span_ms, AT_MOST)
+        for identity in revocation.identities:
+            events = read_events(store, [identity], query, newest_first=True)
+            counts.update(event.token for event in islice(events, AT_MOST))
+            partial |= {identity} if next(events, None) is not None else set()
     except NoPermissionError:
         return revocation
     tokens = (
@@ -114,34 +119,6 @@ def with_denials(store: Store, revocation: Revocation) -> Revocation:
         return revocation
     tokens = (replace(item, denied_since=counts[item.id]) for item in revocation.tokens)
     return replace(revocation, tokens=tuple(tokens))
-
-
-def count_token_calls(store: Store, identity: str, token_id: str) -> int:
-    """Return the number of recorded commands of a token, including each command of a batch.
-
-    Allowed calls may be more: reads are recorded only if the policy says so, and streams are
-    trimmed.
-    """
-    return sum(1 for _ in read_events(store, [identity], Query(token=token_id)))
-
-
-def recent_calls(
-    store: Store, identities: Collection[str], span_ms: tuple[int, int], at_most: int
-) -> tuple[Counter[str], frozenset[str]]:
-    """Count the recorded commands of a time span by token id.
-
-    *span_ms* is the first and the last millisecond, server time. Of each identity, the newest
-    *at_most* events are read; those that have more are returned with the counts.
-    """
-    query = Query(since_ms=span_ms[0], until_ms=span_ms[1])
-    counts: Counter[str] = Counter()
-    incomplete = set()
-    for identity in identities:
-        events = read_events(store, [identity], query, newest_first=True)
-        counts.update(event.token for event in islice(events, at_most))
-        if next(events, None) is not None:
-            incomplete.add(identity)
-    return counts, frozenset(incomplete)
 
 
 def count_revoked_denials(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +20,13 @@ from keyleash.cli.options import (
 from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json, print_note, write_output
-from keyleash.errors import KeyleashError, OperationError, UsageError
-from keyleash.learn.document import support
-from keyleash.learn.learn import Learned
-from keyleash.learn.needs import LearnedRule
-from keyleash.policy.keysets import covers
-from keyleash.policy.patterns import parse_pattern
+from keyleash.errors import OperationError, UsageError
 from keyleash.text import counted, printable
 
 _COST = (
     "MONITOR copies every command of every client: it may halve what the server does meanwhile, and"
     " the file will have the values that clients write. Capture for {seconds:.0f} seconds?"
 )
-_CHOICES = "keep, widen (to `:*`), narrow (to another pattern), drop, or all: keep the rest too"
 
 
 @click.command(epilog=example("keyleash learn agent-runner --since 7d -o learned.yaml"))
@@ -61,11 +53,11 @@ def learn(
 ) -> None:
     """Write a policy that allows what IDENTITY, or each identity, was recorded to do.
 
-    Reads the audit log, an archive or a capture. Key segments that vary become captures, from five
-    values on; each line has its calls as a comment, and a class that fewer than --min calls of a
-    pattern need is a comment. Limits are twice what was usual. On a terminal, each pattern for
-    FILE is shown for review; --yes takes all. Writes FILE, and but for --acl its tests,
-    `*.test.yaml`; existing files are not overwritten. Nothing is loaded.
+    Reads the audit log, an archive or a capture. Key segments that vary become captures: ids from
+    five values on, words from twenty. Each line has its calls as a comment, and a class that fewer
+    than --min calls of a pattern need is a comment. Limits are twice what was usual. Writes FILE,
+    and but for --acl its tests, `*.test.yaml`; existing files are not overwritten. Nothing is
+    loaded.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
     if (acl or capture) and (identities or given.keys() - {"least"} or (acl and capture)):
@@ -94,12 +86,6 @@ def learn(
         if rare:
             shown = f"{counted(rare, 'rule')} that fewer than {learned.least} calls need"
             print_note(f"comments in the policy: {shown}; uncomment what is rare by its nature")
-        if not yes and output and sys.stdin.isatty():
-            learned = _reviewed(learned)
-            if not learned.identities:
-                raise OperationError("declined", "no pattern is left, and nothing was written")
-        elif not yes and output:
-            print_note("not reviewed, since standard input is no terminal; `--yes` hides this note")
         name = Path(output).name if output else "learned.yaml"
         _write(output, learned.files(name))
 
@@ -139,57 +125,3 @@ def _capture(settings: Settings, output: str | None, seconds: float, *, yes: boo
         return
     then = f"next: `keyleash learn --monitor {output} -o learned.yaml`"
     print_note(f"{counted(lines, 'call')}; {then if lines else 'no client sent a command'}")
-
-
-def _reviewed(learned: Learned) -> Learned:
-    """Return what a person makes of each pattern."""
-    total = sum(not rule.is_rare for identity in learned.identities for rule in identity.rules)
-    number, is_asking = 0, True
-    for identity in learned.identities:
-        rules: list[LearnedRule | None] = []
-        for rule in identity.rules:
-            decided: LearnedRule | None = rule
-            if not rule.is_rare and is_asking:
-                number += 1
-                shown = support(rule, identity.coverage.until_ms or 0)
-                allow, commands = ", ".join(rule.allow), ", ".join(rule.commands)
-                _show(f"{number} of {total}: {identity.name}: {allow} on {rule.pattern}")
-                _show(f"  {shown}; {commands}")
-                decided, is_asking = _decided(rule)
-            rules.append(decided)
-        learned = learned.with_rules(identity.name, filter(None, rules))
-    return learned
-
-
-def _decided(rule: LearnedRule) -> tuple[LearnedRule | None, bool]:
-    """Return a rule once its pattern stands, or None, and whether to ask about others."""
-    while True:
-        answer = click.prompt(_CHOICES, "k", type=click.Choice("kwnda"), err=True)
-        if answer in "kda":
-            return None if answer == "d" else rule, answer != "a"
-        pattern = _wider(rule.pattern) if answer == "w" else click.prompt("  pattern", err=True)
-        try:
-            is_within = covers(parse_pattern(rule.pattern), parse_pattern(pattern))
-        except KeyleashError as error:
-            for line in str(error).splitlines():
-                _show(f"  {line.removeprefix('<pattern>:1:1: ')}")
-            continue
-        if answer == "n" and not is_within:
-            _show(f"  `{pattern}` allows keys that `{rule.pattern}` does not")
-        elif answer == "w" and pattern == rule.pattern:
-            _show("  it has no segment that could be left open")
-        else:
-            # The values were those of the other pattern.
-            rule = replace(rule, pattern=pattern, values=0, doubt="")
-        _show(f"  {rule.pattern}")
-
-
-def _show(text: str) -> None:
-    """Print a line of the review, in which clients may have written."""
-    click.echo(printable(text), err=True)
-
-
-def _wider(pattern: str) -> str:
-    """Return the pattern with its last segment left open."""
-    head, colon, _ = pattern.removesuffix(":*").rpartition(":")
-    return f"{head}:*" if colon else pattern

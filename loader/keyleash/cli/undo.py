@@ -10,11 +10,20 @@ from keyleash.audit.undo.apply import UndoResult, blocked_error
 from keyleash.audit.undo.key_plans import UndoPlan, plan_selected
 from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import example, full_option, require_consent, with_settings, yes_option
+from keyleash.cli.options import (
+    FILE,
+    example,
+    full_option,
+    require_consent,
+    with_settings,
+    yes_option,
+)
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import print_json, print_note
+from keyleash.cli.terminal import print_json, print_note, read_text
+from keyleash.errors import UsageError
+from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.text import counted
 
 
@@ -25,11 +34,33 @@ from keyleash.text import counted
     is_flag=True,
     help="Show the plan; exit code 1 if it has conflicts, or if nothing can be restored.",
 )
-@options_of(plan_selected, "force skip across_policies")
+@options_of(plan_selected, "force skip")
+@click.option(
+    "--skip-from",
+    metavar="FILE",
+    type=FILE,
+    help="Leave the keys and patterns in FILE as they are, one a line; `-` is standard input.",
+)
+@options_of(plan_selected, "skip_conflicts across_policies")
+@click.option(
+    "--all-identities",
+    is_flag=True,
+    help="With --yes: allow an undo of changes by several identities.",
+)
 @full_option
 @yes_option
 @with_settings
-def undo(settings: Settings, *, dry_run: bool, full: bool, yes: bool, **selection: Any) -> int:
+def undo(
+    settings: Settings,
+    *,
+    dry_run: bool,
+    full: bool,
+    yes: bool,
+    skip: tuple[str, ...],
+    skip_from: str | None,
+    all_identities: bool,
+    **selection: Any,
+) -> int:
     """Restore keys to their values before some events.
 
     Selects one event by --event, or all that match --correlation, --identity and --key; the latter
@@ -38,14 +69,23 @@ def undo(settings: Settings, *, dry_run: bool, full: bool, yes: bool, **selectio
     atomically, or nothing. A key that others changed since, or that the active policy no longer
     grants, is a conflict. The undo is recorded, and can be undone by its own correlation id. Needs
     `before_images` in the policy.
+
+    Agents choose correlation ids, so the plan names the identities: --identity selects one, and
+    with --yes an undo of several needs --all-identities.
     """
-    undo = settings.operator.undo
+    if skip_from is not None:
+        skip += tuple(filter(None, read_text(skip_from)[1].split("\n")))
     with waiting(settings):
-        plan = undo.plan(**selection)
+        plan = settings.operator.undo.plan(skip=skip, **selection)
     if not settings.json:
         print_plan(plan, full=full)
     if plan.blocked and not settings.json:
         raise blocked_error(plan)
+    if len(plan.identities) > 1 and yes and not (all_identities or dry_run or plan.blocked):
+        raise UsageError(
+            f"these are changes by {listing(plan.identities, SHOWN_IDENTITIES)}",
+            help="select one with `--identity`, or add `--all-identities`",
+        )
     undone = None if dry_run or plan.blocked else _apply(settings, plan, yes)
     if settings.json:
         print_json({**plan.to_dict(), "undone": undone})
@@ -56,7 +96,8 @@ def undo(settings: Settings, *, dry_run: bool, full: bool, yes: bool, **selectio
 
 def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:
     if plan.changes:
-        question = f"change {counted(len(plan.changes), 'key')} on {settings.shown_url}?"
+        by = f", by {listing(plan.identities, SHOWN_IDENTITIES)}" * (len(plan.identities) > 1)
+        question = f"change {counted(len(plan.changes), 'key')}{by}, on {settings.shown_url}?"
         require_consent(question, yes, "nothing was undone")
     undone = settings.operator.undo.apply(plan)
     print_note(str(undone))

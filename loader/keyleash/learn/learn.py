@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from keyleash.errors import OperationError
 from keyleash.learn.calls import CallLog, NotUnderstood
 from keyleash.learn.document import SCRIPT_KEYS, PolicyWriter, test_document
-from keyleash.learn.needs import (
-    CHANGING,
-    LearnedIdentity,
-    LearnedRule,
-    ObservedCalls,
-    without_covered,
-)
+from keyleash.learn.needs import CHANGING, LearnedIdentity, ObservedCalls
 from keyleash.operations.types import Param
 from keyleash.policy.problems import listing
 from keyleash.results import Result
@@ -115,17 +109,6 @@ class Learned(Result):
             if len({*names}) > 1:
                 shown = " and ".join(f"`{name}`" for name in dict.fromkeys(names))
                 yield f"{shown} write `{pattern}`: are they one identity, or is one not to?"
-
-    def with_rules(self, name: str, rules: Iterable[LearnedRule]) -> Learned:
-        """Return the same with other rules of one identity; without it if none is to be granted.
-
-        A rule that another one covers is dropped, which then has its calls.
-        """
-        rules = tuple(without_covered([*rules]))
-        changed = (
-            replace(item, rules=rules) if item.name == name else item for item in self.identities
-        )
-        return replace(self, identities=tuple(filter(LearnedIdentity.is_granted, changed)))
 
 
 def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:

@@ -94,7 +94,9 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
     if plan.blocked:
         raise blocked_error(plan)
     if not plan.changes:
-        raise NothingToUndoError("every key already has its value from before these events")
+        skipped = " that is not left out" * any(key.is_skipped for key in plan.keys)
+        why = f"every key{skipped} already has its value from before these events"
+        raise NothingToUndoError(why)
     _require_validated(store, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
     header = (store.actor, undo, plan.description, plan.steps[0].event, plan.steps[-1].event)
@@ -226,7 +228,7 @@ def blocked_error(plan: UndoPlan) -> OperationError:
     helps = {
         "`force=[KEY]` overrides a conflict": bool(kinds & FORCIBLE),
         "`across_policies=True` overrides the active policy": (ConflictKind.UNGRANTED in kinds),
-        "`skip=[KEY]` leaves a key out": True,
+        "`skip=[KEY]` leaves a key out, `skip_conflicts=True` all with conflicts": True,
         HELP: ConflictKind.UNVALIDATED in kinds,
         "with `before_images` in the policy, later changes can be undone": (
             ConflictKind.NOT_RECORDED in kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Unpack
 
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage
 from keyleash.audit.read import EVERYTHING, Query
-from keyleash.audit.selection import OneIdentity, UndoFilters, query_of
+from keyleash.audit.selection import SELECTING, OneIdentity, UndoOptions, query_of
 from keyleash.audit.undo.history import (
     UndoStep,
     event_name,
@@ -40,10 +41,17 @@ from keyleash.audit.undo.selection import (
 )
 from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.commands.facts import INDEXES
-from keyleash.errors import ArgumentError, NothingToUndoError, UndoTooLargeError, UsageError
+from keyleash.errors import (
+    ArgumentError,
+    NothingToUndoError,
+    PolicyError,
+    UndoTooLargeError,
+    UsageError,
+)
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES
 from keyleash.operations.types import Param
+from keyleash.policy.patterns import match, parse_pattern
 from keyleash.results import Instant, Result
 from keyleash.store.agent_keys import node_of
 from keyleash.store.keyspace import CONTROL_PREFIX, OPERATORS
@@ -244,6 +252,11 @@ class UndoPlan(Result):
         steps = (step for key in self.keys if not key.is_skipped for step in key.steps)
         return tuple(sorted(steps, key=step_order))
 
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Return the identities whose changes are undone."""
+        return tuple(sorted({step.identity for step in self.steps}))
+
     def __repr__(self) -> str:
         counts = f"changes={len(self.changes)}, blocked={len(self.blocked)}"
         more = ", …" if len(self.keys) > MAX_SHOWN else ""
@@ -251,7 +264,7 @@ class UndoPlan(Result):
         return f"UndoPlan({len(self.keys)} keys, {counts}: {shown}{more})"
 
     def to_dict(self) -> dict[str, Any]:
-        fields = json_object(self, "keys", "others", "untrusted")
+        fields = json_object(self, "identities", "keys", "others", "untrusted")
         fields["drops"] = list(map(event_name, self.drops))
         return {**fields, "blocked": len(self.blocked)}
 
@@ -333,13 +346,6 @@ MAX_KEYS = 10_000
 EventIds = Annotated[
     Sequence[str], Param("ids", help="One event or batch; repeatable.", flag="--event")
 ]
-Forced = Annotated[
-    Collection[str | bytes], Param("keys", help="Override conflicts of KEY; repeatable.")
-]
-Skipped = Annotated[Collection[str | bytes], Param("keys", help="Leave KEY as it is; repeatable.")]
-AcrossPolicies = Annotated[
-    bool, Param(help="Undo also changes that the active policy no longer allows to the identity.")
-]
 
 
 @operation("undo --dry-run", rights=VALUES)
@@ -348,10 +354,7 @@ def plan_selected(
     *,
     events: EventIds = (),
     identity: OneIdentity | None = None,
-    force: Forced = (),
-    skip: Skipped = (),
-    across_policies: AcrossPolicies = False,
-    **filters: Unpack[UndoFilters],
+    **options: Unpack[UndoOptions],
 ) -> UndoPlan:
     """Return what an undo of the selected events would restore, and its conflicts.
 
@@ -362,8 +365,10 @@ def plan_selected(
         key: All changes of a key, or of the keys of a pattern; needs *since*.
         since: The earliest time of the events, in the forms of `Operator.audit.events`.
         until: The latest time, in the same form.
-        force: Keys whose conflicts are overridden; text may be escaped as in the output.
+        force: Keys whose conflicts are overridden; text may be escaped as in the output, or be a
+            pattern, as in policies.
         skip: Keys that are left as they are, likewise.
+        skip_conflicts: Leave out each key with a conflict that nothing overrides.
         across_policies: Also undo what the active policy does not grant any more.
 
     Raises:
@@ -375,8 +380,8 @@ def plan_selected(
         UndoTooLargeError: it would block the server for too long.
         UsageError: a key of *force* or *skip* is not in the plan.
     """
-    values = {**filters, "identity": identity}
-    given = {name for name, value in values.items() if value is not None}
+    values = {**options, "identity": identity}
+    given = {name for name in SELECTING if values.get(name) is not None}
     if events and given:
         raise ArgumentError("`events` cannot be combined with other selections")
     if not events and not given & {"correlation", "identity", "key"}:
@@ -386,15 +391,7 @@ def plan_selected(
         )
     if not events and not given & {"correlation", "since"}:
         raise ArgumentError("`identity` and `key` need `since`", help="such as `10m`")
-    return plan_undo(
-        store,
-        query_of(store, filters),
-        events=events,
-        identity=identity,
-        forced=force,
-        skipped=skip,
-        across_policies=across_policies,
-    )
+    return plan_undo(store, query_of(store, options), events=events, identity=identity, **options)
 
 
 def plan_undo(
@@ -403,16 +400,13 @@ def plan_undo(
     *,
     events: Sequence[str] = (),
     identity: str | None = None,
-    forced: Collection[str | bytes] = (),
-    skipped: Collection[str | bytes] = (),
-    across_policies: bool = False,
+    **options: Unpack[UndoOptions],
 ) -> UndoPlan:
     """Plan to restore each key to its value before the oldest selected event; change nothing.
 
     Later changes of the same keys are conflicts. Arguments and errors are those of
     `plan_selected`; *events* are ids in place of *query*.
     """
-    forced, skipped = frozenset(forced), frozenset(skipped)
     grants = Grants(store)
     trust = Trust(grants, () if query.key is None else (query.key,))
     selected = select_events(store, query, trust, events=events, identity=identity)
@@ -452,10 +446,12 @@ def plan_undo(
             since_ms = plans[key].steps[-1].time_ms
             dropped = next(map(dropped_index, read_drops(store, since_ms)), "")
             plans[key] = replace(plans[key], dropped=dropped)
-    found = [
-        _decided(plan, forced, skipped, None if across_policies else grants)
-        for plan in plans.values()
-    ]
+    forced = _keys_of(options.get("force") or (), plans)
+    skipped = _keys_of(options.get("skip") or (), plans)
+    active = None if options.get("across_policies") else grants
+    found = [_decided(plan, forced, skipped, active) for plan in plans.values()]
+    if options.get("skip_conflicts"):
+        found = [replace(plan, is_skipped=plan.is_skipped or plan.is_blocked) for plan in found]
     if store.cluster is not None:
         found = [replace(plan, node=str(node_of(store, plan.key))) for plan in found]
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
@@ -469,43 +465,43 @@ def plan_undo(
             f"the undo would move {size >> 20} MiB; at most {UNDO_MAX_BYTES >> 20} MiB are allowed",
             help="undo fewer events at a time, the newest first",
         )
-    _require_planned(result, (*forced, *skipped))
     return result
 
 
-def _spellings(key: bytes) -> frozenset[str | bytes]:
-    return frozenset((key, key.decode("utf-8", "surrogateescape"), printable(key)))
-
-
-def _require_planned(plan: UndoPlan, given: Iterable[str | bytes]) -> None:
-    planned = {spelling for item in plan.keys for spelling in _spellings(item.key)}
+def _keys_of(given: Iterable[str | bytes], keys: Collection[bytes]) -> set[bytes]:
+    """Return the keys of a plan that are given by name, as printed, or by a pattern."""
+    named: dict[str | bytes, bytes] = {printable(key): key for key in keys}
+    named |= {key.decode("utf-8", "surrogateescape"): key for key in keys} | {k: k for k in keys}
+    found: set[bytes] = set()
     for item in given:
-        if item not in planned:
+        some = {named[item]} if item in named else set()
+        with suppress(PolicyError):
+            if not some and isinstance(item, str):
+                pattern = parse_pattern(item)
+                some = {key for key in keys if match(pattern, key) is not None}
+        if not some:
             raise UsageError(
-                f"`{printable(item)}` is not a key of this undo",
+                f"`{printable(item)}` is not a key of this undo, nor a pattern of one",
                 help="see the keys of a plan without it",
             )
+        found |= some
+    return found
 
 
 def _decided(
-    plan: KeyPlan,
-    forced: frozenset[str | bytes],
-    skipped: frozenset[str | bytes],
-    grants: Grants | None,
+    plan: KeyPlan, forced: set[bytes], skipped: set[bytes], grants: Grants | None
 ) -> KeyPlan:
     """Add a conflict if an identity may no longer change the key, and the operator's choices."""
     names = dict.fromkeys(step.identity for step in plan.steps if step.identity != OPERATORS)
     ungranted = tuple(name for name in names if grants and not grants.may_change(name, plan.key))
     further = [Conflict(ConflictKind.UNGRANTED, identities=ungranted)] if ungranted else []
-    spellings = _spellings(plan.key)
-    is_forced = not spellings.isdisjoint(forced)
     conflicts = tuple(
-        replace(conflict, is_forced=is_forced and conflict.kind in FORCIBLE)
+        replace(conflict, is_forced=plan.key in forced and conflict.kind in FORCIBLE)
         for conflict in (*plan.conflicts, *further)
     )
     if plan.action is Action.KEEP and undone_by(plan) is None:
         conflicts = tuple(conflict for conflict in conflicts if conflict.is_final)
-    return replace(plan, conflicts=conflicts, is_skipped=not spellings.isdisjoint(skipped))
+    return replace(plan, conflicts=conflicts, is_skipped=plan.key in skipped)
 
 
 def action_text(plan: KeyPlan) -> str:

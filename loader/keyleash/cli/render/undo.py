@@ -29,15 +29,20 @@ MAX_OTHERS = 5
 def print_plan(plan: UndoPlan, *, full: bool) -> None:
     """Print the action on each key, and its conflicts; of many keys a summary, unless *full*."""
     is_summary = not full and len(plan.keys) > SHOWN_BLOCKS
-    names = ("key", "action") if is_summary else ("key", "action", "before", "now")
+    names = ("key", "identity", "action", "before", "now")[: 3 if is_summary else None]
     rows = (
         [
             some([printable(item.key) for item in items], 1),
+            _identities(items[0]),
             action_text(items[0]),
             short_value(items[0].target, plan.time_ms),
             short_value(items[0].current, plan.time_ms),
         ][: len(names)]
-        for items in fold(plan.keys, action_text, 0 if is_summary else len(plan.keys))
+        for items in fold(
+            plan.keys,
+            lambda item: (action_text(item), _identities(item)),
+            0 if is_summary else len(plan.keys),
+        )
     )
     print_table(columns(*names, fold={"key", "before", "now"}), rows)
     found = [
@@ -62,6 +67,10 @@ def print_plan(plan: UndoPlan, *, full: bool) -> None:
             f" {', '.join(plan.nodes)}"
         )
     say_untrusted(plan.untrusted)
+
+
+def _identities(plan: KeyPlan) -> str:
+    return ", ".join(dict.fromkeys(step.identity for step in plan.steps))
 
 
 def say_untrusted(untrusted: Mapping[str, int]) -> None:
