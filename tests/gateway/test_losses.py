@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 import redis
+import uvloop
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.conftest import BROAD
 from keyleash.gateway import connection
@@ -532,3 +535,25 @@ def test_a_certificate_that_no_authority_signed_is_refused(
             ServedGateway(Upstream(f"rediss://localhost:{front.port}"))
     finally:
         front.stop()
+
+
+@pytest.mark.parametrize("sends", [False, True], ids=["after", "within"])
+def test_a_connection_that_ends_while_it_is_taken_over_is_a_lost_one(
+    one_leash: Leash, sends: bool
+) -> None:
+    """Within redis-py's handshake or after it: uvloop raises a RuntimeError for a closed handle."""
+
+    async def handshake(made: Any) -> None:
+        made._writer.transport.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        if sends:
+            await made.send_command("PING")
+
+    async def connect() -> None:
+        upstream = Upstream(one_leash.server.url)
+        upstream.options["redis_connect_func"] = handshake
+        await upstream.open()
+
+    with pytest.raises(RedisConnectionError):
+        uvloop.run(connect())

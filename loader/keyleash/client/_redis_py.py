@@ -26,6 +26,7 @@ from redis.event import (
     EventDispatcher,
     ReAuthConnectionListener,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import DataError, MovedError, RedisError
 
 from keyleash.errors import NotReplicatedError
@@ -538,11 +539,21 @@ async def taken_over(connection: Any, protocol: Any) -> Any:
 
     It authenticates as its options say. Then *protocol* reads, and redis-py no longer does. The
     socket is closed when the writer is collected.
+
+    Raises:
+        RedisConnectionError: the server closed the connection, or cannot be reached.
     """
-    await connection.connect()
-    writer = connection._writer
-    connection._reader = connection._writer = None
-    writer.transport.set_protocol(protocol)
+    try:
+        await connection.connect()
+        writer = connection._writer
+        connection._reader = connection._writer = None
+        writer.transport.set_protocol(protocol)
+    except RuntimeError as error:
+        # That of uvloop, for a transport that is closed.
+        raise RedisConnectionError(str(error)) from None
+    if writer.transport.is_closing():
+        # Its loss was reported to redis-py, and would never be to *protocol*.
+        raise RedisConnectionError("the server closed the connection")
     protocol.connection_made(writer.transport)
     return writer
 
