@@ -11,21 +11,18 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import Mock
 
 import pytest
-from redis.exceptions import BusyLoadingError, NoScriptError
+from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.conftest import BROAD
 from keyleash.client.retries import is_sent
-from keyleash.errors import SlotNotServedError
 from keyleash.gateway import connection, serve, upstream
 from keyleash.gateway.agent import Agent
 from keyleash.operator.suspension import freeze
@@ -491,12 +488,12 @@ def test_a_stranger_that_reads_nothing_is_cut(
 def test_what_needs_a_connection_of_its_own_is_not_sent_without_one(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply is LOADING, after which clients try again."""
+    """The reply is NOTSENT: the client may send the command again."""
     monkeypatch.setattr(upstream, "MAX_OF_IDENTITY", 1)
     token = one_leash.issue("one").token
     assert connect(one_gateway.port, token).call("WATCH", "k:a") == b"+OK\r\n"
     for words in (("SET", "k:b", bytes(3 * MIB)), ("SUBSCRIBE", "c:1"), ("WATCH", "k:a")):
-        assert connect(one_gateway.port, token).call(*words).startswith(b"-LOADING "), words
+        assert connect(one_gateway.port, token).call(*words).startswith(b"-NOTSENT "), words
     assert not one_leash.admin.exists("k:b")
 
 
@@ -655,42 +652,6 @@ def test_no_token_is_in_a_log_or_a_repr(
     items = [*gateway.connections, *gateway._agents.values(), gateway, gateway.upstream]
     shown = [repr(item) for item in items] + [caplog.text, repr(replies)]
     assert not any(secret in text for text in shown for secret in (token, wrong))
-
-
-NOT_SENT, STALE, LOST = SlotNotServedError("a", "down"), NoScriptError(), ConnectionError()
-LOST.has_run = True  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("values", "rest", "codes"),
-    [
-        ((NOT_SENT,), 0, ["-LOADING"]),
-        ((NOT_SENT,), 2, ["-LOADING"] * 3),
-        ((NOT_SENT, STALE), 0, ["-LOADING", "-LOADING"]),
-        ((1, NOT_SENT), 0, [":1", "-NOTSENT"]),
-        ((STALE, 1), 0, ["-NOTSENT", ":1"]),
-        ((NOT_SENT, LOST, 1), 0, ["-NOTSENT"]),
-    ],
-)
-def test_a_pipeline_of_which_a_part_may_have_run_is_not_loading(
-    values: tuple[Any, ...], rest: int, codes: list[str]
-) -> None:
-    """Clients repeat all of it after LOADING, however long that took."""
-    gateway = SimpleNamespace(commands=0, cuts=Counter[str]())
-    written: list[bytes] = []
-
-    async def run() -> None:
-        made: Any = connection.Connection(gateway, 1)
-        made.agent = SimpleNamespace(run_each=AsyncMock(return_value=values))
-        made.transport = Mock(write=written.append, is_closing=lambda: False)
-        made._next = Mock()
-        made._queue += [("INCR", b"k")] * rest
-        commands = [("INCR", b"k")] * len(values)
-        await made._finish(partial(made._run_plain, commands), commands)
-
-    asyncio.run(run())
-    lines = b"".join(written).splitlines()
-    assert [line.split()[0].decode() for line in lines] == codes
 
 
 def test_an_error_after_a_part_of_a_batch_is_a_lost_reply() -> None:

@@ -19,7 +19,6 @@ import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.conftest import BROAD
-from keyleash.gateway import connection
 from keyleash.gateway.upstream import Upstream
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import retried
@@ -32,8 +31,7 @@ from support.sentinels import SERVICE, sentinels
 from support.servers import embedded_label, find_server_binaries
 
 Connect = Callable[..., Raw]
-LOADING = b"-LOADING keyleash: no connection to the server\r\n"
-NOTHING_RAN = (b"-LOADING", b"-NOTSENT")
+NOT_SENT = b"-NOTSENT keyleash: no connection to the server\r\n"
 """Replies after which a call is made again: they are recovered once, but may come twice."""
 CLIENTS, CALLS, PIPELINE = 8, 300, 6
 WITH_IDS: dict[str, Any] = {**BROAD, "idempotency": {"keep": "1h"}}
@@ -93,7 +91,7 @@ class Counting:
                 if reply.startswith(b":"):
                     self.acknowledged.append(int(reply[1:]))
                     done.add(item)
-                elif not reply.startswith(NOTHING_RAN):
+                elif not reply.startswith(b"-NOTSENT"):
                     self.errors.append(reply)
                 else:
                     self.denied.append(reply)
@@ -222,35 +220,46 @@ def lost(leash: Leash, gateway: ServedGateway) -> None:
     wait_until(lambda: not gateway.call(lambda: gateway.gateway.upstream.pipes))
 
 
-def test_a_server_that_is_lost_before_a_command_is_sent_is_loading(
-    mortal: Leash, its_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
+def test_commands_are_not_sent_to_a_server_that_stays_lost(
+    mortal: Leash, its_gateway: ServedGateway, connect: Connect
 ) -> None:
     """Each command says so, nothing runs, and the same connection goes on afterwards."""
-    monkeypatch.setattr(connection, "SPLIT_S", 60)
+    its_gateway.gateway.upstream.wait_s = 0.1
     issued = mortal.issue("one")
-    agents = [connect(its_gateway.port, issued.token) for _ in range(3)]
-    assert [item.call("SET", "k:n", "1") for item in agents] == [b"+OK\r\n"] * 3
-    agent, piped, split = agents
-    split.send(("GET", "k:n"), ("GET", "k:n"))
-    assert [split.reply() for _ in range(2)] == [b"$1\r\n1\r\n"] * 2
+    agent = connect(its_gateway.port, issued.token)
+    assert agent.call("SET", "k:n", "1") == b"+OK\r\n"
     lost(mortal, its_gateway)
 
-    # It may be the rest of that pipeline.
-    assert split.call("INCR", "k:n").startswith(b"-NOTSENT")
-    piped.send(*[("INCR", "k:n")] * 40)
-    # The connection is closed, lest a rest runs that is still to come.
-    assert [piped.reply() for _ in range(41)] == [*[LOADING] * 40, b""]
-    assert agent.call("INCR", "k:n") == LOADING
-    assert agent.call("WATCH", "k:n") == LOADING
-    assert agent.call("BLPOP", "k:q", 0) == LOADING
-    assert agent.call("SUBSCRIBE", "c:1") == LOADING
-    assert connect(its_gateway.port).call("AUTH", issued.token) == LOADING
+    agent.send(*[("INCR", "k:n")] * 40)
+    assert [agent.reply() for _ in range(40)] == [NOT_SENT] * 40
+    for words in (("INCR", "k:n"), ("WATCH", "k:n"), ("BLPOP", "k:q", 0), ("SUBSCRIBE", "c:1")):
+        assert agent.call(*words) == NOT_SENT
+    assert connect(its_gateway.port).call("AUTH", issued.token) == NOT_SENT
 
     retried(mortal.server.process.start, 100)
     mortal.load(one=BROAD)
     other = connect(its_gateway.port, mortal.issue("one").token)
     assert other.call("INCR", "k:n") == b":1\r\n"
     assert agent.call("INCR", "k:n").startswith(b"-LEASH TOKEN_")
+
+
+def test_commands_wait_for_a_server_that_comes_back(tmp_path: Path, connect: Connect) -> None:
+    """A restart of the server is a pause for agents, not an error."""
+    with EmbeddedServer(data=tmp_path / "data", appendfsync="always") as process:
+        leash = Leash(Node(process))
+        leash.load(one=BROAD)
+        token = leash.issue("one").token
+        with gateway_to(process.url) as served:
+            served.gateway.upstream.wait_s = 60
+            agent, owner, newcomer = (connect(served.port, token) for _ in range(3))
+            lost(leash, served)
+            agent.send(*[("INCR", "k:n")] * 3)
+            owner.send(("WATCH", "k:w"))
+            newcomer.send(("AUTH", token))
+            wait_until(lambda: served.busy == 3)
+            retried(process.start, 100)
+            assert [agent.reply() for _ in range(3)] == [b":1\r\n", b":2\r\n", b":3\r\n"]
+            assert [owner.reply(), newcomer.reply()] == [b"+OK\r\n"] * 2
 
 
 @pytest.mark.parametrize(
@@ -281,7 +290,7 @@ def test_a_server_that_is_lost_after_a_command_was_sent_closes_the_connection(
 
     replies = list(iter(agent.reply, b""))
     assert replies == [b"+OK\r\n", b"+QUEUED\r\n"][: len(replies)]
-    assert other.call("INCR", "k:n") == LOADING
+    assert other.call("INCR", "k:n") == NOT_SENT
 
 
 def test_a_transaction_that_cannot_begin_ends_the_connection(
@@ -293,7 +302,7 @@ def test_a_transaction_that_cannot_begin_ends_the_connection(
     lost(mortal, its_gateway)
     agent.send(("MULTI",), ("INCR", "k:n"), ("EXEC",))
     replies = [agent.reply() for _ in range(4)]
-    assert replies in ([*[LOADING] * 3, b""], [b"+OK\r\n", b"+QUEUED\r\n", LOADING, b""])
+    assert replies in ([NOT_SENT, *[b""] * 3], [b"+OK\r\n", b"+QUEUED\r\n", NOT_SENT, b""])
 
 
 def test_a_pipeline_keeps_its_order_while_scripts_are_flushed(
@@ -319,26 +328,19 @@ def test_a_pipeline_keeps_its_order_while_scripts_are_flushed(
             stored = [b"$-1\r\n"] * len(agents)
             for turn in range(10):
                 for name, agent in enumerate(agents):
-                    with contextlib.suppress(OSError):
-                        for number in range(150):
-                            value = f"{name}:{turn}:{number}"
-                            agent.send(("SET", f"k:{name}", value), ("GET", f"k:{name}"))
+                    for number in range(150):
+                        value = f"{name}:{turn}:{number}"
+                        agent.send(("SET", f"k:{name}", value), ("GET", f"k:{name}"))
                 for name, agent in enumerate(agents):
                     for number in range(150):
                         value = f"{name}:{turn}:{number}"
-                        done = read = b""
-                        with contextlib.suppress(OSError):
-                            done, read = agent.reply(), agent.reply()
-                        if not read:
-                            # After LOADING the rest of a pipeline ends with its connection.
-                            agents[name] = connect(gateway.port, token)
-                            break
+                        done, read = agent.reply(), agent.reply()
                         # A second flush while the first is recovered: nothing ran.
-                        if not done.startswith(NOTHING_RAN):
+                        if not done.startswith(b"-NOTSENT"):
                             assert done == b"+OK\r\n"
                             stored[name] = f"${len(value)}\r\n{value}\r\n".encode()
                             ran += 1
-                        assert read.startswith(NOTHING_RAN) or read == stored[name]
+                        assert read.startswith(b"-NOTSENT") or read == stored[name]
         finally:
             ended.set()
         losing.result()
@@ -421,7 +423,7 @@ def test_draining_lets_a_transaction_end_and_ends_what_waits(one_leash: Leash) -
             ending = threads.submit(served.stop)
             wait_until(lambda: served.gateway.is_draining)
             assert held.call("EXEC") == b"*1\r\n:1\r\n"
-            assert waiting.reply().startswith(LOADING)
+            assert waiting.reply() == NOT_SENT
             assert [raw.reply() for raw in (held, waiting, listening)] == [b""] * 3
             ending.result()
         for raw in (held, waiting, listening):
@@ -492,7 +494,7 @@ def test_a_demoted_primary_is_left_at_its_first_refusal(tmp_path: Path, connect:
 
             wait_until(goes_on)
             assert servers[1].admin.get("k:n") == b"2"
-            assert {reply.split(b" ")[0] for reply in replies[:-1]} <= {b"-READONLY", b"-LOADING"}
+            assert {reply.split(b" ")[0] for reply in replies[:-1]} <= {b"-READONLY", b"-NOTSENT"}
         finally:
             served.stop()
 

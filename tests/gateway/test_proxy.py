@@ -21,7 +21,7 @@ from support.proxies import ROUNDS, SEED, Proxy, rounds
 
 AGENTS, TOKENS, KEYS, CALLS = 6, 3, 5, 4
 # The last: as the reply to reading the guard's record, which no server gives.
-DID_NOT_RUN = (b"-READONLY", b"-LOADING", b"-NOTSENT", b"-EXECABORT", b"-LEASH POLICY_STALE")
+DID_NOT_RUN = (b"-READONLY", b"-NOTSENT", b"-EXECABORT", b"-LEASH POLICY_STALE")
 OK, QUEUED = b"+OK\r\n", b"+QUEUED\r\n"
 
 

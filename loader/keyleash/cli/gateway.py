@@ -18,10 +18,8 @@ from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.extras import import_with_extra
 from keyleash.gateway.serve import Gateway, load_certificate, tls_context
-from keyleash.gateway.upstream import Upstream
+from keyleash.gateway.upstream import RETRY_S, WAIT_S, Upstream
 from keyleash.store.connect import answering_url, split_urls
-
-WAIT_S = 0.5
 
 
 @click.command(epilog=example("keyleash gateway --listen 127.0.0.1:6380"))
@@ -51,6 +49,14 @@ WAIT_S = 0.5
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback without TLS.")
 @click.option("--share-port", is_flag=True, help="Let other gateways listen on the same port.")
 @click.option("--wait", is_flag=True, help="Wait for the server to start.")
+@click.option(
+    "--hold",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, max=60),
+    default=WAIT_S,
+    show_default=True,
+    help="Hold commands so long while the server is lost; then they are not sent.",
+)
 @sentinel_option
 @service_option
 @with_settings
@@ -65,6 +71,7 @@ def gateway(
     insecure: bool,
     share_port: bool,
     wait: bool,
+    hold: float,
     sentinels: tuple[str, ...],
     service: str,
 ) -> None:
@@ -95,7 +102,7 @@ def gateway(
             loop.add_signal_handler(number, ended.set)
         loop.add_signal_handler(signal.SIGHUP, reload)
         url = await asyncio.to_thread(answering_url, settings.url, settings.timeout_s)
-        upstream = Upstream(split_urls(url)[0], sentinels, service)
+        upstream = Upstream(split_urls(url)[0], sentinels, service, hold)
         is_waiting = False
         while True:
             try:
@@ -110,7 +117,7 @@ def gateway(
                 print_note(f"waiting for {settings.shown_url}")
                 is_waiting = True
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(ended.wait(), WAIT_S)
+                await asyncio.wait_for(ended.wait(), RETRY_S)
                 return
         gate = Gateway(upstream)
         port = await gate.listen(*listen, unix, tls, share_port=share_port)

@@ -68,11 +68,6 @@ UNREAD_S = 5.0
 LOGIN_S, STALL_S = 10.0, 30.0
 """Seconds until a connection must have authenticated, and in which an agent must go on to read, or
 to send the rest of a request."""
-SPLIT_S, PACKET = 1.0, 6000
-"""Seconds in which the rest of a pipeline may arrive, and the bytes that redis-py sends of one at
-once: a smaller command that arrives alone is none."""
-LOADING = b"-LOADING keyleash: "
-NOT_SENT = b"-NOTSENT keyleash: this command did not run, others of its pipeline may have: "
 
 Run: TypeAlias = Callable[[], Coroutine[Any, Any, list[bytes]]]
 logger = logging.getLogger("keyleash.gateway")
@@ -112,8 +107,7 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
-        self._is_aborted = self._has_run = False
-        self._pipelined_at = -SPLIT_S
+        self._is_aborted = False
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
         self._written = self._read = 0
@@ -173,9 +167,6 @@ class Connection(asyncio.Protocol):
         now = self._loop.time()
         if self.agent is not None:
             self._moved_at = now
-        is_more = self._queue or self._call or self._task or self._requests.size
-        if not is_more and now - self._pipelined_at >= SPLIT_S:
-            self._has_run = False
         before = self._waiting_bytes if self._queue else self._requests.size
         self._waiting_bytes = before + len(data)
         try:
@@ -184,8 +175,6 @@ class Connection(asyncio.Protocol):
             self.refuse(b"ERR Protocol error: " + str(error).encode())
             return
         self._queue += commands
-        if is_more or len(commands) > 1 or len(data) >= PACKET:
-            self._pipelined_at = now
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
         is_large = self._requests.size > LARGE_BYTES
         if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
@@ -337,7 +326,6 @@ class Connection(asyncio.Protocol):
             self._start(partial(self._recovered, call, connection, frame), call.commands)
             return
         connection._dialogue.due.clear()
-        self._has_run = True
         try:
             out = b"" if self._ends else self._passed(call, connection, frame)
         except Exception:
@@ -387,27 +375,13 @@ class Connection(asyncio.Protocol):
         pairs = zip(commands, values, strict=True)
         return [encoded(words, value, self.protocol) for words, value in pairs]
 
-    def _settled(self, replies: list[bytes], *, runs: bool = True) -> bytes:
-        """Join replies; LOADING is one only if nothing of the pipeline has run: clients repeat all.
-
-        What an open transaction queues has not run, and some commands run nothing.
-        """
-        is_unsent = all(item.startswith(LOADING) for item in replies)
-        is_queueing = self.held is not None and self.held.queued is not None
-        self._has_run |= runs and not (is_queueing or is_unsent)
-        if self._has_run:
-            replies = [
-                NOT_SENT + x[len(LOADING) :] if x.startswith(LOADING) else x for x in replies
-            ]
-        return b"".join(replies)
-
     def _start(self, run: Run, commands: Sequence[Any]) -> None:
         """Run what takes more than one step."""
         self._task = self._loop.create_task(self._finish(run, commands))
 
     async def _finish(self, run: Run, commands: Sequence[Any]) -> None:
         replies: list[bytes] = []
-        ends, began = False, self._loop.time()
+        ends = False
         try:
             source.set(self.source)
             with correlation(self.correlation):
@@ -431,13 +405,7 @@ class Connection(asyncio.Protocol):
                 self._let_go()
         if self._ends:
             return
-        out = self._settled(replies, runs=commands[0][0] not in own.RUN_NOTHING)
-        self.write(out)
-        is_part = self._queue or self._requests.size or began - self._pipelined_at < SPLIT_S
-        if out.startswith(LOADING) and is_part:
-            # Clients repeat the whole pipeline, so that its rest must not run.
-            self.write((out.partition(b"\r\n")[0] + b"\r\n") * len(self._queue))
-            ends = True
+        self.write(b"".join(replies))
         if ends:
             self.gateway.cuts["refused"] += 1
             self.end()
@@ -468,8 +436,7 @@ class Connection(asyncio.Protocol):
         if lost is None:
             return replies
         # One node of a cluster is lost; others have replied.
-        self._has_run = True
-        self.write(self._settled(replies))
+        self.write(b"".join(replies))
         self.gateway.cuts["upstream"] += 1
         self.end()
         return []

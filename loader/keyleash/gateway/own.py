@@ -232,7 +232,6 @@ COMMANDS: dict[str, Handler] = {
     "AUTH": auth, "CLIENT": client, "CLUSTER": cluster, "COMMAND": command, "HELLO": hello,
     "INFO": info, "KEYLEASH": with_id, "QUIT": quit, "RESET": reset, "SELECT": select,
 }  # fmt: skip
-RUN_NOTHING = COMMANDS.keys() - {"KEYLEASH"}
 ALWAYS = frozenset({"KEYLEASH", "QUIT", "RESET"})
 """Those that are answered within MULTI, too."""
 LOGIN = frozenset({"AUTH", "HELLO"})

@@ -251,15 +251,15 @@ def error_line(error: Exception) -> bytes:
     """Return the line of an error reply, without the mark before it."""
     line: Any = getattr(error, "line", None)
     if isinstance(error, NoScriptError | PolicyStaleError):
-        # Nothing ran, and it was recovered from once: clients retry after this code.
-        line = "LOADING keyleash: the policy or its scripts are changing"
+        # Nothing ran, and it was recovered from once. Not LOADING: clients repeat a whole pipeline.
+        line = "NOTSENT keyleash: the policy or its scripts are changing"
     elif isinstance(error, BusyLoadingError):
-        line = "LOADING keyleash: the server loads its data"
+        line = "NOTSENT keyleash: the server loads its data"
     elif isinstance(error, SlotNotServedError):
-        line = "LOADING keyleash: a slot of the cluster is not served"
+        line = "NOTSENT keyleash: a slot of the cluster is not served"
     elif line is None and isinstance(error, (*LOST, OSError)):
         # A script may reply what is one of these errors for redis-py, such as NOAUTH.
-        line = "LOADING keyleash: no connection to the server"
+        line = "NOTSENT keyleash: no connection to the server"
     if line is None and isinstance(error, KeyleashError):
         line = f"{error.code.replace('-', '').upper()} {error.message}"
         line += f" ({error.help})" if error.help else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeAlias
@@ -13,8 +14,8 @@ from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, BusyLoadingError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.utils import str_if_bytes
 
@@ -31,6 +32,8 @@ LARGE_BYTES = 1 << 20
 """The size from which a request has a connection of its own."""
 PACKET_CALLS = 8
 """Calls of agents that leave in one packet."""
+WAIT_S, RETRY_S = 5.0, 0.05
+"""Seconds for which commands wait for a server that is lost, and between attempts to reach it."""
 SILENT_S = 30.0
 """A server that owes a reply and sends nothing for so long is lost."""
 MAX_OWN = 512
@@ -150,10 +153,11 @@ class Node:
 
     Args:
         make: Returns a new connection of redis-py, which knows address, TLS and credentials.
+        wait_s: Returns the seconds for which to wait for the server if it is lost.
     """
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[], Any], wait_s: Callable[[], float]) -> None:
+        self._make, self._wait_s = make, wait_s
         self._shared: Pipe | None = None
         self._connecting: asyncio.Future[Pipe] | None = None
         self._own: dict[Pipe, str] = {}
@@ -178,9 +182,22 @@ class Node:
         self._shared = None if attempt.cancelled() or attempt.exception() else attempt.result()
 
     async def _connect(self, pipe: Pipe) -> Pipe:
-        async with asyncio.timeout(2 * TIMEOUT_S):
-            pipe.writer = await taken_over(self._make(), pipe)
-        return pipe
+        began, inbox = time.monotonic(), Inbox()
+        while True:
+            try:
+                async with asyncio.timeout(2 * TIMEOUT_S):
+                    pipe.writer = pipe.writer or await taken_over(self._make(), pipe)
+                    pipe.send(pack(("PING",))[0], inbox.put)
+                    if isinstance(reply := await inbox.get(), BusyLoadingError):
+                        raise reply
+                    return pipe
+            except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                is_closed = pipe.writer is not None and not pipe.is_open
+                is_final = is_closed or isinstance(error, AuthenticationError)
+                if is_final or time.monotonic() - began >= self._wait_s():
+                    pipe.close()
+                    raise
+            await asyncio.sleep(RETRY_S)
 
     async def own(self, identity: str) -> Pipe:
         """Return a connection for one agent of an identity.
@@ -226,6 +243,8 @@ class Upstream:
         sentinels: The URLs of Sentinels that know the primary; user, password and database are
             those of *url*.
         service: The name of the primary in the Sentinels.
+        wait_s: Seconds for which commands wait for a server that is lost. On a cluster, calls wait
+            for its nodes and slots as the client's do.
 
     Attributes:
         hello: The reply to HELLO of the first server.
@@ -233,13 +252,20 @@ class Upstream:
         options: Those of connections.
     """
 
-    def __init__(self, url: str, sentinels: Iterable[str] = (), service: str = "mymaster") -> None:
+    def __init__(
+        self,
+        url: str,
+        sentinels: Iterable[str] = (),
+        service: str = "mymaster",
+        wait_s: float = WAIT_S,
+    ) -> None:
         parsed: dict[str, Any] = {"socket_connect_timeout": TIMEOUT_S, **parse_url(url)}
         self._class = parsed.pop("connection_class", redis.asyncio.Connection)
         self.options = {**parsed, **quiet_options(), "client_name": "keyleash-gateway"}
         self.database = int(parsed.get("db") or 0)
         self.hello: dict[str, Any] = {}
         self.polls = Polls()
+        self.wait_s = wait_s
         self._nodes: dict[tuple[str, int], Node] = {}
         self._sentinels: Any = None
         addresses: Any = [parse_url(sentinel) for sentinel in sentinels]
@@ -261,8 +287,13 @@ class Upstream:
         """Return the server at an address; without one, that of the URL."""
         node = self._nodes.get((host, port))
         if node is None:
-            node = self._nodes[host, port] = Node(lambda: self._make(host, port))
+            node = Node(lambda: self._make(host, port), lambda: self._wait_for(host))
+            self._nodes[host, port] = node
         return node
+
+    def _wait_for(self, host: str) -> float:
+        # Who starts a gateway hears at once that the server of the URL does not answer.
+        return 0 if host or not self.hello or self.polls.is_draining else self.wait_s
 
     def _make(self, host: str, port: int) -> Any:
         if self._sentinels is not None:
