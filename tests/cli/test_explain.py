@@ -325,6 +325,7 @@ def test_list_shows_grants_with_commands_deny_rules_and_limits(offline: Cli, pol
         "limit     rate.requests: 9 a day, per token",
         "limit     rate.writes: 5 a day, per {x}",
         "limit     work: 250000, strings: 10000 a call or batch",
+        "limit     key_bytes: 1 KiB",
     ]
 
 

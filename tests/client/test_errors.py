@@ -158,6 +158,10 @@ CAUSES: dict[ReplyCode, tuple[Callable[[Leash], Any], set[str]]] = {
         lambda leash: fresh(leash).srandmember("t:a", -(10**9)),
         {"command", "work", "limit"},
     ),
+    ReplyCode.KEY_TOO_LONG: (
+        lambda leash: fresh(leash).get("t:" + "a" * 1023),
+        {"key", "bytes", "limit"},
+    ),
     ReplyCode.VALUE_TOO_LARGE: (
         lambda leash: fresh(leash, grants=[grant("write", keys="t:*")]).setrange("t:a", 2**26, "x"),
         {"key", "bytes", "limit"},

@@ -45,6 +45,7 @@ CALLS: dict[ReplyCode, tuple[str, ...]] = {
     ReplyCode.CHANNEL_NOT_GRANTED: ("PUBLISH", "d:x", "hello"),
     ReplyCode.ARGS_TOO_MANY: ("MGET", *["t:a"] * 7001),
     ReplyCode.WORK_TOO_LARGE: ("SRANDMEMBER", "t:a", "-1000000000"),
+    ReplyCode.KEY_TOO_LONG: ("GET", "t:" + "a" * 1023),
     ReplyCode.VALUE_TOO_LARGE: ("SETRANGE", "t:a", str(2**26), "x"),
     ReplyCode.VALUE_REFUSED: ("SADD", "t:s", "a", "b"),
     ReplyCode.RATE_LIMITED: ("GET", "t:a"),

@@ -189,6 +189,7 @@ def denied_commands(leash: Leash, token: str) -> Iterator[Any]:
         ("SCAN", "0"),
         ("PUBLISH", "d", "x"),
         ("MGET", *["t:a"] * MAX_ARGUMENTS),
+        ("GET", "t:" + "x" * 1023),
         ("SETRANGE", "t:a", "67108864", "x"),
         ("PFCOUNT", *["t:a"] * 6000),
         ("RPUSH", "v:a", "x", "y"),

@@ -256,6 +256,7 @@ def refusals(server: Footprints, stale_digest: str) -> Iterator[Case]:
         "audit full": server.call("unexported", *SET),
         "corrupt counter": server.call("corrupt", *SET),
         "work": server.call("small", "PFCOUNT", *["doc:a:1"] * 21),
+        "name": server.call("reader", "GET", "doc:a:" + "x" * 1020),
         "value": server.call("small", "SET", "doc:a:1", "x" * 65),
         "elements": server.call("ruled", "RPUSH", "doc:a:list", "a", "b"),
     }

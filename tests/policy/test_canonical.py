@@ -182,6 +182,7 @@ CHANGES = {
     ],
     "work": [replace(IDENTITY, work=1_000), replace(IDENTITY, work=1_000_000)],
     "search_ms": [replace(IDENTITY, search_ms=5), replace(IDENTITY, search_ms=500)],
+    "key_bytes": [replace(IDENTITY, key_bytes=100), replace(IDENTITY, key_bytes=10_000)],
     "strings": [replace(IDENTITY, strings=1_000), replace(IDENTITY, strings=1_000_000)],
 }
 

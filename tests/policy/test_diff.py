@@ -234,7 +234,7 @@ def test_every_field_of_an_identity_is_compared() -> None:
     """A new field of the model must be compared, or its changes are not reported."""
     compared = {"name", "kind", "grants", "deny", "rates", "budgets", "token", "audit"}
     compared |= {"delegate", "durability", "cluster", "on_denials", "idempotency", "work"}
-    compared |= {"strings", "search_ms"}
+    compared |= {"strings", "search_ms", "key_bytes"}
     assert {field.name for field in fields(Identity) if field.compare} == compared
 
 

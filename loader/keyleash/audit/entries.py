@@ -19,16 +19,11 @@ from keyleash.store.streams import Pairs, Words, owner_name, pairs_of
 from keyleash.store.wire import MAX_BATCH_COMMANDS
 from keyleash.text import json_bytes, json_object, printable, without_tokens
 
-BY_COMMAND = frozenset(
-    {
-        ReplyCode.CLASS_NOT_GRANTED,
-        ReplyCode.KEY_NOT_GRANTED,
-        ReplyCode.KEY_DENIED,
-        ReplyCode.VALUE_TOO_LARGE,
-        ReplyCode.VALUE_REFUSED,
-        ReplyCode.WORK_TOO_LARGE,
-    }
-)
+BY_COMMAND = frozenset((
+    ReplyCode.CLASS_NOT_GRANTED, ReplyCode.KEY_NOT_GRANTED, ReplyCode.KEY_DENIED,
+    ReplyCode.KEY_TOO_LONG, ReplyCode.VALUE_TOO_LARGE, ReplyCode.VALUE_REFUSED,
+    ReplyCode.WORK_TOO_LARGE,
+))  # fmt: skip
 """Codes whose denials share an entry only with those of the same command (`append_denial.lua`)."""
 ImageContent = tuple[str, bytes]
 """`value` and a string's bytes, or `image` and the DUMP payload of any other type."""

@@ -182,6 +182,7 @@ def listing_lines(found: Abilities) -> Iterator[str]:
         per = "" if limit.subject.kind is SubjectKind.IDENTITY else f", per {limit.subject}"
         yield _line("limit", f"{limit.name}: {limit.describe()}{per}")
     yield _line("limit", f"work: {identity.work}, strings: {identity.strings} a call or batch")
+    yield _line("limit", f"key_bytes: {size(identity.key_bytes)}")
     if any(grant.indexes for grant in identity.grants):
         yield _line("limit", f"search: {identity.search_ms} ms a search")
     if found.stopped is not None:

@@ -23,6 +23,9 @@ The Lua of every server hashes strings without a secret, so that an agent can ch
 which each is compared with all before it.
 """
 
+DEFAULT_KEY_BYTES = 1024
+"""Default bound on a name, since events and denials have it."""
+
 COMPARED_STRINGS = 256
 """Number of strings of a reply from which their bytes count."""
 

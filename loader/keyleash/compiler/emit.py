@@ -170,6 +170,8 @@ def _form_values(guard: Guard, form: Form) -> dict[str, object]:
         "checks_ahead": form.batch,
         "batch_work": not is_single,
         "search_ms": guard.identity.search_ms,
+        "key_bytes": guard.identity.key_bytes,
+        "too_long": Text(f"' bytes=' .. #key .. ' limit={guard.identity.key_bytes}'"),
         "name_at": NAME_AT if is_single else None,
         "waiting": is_single and any(rule.waits for rule in guard.rules),
         # The keys of a script that have their images already come first.

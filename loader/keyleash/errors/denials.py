@@ -289,6 +289,22 @@ class WorkTooLargeError(LeashError):
         return int(self.details["limit"])
 
 
+class KeyTooLongError(LeashError):
+    """The name of a key, channel or index is too long (`details["key"]` has its beginning)."""
+
+    code = ReplyCode.KEY_TOO_LONG
+
+    @property
+    def bytes(self) -> int:
+        """Its length."""
+        return int(self.details["bytes"])
+
+    @property
+    def limit(self) -> int:
+        """The permitted length."""
+        return int(self.details["limit"])
+
+
 class ValueTooLargeError(LeashError):
     """The call would make a string longer than a grant allows (`details["key"]`)."""
 

@@ -38,6 +38,7 @@ class ReplyCode(StrEnum):
     AUDIT_FULL = "AUDIT_FULL"
     COUNTER_CORRUPT = "COUNTER_CORRUPT"
     WORK_TOO_LARGE = "WORK_TOO_LARGE"
+    KEY_TOO_LONG = "KEY_TOO_LONG"
     VALUE_TOO_LARGE = "VALUE_TOO_LARGE"
     VALUE_REFUSED = "VALUE_REFUSED"
     DELEGATION_REFUSED = "DELEGATION_REFUSED"
@@ -284,6 +285,10 @@ WORK_TOO_LARGE: `{command}` is more work than one call may be
   agent: use a smaller capacity, or fewer counters: it is {work} units, and the limit is {limit}
   if command=JSON.
   agent: use a path to one value, or smaller values: it is {work} units, and the limit is {limit}
+
+KEY_TOO_LONG: the name `{key}` of a key, channel or index is longer than allowed
+  agent: use a name of at most {limit} bytes: it has {bytes}
+  operator: it has {bytes} bytes; raise `limits: {{key_bytes: …}}` from {limit}
 
 VALUE_TOO_LARGE: the string `{key}` would be longer than allowed
   agent: write at most {limit} bytes: it would have {bytes}

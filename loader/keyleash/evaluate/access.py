@@ -155,7 +155,14 @@ def matches(pattern: Pattern, key: bytes) -> bool:
     return match(pattern, key) is not None
 
 
+def too_long(identity: Identity, name: bytes) -> Decision:
+    """Return the denial of a key, channel or index with a long name."""
+    limit = identity.key_bytes
+    return refused(ReplyCode.KEY_TOO_LONG, key=name, bytes=len(name), limit=limit)
+
+
 def judge_arguments(
+    identity: Identity,
     command: RuledCommand,
     spec: CommandSpec,
     argv: Argv,
@@ -181,8 +188,10 @@ def judge_arguments(
         ]
     for argument, granted in arguments:
         verdict = ALLOWED if granted else refused(code, **{detail: argument})
+        if aspect is Aspect.CHANNEL and len(argument) > identity.key_bytes:
+            verdict = too_long(identity, argument)
         trace.append(ArgumentStep(aspect, argument, granted, code=verdict.code))
-        if granted:
+        if verdict.allowed:
             verdict = judge_restricted_arguments(
                 restrictions, command.grants, command.name, spec, argument, trace
             )
@@ -269,7 +278,9 @@ def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Tra
     denied_by = tuple(matches_of(identity.deny, key))
     granted_by = tuple(matches_of(command.grants, key))
     missing, verdict = None, ALLOWED
-    if is_control or denied_by:
+    if len(key) > identity.key_bytes:
+        verdict = too_long(identity, key)
+    elif is_control or denied_by:
         verdict = refused(ReplyCode.KEY_DENIED, key=key)
     elif not granted_by:
         verdict = refused(ReplyCode.KEY_NOT_GRANTED, key=key)

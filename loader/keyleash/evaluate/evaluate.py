@@ -221,7 +221,7 @@ def decide(
             return
         yield judge_classes(command, spec, argv, trace)
         restrictions, needs = state.restrictions, needs_of_call(spec, argv)
-        yield judge_arguments(command, spec, argv, trace, restrictions)
+        yield judge_arguments(identity, command, spec, argv, trace, restrictions)
         yield from IndexCall(identity, command, spec, argv, state, trace).checks()
         uses = keys_of(spec, argv)
         if [use.key for use in uses] != list(declared):

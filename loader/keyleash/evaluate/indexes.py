@@ -13,7 +13,14 @@ from keyleash.commands import work as bounds
 from keyleash.commands.facts import FUNCTIONS, INDEX_OPTIONS, LISTS_INDEXES, VECTOR_OPTIONS
 from keyleash.commands.refusals import why_argument
 from keyleash.errors import ReplyCode
-from keyleash.evaluate.access import CONTROL, Argv, RuledCommand, grants_of_keys_from, matches
+from keyleash.evaluate.access import (
+    CONTROL,
+    Argv,
+    RuledCommand,
+    grants_of_keys_from,
+    matches,
+    too_long,
+)
 from keyleash.evaluate.restricted import reaches_all, refused_by_token
 from keyleash.evaluate.size import refused_work
 from keyleash.evaluate.state import ModelState
@@ -119,10 +126,14 @@ class IndexCall:
 
     def index(self, named: Sequence[Match[Grant]]) -> Decision:
         name = self.argv[1]
-        code = None if named and b"\0" not in name else ReplyCode.INDEX_NOT_GRANTED
-        self.trace.append(ArgumentStep(Aspect.INDEX, name, tuple(named), code=code))
-        if code is not None:
-            return refused(code, index=name)
+        verdict = ALLOWED
+        if len(name) > self.identity.key_bytes:
+            verdict = too_long(self.identity, name)
+        elif not named or b"\0" in name:
+            verdict = refused(ReplyCode.INDEX_NOT_GRANTED, index=name)
+        self.trace.append(ArgumentStep(Aspect.INDEX, name, tuple(named), code=verdict.code))
+        if not verdict.allowed:
+            return verdict
         if not any(self.is_bound(item.pattern, name) for item in named):
             return refused_by_token(self.trace, ReplyCode.INDEX_NOT_GRANTED, index=name)
         return ALLOWED

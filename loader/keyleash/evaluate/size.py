@@ -11,18 +11,10 @@ import re
 from collections.abc import Iterator
 
 from keyleash.commands import CommandSpec
+from keyleash.commands import work as bounds
 from keyleash.commands.facts import PATHS, TOO_MANY_PATHS
 from keyleash.commands.keys import is_option
 from keyleash.commands.spec import Bound, Join, Lengthening
-from keyleash.commands.work import (
-    DEFAULT_VALUE_BYTES,
-    EXTENDED_BYTE_WORK,
-    PATH_BYTES,
-    PATH_LISTS,
-    PATH_STEPS,
-    PLAIN_BYTES,
-    SPREAD_BYTES,
-)
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.state import Sizes
@@ -41,7 +33,10 @@ _LARGEST = 10**15
 """The largest number that a denial names."""
 
 _MOST_OF_PATHS = (
-    *((rb"(?s).", PATH_BYTES), (rb"\.\.|\?", 1), (rb",", PATH_LISTS), (rb"[.\[]", PATH_STEPS)),
+    (rb"(?s).", bounds.PATH_BYTES),
+    (rb"\.\.|\?", 1),
+    (rb",", bounds.PATH_LISTS),
+    (rb"[.\[]", bounds.PATH_STEPS),
     *((rb"[\[,:][\s-]*[0-9]{19}", 0), (rb"=~", 0), (rb"\0", 0), (rb"(?s)\A.+\$.*\?|\?.*\$", 0)),
 )
 """The parts of a JSON path, and how many of each it may have."""
@@ -65,8 +60,8 @@ def judge_size(
             code = ReplyCode.VALUE_TOO_LARGE
             trace.append(SizeStep("bytes", length, bound, key, grant, code=code))
             return refused(code, key=key, bytes=_shown(length), limit=bound)
-        if _fills(spec) and length > PLAIN_BYTES:
-            work += length * EXTENDED_BYTE_WORK
+        if _fills(spec) and length > bounds.PLAIN_BYTES:
+            work += length * bounds.EXTENDED_BYTE_WORK
     if sizes is not None and spec.work is not None:
         work += sizes.work(spec, argv, keys, identity.work - work, identity.string_units)
     if work <= identity.work:
@@ -92,7 +87,7 @@ def selects_too_much(spec: CommandSpec, argv: Argv) -> bool:
         if spec.work.join is Join.PRODUCT:
             value = b"".join(argv[at + 1 : at + max(2, step - 1)])
         is_deep = b".." in path and re.search(rb"[\[{]", value)
-        is_spread = re.search(rb"\.\.|[*?:,]", path) and len(value) > SPREAD_BYTES
+        is_spread = re.search(rb"\.\.|[*?:,]", path) and len(value) > bounds.SPREAD_BYTES
         counts = ((len(re.findall(part, path)), most) for part, most in _MOST_OF_PATHS)
         if is_deep or is_spread or any(count > most for count, most in counts):
             return True
@@ -113,7 +108,7 @@ def bounding_grant(identity: Identity, key: bytes) -> Grant | None:
 def value_bound(grant: Grant | None) -> int:
     """Return the length in bytes that one call may give a string, as *grant* bounds it."""
     if grant is None or grant.values.max_bytes is None:
-        return DEFAULT_VALUE_BYTES
+        return bounds.DEFAULT_VALUE_BYTES
     return grant.values.max_bytes
 
 

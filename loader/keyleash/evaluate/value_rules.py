@@ -10,23 +10,10 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from keyleash.commands import CommandSpec
+from keyleash.commands import CommandSpec, writes
 from keyleash.commands.keys import is_option
 from keyleash.commands.work import SIZE_BY_TYPE
-from keyleash.commands.writes import (
-    EXPIRIES,
-    EXPIRY_OPTIONS,
-    FLOAT_BYTES,
-    FLOAT_MORE_BYTES,
-    NUMBER_BYTES,
-    READ_FORMS,
-    SKETCH_BYTES,
-    Expiry,
-    Target,
-    Writes,
-    Written,
-    written_by,
-)
+from keyleash.commands.writes import Expiry, Target, Writes, Written, written_by
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.state import Sizes
@@ -166,14 +153,18 @@ class _Call:
         """Return the longest text of the number that the call leaves."""
         how = self.written.how
         if how in (Writes.NUMBER, Writes.FIELD_NUMBER):
-            return NUMBER_BYTES
+            return writes.NUMBER_BYTES
         if how is Writes.SKETCH:
-            return SKETCH_BYTES
+            return writes.SKETCH_BYTES
         at, reads = (2, "GET") if how is Writes.FLOAT else (3, "HGET")
         present = self.ask((reads,), [key], self.argv[2:at]) or b""
         added = self.argv[at] if at < len(self.argv) else b""
         is_plain = len(present) <= _SHORT and not {*(added + present)} - {*b"0123456789.+-"}
-        return max(len(added), len(present)) + FLOAT_MORE_BYTES if is_plain else FLOAT_BYTES
+        return (
+            max(len(added), len(present)) + writes.FLOAT_MORE_BYTES
+            if is_plain
+            else writes.FLOAT_BYTES
+        )
 
     def sources(self) -> Argv:
         """Return the keys that the elements come from."""
@@ -191,7 +182,7 @@ class _Call:
     def result_query(self) -> tuple[list[str], list[bytes], int]:
         """Return the command that reads the result: words before and after keys, and its GETs."""
         name, rest = self.spec.name, [*self.argv[2:]]
-        head = [READ_FORMS[name]]
+        head = [writes.READ_FORMS[name]]
         if self.written.target is Target.FIRST:
             if name.startswith("Z") and name != "ZRANGESTORE":
                 head.append(str(rest.pop(0), "latin-1"))
@@ -335,7 +326,7 @@ def _text_bytes(reply: Any) -> Iterator[float]:
 
 def _expiry_ms(call: _Call, now_us: int) -> float | None:
     """Return the longest expiry that a call sets, ms; infinite if it removes one, None if none."""
-    how, at = EXPIRIES.get(call.spec.name, (None, 0))
+    how, at = writes.EXPIRIES.get(call.spec.name, (None, 0))
     argv = call.argv
     if how is None:
         return None
@@ -353,7 +344,7 @@ def _expiry_ms(call: _Call, now_us: int) -> float | None:
     while at < len(argv):
         if is_option(argv[at], "PERSIST"):
             return inf
-        units = [unit for word, unit in EXPIRY_OPTIONS.items() if is_option(argv[at], word)]
+        units = [unit for word, unit in writes.EXPIRY_OPTIONS.items() if is_option(argv[at], word)]
         at += 1 + len(units)
         expiries += [_milliseconds(unit, argv, at - 1, now_us) for unit in units]
     return max((item for item in expiries if item is not None), default=None)

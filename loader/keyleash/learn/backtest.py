@@ -54,7 +54,7 @@ _OF_DATA = {
 """Codes that the log alone does not decide again."""
 _OF_KEYS = {
     ReplyCode.CLASS_NOT_GRANTED, ReplyCode.KEY_NOT_GRANTED, ReplyCode.KEY_DENIED,
-    ReplyCode.CHANNEL_NOT_GRANTED, ReplyCode.INDEX_NOT_GRANTED,
+    ReplyCode.CHANNEL_NOT_GRANTED, ReplyCode.INDEX_NOT_GRANTED, ReplyCode.KEY_TOO_LONG,
 }  # fmt: skip
 _OF_POLICIES = {ReplyCode.COMMAND_REFUSED, *_OF_KEYS, *_OF_LIMITS, *_OF_DATA}
 _OPTIONS = "options of the call"

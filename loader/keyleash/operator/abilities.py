@@ -58,8 +58,7 @@ class Abilities(Result):
                 }
                 for limit in identity.limits
             ],
-            "work": identity.work,
-            "strings": identity.strings,
+            **json_object(identity, "work", "strings", "key_bytes"),
         }
 
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, load_table
-from keyleash.commands.work import DEFAULT_STRINGS, DEFAULT_VALUE_BYTES, DEFAULT_WORK
+from keyleash.commands.work import (
+    DEFAULT_KEY_BYTES,
+    DEFAULT_STRINGS,
+    DEFAULT_VALUE_BYTES,
+    DEFAULT_WORK,
+)
 from keyleash.errors import Problem, Span
 from keyleash.limits import Budget, Limit, Rate
 from keyleash.policy.lua import Sandboxed
@@ -480,6 +485,13 @@ class Identity:
     )
     search_ms: int = wait(
         20, "20ms", "Time after which a search returns what it has found.", widens=True
+    )
+    key_bytes: int = size(
+        DEFAULT_KEY_BYTES,
+        "1kb",
+        "Longest name of a key, channel or search index.",
+        bounds=(1, MAX_VALUE_BYTES),
+        widens=True,
     )
     accepted: tuple[Acceptance, ...] = field(default=(), compare=False, repr=False)
     span: Span | None = field(default=None, compare=False, repr=False)

@@ -48,20 +48,12 @@ MAX_CALLS = 100_000
 FIRST_TOKEN = "first"
 ALLOW = "allow"
 CODES = (
-    ReplyCode.COMMAND_REFUSED,
-    ReplyCode.CLASS_NOT_GRANTED,
-    ReplyCode.KEY_NOT_GRANTED,
-    ReplyCode.KEY_DENIED,
-    ReplyCode.CHANNEL_NOT_GRANTED,
-    ReplyCode.INDEX_NOT_GRANTED,
-    ReplyCode.ARGS_TOO_MANY,
-    ReplyCode.RATE_LIMITED,
-    ReplyCode.BUDGET_EXHAUSTED,
-    ReplyCode.SUSPENDED,
-    ReplyCode.WORK_TOO_LARGE,
-    ReplyCode.VALUE_TOO_LARGE,
-    ReplyCode.VALUE_REFUSED,
-)
+    ReplyCode.COMMAND_REFUSED, ReplyCode.CLASS_NOT_GRANTED, ReplyCode.KEY_NOT_GRANTED,
+    ReplyCode.KEY_DENIED, ReplyCode.CHANNEL_NOT_GRANTED, ReplyCode.INDEX_NOT_GRANTED,
+    ReplyCode.ARGS_TOO_MANY, ReplyCode.RATE_LIMITED, ReplyCode.BUDGET_EXHAUSTED,
+    ReplyCode.SUSPENDED, ReplyCode.WORK_TOO_LARGE, ReplyCode.KEY_TOO_LONG,
+    ReplyCode.VALUE_TOO_LARGE, ReplyCode.VALUE_REFUSED,
+)  # fmt: skip
 """Codes that depend on the policy; the others depend on tokens, servers and clients."""
 
 _TEXT = Shape("text", (str, int, bool))

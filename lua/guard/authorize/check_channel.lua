@@ -1,4 +1,4 @@
--- check_channel: deny a channel that is not granted. Channels are not declared and no deny rule
+-- check_channel: deny a channel that is not granted, or too long. Channels are not declared and no deny rule
 -- applies to them.
 -- in:  name_at, stop, argv, command, bindings
 -- out: amount, argv, code, detail, key, value
@@ -12,6 +12,10 @@ argv[name_at] = 'ECHO'
 --% endif
 for at = name_at + {{ rule.channel }}, stop do
   key = argv[at]
+  if #key > {{ key_bytes }} then
+    code, detail, value, amount = 'KEY_TOO_LONG', 'key', key, {{ too_long }}
+    break
+  end
   local matched = false
 --% if rule.subscribes == "pattern"
   local pattern = key

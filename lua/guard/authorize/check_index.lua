@@ -22,6 +22,7 @@ if name_at < stop and not code then
 --% with indexes = rule.index.every_name
 --% include "authorize/match_index.lua"
 --% endwith
+  if #key > {{ key_bytes }} then code, detail, value, amount = 'KEY_TOO_LONG', 'key', key, {{ too_long }} end
 --% if rule.index.filtered
 --% include "authorize/find_filter.lua"
 --% if rule.index.command == "FT.INFO"

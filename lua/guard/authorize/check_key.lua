@@ -1,7 +1,11 @@
--- check_key: deny a key that a deny rule matches, or that no grant of the needed class matches.
+-- check_key: deny a key that is too long, that a deny rule matches, or that no grant of the needed
+-- class matches.
 -- in:  check, key
--- out: code, detail, matched, value
+-- out: amount, code, detail, matched, value
 local matched = false
+if #key > {{ key_bytes }} then
+  code, detail, value, amount = 'KEY_TOO_LONG', 'key', key, {{ too_long }}
+else
 --% if denied and not denied_last
 --% include "authorize/check_denied.lua"
 --% endif
@@ -39,3 +43,4 @@ if code then
 --% include "authorize/check_denied.lua"
 end
 --% endif
+end

@@ -27,7 +27,7 @@ end
 if false then
 --% for rule in rules if rule.id in often_ruled
 elseif rule == {{ rule.id }} then
---% cached_include "authorize/rule_body.lua" with rule, one_check, checks_differ, waiting, asked_bytes, repeating, remembering, bound_tokens, index_excluded, checks_ahead, work_limit, search_ms, string_units, batch_work
+--% cached_include "authorize/rule_body.lua" with rule, one_check, checks_differ, waiting, asked_bytes, key_bytes, too_long, repeating, remembering, bound_tokens, index_excluded, checks_ahead, work_limit, search_ms, string_units, batch_work
 --% endfor
 else
   -- Functions keep what is seldom needed out of the main chunk: the collector marks a function
@@ -36,7 +36,7 @@ else
     if false then
 --% for rule in rules if rule.id not in often_ruled
     elseif rule == {{ rule.id }} then
---% cached_include "authorize/rule_body.lua" with rule, one_check, checks_differ, waiting, asked_bytes, repeating, remembering, bound_tokens, index_excluded, checks_ahead, work_limit, search_ms, string_units, batch_work
+--% cached_include "authorize/rule_body.lua" with rule, one_check, checks_differ, waiting, asked_bytes, key_bytes, too_long, repeating, remembering, bound_tokens, index_excluded, checks_ahead, work_limit, search_ms, string_units, batch_work
 --% endfor
     end
   end)(rule, argv, stop, find)

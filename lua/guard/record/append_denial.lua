@@ -37,7 +37,7 @@ if redis.pcall('HINCRBY', {{ names.repeats }}, kind, '1') == 1 then
       redis.pcall('HDEL', {{ names.repeats }}, kind)
       if redis.pcall('HINCRBY', {{ names.repeats }}, wider, '1') ~= 1 then return end
     end
-    local of = key or ''
+    local of = string.sub(key or '', 1, {{ key_bytes }})
 --% if masks
 --% include "record/mask_key.lua"
     of = masked(of)

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 32427407166697 then code = 'POLICY_STALE' break end
+if stamp ~= 179945119722145 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -577,6 +577,9 @@ local name = walked[at]
 if not name then break end
 key = name
 local matched = false
+if #key > 1024 then
+code, detail, value, amount = 'KEY_TOO_LONG', 'key', key, ' bytes=' .. #key .. ' limit=1024'
+else
 if code then
 elseif true or check == 1 then
 if not code then
@@ -594,6 +597,7 @@ matched = false
 if find(key, "^agents:jobs:[^:]+:lock$") then matched = "agents:jobs:{job_id}:lock"
 end
 if matched then code, detail, value, reason = 'KEY_DENIED', 'key', key, matched end
+end
 end
 if code then break end
 end
@@ -1191,7 +1195,7 @@ if wider ~= kind then
 redis.pcall('HDEL', "keyleash:repeats:agent-runner", kind)
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", wider, '1') ~= 1 then return end
 end
-local of = key or ''
+local of = string.sub(key or '', 1, 1024)
 local id = redis.pcall('XADD', "keyleash:denied:agent-runner", 'MAXLEN', '~', "10000", '*', 'seq', seq + 1, 'token', token_id, 'code', code, 'reason', reason, 'op', op, 'key', string.sub(of, 1, 256), 'correlation', correlation, 'policy', "22dda68652c5", unpack(folded))
 if type(id) == 'string' then
 redis.pcall('HSET', "keyleash:repeats:agent-runner", 'seq', seq + 1, minute, entries + 1, minute .. token_id, of_token + 1, 'id:' .. wider, id)
