@@ -12,6 +12,7 @@
 --- ARGV[6]  actor     string
 --- ARGV[7]  identity  string  "" for every identity that ever had a state
 --- ARGV[8]  id        string  a token id, or "" for all issued tokens of the identity
+--- ARGV[9]  reason    string  "" for none
 ---
 --- Replies  now_us, then identity, id, … of the tokens that this call revoked; "" for the id of one
 ---          whose record is corrupt, which could not be revoked
@@ -20,6 +21,7 @@
 local layouts_key, control_key, tokens_prefix, token_prefix = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local leases_prefix, delegated_prefix, revoked_offset = ARGV[3], ARGV[4], ARGV[5]
 local call = redis.call
+local reason = ARGV[9] ~= '' and { 'reason', ARGV[9] } or {}
 local time = call('TIME')
 local revoked = { string.format('%.0f', time[1] * 1000000 + time[2]) }
 local identities = { ARGV[7] }
@@ -42,7 +44,7 @@ for _, identity in ipairs(identities) do
       call('SETRANGE', record, revoked_offset, string.char(flags + 1))
       call('UNLINK', leases_prefix .. identity .. ':' .. known[i])
       call('XADD', control_key, '*', 'event', 'revoke', 'actor', ARGV[6],
-        'identity', identity, 'token', known[i])
+        'identity', identity, 'token', known[i], unpack(reason))
       revoked[#revoked + 1], revoked[#revoked + 2] = identity, known[i]
     end
   end

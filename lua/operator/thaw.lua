@@ -10,7 +10,8 @@
 --- ARGV[4]  refused     string  prefix of the lists of a circuit breaker
 --- ARGV[5]  actor       string
 --- ARGV[6]  at_shards   string  names, separated by commas, that shards of a cluster had suspended
---- ARGV[7…] identities          none for all that are active
+--- ARGV[7]  reason      string  "" for none
+--- ARGV[8…] identities          none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, and 1 if it was
 ---          suspended, else 0 | the name of one that is not active: nothing was changed
@@ -20,7 +21,7 @@ local refused_prefix = ARGV[4]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
 local wanted = {}
-for i = 7, #argv do wanted[#wanted + 1] = argv[i] end
+for i = 8, #argv do wanted[#wanted + 1] = argv[i] end
 local at_shards = ',' .. argv[6] .. ','
 local states, unknown = named_states(wanted)
 if not states then return unknown end
@@ -40,6 +41,6 @@ for i = 1, #states, 2 do
 end
 if changed[1] then
   reply[2] = call('XADD', control_key, '*', 'event', 'thaw', 'actor', argv[5],
-    'identities', table.concat(changed, ','))
+    'identities', table.concat(changed, ','), unpack(argv[7] ~= '' and { 'reason', argv[7] } or {}))
 end
 return reply

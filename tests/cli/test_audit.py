@@ -79,7 +79,7 @@ def test_log_of_one_identity_with_a_limit_shows_its_newest_entry(busy: Cli) -> N
 
 def test_log_of_an_unknown_identity_fails(loaded: Cli) -> None:
     """An unknown identity differs from one without events."""
-    assert loaded.run("audit", "log", "unknown").exit_code == 1
+    assert loaded.run("audit", "log", "unknown").exit_code == 2
     assert loaded.ok("audit", "log", "agent-runner") == ""
     assert loaded.lines("audit", "log") == []
 

@@ -262,7 +262,7 @@ def test_report_of_an_empty_range_writes_no_file(loaded: Cli, streams: Streams, 
     out.write_text("mine")
     assert loaded.run("audit", "report", "--correlation", "no", "-o", out).exit_code == 1
     assert out.read_text() == "mine"
-    assert loaded.run("audit", "report", "--identity", "unknown", "-o", out).exit_code == 1
+    assert loaded.run("audit", "report", "--identity", "unknown", "-o", out).exit_code == 2
 
 
 def test_report_replaces_a_file_atomically_with_private_permissions(

@@ -314,7 +314,7 @@ def test_compile_of_an_unknown_identity_suggests_a_name(offline: Cli, example: P
     """The help corrects a typing mistake."""
     result = offline.run("compile", example, "--identity", "agent-runer")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no identity `agent-runer`" in result.stderr
     assert "`agent-runner`" in result.stderr
 

@@ -309,7 +309,7 @@ def test_list_shows_grants_with_commands_deny_rules_and_limits(offline: Cli, pol
 
     assert lines[0] == "identity  one (machine)"
     assert lines[1:3] == ["grant     read", "          keys      a:*"]
-    assert re.fullmatch(r" {10}commands  \d+: \d+ string, .*", lines[3])
+    assert re.fullmatch(r" {10}commands  BITCOUNT, (\w+, ){10}\w+ and \d+ more", lines[3])
     assert lines[4:] == [
         "grant     write",
         "          keys      b:{x}",
@@ -384,15 +384,6 @@ def test_work_is_explained_in_units(offline: Cli, policy: Path) -> None:
 
     assert re.search(r"size      \d+ units of work: DENIED\n", output.stdout)
     assert re.search(r"it is \d+ units, and the policy allows 1000", output.stdout)
-
-
-def test_list_counts_vector_sets_by_name(offline: Cli, policy: Path) -> None:
-    """Not every server has an ACL category for them."""
-    policy.write_text(LISTED.replace("[read]", "[read, write]"))
-
-    listed = offline.ok("can-i", "--list", "one", "--policy", policy)
-
-    assert re.search(r"\d+ vector set", listed)
 
 
 def test_list_as_json_agrees_with_can_i(offline: Cli, policy: Path) -> None:

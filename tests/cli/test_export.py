@@ -112,7 +112,7 @@ def test_export_of_one_identity_does_not_acknowledge_others(
 
     assert [path.name for path in (to / "audit").iterdir()] == [RUNNER]
     assert not (to / "control").exists()
-    assert loaded.run("audit", "export", "--to", to, "--identity", "unknown").exit_code == 1
+    assert loaded.run("audit", "export", "--to", to, "--identity", "unknown").exit_code == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

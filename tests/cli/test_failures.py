@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,7 +122,7 @@ def test_blank_or_long_actor_is_a_usage_error(
     result = loaded.run("--actor", actor, *words)
 
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: ")
+    assert re.match("(server .*\n)?error: ", result.stderr)
     assert loaded.lines("audit", "log", "--control") == before
 
 

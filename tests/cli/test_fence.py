@@ -230,7 +230,7 @@ def test_load_updates_users_and_lists_identities_without_one(fenced: Cli, policy
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["fence", "apply", "--wide", "three"], 1, "no identity `three`"),
+        (["fence", "apply", "--wide", "three"], 2, "no identity `three`"),
         (["fence", "rotate"], 1, "no identity has an ACL user"),
         (["fence", "rotate", "--finish", "--hashes", "-"], 2, "adds no passwords"),
         (["fence", "plan", "--node", "redis://u:hush@127.0.0.1:1"], 2, "a password on the command"),

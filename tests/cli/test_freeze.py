@@ -105,7 +105,7 @@ def test_freeze_of_an_unknown_identity_suspends_none(loaded: Cli) -> None:
     """All named identities are suspended, or none."""
     result = loaded.run("freeze", "agent-reader", "agent-runer", "--reason", "x")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "the active policy has no identity `agent-runer`\nhelp: did you mean" in result.stderr
     assert loaded.json("status")["identities"][0]["suspended"] is False
 

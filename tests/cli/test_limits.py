@@ -48,7 +48,7 @@ def test_reset_as_json_names_each_limit(loaded: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "exit_code", "expected"),
     [
-        (("agent-runer",), 1, "did you mean `agent-runner`"),
+        (("agent-runer",), 2, "did you mean `agent-runner`"),
         ((RUNNER, "--limit", "rate.write"), 1, "did you mean `rate.writes`"),
         ((RUNNER, "--limit", "x"), 1, "it has"),
         (("human-admin",), 1, "has no limits"),

@@ -276,6 +276,7 @@ def test_token_that_cannot_be_printed_is_revoked_and_named(
     else:
         (token,) = tokens
         assert result.stderr == (
+            f"server     {loaded.url}\n"
             f"error: the token `{token['id']}` could not be printed: no space left on device\n"
             "help: it was revoked\n"
         )

@@ -63,6 +63,11 @@ def test_every_command_takes_json(path: tuple[str, ...]) -> None:
         ("version", "--version"),
         ("completions", "completion"),
         ("token isue", "issue"),
+        ("apply", "load"),
+        ("validate", "check"),
+        ("diff", "plan"),
+        ("token create", "issue"),
+        ("logs", "audit log"),
     ],
 )
 def test_mistyped_command_is_suggested(offline: Cli, words: str, similar: str) -> None:

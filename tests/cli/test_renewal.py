@@ -40,7 +40,7 @@ def test_token_is_renewed_by_its_id_and_shown_with_its_new_life(cli: Cli) -> Non
     note = r"shortened to (4h|3h59m): the policy's `max_ttl` counts from the issue"
     assert re.search(note, shown.stderr)
     renewed = cli.json("token", "renew", issued["id"], "--ttl", "3h")
-    assert set(renewed) == {"id", "identity", "expires_at", "capped"}
+    assert set(renewed) == {"server", "id", "identity", "expires_at", "capped"}
     assert cli.json("token", "show", issued["id"])["expires_at"] == renewed["expires_at"]
     done = cli.run("token", "renew", issued["id"], "--ttl", "1m")
     assert "note: unchanged: it lives longer already" in done.stderr

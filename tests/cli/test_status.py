@@ -254,7 +254,7 @@ def test_status_selects_sorts_and_limits_identities(cli: Cli, policy: Path) -> N
     assert none.endswith("tier       cooperative\n\nnone of 6 identities matches\n")
     assert "shown" not in cli.ok("status")
     unknown = cli.run("status", "agent-9")
-    assert (unknown.exit_code, "did you mean `agent-" in unknown.stderr) == (1, True)
+    assert (unknown.exit_code, "did you mean `agent-" in unknown.stderr) == (2, True)
     with keyleash.Operator.from_url(cli.url) as operator:
         assert [item.name for item in operator.status(sort="limited", limit=1).identities] == [
             "agent-4"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,65 @@ def test_url_option_names_the_server(
 ) -> None:
     """The address is the default one, but the user wrote it."""
     unnamed(embedded.url, monkeypatch).ok("--url", embedded.url, "load", example, "--yes")
+
+
+NAMING = (
+    ("freeze", "agent-runner", "--reason", "x"),
+    ("thaw", "agent-runner", "--reason", "x"),
+    ("token", "issue", "agent-runner"),
+    ("token", "rotate", "agent-runner"),
+    ("token", "revoke", "--identity", "agent-runner"),
+    ("limits", "reset", "agent-runner", "--reason", "x"),
+    ("load", "FILE", "--yes"),
+)
+
+
+@pytest.mark.parametrize("words", NAMING, ids=" ".join)
+def test_change_names_its_server_in_text_and_in_json(
+    loaded: Cli, example: Path, policy: Path, words: tuple[str, ...]
+) -> None:
+    """A change of the wrong server is seen at once."""
+    policy.write_text(example.read_text().replace("60/minute", "50/minute"))
+    words = tuple({"FILE": str(policy)}.get(word, word) for word in words)
+
+    shown = loaded.run(*words)
+    document = loaded.json(*words)
+
+    assert re.search(f"^server     {loaded.url}( |$)", shown.stderr, re.M), shown.output
+    assert document["server"] == loaded.url
+
+
+def test_change_of_the_default_server_says_so(loaded: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A freeze of the laptop's server must not look like one of production."""
+    shown = unnamed(loaded.url, monkeypatch).run("freeze", "agent-runner", "--reason", "x")
+
+    assert f"server     {loaded.url}, the default: set `--url` or KEYLEASH_URL\n" in shown.stderr
+
+
+@pytest.mark.parametrize("words", [("status",), ("freeze", "a", "--reason", "x"), ("whoami",)])
+def test_empty_variable_of_the_server_is_no_default(
+    loaded: Cli, example: Path, words: tuple[str, ...]
+) -> None:
+    """A secret that CI lacks is an error, but of no command that needs no server."""
+    token = loaded.token("agent-runner")
+
+    result = loaded.run(*words, KEYLEASH_URL="", KEYLEASH_TOKEN=token)
+
+    assert (result.exit_code, "KEYLEASH_URL is set, but empty" in result.stderr) == (2, True)
+    loaded.ok("check", example, KEYLEASH_URL="")
+    loaded.ok("--url", loaded.url, "status", KEYLEASH_URL="")
+
+
+def test_server_options_are_accepted_after_the_command(loaded: Cli, offline: Cli) -> None:
+    """They win over those before it, and passwords are rejected in both places."""
+    shown = offline.run("token", "list", "--url", loaded.url, "--actor", "me", "--timeout", "9s")
+    typed = offline.run("token", "list", "--url", "redis://u:secret@127.0.0.1")
+
+    assert shown.exit_code == 0, shown.output
+    assert typed.exit_code == 2
+    assert "a password on the command line can be read" in typed.stderr
+    offline.ok("freeze", "agent-runner", "--reason", "x", "--url", loaded.url, "--actor", "me")
+    assert loaded.lines("audit", "log", "--control")[-1]["actor"] == "me"
 
 
 def test_server_of_serve_needs_no_name(

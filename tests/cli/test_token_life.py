@@ -51,7 +51,7 @@ def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli, grac
 @pytest.mark.parametrize(
     ("words", "exit_code", "shown"),
     [
-        (("agent-runer",), 1, "no identity `agent-runer`"),
+        (("agent-runer",), 2, "no identity `agent-runer`"),
         (("nosuchtokenx",), 1, "no token has the id `nosuchtokenx`"),
         (("agent-runner", "--grace", "soon"), 2, "`soon`"),
         (("agent-runner", "--note", "x" * 201), 2, "at most 200"),
@@ -68,7 +68,7 @@ def test_rotate_of_what_is_not_there_issues_nothing(
     assert loaded.json("token", "list")["tokens"] == []
 
 
-@pytest.mark.parametrize("command", ["rotate", "show", "revoke"])
+@pytest.mark.parametrize("command", ["rotate", "show"])
 def test_token_in_place_of_its_id_is_refused_and_not_repeated(loaded: Cli, command: str) -> None:
     """A token in place of its id gets an error with help."""
     token = loaded.token("agent-runner")
@@ -78,6 +78,27 @@ def test_token_in_place_of_its_id_is_refused_and_not_repeated(loaded: Cli, comma
     assert result.exit_code == 2
     assert "this is a token, not a token id" in result.stderr
     assert token not in result.output
+
+
+def test_leaked_token_is_revoked_by_itself_and_not_repeated(loaded: Cli) -> None:
+    """Who finds a token does not know its id, which is recorded and printed."""
+    issued = loaded.json("token", "issue", "agent-runner")
+
+    done = loaded.run("token", "revoke", issued["token"], "--reason", "found in a log")
+    again = loaded.run("token", "revoke", issued["token"])
+    unknown = loaded.run("token", "revoke", "kl_agent-runner_" + "x" * 32)
+
+    assert f"note: the id of this token is `{issued['id']}`" in done.stderr
+    assert (done.exit_code, again.exit_code, unknown.exit_code) == (0, 0, 1)
+    assert "was already revoked" in again.stdout
+    assert "error: the server has no such token" in unknown.stderr
+    assert not [x for x in (done, again) if issued["token"] in x.output]
+    (event,) = [
+        item for item in loaded.lines("audit", "log", "--control") if item["event"] == "revoke"
+    ]
+    assert event["details"] == {
+        "identity": "agent-runner", "token": issued["id"], "reason": "found in a log",
+    }  # fmt: skip
 
 
 def test_rotate_of_a_revoked_token_says_what_to_do(loaded: Cli) -> None:
@@ -160,6 +181,7 @@ def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
     shown = loaded.json("token", "revoke", issued["id"], "--count-denials", "1s")
 
     assert shown.pop("bound_at").endswith("Z")
+    assert shown.pop("server") == loaded.url
     assert shown == {
         "revoked": [
             {

@@ -26,7 +26,9 @@ def test_issue_prints_the_token_alone_on_standard_output(loaded: Cli) -> None:
 
     assert TOKEN.fullmatch(result.stdout.removesuffix("\n"))
     assert re.fullmatch(
-        r"token \w+ of `agent-runner` expires in (?:2h|1h59m), at [-0-9]+ [:0-9]+Z\n", result.stderr
+        rf"server     {loaded.url}\n"
+        r"token \w+ of `agent-runner` expires in (?:2h|1h59m), at [-0-9]+ [:0-9]+Z\n",
+        result.stderr,
     )
     assert len(TOKEN.findall(result.output)) == 1
 
@@ -35,7 +37,7 @@ def test_issue_as_json_has_token_id_identity_and_expiry(loaded: Cli) -> None:
     """A program gets what it needs to rotate in time."""
     shown = loaded.json("token", "issue", "agent-reader")
 
-    assert set(shown) == {"token", "id", "identity", "expires_at"}
+    assert set(shown) == {"server", "token", "id", "identity", "expires_at"}
     assert TOKEN.fullmatch(shown["token"])
     assert shown["expires_at"].endswith("Z")
     assert datetime.fromisoformat(shown["expires_at"]).tzinfo is not None
@@ -78,7 +80,7 @@ def test_issue_for_an_unknown_identity_says_which_there_are(loaded: Cli) -> None
     """A typing mistake is seen at once."""
     result = loaded.run("token", "issue", "agent-runer")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "no identity `agent-runer`" in result.stderr
     assert "`agent-runner`" in result.stderr
 
@@ -173,7 +175,7 @@ def test_list_of_nothing_is_empty_and_of_an_unknown_identity_an_error(loaded: Cl
     """An empty list must not hide a typing mistake."""
     assert loaded.ok("token", "list") == ""
     assert loaded.json("token", "list") == {"tokens": []}
-    assert loaded.run("token", "list", "unknown").exit_code == 1
+    assert loaded.run("token", "list", "unknown").exit_code == 2
 
 
 def test_note_cannot_move_the_cursor(loaded: Cli) -> None:
@@ -243,7 +245,7 @@ def test_revoke_of_an_empty_name_revokes_nothing(loaded: Cli, words: tuple[str, 
 
     result = loaded.run("token", "revoke", *words)
 
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if "--identity" in words else 1)
     assert "``" in result.stderr
     assert [item["state"] for item in loaded.json("token", "list")["tokens"]] == ["live"]
 
@@ -253,7 +255,7 @@ def test_revoke_of_what_is_not_there_fails(loaded: Cli, words: tuple[str, ...]) 
     """A revoke that did nothing because of a typing mistake must not look like one that did."""
     result = loaded.run("token", "revoke", *words)
 
-    assert result.exit_code == 1
+    assert result.exit_code == (2 if "--identity" in words else 1)
     assert f"`{words[-1]}`" in result.stderr
 
 

@@ -243,7 +243,7 @@ def test_undo_by_identity_or_key_since_a_time_restores_matching_keys(
         (["--identity", "runner"], 2, "need `since`"),
         (["--event", "1-0", "--correlation", "c"], 2, "cannot be combined with other selections"),
         (["--correlation", "none"], 1, "no recorded event matches"),
-        (["--identity", "unknown", "--since", "1h"], 1, "there is no identity `unknown`"),
+        (["--identity", "unknown", "--since", "1h"], 2, "there is no identity `unknown`"),
         (["--identity", "other", "--since", "1h"], 1, "no recorded event matches"),
         (["--event", "1-0"], 1, "no audit stream has an event `1-0`"),
         (["--event", "last"], 1, "`last` is not an event id"),

@@ -16,7 +16,7 @@ from keyleash.operations import F, Noun
 from keyleash.operator.credit import collect_credit
 from keyleash.operator.limit_reset import reset_limits
 from keyleash.operator.tokens.issue import issue_token, issue_tokens
-from keyleash.operator.tokens.list import list_tokens, token_tree
+from keyleash.operator.tokens.list import id_of, list_tokens, token_tree
 from keyleash.operator.tokens.renew import renew_token
 from keyleash.operator.tokens.revoke import revoke as revoke_tokens
 from keyleash.operator.tokens.rotate import rotate_token
@@ -35,6 +35,7 @@ class TokenOperations(Noun[F]):
 
     issue = issue_token
     issue_many = issue_tokens
+    id_of = id_of
     list = list_tokens
     show = token_use.token_use
     renew = renew_token

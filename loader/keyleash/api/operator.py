@@ -114,7 +114,7 @@ class Server(Noun[F]):
         except ValueError as error:
             raise ValueError(f"KEYLEASH_TIMEOUT: {error}") from None
         return cls.from_url(
-            os.environ.get("KEYLEASH_URL") or DEFAULT_URL,
+            os.environ.get("KEYLEASH_URL", DEFAULT_URL),
             actor=os.environ.get("KEYLEASH_ACTOR") or None,
             timeout=seconds,
         )

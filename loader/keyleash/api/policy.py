@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from keyleash.commands import known_table, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
-from keyleash.errors import OperationError, PolicyError, Problem
+from keyleash.errors import PolicyError, Problem
 from keyleash.operations.arguments import checked
 from keyleash.operator.abilities import Abilities, abilities_in
 from keyleash.operator.decisions import Explanation, context_of_document
+from keyleash.operator.tokens.issue import require_identity
 from keyleash.policy import parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
@@ -21,7 +22,7 @@ from keyleash.policy.files import ReadText, read_text
 from keyleash.policy.lint import LintFinding, LintReport, lint
 from keyleash.policy.model import Identity
 from keyleash.policy.model import Policy as PolicyModel
-from keyleash.policy.problems import in_order, which_identity
+from keyleash.policy.problems import in_order
 from keyleash.policy.schema import json_schema
 from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Result
@@ -153,15 +154,10 @@ class Policy:
             PolicyError: The document has problems, or no guard can be made of it.
             OperationError (unknown-identity): There is no such identity.
         """
+        if identity is not None:
+            require_identity(self.model, identity, "the policy")
         guards = compile_policy(self.model, load_table())
-        found = tuple(guard for guard in guards if identity in (None, guard.identity))
-        if not found:
-            raise OperationError(
-                "unknown-identity",
-                f"the policy has no identity `{identity}`",
-                help=which_identity(identity or "", self.identities),
-            )
-        return found
+        return tuple(guard for guard in guards if identity in (None, guard.identity))
 
     def diff(self, other: Policy) -> PolicyDiff:
         """Return the changes from this policy to *other*, and which calls it allows or denies."""

@@ -128,10 +128,7 @@ def verify(settings: Settings, directory: str, recorded: bool) -> int:
         report = settings.operator.audit.verify(directory, recorded=True)
     else:
         report = verify_archive(Path(directory))
-    if settings.json:
-        print_json(report)
-    else:
-        _print_report(report)
+    settings.show(report, lambda: _print_report(report))
     return 0 if report.is_valid else FAILED
 
 

@@ -11,10 +11,10 @@ import click
 from keyleash.api import Operator, Policy
 from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import FILE, example, json_option
+from keyleash.cli.options import FILE, example, with_settings
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
 from keyleash.learn.backtest import Backtest, Outcome
 from keyleash.learn.calls import Coverage, NotUnderstood
@@ -31,8 +31,7 @@ _LOG = "since until archive monitor"
 @click.command(epilog=example("keyleash backtest agents.yaml --since 7d"))
 @click.argument("file", type=FILE)
 @options_of(Operator.backtest, _LOG)
-@json_option
-@pass_settings
+@with_settings
 def backtest(settings: Settings, file: str, **options: Any) -> int:
     """Show which recorded calls a policy file would allow or deny otherwise.
 
@@ -42,10 +41,7 @@ def backtest(settings: Settings, file: str, **options: Any) -> int:
     `-` reads standard input.
     """
     found = run_backtest(settings, read_policy(file), options)
-    if settings.json:
-        print_json(found)
-    else:
-        click.echo("\n".join(backtest_lines(found)))
+    settings.show(found, lambda: click.echo("\n".join(backtest_lines(found))))
     return FAILED if found.denies else 0
 
 
@@ -86,8 +82,7 @@ def backtest_lines(found: Backtest) -> Iterator[str]:
 @click.argument("file", type=FILE, required=False)
 @options_of(Operator.unused, _LOG)
 @click.option("-o", "--output", metavar="FILE", type=FILE, help="Write the policy without them.")
-@json_option
-@pass_settings
+@with_settings
 def unused(settings: Settings, file: str | None, output: str | None, **options: Any) -> None:
     """List what a policy allows and no recorded call needed.
 

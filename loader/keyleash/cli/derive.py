@@ -150,7 +150,7 @@ def command(
             with settings.changing(advice.format(**given)) if advice else nullcontext():
                 result = _call(operation, settings, given)
             if settings.json:
-                print_json(result)
+                settings.print_change(result) if advice else print_json(result)
             code = 0 if settings.json else show(settings, result) or 0
             if isinstance(result, Change):
                 return show_nodes(settings, result, wait=wait) or code

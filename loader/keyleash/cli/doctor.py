@@ -13,7 +13,7 @@ from keyleash.cli.failures import FAILED, NOT_PERMITTED
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import example, with_settings
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import print_json, print_note
+from keyleash.cli.terminal import print_note
 from keyleash.doctor.config import accepted_findings
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import printable
@@ -64,10 +64,7 @@ def doctor(
         timeout=settings.timeout_s or NODE_TIMEOUT_S,
         try_moving=try_moving,
     )
-    if settings.json:
-        print_json(examination)
-    else:
-        _print(examination)
+    settings.show(examination, lambda: _print(examination))
     if not examination.is_healthy:
         return FAILED
     return NOT_PERMITTED if examination.is_blind else 0

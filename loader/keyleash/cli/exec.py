@@ -19,7 +19,7 @@ from keyleash.cli.options import (
     token_option,
 )
 from keyleash.cli.settings import Settings, pass_settings
-from keyleash.cli.terminal import is_terminal, print_json
+from keyleash.cli.terminal import is_terminal
 from keyleash.client.actions import Words
 from keyleash.client.command_words import Role, role_of
 from keyleash.errors import (
@@ -98,10 +98,8 @@ def _refuse_lasting(name: str) -> None:
 
 
 def _print(settings: Settings, reply: Any) -> None:
-    if settings.json:
-        print_json(as_json(reply))
-    else:
-        click.echo(formatted(reply) if is_terminal() else raw(reply))
+    text = formatted if is_terminal() else raw
+    settings.show(as_json(reply), lambda: click.echo(text(reply)))
 
 
 def _call(settings: Settings, token: str, correlation: str | None, words: tuple[str, ...]) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,14 @@ from keyleash.cli.failures import FAILED, USAGE
 from keyleash.cli.options import FILE, IDENTITY, all_of, example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy
-from keyleash.commands import CommandTable, OperationClass
-from keyleash.commands.facts import VECTOR_SETS
+from keyleash.commands import OperationClass
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.evaluate.decision_text import denial_text
 from keyleash.limits import SubjectKind
 from keyleash.policy import Grant
 from keyleash.policy.model import ValueRules
+from keyleash.policy.problems import some
 from keyleash.text import printable, size
 
 if TYPE_CHECKING:
@@ -61,10 +60,7 @@ def explain(settings: Settings, words: tuple[str, ...], **context: Any) -> int:
     """
     _require_command(words)
     found = _explain(settings, words, **context)
-    if settings.json:
-        print_json(found)
-    else:
-        click.echo(str(found))
+    settings.show(found, lambda: click.echo(str(found)))
     return 0 if found.allowed else FAILED
 
 
@@ -116,10 +112,7 @@ def _list(settings: Settings, *, identity: str, file: str | None, token_id: str 
             if file is None
             else read_policy(file).abilities(identity)
         )
-    if settings.json:
-        print_json(found)
-    else:
-        click.echo("\n".join(listing_lines(found)))
+    settings.show(found, lambda: click.echo("\n".join(listing_lines(found))))
     return 0 if found.stopped is None else FAILED
 
 
@@ -154,28 +147,21 @@ def _evaluating(settings: Settings) -> Iterator[None]:
 
 
 NAMED = 12
-"""Maximum number of commands listed by name; more are counted by group. `--json` lists all."""
-GROUPS = (
-    "string", "bitmap", "hash", "list", "set", "sortedset", "stream", "geo", "hyperloglog",
-    "keyspace", "pubsub", "connection",
-)  # fmt: skip
-"""ACL categories; a command belongs to the first that matches."""
-VECTOR_SET = "vector set"
-"""The group of vector set commands, which have no ACL category on some servers."""
+"""Maximum number of commands listed by name; `--json` lists all."""
 
 
 def listing_lines(found: Abilities) -> Iterator[str]:
     """Yield lines of topic and content: grants with commands, denied keys, limits."""
-    identity, table, commands = found.context.identity, found.context.table, found.commands
+    identity, commands = found.context.identity, found.commands
     yield _line("identity", f"{identity.name} ({identity.kind})")
     for grant, names in zip(identity.grants, commands.by_grant, strict=True):
         yield _line("grant", ", ".join(grant.allow))
-        yield from (_line("", line) for line in _grant_lines(grant, names, table))
+        yield from (_line("", line) for line in _grant_lines(grant, names))
     if len(identity.grants) > 1 and any(grant.values != ValueRules() for grant in identity.grants):
         yield _line("values", "the smallest bound of all grants that match a key applies;")
         yield _line("", "the default applies only if none of them has a bound")
     if commands.together:
-        yield _line("together", f"by several grants: {_commands(commands.together, table)}")
+        yield _line("together", f"by several grants: {_commands(commands.together)}")
     for pattern in identity.denied_keys:
         yield _line("denied", printable(pattern.source))
     for limit in identity.limits:
@@ -193,7 +179,7 @@ def _line(topic: str, text: str) -> str:
     return f"{topic:<10}{text}"
 
 
-def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Iterator[str]:
+def _grant_lines(grant: Grant, names: Sequence[str]) -> Iterator[str]:
     for topic in ("keys", "channels", "indexes"):
         if patterns := getattr(grant, topic):
             yield f"{topic:<10}{' '.join(printable(pattern.source) for pattern in patterns)}"
@@ -209,22 +195,8 @@ def _grant_lines(grant: Grant, names: Sequence[str], table: CommandTable) -> Ite
         yield f"{'values':<10}{rule}"
     if grant.scripts:
         yield f"{'scripts':<10}{', '.join(dict.fromkeys(item.name for item in grant.scripts))}"
-    yield f"{'commands':<10}{_commands(names, table)}"
+    yield f"{'commands':<10}{_commands(names)}"
 
 
-def _commands(names: Sequence[str], table: CommandTable) -> str:
-    if len(names) <= NAMED:
-        return ", ".join(names) or "none"
-    groups = Counter(_group(name, table) for name in names)
-    shown = (
-        f"{groups[group]} {group}" for group in (*GROUPS, VECTOR_SET, "other") if groups[group]
-    )
-    return f"{len(names)}: {', '.join(shown)}"
-
-
-def _group(name: str, table: CommandTable) -> str:
-    spec = table.get(name)
-    if name in VECTOR_SETS:
-        return VECTOR_SET
-    categories = spec.categories if spec else ()
-    return next((group for group in GROUPS if f"@{group}" in categories), "other")
+def _commands(names: Sequence[str]) -> str:
+    return some(names, NAMED) or "none"

@@ -145,9 +145,6 @@ def _usage_help(error: click.UsageError) -> str | None:
         return None
     root = error.ctx.find_root()
     if isinstance(error, click.NoSuchOption) and root is not error.ctx:
-        option = error.option_name
-        if any(option in parameter.opts for parameter in root.command.params):
-            return f"write it before the command: `{root.command_path} {option} …`"
         path = error.ctx.command_path
         takes_command = any(parameter.name == "words" for parameter in error.ctx.command.params)
         if takes_command and error.ctx.allow_interspersed_args:

@@ -47,7 +47,9 @@ def freeze_(_settings: Settings, result: FreezeResult) -> None:
     _show(result, _frozen_status)
 
 
-def _confirm_thaw(settings: Settings, *, yes: bool, identities: tuple[str, ...]) -> None:
+def _confirm_thaw(
+    settings: Settings, *, yes: bool, identities: tuple[str, ...], reason: str | None
+) -> None:
     effect = "every suspended identity resumes, also those that a circuit breaker suspended"
     _confirm_all(settings, identities, yes, "thaw", effect)
 

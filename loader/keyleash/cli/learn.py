@@ -13,12 +13,12 @@ from keyleash.cli.options import (
     FILE,
     as_duration,
     example,
-    json_option,
     require_consent,
+    with_settings,
     yes_option,
 )
 from keyleash.cli.progress import progress
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, write_output
 from keyleash.errors import OperationError, UsageError
 from keyleash.text import counted, printable
@@ -40,8 +40,7 @@ _COST = (
 )
 @click.option("--acl", is_flag=True, help="Write the policy of the server's ACL users instead.")
 @yes_option
-@json_option
-@pass_settings
+@with_settings
 def learn(
     settings: Settings,
     identities: tuple[str, ...],

@@ -29,7 +29,7 @@ from keyleash.cli.options import (
 from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings
 from keyleash.cli.target import require_target
-from keyleash.cli.terminal import is_plain, print_json, print_note, read_policy
+from keyleash.cli.terminal import is_plain, print_note, read_policy
 from keyleash.errors import OperationError
 from keyleash.text import counted
 
@@ -63,7 +63,9 @@ def _load(
         plan = make_plan(**allowed, progress=report)
     if not settings.json:
         warn(plan.prepared.warnings)
-    if not plan.is_empty:
+    if plan.is_empty:
+        settings.name_server()
+    else:
         print_plan(target, plan, full=full, err=True)
         if yes:
             check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
@@ -82,7 +84,7 @@ def _load(
         print_note(_interrupted_load(settings, plan))
         raise
     if settings.json:
-        print_json({"server": settings.shown_url, **result.to_dict()})
+        settings.print_change(result)
     else:
         _show_result(result)
         if result.changed and result.fenced:

@@ -21,8 +21,8 @@ from keyleash.cli.listening import (
     require_tls,
     shown_address,
 )
-from keyleash.cli.options import FILE, example, json_option, require_token, token_file_option
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.options import FILE, example, require_token, token_file_option, with_settings
+from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import STANDARD_INPUT, print_json, print_note
 from keyleash.client.tokens import TokenFile, token_from_env
 from keyleash.errors import UsageError
@@ -54,8 +54,7 @@ _SESSION = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
     multiple=True,
     help="A host by which clients call HTTP, besides that of --http; repeatable.",
 )
-@json_option
-@pass_settings
+@with_settings
 def mcp(
     settings: Settings,
     http: tuple[str, int] | None,

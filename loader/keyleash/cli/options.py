@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from click.shell_completion import CompletionItem
 from click.types import StringParamType
 from redis import exceptions as redis_errors
 
-from keyleash.cli.settings import Settings, pass_settings
+from keyleash.cli.settings import pass_settings, settings_of
 from keyleash.cli.terminal import STANDARD_INPUT
 from keyleash.client.tokens import token_from_env
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
@@ -34,9 +35,7 @@ T = TypeVar("T")
 
 def _set_json(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value:
-        settings = context.find_object(Settings)
-        assert settings is not None  # noqa: S101 - Program.main puts it there
-        settings.json = True
+        settings_of(context).json = True
 
 
 def json_option(function: F, help: str = "Print one JSON document.") -> F:
@@ -136,6 +135,15 @@ def reading(read: Callable[[Any], T]) -> Callable[[click.Context, click.Paramete
     return callback
 
 
+SERVER_OPTIONS = ("url", "given_actor", "timeout_s")
+"""Options of the program that commands accept as well, without listing them."""
+OTHER_NAMES = {
+    "apply": "load", "create": "issue", "diff": "plan", "logs": "audit log", "unfreeze": "thaw",
+    "validate": "check",
+}  # fmt: skip
+"""Commands by the names that other programs give them."""
+
+
 class Group(click.Group):
     """A group that suggests commands, and whose help shows their whole first sentences."""
 
@@ -145,8 +153,19 @@ class Group(click.Group):
         if not (ctx.resilient_parsing or name[:1] == "-" or self.get_command(ctx, name)):
             options = (option for item in self.get_params(ctx) for option in item.opts)
             similar = did_you_mean(name, [*self.list_commands(ctx), *options], "")
+            other = OTHER_NAMES.get(name, "")
+            if other.partition(" ")[0] in self.list_commands(ctx):
+                similar = f"did you mean `{other}`?"
             raise click.UsageError(f"No such command `{name}`; {similar}".rstrip("; "), ctx)
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        params = found[1].params if found[1] else []
+        known = {item.name for item in params}
+        for option in ctx.find_root().command.params:
+            if option.name in SERVER_OPTIONS and option.name not in known:
+                late: Any = copy(option)
+                late.default, late.envvar, late.hidden = None, None, True
+                params.append(late)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list, wrapped."""
@@ -208,9 +227,8 @@ class Name(StringParamType):
         begin, comma, incomplete = incomplete.rpartition(",")
         names = self._names
         if callable(names):
-            url = str(ctx.find_root().params.get("url") or "")
             try:
-                client = connect(url, NODE_TIMEOUT_S)
+                client = connect(settings_of(ctx).url, NODE_TIMEOUT_S)
                 names = list(names(Store(client)))
             except (redis_errors.RedisError, OSError, KeyleashError):
                 return []

@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from keyleash import __version__
 from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
 from keyleash.cli.options import Group, json_option, reading, refuse_typed_password
-from keyleash.cli.settings import Settings
+from keyleash.cli.settings import Settings, settings_of
 from keyleash.cli.terminal import Ended, is_plain, require_output
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
 from keyleash.text import with_links
@@ -119,20 +119,12 @@ class Program(Group):
         ]
         return names + click.Command.shell_complete(self, ctx, incomplete)
 
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
+    def main(self, args: Sequence[str] | None = None, *_: Any, **extra: Any) -> Any:
         """Run the command and exit with its code."""
         words = list(sys.argv[1:] if args is None else args)
         code = 0
         try:
-            code = self._run(words, prog_name=prog_name, complete_var=complete_var, **extra)
+            code = self._run(words, **extra)
             sys.stdout.flush()
         except OSError as error:
             # Of standard output, as was reported, or of standard error.
@@ -185,6 +177,22 @@ def _has_option(words: list[str], option: str) -> bool:
     return option in (words[: words.index("--")] if "--" in words else words)
 
 
+def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Note an option about the server, which may come before the command and after it."""
+    settings, name = settings_of(context), str(parameter.name)
+    if value is None:
+        return
+    if name == "timeout_s":
+        value = reading(parse_timeout)(context, parameter, value)
+    if name == "url":
+        refuse_typed_password("url", value, "KEYLEASH_URL")
+        settings.is_url_given = context.get_parameter_source(name) is not ParameterSource.DEFAULT
+        if not settings.is_url_given and "KEYLEASH_URL" in os.environ:
+            # It is empty, such as a secret that CI lacks: the default may be another server.
+            value = ""
+    setattr(settings, name, value)
+
+
 @click.group(
     cls=Program,
     context_settings={
@@ -202,34 +210,36 @@ def _has_option(words: list[str], option: str) -> bool:
     envvar="KEYLEASH_URL",
     default=DEFAULT_URL,
     show_envvar=True,
+    expose_value=False,
+    callback=_note,
     help="The server, or several between commas, of which the first that answers is used. Passwords"
-    " are only accepted in the variable: arguments are visible in the process list.",
+    " are only accepted in the variable: arguments are visible in the process list. This and the"
+    " next two are also accepted after the command.",
 )
 @click.option(
     "--actor",
+    "given_actor",
     envvar="KEYLEASH_ACTOR",
     show_envvar=True,
+    expose_value=False,
+    callback=_note,
     help="Name recorded in the audit log.  [default: your user name]",
 )
 @click.option(
     "--timeout",
+    "timeout_s",
     metavar="SECONDS",
-    callback=reading(parse_timeout),
     envvar="KEYLEASH_TIMEOUT",
     show_envvar=True,
+    expose_value=False,
+    callback=_note,
     help="Time to wait for a connection and for each reply, such as 0.5 or 5s; no retries."
     f"  [default: {TIMEOUT_S:g}]",
 )
 @json_option
 @click.version_option(__version__, "--version", message="%(prog)s %(version)s")
 @click.pass_context
-def main(context: click.Context, url: str, actor: str | None, timeout: float | None) -> None:
+def main(context: click.Context) -> None:
     """Scoped, short-lived, budgeted and audited credentials for agents, enforced inside Redis."""
     if is_plain():
         context.color = False
-    settings: Settings = context.obj
-    refuse_typed_password("url", url, "KEYLEASH_URL")
-    settings.url = url
-    settings.is_url_given = context.get_parameter_source("url") is not ParameterSource.DEFAULT
-    settings.given_actor = actor
-    settings.timeout_s = timeout

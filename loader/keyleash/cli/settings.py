@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from redis import exceptions as redis_errors
 
-from keyleash.cli.terminal import print_note
+from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.store.connect import DEFAULT_URL, answering_url, default_actor, shown_url, split_urls
 from keyleash.store.failures import is_unanswered, printable_reason
+from keyleash.text import to_json
 
 if TYPE_CHECKING:
     from keyleash.api import Operator
@@ -32,7 +33,8 @@ class Settings:
     """One run of the program.
 
     Attributes:
-        url: The server's URL; it may contain a password, so only `shown_url` is printed.
+        url: The server's URL; it may contain a password, so only `shown_url` is printed. Empty if
+            KEYLEASH_URL is.
         is_url_given: Whether it is from `--url` or KEYLEASH_URL, and not the default.
         given_actor: The value of `--actor`.
         timeout_s: The value of `--timeout`.
@@ -64,13 +66,28 @@ class Settings:
         require_length("an actor", self.given_actor, MAX_ACTOR_BYTES)
         return self.given_actor
 
+    def name_server(self) -> None:
+        """Print the server that the command is about to change."""
+        if not self.json:
+            note = "" if self.is_url_given else ", the default: set `--url` or KEYLEASH_URL"
+            print_note(f"server     {self.shown_url}{note}")
+
+    def show(self, result: Any, show: Callable[[], object]) -> None:
+        """Print a result as JSON with `--json`, else call *show*, which prints it as text."""
+        print_json(result) if self.json else show()
+
+    def print_change(self, change: Any) -> None:
+        """Print the document of a change with `--json`, with the server."""
+        print_json({"server": self.shown_url, **to_json(change)})
+
     @contextmanager
     def changing(self, advice: str) -> Iterator[None]:
-        """Report a lost connection during a change, which may have taken effect.
+        """Name the server, and report a lost connection during a change of it.
 
-        *advice* is how to find out whether it has.
+        *advice* is how to find out whether the change has taken effect.
         """
         _ = self.operator  # a server that was never reached is unchanged
+        self.name_server()
         try:
             yield
         except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
@@ -101,6 +118,8 @@ class Settings:
 
     def chosen_url(self) -> str:
         """Return the URL of a server that answers, from now on `url`, of several in its place."""
+        if not self.url:
+            raise UsageError("KEYLEASH_URL is set, but empty", help="set it to a server's URL")
         given, self.url = self.url, answering_url(self.url, self.timeout_s)
         chosen = split_urls(self.url)[0]
         if chosen != split_urls(given)[0] and not self.json:
@@ -120,13 +139,19 @@ def require_length(label: str, text: str, most: int) -> None:
         raise UsageError(f"{label} has at most {most} bytes, this one {size}")
 
 
+def settings_of(context: click.Context) -> Settings:
+    """Return the settings of a run."""
+    settings = context.find_object(Settings)
+    assert settings is not None  # noqa: S101 - Program.main puts it there
+    return settings
+
+
 def pass_settings(function: Callable[..., R]) -> Callable[..., R]:
     """Pass the settings to a command, and note in them which command it is."""
 
     @click.pass_context
     def call(context: click.Context, /, *args: Any, **options: Any) -> R:
-        settings = context.find_object(Settings)
-        assert settings is not None  # noqa: S101 - Program.main puts it there
+        settings = settings_of(context)
         words = context.command_path.split()[1:]
         words += [f"--{name.replace('_', '-')}" for name in PARTS if options.get(name)]
         settings.operation = " ".join(words)

@@ -35,6 +35,7 @@ from keyleash.operator.tokens.revoke import Revocation, RevokedToken
 from keyleash.operator.tokens.revoke import revoke as revoke_tokens
 from keyleash.operator.tokens.rotate import Rotation, rotate_token
 from keyleash.policy.problems import SHOWN_BLOCKS, fold, listing, some
+from keyleash.store.token import TOKEN_START
 from keyleash.text import clock_time, counted, distance, iso_time, printable, span, without_tokens
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _MS = timedelta(milliseconds=1)
 def _print_issued(settings: Settings, done: IssuedToken | Rotation, issued: IssuedToken) -> None:
     """Print the only copy of a new token, or its document *done*; revoke it if that fails."""
     try:
-        print_json(done) if settings.json else click.echo(issued.token)
+        settings.print_change(done) if settings.json else click.echo(issued.token)
     except OSError as error:
         help_ = f"it could not be revoked: run `keyleash token revoke {issued.id}`"
         with contextlib.suppress(KeyleashError, RedisError):
@@ -220,10 +221,13 @@ def revoke(
 ) -> int:
     """Revoke tokens, effective on the next call.
 
-    Specify a token ID, an identity, labels or --all. Prints the number of calls that each token
-    made in the minute before, from the audit log. --count-denials, or later `token show ID`, prints
-    the number of calls denied since.
+    Specify a token ID (or a token, whose id is then printed), an identity, labels or --all. Prints
+    the number of calls that each token made in the minute before, from the audit log.
+    --count-denials, or later `token show ID`, prints the number of calls denied since.
     """
+    if token_id is not None and TOKEN_START in token_id:
+        token_id = settings.operator.tokens.id_of(token_id)
+        print_note(f"note: the id of this token is `{token_id}`")
     has_group = group["identity"] is not None or bool(group["meta"])
     if (token_id is not None) + has_group + group["all"] != 1:
         raise UsageError("specify exactly one of ID, `--all`, and `--identity` or `--meta` or both")
@@ -264,7 +268,7 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
     if done.not_reached:
         # The audit streams of these nodes cannot be read.
         if settings.json:
-            print_json(done)
+            settings.print_change(done)
         else:
             print_note("calls were not counted, since a node was not reached")
         return
@@ -282,7 +286,7 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
         time.sleep(count_denials.total_seconds())
         done = settings.operator.tokens.with_denials(done)
     if settings.json:
-        print_json(done)
+        settings.print_change(done)
     elif count_denials is not None and (denied := done.denied_since) is not None:
         seconds = int(count_denials.total_seconds())
         print_note(f"{counted(denied, 'call')} denied in the {span(seconds)} since")
@@ -359,7 +363,7 @@ def renew(settings: Settings, token_id: str, ttl: timedelta | None) -> None:
     with settings.changing(f"look at `keyleash token show {token_id}`"):
         done = settings.operator.tokens.renew(token_id, ttl=ttl)
     if settings.json:
-        print_json(done)
+        settings.print_change(done)
     now_ms = settings.now_ms()
     if ttl is not None and not done.capped and done.expires_ms - now_ms > ttl / _MS:
         print_note("note: unchanged: it lives longer already")

@@ -21,7 +21,7 @@ from keyleash.cli.options import (
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import print_json, print_note, read_text
+from keyleash.cli.terminal import print_note, read_text
 from keyleash.errors import UsageError
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.text import counted
@@ -34,14 +34,13 @@ from keyleash.text import counted
     is_flag=True,
     help="Show the plan; exit code 1 if it has conflicts, or if nothing can be restored.",
 )
-@options_of(plan_selected, "force skip")
+@options_of(plan_selected, "force skip skip_conflicts across_policies")
 @click.option(
     "--skip-from",
     metavar="FILE",
     type=FILE,
     help="Leave the keys and patterns in FILE as they are, one a line; `-` is standard input.",
 )
-@options_of(plan_selected, "skip_conflicts across_policies")
 @click.option(
     "--all-identities",
     is_flag=True,
@@ -77,6 +76,7 @@ def undo(
         skip += tuple(filter(None, read_text(skip_from)[1].split("\n")))
     with waiting(settings):
         plan = settings.operator.undo.plan(skip=skip, **selection)
+    settings.name_server()
     if not settings.json:
         print_plan(plan, full=full)
     if plan.blocked and not settings.json:
@@ -88,7 +88,7 @@ def undo(
         )
     undone = None if dry_run or plan.blocked else _apply(settings, plan, yes)
     if settings.json:
-        print_json({**plan.to_dict(), "undone": undone})
+        settings.print_change({**plan.to_dict(), "undone": undone})
         if plan.blocked:
             return FAILED
     return 0

@@ -10,7 +10,6 @@ from keyleash.cli.exec import as_agent
 from keyleash.cli.options import example, require_token, token_option, with_settings
 from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import print_json
 from keyleash.limits.counters import counter_of
 from keyleash.text import clock_time, distance
 
@@ -32,10 +31,7 @@ def whoami(settings: Settings, token_file: str | None) -> None:
     charged.
     """
     found: WhoAmI = as_agent(settings, require_token(token_file), lambda agent: agent.whoami())
-    if settings.json:
-        print_json(found)
-    else:
-        _show(found)
+    settings.show(found, lambda: _show(found))
 
 
 def _show(found: WhoAmI) -> None:

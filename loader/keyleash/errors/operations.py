@@ -44,6 +44,7 @@ EXIT_CODES = {
     "unanswered": 69,
     "undo-unanswered": 69,
     "unknown-code": 2,
+    "unknown-identity": 2,
     "unknown-policy": 2,
     "unknown-role": 2,
     "unsayable-pattern": 65,

@@ -58,7 +58,7 @@ Reason = Annotated[str, Param(check=check_reason)]
 FreezeReason = Annotated[
     Reason, Param(help="Reason, included in every denial; must not hold a secret.")
 ]
-ResetReason = Annotated[
+RecordedReason = Annotated[
     Reason, Param(help="Reason, recorded in the audit log; must not hold a secret.")
 ]
 FreezeDuration = Annotated[

@@ -38,11 +38,11 @@ from keyleash.operations import operation
 from keyleash.operations.rights import READ_DATA, TOKENS, each
 from keyleash.operations.types import IdentityName
 from keyleash.operator.load.compile import ServerSizes
+from keyleash.operator.tokens.issue import require_identity
 from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, parse_policy
 from keyleash.policy.canonical import policy_digest
 from keyleash.policy.parse import ACTIVE, active_policy
-from keyleash.policy.problems import which_identity
 from keyleash.results import Result
 from keyleash.store.agent_keys import require_one_slot
 from keyleash.store.identities import require_active
@@ -68,7 +68,7 @@ from keyleash.text import (
 
 if TYPE_CHECKING:
     from keyleash.commands import CommandTable
-    from keyleash.policy import Identity, Policy
+    from keyleash.policy import Identity
 
 
 def stored_counts(
@@ -177,7 +177,7 @@ def context_of_document(document: str, name: str, file: str = "<policy>") -> Dec
     table = known_table()
     policy = parse_policy(document, file=file, commands=table)
     return DecisionContext(
-        identity=_require_identity(policy, name, file),
+        identity=require_identity(policy, name, file),
         table=table,
         file=file,
         lines=tuple(document.splitlines()),
@@ -199,7 +199,7 @@ def context_of_server(
     """
     active = require_active(store)
     policy = active_policy(active.document)
-    identity = _require_identity(policy, name, "the active policy")
+    identity = require_identity(policy, name)
     try:
         table = read_table(store.client, is_cluster=store.cluster is not None)
     except UnreadableCommandsError:
@@ -276,14 +276,6 @@ def _ended_ancestor(token: TokenInfo, ancestors: Sequence[TokenInfo]) -> dict[st
         if found is None or found.expires_ms <= found.read_ms:
             return {"ancestor": id_, "state": "expired"}
     return {}
-
-
-def _require_identity(policy: Policy, name: str, where: str) -> Identity:
-    found = policy.identity(name)
-    if found is None:
-        help_ = which_identity(name, (identity.name for identity in policy.identities))
-        raise OperationError("unknown-identity", f"{where} has no identity `{name}`", help=help_)
-    return found
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from keyleash.errors import OperationError
 from keyleash.limits import COUNTS, Limit, SubjectKind
 from keyleash.operations import operation
 from keyleash.operations.rights import CHANGE_STATES, cluster, each
-from keyleash.operations.types import IdentityName, LimitName, ResetReason
+from keyleash.operations.types import IdentityName, LimitName, RecordedReason
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.policy import Identity
 from keyleash.policy.problems import did_you_mean, listing
@@ -64,7 +64,7 @@ class LimitReset(Change):
     ),
 )  # fmt: skip
 def reset_limits(
-    store: Store, identity: IdentityName, limit: LimitName | None = None, *, reason: ResetReason
+    store: Store, identity: IdentityName, limit: LimitName | None = None, *, reason: RecordedReason
 ) -> LimitReset:
     """Set what a limit has counted to 0.
 

@@ -11,7 +11,7 @@ from keyleash.errors import OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import CHANGE_STATES, cluster, joint
 from keyleash.operations.rights import FREEZE as FREEZE_RIGHTS
-from keyleash.operations.types import FreezeDuration, FreezeReason, IdentityName
+from keyleash.operations.types import FreezeDuration, FreezeReason, IdentityName, RecordedReason
 from keyleash.policy.quantities import seconds_of
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import known_identities
@@ -117,11 +117,14 @@ def suspend(
         cluster("exists", "%R~guard"),
     ),
 )  # fmt: skip
-def thaw(store: Store, *identities: IdentityName) -> FreezeResult:
+def thaw(
+    store: Store, *identities: IdentityName, reason: RecordedReason | None = None
+) -> FreezeResult:
     """Resume identities, or all, whatever suspended them.
 
     Args:
         identities: Their names; all of the active policy if none is given.
+        reason: The reason, for the control stream: up to 128 bytes, without a token.
 
     Raises:
         OperationError (unknown-identity): an identity is not active; nothing was changed.
@@ -131,11 +134,13 @@ def thaw(store: Store, *identities: IdentityName) -> FreezeResult:
     if store.cluster is not None:
         # Shards first: `watch` freezes the home for a shard that is still suspended, but not with
         # an epoch of before the last step.
-        _require_records(store, names)
+        for name in names:
+            if read_packed_state(store, name) is None:
+                raise _no_records(store, name)
         at_shards = ",".join(_suspended_at_shards(store, names))
         nodes = expire_leases(store, names or None, resume=True)
         raise_epochs(store, dict.fromkeys(names, 0))
-    result = _run(store, THAW, [at_shards, *names], fields=2)
+    result = _run(store, THAW, [at_shards, reason or "", *names], fields=2)
     return replace(result, nodes=confirm(store, nodes))
 
 
@@ -145,13 +150,6 @@ def _suspended_at_shards(store: Store, identities: Sequence[str]) -> set[str]:
     now_us = store.now_us()
     found = ((item.identity, item.state) for item in read_shards(store, names))
     return {name for name, state in found if state and is_in_effect(state.suspended, now_us)}
-
-
-def _require_records(store: Store, identities: Sequence[str]) -> None:
-    """Raise the error of `thaw` for an identity without records, before anything is changed."""
-    for name in identities:
-        if read_packed_state(store, name) is None:
-            raise _no_records(store, name)
 
 
 def _run(

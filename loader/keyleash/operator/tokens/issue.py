@@ -17,7 +17,7 @@ from keyleash.operations import operation
 from keyleash.operations.rights import NEW_TOKEN
 from keyleash.operations.types import Count, Duration, IdentityName, Labels, Param
 from keyleash.operator.tokens.restrict import Scope, checked_labels, restrict
-from keyleash.policy import Identity
+from keyleash.policy import Identity, Policy
 from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import which_identity
 from keyleash.policy.quantities import positive, seconds_of
@@ -227,15 +227,15 @@ def active_identity(store: Store, name: str) -> Identity:
         OperationError (no-policy): No policy is active.
         OperationError (unknown-identity): The active policy has no such identity.
     """
-    active = require_active(store)
-    policy = active_policy(active.document)
+    return require_identity(active_policy(require_active(store).document), name)
+
+
+def require_identity(policy: Policy, name: str, where: str = "the active policy") -> Identity:
+    """Return an identity of a policy, which an error calls *where*; see `active_identity`."""
     identity = policy.identity(name)
     if identity is None:
-        raise OperationError(
-            "unknown-identity",
-            f"the active policy has no identity `{name}`",
-            help=which_identity(name, [item.name for item in policy.identities]),
-        )
+        help = which_identity(name, [item.name for item in policy.identities])
+        raise OperationError("unknown-identity", f"{where} has no identity `{name}`", help=help)
     return identity
 
 

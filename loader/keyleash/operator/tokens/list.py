@@ -22,7 +22,7 @@ from keyleash.results import Instant, Result
 from keyleash.store.identities import active_records, known_identities, require_known
 from keyleash.store.restrictions import Restrictions, restrictions_of
 from keyleash.store.store import Store, batches
-from keyleash.store.token import TOKEN_START, TokenRecord, use_noted_us
+from keyleash.store.token import TOKEN_START, TokenRecord, identity_of, token_digest, use_noted_us
 from keyleash.store.token_entries import (
     delete_token_entries,
     read_child_entries,
@@ -271,6 +271,20 @@ def require_token_id(token_id: str) -> None:
     """Raise UsageError if an id is or contains a token; the error does not contain it."""
     if TOKEN_START in token_id:
         raise UsageError("this is a token, not a token id", help="see `keyleash token list`")
+
+
+@operation()
+def id_of(store: Store, token: str) -> str:
+    """Return the id of a token.
+
+    Raises:
+        OperationError (unknown-token-id): the server has no record of it.
+    """
+    [[packed]] = read_token_records(store, {identity_of(token): [token_digest(token)]})
+    if packed is None:
+        help = "it is a token of another server, or expired more than a week ago"
+        raise OperationError("unknown-token-id", "the server has no such token", help=help)
+    return TokenRecord.unpack(packed).id
 
 
 def parsed(identity: str, recorded: Mapping[bytes, bytes]) -> dict[str, Mapping[str, Any]]:

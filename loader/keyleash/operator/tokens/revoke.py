@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from keyleash.errors import OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import ACTIVE, CLOCK, EXPIRE, IDENTITIES, LOG_ACTION, each, joint
-from keyleash.operations.types import IdentityName, Labels, Param, TokenId
+from keyleash.operations.types import IdentityName, Labels, Param, RecordedReason, TokenId
 from keyleash.operator.tokens.list import list_tokens, require_token, require_token_id
 from keyleash.results import Change, Instant, Result
 from keyleash.store.identities import active_records, known_identities, require_known
@@ -101,8 +101,9 @@ RevokedLabels = Annotated[
         *EXPIRE,
         CLOCK, ACTIVE, IDENTITIES, LOG_ACTION,
         joint("eval", "~layouts", "~control"), each("hgetall", "%R~tokens"),
-        each("hget", "%R~delegated"), each("getrange", "%R~token"), each("setrange", "%W~token"),
-        each("unlink", "%W~leases"), each("scan"), each("hgetall", "%R~guard"),
+        each("hget", "%R~delegated"), each("getrange mget", "%R~token"),
+        each("setrange", "%W~token"), each("unlink", "%W~leases"), each("scan"),
+        each("hgetall", "%R~guard"),
     ),
 )  # fmt: skip
 def revoke(
@@ -112,6 +113,7 @@ def revoke(
     identity: RevokedIdentity | None = None,
     all: EveryToken = False,
     meta: RevokedLabels | None = None,
+    reason: RecordedReason | None = None,
 ) -> Revocation:
     """Revoke a token, a group of tokens, or all tokens, from the next call on.
 
@@ -124,6 +126,7 @@ def revoke(
         all: Whether to revoke every token.
         meta: The labels of the tokens, which are listed and then revoked: one that is issued
             meanwhile stays valid.
+        reason: The reason, for the control stream: up to 128 bytes, without a token.
 
     Raises:
         OperationError (unknown-token-id): there is no such token.
@@ -148,12 +151,12 @@ def revoke(
         raise OperationError(
             "unknown-token-id", "no token has the id ``", help="see `keyleash token list`"
         )
-    calls = [(store.actor, identity or "", token_id or "")]
+    calls = [(store.actor, identity or "", token_id or "", reason or "")]
     if meta:
         found = [info for info in list_tokens(store, identity, meta=meta) if info.is_live]
         if not found:
             return Revocation(store.now_us(), ())
-        calls = [(store.actor, info.identity, info.id) for info in found]
+        calls = [(store.actor, info.identity, info.id, reason or "") for info in found]
     pairs: list[tuple[str, str]] = []
     for reply in store.run_all(REVOKE, calls):
         with reading_reply("EVALSHA"):
@@ -162,7 +165,7 @@ def revoke(
             pairs += zip(words[::2], words[1::2], strict=True)
     concerned = None if identity is None else [identity]
     if meta:
-        concerned = list({name: None for _, name, _ in calls})
+        concerned = list({name: None for _, name, *_ in calls})
     if token_id is not None:
         # Leases are expired also for a token that was revoked before, perhaps not at all nodes.
         concerned = [name for name, _ in pairs] or [require_token(store, token_id).identity]

@@ -133,19 +133,13 @@ def rotate_token(
     reply = store.run(ROTATE_TOKEN, store.actor, *words, token_digest(token))
     if reply == 0:
         raise not_active(store, identity)
-    if reply == 2:
-        raise OperationError(
-            "token-not-live",
-            f"all live tokens of `{identity}` are bound; nothing was issued",
-            help="rotate a bound token by its id; or issue one that is not bound with `keyleash"
-            f" token issue {identity}`",
-        )
     if isinstance(reply, int):
-        raise OperationError(
-            "token-not-live",
-            f"the token `{token_id}` is expired or revoked; nothing was issued",
-            help=f"issue one with `keyleash token issue {identity}`",
-        )
+        why, help = f"the token `{token_id}` is expired or revoked", "issue one with"
+        if reply == 2:
+            why = f"all live tokens of `{identity}` are bound"
+            help = "rotate a bound token by its id; or issue one that is not bound with"
+        help += f" `keyleash token issue {identity}`"
+        raise OperationError("token-not-live", f"{why}; nothing was issued", help=help)
     with reading_reply("EVAL"):
         issued = IssuedToken(token, new_id, identity, int(reply[0]), bool(reply[1]))
         pairs = zip(reply[3::2], reply[4::2], strict=True)
