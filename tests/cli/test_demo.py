@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from keyleash.cli import demo as demo_command
 from keyleash.demo import story
 from keyleash.demo.stage import DemoStage, denied, matches
-from keyleash.errors import KeyDeniedError, OperationError, ReplyCode, TokenExpiredError
-from keyleash.servers import EmbeddedCluster
+from keyleash.errors import KeyDeniedError, ReplyCode, TokenExpiredError
 from support.command_line import Cli
 
 TITLE = "a scene with a wrong expectation"
@@ -55,26 +52,6 @@ def test_demo_as_json_lists_its_steps(offline: Cli) -> None:
 def wrong_scene(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the scenes of the demo by one with a wrong expectation."""
     monkeypatch.setattr(demo_command, "SCENES", ((TITLE, _play_wrong_scene),))
-
-
-def test_demo_without_a_cluster_says_that_it_skips_its_scene(
-    offline: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The other scenes count; the reason is shown."""
-
-    def fail(_: object) -> None:
-        raise OperationError("server-start", "no free port")
-
-    scenes = (("one server", story.load_example), ("a cluster", story.use_cluster))
-    monkeypatch.setattr(demo_command, "SCENES", scenes)
-    monkeypatch.setattr(EmbeddedCluster, "start", fail)
-
-    result = offline.run("demo")
-
-    assert result.exit_code == 0
-    assert re.search(r"^ +no free port +skipped$", result.stdout, re.MULTILINE)
-    assert result.stdout.endswith("\nall 1 replies are as expected\n")
-    assert [step["ok"] for step in offline.json("demo")["steps"]] == [True, None]
 
 
 def test_expected_denial_matches_by_code_and_details_only() -> None:

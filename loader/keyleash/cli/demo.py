@@ -26,8 +26,7 @@ def demo(settings: Settings) -> None:
     """Run a self-checking demo.
 
     Starts the embedded Valkey on a free port, loads the example policy, runs calls of several
-    agents and checks every reply; exits with 1 if one differs. The last scene is on a cluster of
-    three nodes. Leaves nothing behind.
+    agents and checks every reply; exits with 1 if one differs. Leaves nothing behind.
     """
     printer = None if settings.json else DemoPrinter()
     try:
@@ -35,7 +34,7 @@ def demo(settings: Settings) -> None:
             _play(stage, printer)
     except Ended:
         raise KeyboardInterrupt from None
-    results = [outcome.ok for outcome in stage.outcomes if outcome.ok is not None]
+    results = [outcome.ok for outcome in stage.outcomes]
     differing = results.count(False)
     if printer is None:
         counts = {"ok": not differing, "checked": len(results), "differing": differing}
@@ -69,7 +68,7 @@ def _play(stage: DemoStage, printer: DemoPrinter | None) -> None:
 WHO_WIDTH = 16
 MIN_WIDTH, MAX_WIDTH = 60, 100
 PIPED_WIDTH = 80
-MARKS = {True: ("ok", "green"), False: ("DIFFERS", "bold red"), None: ("skipped", "yellow")}
+MARKS = {True: ("ok", "green"), False: ("DIFFERS", "bold red")}
 
 
 class DemoPrinter:
@@ -91,7 +90,7 @@ class DemoPrinter:
         shown = " " * (WHO_WIDTH + 2) + outcome.answer
         gap = " " * max(2, self._width - len(shown) - len(mark[0]))
         self.line((shown, "dim" if outcome.ok else ""), (gap, ""), mark)
-        if outcome.ok is False:
+        if not outcome.ok:
             self.line((" " * (WHO_WIDTH + 2) + f"expected: {outcome.expected}", "red"))
 
     def line(self, *parts: tuple[str, str]) -> None:

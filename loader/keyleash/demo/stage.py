@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 import keyleash
 from keyleash.errors import DENIALS, LeashError, ReplyCode
@@ -16,8 +15,6 @@ from keyleash.text import distance, printable
 
 Reply = Any
 """A reply, or the `LeashError` that was raised in its place."""
-
-AgentClient: TypeAlias = keyleash.Redis | keyleash.RedisCluster
 
 OPERATOR = "operator"
 CORRELATION = "incident-7"
@@ -30,7 +27,7 @@ class DemoOutcome:
     """A checked line of the session.
 
     Attributes:
-        ok: Whether the answer is as expected; None if the scene cannot be played here.
+        ok: Whether the answer is as expected.
     """
 
     scene: str
@@ -38,7 +35,7 @@ class DemoOutcome:
     call: str
     answer: str
     expected: str
-    ok: bool | None
+    ok: bool
 
 
 def denied(code: ReplyCode, **details: str) -> LeashError:
@@ -86,16 +83,15 @@ class DemoStage:
         tokens: The current token per identity.
     """
 
-    def __init__(self, url: str, client: type[AgentClient] = keyleash.Redis) -> None:
+    def __init__(self, url: str) -> None:
         self.url = url
-        self._agent_class: Any = client
         self.operator = keyleash.Operator.from_url(url, actor="demo")
         self.outcomes: list[DemoOutcome] = []
         self.writes: Counter[str] = Counter()
         self.tokens: dict[str, IssuedToken] = {}
         self.scene = ""
         self.listener: Callable[[DemoOutcome], None] | None = None
-        self._agents: dict[str, AgentClient] = {}
+        self._agents: dict[str, keyleash.Redis] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -105,19 +101,12 @@ class DemoStage:
             agent.close()
         self.operator.close()
 
-    @contextmanager
-    def on_cluster(self, url: str) -> Iterator[DemoStage]:
-        """Continue the session on a cluster, with its own operator, tokens and agents."""
-        with DemoStage(url, keyleash.RedisCluster) as stage:
-            stage.scene, stage.outcomes, stage.listener = self.scene, self.outcomes, self.listener
-            yield stage
-
     def issue(self, identity: str, ttl: str | None = None) -> None:
         """Issue a token, which the agent uses from now on."""
         token = self.operator.tokens.issue(identity, ttl=ttl, note="demo")
         if identity in self._agents:
             self._agents[identity].close()
-        self._agents[identity] = self._agent_class.from_url(
+        self._agents[identity] = keyleash.Redis.from_url(
             self.url, token=token.token, decode_responses=True
         )
         self.tokens[identity] = token
@@ -168,13 +157,7 @@ class DemoStage:
     ) -> None:
         """Record a fact and the expected one; unless *ok* is given, they must be equal."""
         is_ok = fact == expected if ok is None else ok
-        self._add(DemoOutcome(self.scene, who, call, fact, expected, is_ok))
-
-    def skip(self, call: str, reason: str) -> None:
-        """Record that the rest of the scene cannot be played here."""
-        self._add(DemoOutcome(self.scene, OPERATOR, call, reason, "", None))
-
-    def _add(self, outcome: DemoOutcome) -> None:
+        outcome = DemoOutcome(self.scene, who, call, fact, expected, is_ok)
         self.outcomes.append(outcome)
         if self.listener:
             self.listener(outcome)
@@ -186,8 +169,3 @@ class DemoStage:
     def wait_ms(self, duration_ms: int) -> None:
         """Sleep; not at all if the duration is negative."""
         time.sleep(max(0, duration_ms) / 1000 + MARGIN_S)
-
-    def used(self, identity: str, limit: str) -> int:
-        """Return the count of a budget."""
-        (status,) = (item for item in self.operator.status().identities if item.name == identity)
-        return next(item.used or 0 for item in status.limits if item.name == limit)
