@@ -115,6 +115,28 @@ def test_keys_do_not_allow_a_class_that_is_left_out(leash: Leash) -> None:
     assert denied(few.get, "shared:b")["class"] == "read"
 
 
+@pytest.mark.parametrize("key", ["jobs:42:{{t}}list", "jobs:42:{{t}}li*"])
+def test_token_of_one_key_is_denied_every_other_key(leash: Leash, key: str) -> None:
+    """A single key or prefix restricts calls, listings, sorted lists and transactions."""
+    leash.load(runner=RUNNER)
+    only = agent(leash, keys=[key])
+
+    assert only.rpush("jobs:42:{t}list", "b", "a") == 2
+    by = {"code": "KEY_NOT_GRANTED", "by": "token"}
+    other = "jobs:42:{t}other"
+    for call in (only.get, only.delete, lambda key: only.set(key, "x"), only.brpop):
+        assert denied(call, other) == {**by, "key": other}
+    for glob in ("jobs:42:*", "shared:*"):
+        assert denied(lambda glob=glob: list(only.scan_iter(glob))) == {**by, "key": glob}
+    pattern = "shared:{t}*"
+    assert denied(only.sort, "jobs:42:{t}list", None, None, None, pattern)["by"] == "token"
+    with only.pipeline(transaction=True) as pipe:
+        pipe.lpop("jobs:42:{t}list").set(other, "x")
+        assert denied(pipe.execute)["key"] == other
+    assert leash.admin.exists(other) == 0
+    assert leash.admin.llen("jobs:42:{t}list") == 2
+
+
 def test_classes_keys_and_channels_are_narrowed(leash: Leash) -> None:
     """Each restriction holds for itself; keys do not narrow channels."""
     leash.load(runner=RUNNER)
