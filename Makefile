@@ -52,11 +52,11 @@ model: $(VENV)/.dev
 
 # All tests on every redis-server and valkey-server on PATH, and those of modules; `make test` takes
 # the first.
-servers: $(VENV)/.stack
+servers: $(VENV)/.dev
 	KEYLEASH_SERVERS=all $(BIN)/pytest -n auto -m ''
 
 # Tests on redis-server 8.0 with the modules of Redis Stack: Linux, x86-64.
-stack: $(VENV)/.stack
+stack: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m stack
 
 # The client, with the lowest redis-py that pyproject.toml allows: about a minute; with all tests of
@@ -178,10 +178,6 @@ $(VENV)/.run: $(VENV)/.python pyproject.toml
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install $(PIP) --editable '.[dev]'
 	@touch $(VENV)/.run $@
-
-$(VENV)/.stack: $(VENV)/.dev
-	$(BIN)/python -m pip install $(PIP) --editable '.[stack]'
-	@touch $@
 
 # An environment that has what $(VENV) has, but for what is installed over it.
 define over-dev
