@@ -11,6 +11,7 @@ from support.how_to import HowTo
 from support.servers import RealServer
 
 PAGE = "one-token-per-job"
+LOADS = re.compile(r"^    keyleash load agents.yaml (.*)$", re.M)
 
 
 def test_page_on_bound_tokens_works_as_written(how_to: HowTo, embedded: RealServer) -> None:
@@ -39,7 +40,8 @@ def test_delegation_on_the_page_works_as_written(
     how_to: HowTo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child reads its job, and is denied what its parent may do."""
-    how_to.load(1)
+    for number, options in enumerate(LOADS.findall(how_to.text)):
+        how_to.load(number, *options.split())
     monkeypatch.setenv("KEYLEASH_TOKEN", how_to.cli.token("agent-runner"))
 
     assert how_to.run(1) == ["None", "write denied by token", "bind job_id=43"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from keyleash.servers.embedded import free_port
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -99,6 +101,25 @@ def test_readme_leads_from_a_policy_to_a_revoked_token(
 
     printed = (*README_OUTPUT[:4], "KEY_NOT_GRANTED\n[True, 'done']\n", *README_OUTPUT[4:])
     assert_printed(ran.stdout, ran, printed)
+
+
+@pytest.mark.skipif(not shutil.which("redis-cli"), reason="needs redis-cli")
+def test_gateway_of_the_readme_serves_when_the_block_is_pasted(
+    embedded: RealServer, tmp_path: Path
+) -> None:
+    """The lines wait for the gateway, which begins to listen after a second or two."""
+    port = free_port()
+    _, _, block = README_PAGE.partition("    pip install '.[gateway]'\n")
+    block = block.partition("\n\n")[0].replace("6380", str(port))
+    # As a program, which `kill` reaches: a function would run in a shell of its own.
+    program = f"{' '.join(Cli.command)} gateway --listen 127.0.0.1:{port}"
+    block = block.replace("keyleash gateway", program)
+    policy = "keyleash init && keyleash load agents.yaml --yes"
+
+    ran = run(embedded, tmp_path, f"trap 'kill $!' EXIT\n{policy} >policy.log 2>&1\n{block}")
+
+    assert (ran.stdout.splitlines()[-1], ran.returncode) == ("OK", 0), ran
+    assert embedded.client().get(KEY) == b"done"
 
 
 def test_policy_of_the_readme_is_that_of_init() -> None:

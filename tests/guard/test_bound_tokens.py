@@ -119,7 +119,7 @@ def test_keys_do_not_allow_a_class_that_is_left_out(leash: Leash) -> None:
 def test_token_of_one_key_is_denied_every_other_key(leash: Leash, key: str) -> None:
     """A single key or prefix restricts calls, listings, sorted lists and transactions."""
     leash.load(runner=RUNNER)
-    only = agent(leash, keys=[key])
+    only: Any = agent(leash, keys=[key])
 
     assert only.rpush("jobs:42:{t}list", "b", "a") == 2
     by = {"code": "KEY_NOT_GRANTED", "by": "token"}

@@ -21,11 +21,11 @@ class HowTo:
         self._name = name
         self._folder = folder
 
-    def load(self, number: int = 0) -> None:
+    def load(self, number: int = 0, *options: str) -> None:
         """Load a policy."""
         path = self._folder / "agents.yaml"
         path.write_text(self._blocks("yaml")[number])
-        self.cli.ok("load", path, "--yes")
+        self.cli.ok("load", path, *options or ("--yes",))
 
     def home(self, identity: str) -> Path:
         """Return a home directory with a token where the page on MCP has it, and `keyleash`."""
