@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow cluster model servers stack lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check unit slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -58,6 +58,10 @@ servers: $(VENV)/.dev
 # Tests on redis-server 8.0 with the modules of Redis Stack: Linux, x86-64.
 stack: $(VENV)/.dev
 	$(BIN)/pytest -n auto -m stack
+
+# Tests with libraries of Node.js, which npm installs.
+node: $(VENV)/.dev $(VENV)/.node
+	$(BIN)/pytest -n auto -m node
 
 # The client, with the lowest redis-py that pyproject.toml allows: about a minute; with all tests of
 # clients of clusters (lowest-cluster) two more.
@@ -209,7 +213,7 @@ $(VENV)/.mcp: $(VENV)/.python
 	$(VENV)/mcp/bin/python -m pip install $(PIP) 'redis-mcp-server>=0.5,<1'
 	@touch $@
 
-# Libraries of Node.js. Without npm their tests are skipped.
+# Libraries of Node.js. Without them their tests are skipped.
 $(VENV)/.node: $(VENV)/.python tests/gateway/clients/package.json
 	mkdir -p $(VENV)/node
 	cp tests/gateway/clients/package.json $(VENV)/node

@@ -159,6 +159,7 @@ def test_refused_script_is_pending_until_it_is_approved(cli: Cli, library: Path)
     assert cli.json("scripts", "pending") == {"scripts": [], "unnamed": 0}
 
 
+@pytest.mark.node
 def test_scripts_of_bullmq_are_those_of_its_bundle(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

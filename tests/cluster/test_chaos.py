@@ -121,7 +121,7 @@ class Chaos:
             self._write(writer, writer.keys(3), write)
 
     def retried(self, writer: Writer) -> None:
-        """Make each call with an id until it is answered."""
+        """Make each call with an id until it is answered, or the test is over."""
         client = self.agents.connect()
 
         def write(keys: list[str]) -> Any:
@@ -129,6 +129,9 @@ class Chaos:
                 try:
                     return [client.execute_command("INCR", keys[0], once=keys[0])]
                 except LOST:
+                    # The test may have failed because a slot is never served again.
+                    if self.is_over:
+                        raise
                     time.sleep(PAUSE_S)
 
         while not self.is_over:

@@ -8,6 +8,8 @@ import socket
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from support.command_line import Cli
 from support.how_to import PAGES
 from support.node import require_node
@@ -17,6 +19,7 @@ PAGE = (PAGES / "bullmq.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 
 
+@pytest.mark.node
 def test_page_on_bullmq_leads_from_an_empty_folder_to_a_delayed_job_and_a_denial(
     embedded: RealServer, tmp_path: Path
 ) -> None:

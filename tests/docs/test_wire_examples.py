@@ -80,6 +80,7 @@ def test_example_for_redis_cli_prints_the_output_on_the_page(
     assert output_of(leash, "bash", "-c", script, folder=tmp_path, FAKETTY="1") == printed
 
 
+@pytest.mark.node
 def test_example_for_ioredis_prints_the_output_on_the_page(leash: Leash, ioredis: Path) -> None:
     """Readers copy this code."""
     code, printed = CODE["js"]
@@ -88,6 +89,7 @@ def test_example_for_ioredis_prints_the_output_on_the_page(leash: Leash, ioredis
     assert output_of(leash, "node", "example.mjs", folder=ioredis) == printed
 
 
+@pytest.mark.node
 def test_example_for_ioredis_recovers_from_a_stale_guard_and_a_lost_script(
     leash: Leash, ioredis: Path
 ) -> None:
@@ -130,6 +132,7 @@ def test_example_for_redis_cli_on_a_cluster_prints_the_output_on_the_page(
     assert output_with(embedded_cluster.url, token, *command, folder=tmp_path) == printed
 
 
+@pytest.mark.node
 def test_example_for_ioredis_on_a_cluster_prints_the_output_on_the_page(
     embedded_cluster: RealCluster, token: str, ioredis: Path
 ) -> None:

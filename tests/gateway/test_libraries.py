@@ -25,8 +25,9 @@ from support.command_line import Cli
 from support.gateways import gateway_process
 from support.servers import RealServer
 
-QUICK = [*CLIS, REDIS_PY, REDIS_PY_ASYNCIO, IOREDIS, BULLMQ]
-CLIENTS = [*QUICK, *OTHERS]
+QUICK = [*CLIS, REDIS_PY, REDIS_PY_ASYNCIO]
+NODE = [IOREDIS, BULLMQ]
+CLIENTS = [*QUICK, *NODE, *OTHERS]
 PAGE = os.environ.get("KEYLEASH_CLIENTS_PAGE")
 
 
@@ -41,7 +42,11 @@ def matrix() -> Iterator[Matrix]:
 
 @pytest.mark.parametrize(
     "client",
-    [*QUICK, *(pytest.param(client, marks=pytest.mark.slow) for client in OTHERS)],
+    [
+        *QUICK,
+        *(pytest.param(client, marks=pytest.mark.node) for client in NODE),
+        *(pytest.param(client, marks=pytest.mark.slow) for client in OTHERS),
+    ],
     ids=lambda client: client.name,
 )
 def test_client_runs_by_its_url_alone(

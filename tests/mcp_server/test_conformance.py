@@ -56,10 +56,11 @@ def newest_node() -> str:
     node = str(of_npm) if of_npm.exists() else shutil.which("node") or ""
     version = subprocess.check_output([node, "--version"], text=True) if node else "v0"
     if int(version[1:].partition(".")[0]) < 22:
-        pytest.skip("the suite needs Node.js 22; run `make .venv/.node`")
+        pytest.skip("the suite needs Node.js 22; run `make node`")
     return node
 
 
+@pytest.mark.node
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_official_suite_passes(url: str, scenario: str, tmp_path: Path) -> None:
     """Of its scenarios those for any server."""

@@ -1,4 +1,4 @@
-"""The libraries of Node.js that tests use: `make .venv/.node` installs them."""
+"""The libraries of Node.js that tests use: `make node` installs them."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def require_node(library: str) -> Path:
     if shutil.which("node") is None:
         pytest.skip("there is no node on PATH")
     if not (NODE_MODULES / library).is_dir():
-        pytest.skip(f"there is no {library} in {NODE_MODULES}; run `make .venv/.node`")
+        pytest.skip(f"there is no {library} in {NODE_MODULES}; run `make node`")
     return NODE_MODULES
