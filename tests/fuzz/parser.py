@@ -129,6 +129,7 @@ SEEDS = (
     b"*2\r\n$4\r\nAUTH\r\n$3\r\nabc\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n",
     b"*0\r\n*1\r\n$4\r\nPING\r\n*7001\r\n$1\r\na\r\n$1\r\nb\r\n",
     b"*1048576\r\n$67108864\r\n",
+    b"\r\n*-9\r\nset a \"b\\x41\\\"\" 'c\\'d'\nget\ta \r\n",
     b"*4\r\n$-1\r\n*-1\r\n:12\r\n*2\r\n+OK\r\n-ERR no\r\n$2\r\nab\r\n",
 )
 

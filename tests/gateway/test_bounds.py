@@ -115,10 +115,7 @@ def test_tokens_that_do_not_work_are_denied_with_the_code_alone(
 # Frames.
 
 BROKEN = [
-    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello",
-    b"PING\r\n",
-    b"SET k:a 1\r\n",
+    b"SET k:a '1\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(40),
     bytes(range(256)),
     b"x" * 100_000,
@@ -126,7 +123,6 @@ BROKEN = [
     b"*1\r\n:5\r\n",
     b"*1\r\n+PING\r\n",
     b"*1\r\n$-1\r\n",
-    b"*-1\r\n*1\r\n$4\r\nPING\r\n",
     b"*1\r\n$4\r\nPINGxx",
     b"*1\r\n$99999999999999999999\r\n",
     b"*99999999999999999999\r\n",
@@ -135,8 +131,6 @@ BROKEN = [
     b"*1\r\n$" + b"1" * 40,
     b"*1\r\n$ 4\r\nPING\r\n",
     b"*1\r\n$4_0\r\nPING\r\n",
-    b"$4\r\nPING\r\n",
-    b"%1\r\n$1\r\na\r\n$1\r\nb\r\n",
     b"*1\r\n$4\n\nPING\n\n" + bytes(40),
 ]
 
@@ -182,7 +176,7 @@ def test_a_request_of_more_than_64_mib_is_refused_at_its_header(
     """Nothing of it is read."""
     agent = connect(one_gateway.port, one_leash.issue("one").token)
     agent.socket.sendall(b"*3\r\n$3\r\nSET\r\n$3\r\nk:a\r\n$80000000\r\n")
-    assert agent.reply() == b"-ERR Protocol error: too large a request\r\n"
+    assert agent.reply() == b"-ERR Protocol error: invalid bulk length\r\n"
     assert agent.reply() == b""
 
 

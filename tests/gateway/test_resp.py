@@ -71,11 +71,10 @@ def test_begin_of_the_fuzz_corpus_is_read(seed: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"PING\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 30,
         b"\x00" * 32,
-        b"*-1\r\n",
+        b"*-0\r\n",
+        b"*01\r\n",
         b"*+1\r\n",
         b"* 1\r\n",
         b"*\r\n",
@@ -84,7 +83,11 @@ def test_begin_of_the_fuzz_corpus_is_read(seed: bytes) -> None:
         b"*" + b"1" * 31,
         b"*%d\r\n" % (MAX_WORDS + 1),
         b"*99999999999999999999\r\n",
-        b"$4\r\nPING\r\n",
+        b"x" * ((64 << 10) + 1),
+        b"SET a 'b\r\n",
+        b"SET a 'b\\'\r\n",
+        b'SET a "b"c\r\n',
+        b"SET a b\0\r\n",
         b"*1\r\n:1\r\n",
         b"*1\r\n+PING\r\n",
         b"*1\r\n*1\r\n$4\r\nPING\r\n",
@@ -97,16 +100,43 @@ def test_begin_of_the_fuzz_corpus_is_read(seed: bytes) -> None:
     ],
 )
 def test_broken_request_is_a_protocol_error(data: bytes) -> None:
-    """Inline commands, HTTP, TLS, nested arrays and odd numbers are none that is waited for."""
+    """TLS, quotes without an end, nested arrays and odd numbers are none that is waited for."""
     parser = Requests()
     parser.is_trusted = True
     with pytest.raises(ProtocolError):
         parser.feed(data)
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b"ping\r\n", ("PING",)),
+        (b" \v get  a\t\r\r\n", ("GET", b"a")),
+        (rb"""set a "b c\x41\n\q\"" """, ("SET", b"a", b'b cA\nq"')),
+        (rb"""set a 'b\'c\n"\\ '""", ("SET", b"a", rb"""b'c\n"\\ """)),
+        (b"""set '' x"y z"\n""", ("SET", b"", b"xy z")),
+    ],
+)
+def test_inline_command_is_split_as_servers_split_it(line: bytes, words: object) -> None:
+    """With and without quotes, wherever it is cut; of the bound of a server, too."""
+    line = line if line.endswith(b"\n") else line + b"\r\n"
+    for cuts in ([], [3, 9]):
+        parts = pieces(b"\r\n  \n" + line + line, cuts)
+        assert requests_in(parts, True) == requests_in(parts, False) == ([words] * 2, 0)
+
+
+def test_long_inline_command_is_read_in_linear_time() -> None:
+    """Quotes and escapes are not tried again; too many words are those of no guard."""
+    for word in (b"\\'", b'\\"', b"' ", b" '' "):
+        quoted = b"x '" + word * (20_000 // len(word))
+        for line in (quoted, quoted + b"'", quoted.replace(b"'", b'"')):
+            requests_in([line * 3, b"\r\n"], True)
+    assert requests_in([b"DEL" + b" k" * 30_000 + b"\n"], True) == ([TooManyWords([b"DEL"])], 0)
+
+
 def test_empty_array_is_no_command() -> None:
     """As on a server; the next command is read."""
-    assert requests_in([b"*0\r\n*0\r\n*1\r\n$4\r\nPING\r\n"], False) == ([("PING",)], 0)
+    assert requests_in([b"*0\r\n*-10\r\n*1\r\n$4\r\nPING\r\n"], False) == ([("PING",)], 0)
 
 
 def test_request_before_login_is_bounded() -> None:

@@ -6,6 +6,7 @@ takes a second to give it back.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,8 @@ from keyleash.store.wire import MAX_ARGUMENTS
 
 MAX_REQUEST_BYTES = (64 << 20) + 1024
 MAX_HEADER_BYTES = 32
+MAX_INLINE_BYTES = 64 << 10
+"""The longest inline command, as of Redis."""
 MAX_WORDS = 1 << 20
 """As of Redis. A command of more than `MAX_ARGUMENTS` is read, and denied."""
 LOGIN_BYTES, LOGIN_WORDS = 16 << 10, 10
@@ -50,6 +53,15 @@ NULL_ITEMS = {"GEOPOS": 0, "XPENDING": 3}
 """Commands whose reply has null arrays as items, and the first of these."""
 _CODES = {ClusterDownError: "CLUSTERDOWN", ExecAbortError: "EXECABORT"}
 """The codes of errors that the client makes itself."""
+_NEGATIVE = re.compile(rb"-[1-9][0-9]*")
+"""The length of an array that is no request, and is skipped."""
+_WORD = re.compile(
+    rb"""\s*+(?!\Z)([^ \t\r\n"']*+)(?:"((?:\\.|[^"\\])*+)"|'((?:\\'|[^'])*+)')?+(?=\s|\Z)""",
+    re.DOTALL,
+)
+"""A word of an inline command: a part without quotes, and one in quotes, which ends it."""
+_ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 _NULLS = (b"$-1\r\n", b"*-1\r\n")
 
 
@@ -104,35 +116,56 @@ class Requests:
         elif not self._left and len(data) < SMALL_BYTES:
             data = buffer = _split_small(data, commands)
         at, left, words, read = 0, self._left, self._words, self._read
-        most_bytes = MAX_REQUEST_BYTES if self.is_trusted else LOGIN_BYTES
+        most_bytes, wrong = MAX_REQUEST_BYTES, "invalid"
+        if not self.is_trusted:
+            most_bytes, wrong = LOGIN_BYTES, "unauthenticated"
         length, find = len(buffer), buffer.find
         while at < length:
+            if not left and buffer[at] != 42:
+                stop = find(b"\n", at)
+                end = length if stop < 0 else stop
+                if end - at > min(MAX_INLINE_BYTES, most_bytes):
+                    raise ProtocolError("too big inline request")
+                if find(b"\0", at, end) >= 0:
+                    # Such as TLS where none is spoken: a server waits.
+                    raise ProtocolError("a NUL in an inline request")
+                if stop < 0:
+                    break
+                found = _inline_words(bytes(buffer[at:stop]))
+                if len(found) > MAX_ARGUMENTS:
+                    commands.append(TooManyWords(found[:1]))
+                elif found:
+                    commands.append((name_of(found[0][:MAX_NAME]), *found[1:]))
+                at = stop + 1
+                continue
             line = find(b"\r\n", at, at + MAX_HEADER_BYTES)
+            kind = "bulk" if left else "multibulk"
             if line < 0:
                 if length - at >= MAX_HEADER_BYTES:
-                    raise ProtocolError("expected an array of bulk strings")
+                    raise ProtocolError(f"too big {'' if left else 'm'}bulk count string")
                 break
+            if left and buffer[at] != 36:
+                raise ProtocolError(f"expected '$', got '{chr(buffer[at])}'")
             number = buffer[at + 1 : line]
-            if buffer[at] != (36 if left else 42) or not number.isdigit():
-                if line == at and not left:
-                    # An empty line, as `redis-cli --pipe` sends one.
-                    at += 2
+            if not number.isdigit() or (number[0] == 48 and len(number) > 1):
+                if not left and _NEGATIVE.fullmatch(number):
+                    at = line + 2
                     continue
-                raise ProtocolError("expected an array of bulk strings")
+                raise ProtocolError(f"invalid {kind} length")
             size = int(number)
             if not left:
                 if size > (MAX_WORDS if self.is_trusted else LOGIN_WORDS):
-                    raise ProtocolError("too many words in a request")
+                    raise ProtocolError(f"{wrong} multibulk length")
                 at, left, read = line + 2, size, 0
                 words = TooManyWords() if size > MAX_ARGUMENTS else []
                 continue
             stop = line + 2 + size
             if read + size > most_bytes:
-                raise ProtocolError("too large a request")
+                raise ProtocolError(f"{wrong} bulk length")
             if stop + 2 > length:
                 break
             if buffer[stop : stop + 2] != b"\r\n":
-                raise ProtocolError("a bulk string is longer than its header says")
+                raise ProtocolError("invalid CRLF in request")
             if type(words) is list or not words:
                 words.append(bytes(buffer[line + 2 : stop]))
             read += size + 6
@@ -150,6 +183,27 @@ class Requests:
         else:
             del self._buffer[:at]
         return commands
+
+
+def _inline_words(line: bytes) -> list[bytes]:
+    """Return the words of an inline command, quoted as `redis-cli` quotes them.
+
+    Raises:
+        ProtocolError: a quote does not end, or something other than a space follows it.
+    """
+    words, at = list[bytes](), 0
+    while (word := _WORD.match(line, at)) is not None:
+        plain, double, single = word.groups(b"")
+        words.append(plain + _ESCAPE.sub(_unescaped, double) + single.replace(b"\\'", b"'"))
+        at = word.end()
+    if line[at:].strip():
+        raise ProtocolError("unbalanced quotes in request")
+    return words
+
+
+def _unescaped(escape: re.Match[bytes]) -> bytes:
+    char = escape[1]
+    return bytes([int(char[1:], 16)]) if len(char) == 3 else _ESCAPED.get(char, char)
 
 
 def _split_small(data: bytes, commands: list[Words | TooManyWords]) -> bytes:
