@@ -96,7 +96,8 @@ GROUPS = {
         OBJECT ENCODING K | DUMP K | SCAN 0 MATCH K COUNT 9999
         SCAN 0 MATCH K TYPE hash COUNT 9999 | SORT K | GET K | HGETALL K | LRANGE K 0 -1
         SMEMBERS K | ZRANGE K 0 -1 WITHSCORES | XRANGE K - + | ECHO V | PING | PING V
-        PUBLISH c:1 V | PUBSUB NUMSUB c:1
+        PUBLISH c:1 V | PUBSUB NUMSUB c:1 | COMMAND GETKEYS MSET K V K V | CLUSTER INFO
+        SELECT 0 | CLIENT GETNAME | CLIENT SETNAME w
     """,
 }  # fmt: skip
 """Commands by the type of their keys. Words of one letter stand for random ones."""
@@ -108,9 +109,16 @@ _TEMPLATES = {
 }
 WHOLE = {
     **dict.fromkeys(("OBJECT", "XGROUP", "XINFO"), 2),
-    **dict.fromkeys(("HRANDFIELD", "PUBSUB", "SCAN", "SPOP", "SRANDMEMBER", "ZRANDMEMBER"), 9),
+    **dict.fromkeys(("CLUSTER", "COMMAND", "HRANDFIELD", "PUBSUB", "SCAN", "SPOP"), 9),
+    **dict.fromkeys(("SRANDMEMBER", "ZRANDMEMBER"), 9),
 }
 """The words without which a guard denies a command, or chance decides, by its name."""
+WITHIN_MULTI: tuple[Command, ...] = (
+    (b"MULTI",), (b"MULTI", b"x"), (b"WATCH", b"k:set0"), (b"WATCH",), (b"UNWATCH",),
+    (b"UNSUBSCRIBE",), (b"PUNSUBSCRIBE", b"c:1", b"c:2"), (b"CLIENT", b"SETNAME", b"v"),
+    (b"CLIENT", b"nothing"), (b"INFO", b"cluster"), (b"ASKING",),
+)  # fmt: skip
+"""Commands about the transaction and the connection, which servers queue or answer at once."""
 _ABSOLUTE = re.compile("EXPIRETIME|EXPIREAT")
 _RELATIVE = re.compile("9000|TTL K")
 TYPES = sorted(GROUPS.keys() - {"any"})
@@ -238,8 +246,13 @@ def _transaction(draws: Draws, groups: Sequence[str]) -> list[Command]:
         if draws.random() < 0.2:
             commands.append((b"UNWATCH",))
     commands.append((b"MULTI",))
-    commands += [draws.command(groups) for _ in range(draws.choice((0, 1, 2, 5, 12)))]
+    for _ in range(draws.choice((0, 1, 2, 5, 12))):
+        commands.append(
+            draws.choice(WITHIN_MULTI) if draws.random() < 0.15 else draws.command(groups)
+        )
     commands.append((b"DISCARD",) if draws.random() < 0.15 else (b"EXEC",))
+    if draws.random() < 0.05:
+        commands[-1] += (b"x",)
     if draws.random() < 0.1:
         commands.append((draws.choice((b"EXEC", b"DISCARD", b"UNWATCH")),))
     return commands
@@ -247,9 +260,19 @@ def _transaction(draws: Draws, groups: Sequence[str]) -> list[Command]:
 
 def packets(draws: Draws, commands: Sequence[Command]) -> list[bytes]:
     """Return the bytes of commands, cut at random places."""
-    whole = b"".join(map(request, commands))
+    forms = (_inline, request) if draws.random() < 0.3 else (request,)
+    whole = b"".join(draws.choice(forms)(words) for words in commands)
     cuts = sorted(draws.randrange(len(whole)) for _ in range(draws.choice((0, 0, 1, 3, 10))))
     return [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+
+
+def _inline(words: Command) -> bytes:
+    """Return a command as a person types it, quoted where that is needed."""
+    parts = (
+        word if word.isalnum() else b'"%b"' % b"".join(b"\\x%02x" % byte for byte in word)
+        for word in words
+    )
+    return b" ".join(parts) + b"\r\n"
 
 
 CHANNELS = (b"c:1", b"c:2", b"c:\xff")

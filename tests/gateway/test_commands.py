@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
 import redis
 
 import keyleash
@@ -170,6 +171,82 @@ def test_transaction_with_an_error_in_its_queue_runs_nothing(
         assert replies[2].startswith(error)
         assert replies[3] == b"-EXECABORT Transaction discarded because of previous errors.\r\n"
     assert leash.admin.get("k:t") is None
+
+
+def test_commands_of_the_connection_within_multi_are_answered_after_exec(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """In their places, errors included; not if the transaction is denied or a watch was lost."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    own = [("CLIENT", "SETNAME", "a"), ("INCR", "k:i"), ("SELECT", 9), ("CLIENT", "GETNAME")]
+    agent.send(("MULTI",), *own, ("EXEC",), ("MULTI",), ("CLIENT", "SETNAME", "b"), ("GET", "x"))
+    replies = [agent.reply() for _ in range(9)]
+    assert replies[1:5] == [b"+QUEUED\r\n"] * 4
+    assert replies[5] == (
+        b"*4\r\n+OK\r\n:1\r\n-ERR tokens are for database 0, and no other can be selected\r\n"
+        b"$1\r\na\r\n"
+    )
+    assert agent.call("EXEC").startswith(b"-LEASH KEY_NOT_GRANTED")
+    assert agent.call("WATCH", "k:w") == b"+OK\r\n"
+    leash.admin.set("k:w", "other")
+    agent.send(("MULTI",), ("CLIENT", "SETNAME", "b"), ("EXEC",), ("CLIENT", "GETNAME"))
+    assert [agent.reply() for _ in range(4)][2:] == [b"*-1\r\n", b"$1\r\na\r\n"]
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_exec_with_a_word_too_many_discards_the_transaction(
+    leash: Leash, gateway: ServedGateway, connect: Connect, is_open: bool
+) -> None:
+    """And its watch, as on a server."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    agent.send(("WATCH", "k:t"), *([("MULTI",), ("SET", "k:t", "1")] if is_open else []))
+    agent.send(("EXEC", "x"), ("EXEC",))
+    replies = [agent.reply() for _ in range(5 if is_open else 3)]
+    assert replies[-2] == (
+        b"-EXECABORT Transaction discarded because of:"
+        b" wrong number of arguments for 'exec' command\r\n"
+    )
+    assert replies[-1] == b"-ERR EXEC without MULTI\r\n"
+    leash.admin.set("k:t", "other")
+    agent.send(("MULTI",), ("SET", "k:t", "2"), ("EXEC",))
+    assert [agent.reply() for _ in range(3)][2] == b"*1\r\n+OK\r\n"
+
+
+def test_inline_commands_work_before_and_after_login(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """As load balancers and people type them; the lines of HTTP close the connection."""
+    agent = connect(gateway.port)
+    for line, reply in (
+        (b"PING", b"-NOAUTH Authentication required.\r\n"),
+        (b"auth one " + leash.issue("one").token.encode(), b"+OK\r\n"),
+        (b"PING", b"+PONG\r\n"),
+        (b"set k:a 'a b'", b"+OK\r\n"),
+        (b"get k:a", b"$3\r\na b\r\n"),
+    ):
+        agent.socket.sendall(line + b"\r\n")
+        assert agent.reply() == reply
+    for line in (b"POST / HTTP/1.1\r\n", b"Host: localhost\r\n"):
+        browser = connect(gateway.port)
+        browser.socket.sendall(line)
+        assert browser.reply() == b""
+
+
+def test_gateway_answers_as_a_standalone_server(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """redis-cli sends READONLY before it scans, and goes on after this error alone."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    for words in (("READONLY",), ("READWRITE",), ("ASKING",), ("CLUSTER", "NODES")):
+        assert agent.call(*words) == b"-ERR This instance has cluster support disabled\r\n"
+    keys = ("GETKEYS", "EVAL", "return 1", 1, "x", "y")
+    assert agent.call("COMMAND", *keys) == b"*1\r\n$1\r\nx\r\n"
+    assert agent.call("COMMAND", "GETKEYS", "PING").startswith(b"-ERR The command has no key")
+    assert agent.call("COMMAND", "GETKEYS", "NONE").startswith(b"-ERR Invalid command")
+    assert agent.call("CLIENT", "SETNAME", "a b").startswith(b"-ERR Client names cannot contain")
+    assert agent.call("HELLO", 2, "SETNAME", "job").startswith(b"*14")
+    assert agent.call("CLIENT", "GETNAME") == b"$3\r\njob\r\n"
+    assert leash.denials("one") == []
 
 
 def test_redis_py_works_by_its_url_alone(leash: Leash, gateway: ServedGateway) -> None:

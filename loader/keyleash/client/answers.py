@@ -16,6 +16,23 @@ COUNT = 1000
 COMPATIBLE_VERSION = "7.2.4"
 """The Redis version that Valkey reports in INFO."""
 _EVERYTHING = {"DEFAULT", "ALL", "EVERYTHING"}
+_CONSTANT: dict[str, dict[str, object]] = {
+    "Clients": {"connected_clients": 1, "blocked_clients": 0},
+    "Memory": {
+        **{f"used_memory{name}": 0 for name in ("", "_rss", "_peak", "_lua")},
+        **{f"used_memory{name}_human": "0B" for name in ("", "_rss", "_peak")},
+        "maxmemory": 0,
+        "maxmemory_human": "0B",
+        "maxmemory_policy": "noeviction",
+    },
+    "Persistence": {"loading": 0},
+    "Stats": dict.fromkeys(
+        ("total_connections_received", "total_commands_processed", "instantaneous_ops_per_sec",
+         "expired_keys", "evicted_keys", "keyspace_hits", "keyspace_misses"), 0
+    ),
+}  # fmt: skip
+"""Fields that programs look up by name: those of an empty server without other clients, which
+evicts nothing, as keyleash requires."""
 
 
 def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
@@ -66,7 +83,7 @@ def command_reply(commands: Collection[str], names: Iterable[Any]) -> list[Any]:
 
 
 def info_reply(words: Words, hello: Sequence[Any]) -> bytes:
-    """Return the reply to INFO: the version, and lines that libraries wait for.
+    """Return the reply to INFO: the version, and fields that libraries look up.
 
     Args:
         words: The call, with the names of sections.
@@ -84,10 +101,11 @@ def info_reply(words: Words, hello: Sequence[Any]) -> bytes:
             "valkey_version": version,
             "server_mode": mode,
         }
-    sections = {
+    sections: dict[str, dict[str, object]] = {
         "Server": {**versions, "redis_mode": mode, "uptime_in_seconds": 0, "uptime_in_days": 0},
-        "Persistence": {"loading": 0},
-        "Replication": {"role": "slave" if role == "replica" else role},
+        **_CONSTANT,
+        "Replication": {"role": "slave" if role == "replica" else role, "connected_slaves": 0},
+        "Cluster": {"cluster_enabled": int(mode == "cluster")},
     }
     requested = {upper(word) for word in words[1:]}
     lines: list[str] = []

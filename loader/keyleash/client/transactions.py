@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ExecAbortError, ResponseError
@@ -136,18 +137,14 @@ class Transaction:
 
     def _reject_nested(self, words: Words) -> Flow:
         """Reply to MULTI or WATCH inside MULTI, which abort the transaction on some servers."""
-        if self.is_watching or self._queue.next_pending is not None:
-            # The server cannot be asked now.
-            self._is_aborted = True
-            self._queue.add_reply(ResponseError(f"{words[0]} inside MULTI is not allowed"))
-            return
-        yield Unguarded(("MULTI",))
-        try:
-            reply = yield Unguarded(words)
-        except ResponseError as error:
-            reply = error
-        try:
-            yield Unguarded(("EXEC",))
-        except ExecAbortError:
-            self._is_aborted = True
-        self._queue.add_reply(reply)
+        name, aborts = words[0], True
+        if self._queue.next_pending is None:
+            with suppress(ResponseError):
+                (row,) = yield Unguarded(("COMMAND", "INFO", name))
+                aborts = b"no_multi" in row[2]
+        problem = f"Command '{name.lower()}' not allowed inside a transaction"
+        if not aborts:
+            nested = {"MULTI": "MULTI calls can not be nested"}
+            problem = nested.get(name, f"{name} inside MULTI is not allowed")
+        self._is_aborted |= aborts
+        self._queue.add_reply(ResponseError(problem))

@@ -108,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
         self._is_aborted = False
+        self._own: dict[int, Words] = {}
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
         self._written = self._read = 0
@@ -172,7 +173,7 @@ class Connection(asyncio.Protocol):
         try:
             commands = self._requests.feed(data)
         except ProtocolError as error:
-            self.refuse(b"ERR Protocol error: " + str(error).encode())
+            self.refuse(b"ERR Protocol error: " + b" ".join(str(error).encode("latin-1").split()))
             return
         self._queue += commands
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
@@ -423,6 +424,7 @@ class Connection(asyncio.Protocol):
 
     def _let_go(self) -> None:
         held, self.held, self._is_aborted, self._queued_bytes = self.held, None, False, 0
+        self._own = {}
         if held is not None:
             held.agent.give_back(held)
 
@@ -461,10 +463,11 @@ class Connection(asyncio.Protocol):
         elif self._answers(name):
             handler = own.COMMANDS.get(name)
         if handler is not None:
+            own.require_count(words)
             reply: bytes = await handler(self, words)
             return reply
         if role_of(name) is Role.SUBSCRIPTION and (self.held is None or self.held.queued is None):
-            return await self._subscribe(words)
+            return await self.subscribe(words)
         if self.listener is not None and self.protocol == 2:
             raise ResponseError(
                 f"Can't execute '{name.lower()}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING /"
@@ -483,29 +486,47 @@ class Connection(asyncio.Protocol):
         if self.held is None:
             agent: Any = self.agent
             self.held = agent.hold()
-        held, queued = self.held, self.held.queued
-        if queued is not None and words[0] not in ("EXEC", "DISCARD"):
+        held, queued, answered = self.held, self.held.queued, self._own
+        if queued is not None and words[0] != "EXEC":
+            own.require_count(words)
             self._queued_bytes += sum(map(len, words))
-            if len(queued) >= MAX_BATCH_COMMANDS or self._queued_bytes > MAX_REQUEST_BYTES:
+            count = len(queued) + len(answered)
+            if count >= MAX_BATCH_COMMANDS or self._queued_bytes > MAX_REQUEST_BYTES:
                 raise ResponseError("the transaction is too large")
+            if own.is_answered(words):
+                answered[count] = words
+                return b"+QUEUED\r\n"
         try:
-            if words[0] == "EXEC" and self._is_aborted:
-                await held.run(("DISCARD",))
-                raise ExecAbortError("Transaction discarded because of previous errors.")
+            if words[0] == "EXEC" and (self._is_aborted or len(words) > 1):
+                await held.run(("UNWATCH",) if queued is None else ("DISCARD",))
+                reason = f": {own.wrong_count('EXEC')}" if len(words) > 1 else " previous errors."
+                raise ExecAbortError(f"Transaction discarded because of{reason}")
             value = await held.run(words)
             held.agent.wake(queued or [words])
+        except ResponseError as error:
+            if queued is None or words[0] not in ("MULTI", "WATCH"):
+                raise
+            # Not as in `_finish`: on most servers it does not abort the transaction.
+            return b"-%b\r\n" % error_line(error)
         finally:
             if held.is_idle:
                 self._let_go()
         if words[0] == "EXEC" and isinstance(value, list) and queued is not None:
             commands = [(WITHIN_MULTI.get(upper(name), name), *rest) for name, *rest in queued]
-            return b"*%d\r\n" % len(value) + b"".join(self._encoded(commands, value))
+            replies = iter(self._encoded(commands, value))
+            count = len(queued) + len(answered)
+            items = [
+                await own.answer(self, answered[at]) if at in answered else next(replies)
+                for at in range(count)
+            ]
+            return b"*%d\r\n" % count + b"".join(items)
         is_of_transaction = queued is not None or role_of(words[0]) is Role.TRANSACTION
         if value in (b"OK", b"QUEUED") and is_of_transaction:
             value = Status(value)
         return encoded(words, value, self.protocol)
 
-    async def _subscribe(self, words: Words) -> bytes:
+    async def subscribe(self, words: Words) -> bytes:
+        """Begin or end subscriptions; return the confirmations, unless these come as messages."""
         assert self.agent is not None  # noqa: S101 - the caller looks
         is_end = words[0].endswith("UNSUBSCRIBE")
         if len(words) == 1 and not is_end:
@@ -616,8 +637,10 @@ class Connection(asyncio.Protocol):
         """Use a name as the correlation id of calls.
 
         Raises:
+            ResponseError: no server takes it.
             SecretInTextError: it contains a token.
         """
+        own.require_name(name)
         text = name.decode("latin-1")[:256]
         with correlation(text):
             self.name, self.correlation = name, text or f"gw-{self.number}"

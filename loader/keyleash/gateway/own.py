@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeAlias
 
 from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
 from keyleash.client.answers import callable_commands, command_reply, info_reply
-from keyleash.client.command_words import Role, role_of, upper
+from keyleash.client.command_words import Role, role_of, script_call_of, upper
 from keyleash.client.once import check_id, once
+from keyleash.commands import CommandTable, load_table
+from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import KeyleashError, LeashError, SlotNotServedError
-from keyleash.gateway.resp import encode, encoded
-from keyleash.store.wire import ONCE
+from keyleash.gateway.resp import encode, encoded, error_line
+from keyleash.store.wire import ONCE, declared_keys
 
 Handler: TypeAlias = Callable[[Any, Words], Coroutine[Any, Any, bytes]]
 OK = b"+OK\r\n"
 SUBSCRIBED = "end the subscriptions of this connection first"
 ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
 """Sub-commands of CLIENT that change nothing here."""
+OF_CLIENT = ACCEPTED | {"GETNAME", "GETREDIR", "ID", "INFO", "SETNAME", "TRACKINGINFO"}
+"""Those that the gateway answers."""
+_TABLE = load_table()
 
 
 def wrong_count(name: str) -> ResponseError:
     """Return the error of a wrong number of arguments."""
     return ResponseError(f"wrong number of arguments for '{name.lower()}' command")
+
+
+def require_count(words: Words) -> None:
+    """Raise the error of a wrong number of arguments, or of a sub-command that no server has."""
+    name, *rest = words
+    if name in _TABLE.containers and rest:
+        name = f"{name} {upper(rest[0])}"
+    spec = _TABLE.get(name)
+    if spec is None and name != words[0]:
+        sub = rest[0].decode("latin-1")[:128]
+        raise ResponseError(f"unknown subcommand '{sub}'. Try {words[0]} HELP.")
+    if spec is not None and not spec.takes(len(words)):
+        raise wrong_count(name.replace(" ", "|"))
+
+
+def is_answered(words: Words) -> bool:
+    """Return whether the gateway replies to a command of a transaction itself."""
+    if words[0] == "CLIENT":
+        return upper(words[1]) in OF_CLIENT
+    return words[0] in QUEUED
+
+
+async def answer(connection: Any, words: Words) -> bytes:
+    """Return the reply to a command of a transaction that has run, which may be an error."""
+    try:
+        return await QUEUED[words[0]](connection, words)
+    except (ResponseError, KeyleashError) as error:
+        return b"-%b\r\n" % error_line(error)
+
+
+def require_name(name: bytes) -> None:
+    """Raise the error of a name of a connection that servers do not take."""
+    if not all(33 <= byte <= 126 for byte in name):
+        problem = "Client names cannot contain spaces, newlines or special characters."
+        raise ResponseError(problem)
 
 
 def is_one_word(name: str) -> bool:
@@ -69,8 +109,8 @@ async def login(connection: Any, user: bytes, password: bytes, protocol: int) ->
 
 async def auth(connection: Any, words: Words) -> bytes:
     """AUTH [user] token."""
-    if len(words) not in (2, 3):
-        raise wrong_count("AUTH")
+    if len(words) > 3:
+        raise ResponseError("syntax error")
     user = words[1] if len(words) == 3 else b""
     await login(connection, user, words[-1], connection.protocol)
     return OK
@@ -91,6 +131,7 @@ async def hello(connection: Any, words: Words) -> bytes:
             at += 3
         elif option == "SETNAME" and at + 1 < len(words):
             name = words[at + 1]
+            require_name(name)
             at += 2
         else:
             raise ResponseError(f"Syntax error in HELLO option '{option.lower()[:64]}'")
@@ -125,8 +166,8 @@ async def hello(connection: Any, words: Words) -> bytes:
 
 async def client(connection: Any, words: Words) -> bytes:
     """CLIENT: what is about the connection alone; the guard denies the rest."""
-    sub = upper(words[1]) if len(words) > 1 else ""
-    if sub == "SETNAME" and len(words) == 3:
+    sub = upper(words[1])
+    if sub == "SETNAME":
         connection.set_name(words[2])
         return OK
     if sub in ACCEPTED:
@@ -139,9 +180,6 @@ async def client(connection: Any, words: Words) -> bytes:
         name = connection.name.decode("latin-1")
         line = f"id={connection.number} addr={connection.source} name={name}\n"
         return encoded(words, line, connection.protocol)
-    if sub == "MAINT_NOTIFICATIONS":
-        # redis-py 8 asks each time it connects; the guard would record a denial.
-        raise ResponseError("unknown subcommand 'MAINT_NOTIFICATIONS'")
     if sub in ("GETREDIR", "TRACKINGINFO"):
         raise ResponseError(f"the gateway does not cache, so it has no CLIENT {sub}")
     reply: bytes = await connection.run_held(words)
@@ -158,18 +196,20 @@ async def ping(connection: Any, words: Words) -> bytes:
 async def select(connection: Any, words: Words) -> bytes:
     """SELECT of the database that tokens are for."""
     database = connection.gateway.upstream.database
-    if len(words) != 2 or words[1] != str(database).encode():
+    if words[1] != str(database).encode():
         raise ResponseError(f"tokens are for database {database}, and no other can be selected")
     return OK
 
 
 async def command(connection: Any, words: Words) -> bytes:
-    """COMMAND COUNT, LIST, DOCS and INFO of the commands that the grants allow."""
+    """COMMAND COUNT, LIST, DOCS and INFO of the commands that the grants allow; GETKEYS of all."""
     session = connection.agent.session
     names = callable_commands(session.guard.grants if session.guard else "", session.table)
     sub, asked = (upper(words[1]), words[2:]) if words[1:] else ("", ())
     if sub == "COUNT":
         return b":%d\r\n" % len(names)
+    if sub == "GETKEYS":
+        return encoded(words, _keys_of(session.table, asked), connection.protocol)
     if sub == "LIST":
         return encoded(words, [name.lower() for name in names], connection.protocol)
     reply: Any = command_reply(names, asked or names)
@@ -178,6 +218,24 @@ async def command(connection: Any, words: Words) -> bytes:
     elif sub not in ("", "INFO"):
         raise ResponseError(f"the gateway has no COMMAND {sub[:64]}")
     return encoded(words, reply, connection.protocol)
+
+
+def _keys_of(table: CommandTable, words: Words) -> Sequence[bytes]:
+    """Return the keys of a call.
+
+    Raises:
+        ResponseError: that of a server, if it has none.
+    """
+    name, spec = upper(words[0]), table.find(words)
+    script = script_call_of(name, words[1:]) if name in SCRIPT_CALLS else None
+    if spec is None:
+        raise ResponseError("Invalid command specified")
+    if not spec.takes(len(words)):
+        raise ResponseError("Invalid number of arguments specified for command")
+    keys = script.keys if script else declared_keys(table, (name.encode(), *words[1:]))
+    if not (keys or script):
+        raise ResponseError("The command has no key arguments")
+    return keys
 
 
 async def info(connection: Any, words: Words) -> bytes:
@@ -208,10 +266,18 @@ async def with_id(connection: Any, words: Words) -> bytes:
 
 
 async def cluster(connection: Any, words: Words) -> bytes:
-    """CLUSTER: a gateway is one server, also before a cluster, whose nodes agents do not reach."""
-    if connection.gateway.upstream.is_cluster:
-        raise ResponseError("This instance has cluster support disabled")
-    reply: bytes = await connection.run_held(words)
+    """CLUSTER, READONLY …: a gateway is one server, also before a cluster."""
+    raise ResponseError("This instance has cluster support disabled")
+
+
+async def nothing(connection: Any, words: Words) -> bytes:
+    """UNWATCH within MULTI."""
+    return OK
+
+
+async def unsubscribe(connection: Any, words: Words) -> bytes:
+    """UNSUBSCRIBE and the like within MULTI."""
+    reply: bytes = await connection.subscribe(words)
     return reply
 
 
@@ -228,12 +294,25 @@ async def quit(connection: Any, words: Words) -> bytes:
     return b""
 
 
+async def hang_up(connection: Any, words: Words) -> bytes:
+    """POST and Host: of HTTP, from a browser that was lured here: close the connection."""
+    connection.cut("refused")
+    return b""
+
+
 COMMANDS: dict[str, Handler] = {
-    "AUTH": auth, "CLIENT": client, "CLUSTER": cluster, "COMMAND": command, "HELLO": hello,
-    "INFO": info, "KEYLEASH": with_id, "QUIT": quit, "RESET": reset, "SELECT": select,
+    "ASKING": cluster, "AUTH": auth, "CLIENT": client, "CLUSTER": cluster, "COMMAND": command,
+    "HELLO": hello, "HOST:": hang_up, "INFO": info, "KEYLEASH": with_id, "POST": hang_up,
+    "QUIT": quit, "READONLY": cluster, "READWRITE": cluster, "RESET": reset, "SELECT": select,
 }  # fmt: skip
-ALWAYS = frozenset({"KEYLEASH", "QUIT", "RESET"})
+ALWAYS = frozenset({"HOST:", "KEYLEASH", "POST", "QUIT", "RESET"})
 """Those that are answered within MULTI, too."""
 LOGIN = frozenset({"AUTH", "HELLO"})
 """Those that are not answered while keys are watched: the watch is that of the token before."""
-BEFORE_LOGIN = LOGIN | {"QUIT", "RESET"}
+BEFORE_LOGIN = LOGIN | ALWAYS - {"KEYLEASH"}
+QUEUED: dict[str, Handler] = {
+    **{name: COMMANDS[name] for name in COMMANDS.keys() - ALWAYS - LOGIN},
+    **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), unsubscribe),
+    "UNWATCH": nothing,
+}
+"""Those that within MULTI are answered after EXEC has run the others."""
