@@ -41,16 +41,9 @@ class Transaction:
     def hold(self, words: Words) -> None:
         """Hold a command back until EXEC; a wrong number of arguments aborts the transaction."""
         assert self.held is not None  # noqa: S101 - the caller looks
-        name, *arguments = split_words(words)
-        table = self._caller.session.table
-        if name in table.containers and arguments:
-            name = f"{name} {upper(arguments.pop(0))}"
-        spec = table.get(name)
-        if spec is not None and not spec.takes(len(name.split()) + len(arguments)):
-            self._reject_arguments(name.replace(" ", "|"))
-            return
-        self.held.append(words)
-        self._queue.add_reply(b"QUEUED")
+        if not self._rejects(words):
+            self.held.append(words)
+            self._queue.add_reply(b"QUEUED")
 
     def abort(self) -> None:
         """Let EXEC fail: a command was denied instead of queued."""
@@ -59,9 +52,9 @@ class Transaction:
     def send(self, words: Words) -> Flow:
         """Carry out a command of transactions."""
         name, queue = words[0], self._queue
-        if (name == "WATCH") is (len(words) == 1):
-            self._reject_arguments(name)
-        elif name in ("MULTI", "WATCH") and self.held is not None:
+        if self._rejects(words):
+            return
+        if name in ("MULTI", "WATCH") and self.held is not None:
             yield from self._reject_nested(words)
         elif name == "MULTI":
             self.held = []
@@ -127,24 +120,27 @@ class Transaction:
             raise reply
         return reply
 
-    def _reject_arguments(self, name: str) -> None:
-        problem = f"wrong number of arguments for '{name.lower()}' command"
-        if self.held is not None and name == "EXEC":
+    def _rejects(self, words: Words) -> bool:
+        """Return whether servers reject a command; its error has become its reply."""
+        problem = self._caller.session.table.problem(split_words(words))
+        if problem is not None and words[0] == "EXEC":
             self._discard(ExecAbortError(f"Transaction discarded because of: {problem}"))
-            return
-        self._is_aborted = self.held is not None
-        self._queue.add_reply(ResponseError(problem))
+        elif problem is not None:
+            self.abort()
+            self._queue.add_reply(ResponseError(problem))
+        return problem is not None
 
     def _reject_nested(self, words: Words) -> Flow:
         """Reply to MULTI or WATCH inside MULTI, which abort the transaction on some servers."""
-        name, aborts = words[0], True
+        problem, row = f"Command '{words[0].lower()}' not allowed inside a transaction", None
         if self._queue.next_pending is None:
             with suppress(ResponseError):
-                (row,) = yield Unguarded(("COMMAND", "INFO", name))
-                aborts = b"no_multi" in row[2]
-        problem = f"Command '{name.lower()}' not allowed inside a transaction"
-        if not aborts:
-            nested = {"MULTI": "MULTI calls can not be nested"}
-            problem = nested.get(name, f"{name} inside MULTI is not allowed")
-        self._is_aborted |= aborts
+                (row,) = yield Unguarded(("COMMAND", "INFO", words[0]))
+        if row and b"no_multi" not in row[2]:
+            how = (
+                "calls can not be nested" if words[0] == "MULTI" else "inside MULTI is not allowed"
+            )
+            problem = f"{words[0]} {how}"
+        else:
+            self.abort()
         self._queue.add_reply(ResponseError(problem))

@@ -398,6 +398,21 @@ class CommandTable:
             name = f"{name} {words[1].decode('latin-1').upper()}"
         return self.commands.get(name)
 
+    def problem(self, words: Sequence[bytes | str]) -> str | None:
+        """Return why servers reject a call before they queue it: the number of its words, or an
+        unknown sub-command; None if they do not.
+        """
+        name, sub = str(words[0]), ""
+        if name in self.containers and len(words) > 1:
+            sub = words[1].decode("latin-1") if isinstance(words[1], bytes) else str(words[1])
+        spec = self.commands.get(f"{name} {sub.upper()}".strip())
+        if spec is not None and not spec.takes(len(words)):
+            shown = "|".join(filter(None, (name, sub))).lower()
+            return f"wrong number of arguments for '{shown}' command"
+        if spec is None and sub:
+            return f"unknown subcommand '{sub[:128]}'. Try {name} HELP."
+        return None
+
     def extended(self, commands: Mapping[str, CommandSpec]) -> CommandTable:
         """Return this table with added or replaced commands."""
         return CommandTable(self.servers, {**self.commands, **commands})

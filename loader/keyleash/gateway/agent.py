@@ -307,8 +307,9 @@ class ClusterTransaction:
     async def _run_queued(self, words: Words) -> Any:
         queued, name = self.queued, words[0]
         assert queued is not None  # noqa: S101 - the caller looks
-        if name in ("MULTI", "WATCH"):
-            raise ResponseError(f"{name} inside MULTI is not allowed")
+        nested = f"{name} inside MULTI is not allowed" if name in ("MULTI", "WATCH") else None
+        if problem := self.agent.session.table.problem(words) or nested:
+            raise ResponseError(problem)
         if name == "DISCARD":
             self.abandon()
             return b"OK"

@@ -388,7 +388,8 @@ class Connection(asyncio.Protocol):
             with correlation(self.correlation):
                 replies = await run()
         except (ResponseError, KeyleashError) as error:
-            self._is_aborted = self.held is not None and self.held.queued is not None
+            # Whether a nested MULTI or WATCH aborts it, `held` knows.
+            self._is_aborted |= self._is_queueing and commands[0][0] not in ("MULTI", "WATCH")
             replies = [b"-%b\r\n" % error_line(error)] * len(commands)
         except (*LOST, OSError) as error:
             # What follows must not run without its transaction.
@@ -457,16 +458,16 @@ class Connection(asyncio.Protocol):
             raise ResponseError("unknown command")
         if self.agent is None and name not in own.BEFORE_LOGIN:
             raise ResponseError("Authentication required.", status_code="NOAUTH")
-        handler: Any = None
+        handler: Any = own.COMMANDS.get(name)
         if name == "PING" and self.listener is not None and self.protocol == 2:
             handler = own.ping
-        elif self._answers(name):
-            handler = own.COMMANDS.get(name)
+        elif self._is_queueing or (self.held is not None and name in own.LOGIN):
+            handler = handler if name in own.ALWAYS else None
         if handler is not None:
             own.require_count(words)
             reply: bytes = await handler(self, words)
             return reply
-        if role_of(name) is Role.SUBSCRIPTION and (self.held is None or self.held.queued is None):
+        if role_of(name) is Role.SUBSCRIPTION and not self._is_queueing:
             return await self.subscribe(words)
         if self.listener is not None and self.protocol == 2:
             raise ResponseError(
@@ -475,11 +476,10 @@ class Connection(asyncio.Protocol):
             )
         return await self.run_held(words)
 
-    def _answers(self, name: str) -> bool:
-        """Return whether a command of the gateway's own is answered in the present state."""
-        if self.held is None or name in own.ALWAYS:
-            return True
-        return self.held.queued is None and name not in own.LOGIN
+    @property
+    def _is_queueing(self) -> bool:
+        """Return whether commands wait for EXEC."""
+        return self.held is not None and self.held.queued is not None
 
     async def run_held(self, words: Words) -> bytes:
         """Run a command on a guarded connection that is held while a transaction lasts."""
@@ -488,38 +488,28 @@ class Connection(asyncio.Protocol):
             self.held = agent.hold()
         held, queued, answered = self.held, self.held.queued, self._own
         if queued is not None and words[0] != "EXEC":
-            own.require_count(words)
             self._queued_bytes += sum(map(len, words))
             count = len(queued) + len(answered)
             if count >= MAX_BATCH_COMMANDS or self._queued_bytes > MAX_REQUEST_BYTES:
                 raise ResponseError("the transaction is too large")
-            if own.is_answered(words):
+            if own.is_queued(words):
                 answered[count] = words
                 return b"+QUEUED\r\n"
         try:
-            if words[0] == "EXEC" and (self._is_aborted or len(words) > 1):
-                await held.run(("UNWATCH",) if queued is None else ("DISCARD",))
-                reason = f": {own.wrong_count('EXEC')}" if len(words) > 1 else " previous errors."
-                raise ExecAbortError(f"Transaction discarded because of{reason}")
+            if words == ("EXEC",) and self._is_aborted:
+                await held.run(("DISCARD",))
+                raise ExecAbortError("Transaction discarded because of previous errors.")
             value = await held.run(words)
             held.agent.wake(queued or [words])
-        except ResponseError as error:
-            if queued is None or words[0] not in ("MULTI", "WATCH"):
-                raise
-            # Not as in `_finish`: on most servers it does not abort the transaction.
-            return b"-%b\r\n" % error_line(error)
         finally:
             if held.is_idle:
                 self._let_go()
         if words[0] == "EXEC" and isinstance(value, list) and queued is not None:
             commands = [(WITHIN_MULTI.get(upper(name), name), *rest) for name, *rest in queued]
-            replies = iter(self._encoded(commands, value))
-            count = len(queued) + len(answered)
-            items = [
-                await own.answer(self, answered[at]) if at in answered else next(replies)
-                for at in range(count)
-            ]
-            return b"*%d\r\n" % count + b"".join(items)
+            replies = self._encoded(commands, value)
+            for at, command in answered.items():
+                replies.insert(at, await own.answer(self, command))
+            return b"*%d\r\n" % len(replies) + b"".join(replies)
         is_of_transaction = queued is not None or role_of(words[0]) is Role.TRANSACTION
         if value in (b"OK", b"QUEUED") and is_of_transaction:
             value = Status(value)
@@ -529,8 +519,7 @@ class Connection(asyncio.Protocol):
         """Begin or end subscriptions; return the confirmations, unless these come as messages."""
         assert self.agent is not None  # noqa: S101 - the caller looks
         is_end = words[0].endswith("UNSUBSCRIBE")
-        if len(words) == 1 and not is_end:
-            raise own.wrong_count(words[0])
+        own.require_count(words)
         if self.listener is None:
             if is_end:
                 out: list[bytes] = []
@@ -640,7 +629,9 @@ class Connection(asyncio.Protocol):
             ResponseError: no server takes it.
             SecretInTextError: it contains a token.
         """
-        own.require_name(name)
+        if name.translate(None, bytes(range(33, 127))):
+            problem = "Client names cannot contain spaces, newlines or special characters."
+            raise ResponseError(problem)
         text = name.decode("latin-1")[:256]
         with correlation(text):
             self.name, self.correlation = name, text or f"gw-{self.number}"

@@ -27,44 +27,28 @@ OF_CLIENT = ACCEPTED | {"GETNAME", "GETREDIR", "ID", "INFO", "SETNAME", "TRACKIN
 _TABLE = load_table()
 
 
-def wrong_count(name: str) -> ResponseError:
-    """Return the error of a wrong number of arguments."""
-    return ResponseError(f"wrong number of arguments for '{name.lower()}' command")
-
-
 def require_count(words: Words) -> None:
-    """Raise the error of a wrong number of arguments, or of a sub-command that no server has."""
-    name, *rest = words
-    if name in _TABLE.containers and rest:
-        name = f"{name} {upper(rest[0])}"
-    spec = _TABLE.get(name)
-    if spec is None and name != words[0]:
-        sub = rest[0].decode("latin-1")[:128]
-        raise ResponseError(f"unknown subcommand '{sub}'. Try {words[0]} HELP.")
-    if spec is not None and not spec.takes(len(words)):
-        raise wrong_count(name.replace(" ", "|"))
+    """Raise the error of a server for a wrong number of arguments, or an unknown sub-command."""
+    if problem := _TABLE.problem(words):
+        raise ResponseError(problem)
 
 
-def is_answered(words: Words) -> bool:
-    """Return whether the gateway replies to a command of a transaction itself."""
-    if words[0] == "CLIENT":
-        return upper(words[1]) in OF_CLIENT
-    return words[0] in QUEUED
+def is_queued(words: Words) -> bool:
+    """Return whether the gateway answers a command within MULTI itself, after EXEC."""
+    if words[0] in QUEUED:
+        require_count(words)
+    return words[0] in QUEUED and (words[0] != "CLIENT" or upper(words[1]) in OF_CLIENT)
 
 
 async def answer(connection: Any, words: Words) -> bytes:
-    """Return the reply to a command of a transaction that has run, which may be an error."""
+    """Return the reply to such a command, which may be an error."""
+    handler = COMMANDS.get(words[0])
     try:
-        return await QUEUED[words[0]](connection, words)
+        if handler is not None:
+            return await handler(connection, words)
+        return OK if words[0] == "UNWATCH" else await connection.subscribe(words)
     except (ResponseError, KeyleashError) as error:
         return b"-%b\r\n" % error_line(error)
-
-
-def require_name(name: bytes) -> None:
-    """Raise the error of a name of a connection that servers do not take."""
-    if not all(33 <= byte <= 126 for byte in name):
-        problem = "Client names cannot contain spaces, newlines or special characters."
-        raise ResponseError(problem)
 
 
 def is_one_word(name: str) -> bool:
@@ -131,37 +115,26 @@ async def hello(connection: Any, words: Words) -> bytes:
             at += 3
         elif option == "SETNAME" and at + 1 < len(words):
             name = words[at + 1]
-            require_name(name)
             at += 2
         else:
             raise ResponseError(f"Syntax error in HELLO option '{option.lower()[:64]}'")
     if credentials:
         await login(connection, credentials[0], credentials[1], protocol)
     elif connection.agent is None:
-        raise ResponseError(
-            "HELLO must be called with the client already authenticated, otherwise the HELLO"
-            " <proto> AUTH <user> <pass> option can be used to authenticate the client and select"
-            " the RESP protocol version at the same time",
-            status_code="NOAUTH",
-        )
+        raise ResponseError("log in first, or add AUTH <user> <token>", status_code="NOAUTH")
     elif protocol != connection.protocol:
         if connection.listener is not None:
             raise ResponseError(SUBSCRIBED)
         connection.authenticated(connection.gateway.agent_of(connection.agent, protocol), protocol)
     if name is not None:
         connection.set_name(name)
-    known = connection.gateway.upstream.hello
-    reply = {
-        "server": known["server"],
-        "version": known["version"],
-        "proto": protocol,
-        "id": connection.number,
-        # Also of a cluster, whose nodes the agent does not reach.
-        "mode": "standalone",
-        "role": "master",
-        "modules": known["modules"],
-    }
+    reply = {**_facts(connection), "proto": protocol, "id": connection.number}
     return encoded(words, reply, protocol)
+
+
+def _facts(connection: Any) -> dict[str, Any]:
+    """Return what HELLO says of the server; of a cluster, whose nodes no agent reaches, of one."""
+    return {**connection.gateway.upstream.hello, "mode": "standalone", "role": "master"}
 
 
 async def client(connection: Any, words: Words) -> bytes:
@@ -169,8 +142,7 @@ async def client(connection: Any, words: Words) -> bytes:
     sub = upper(words[1])
     if sub == "SETNAME":
         connection.set_name(words[2])
-        return OK
-    if sub in ACCEPTED:
+    if sub in ("SETNAME", *ACCEPTED):
         return OK
     if sub == "GETNAME":
         return encoded(words, connection.name or None, connection.protocol)
@@ -221,31 +193,19 @@ async def command(connection: Any, words: Words) -> bytes:
 
 
 def _keys_of(table: CommandTable, words: Words) -> Sequence[bytes]:
-    """Return the keys of a call.
-
-    Raises:
-        ResponseError: that of a server, if it has none.
-    """
-    name, spec = upper(words[0]), table.find(words)
+    """Return the keys of a call, or raise the error of a server if it has none."""
+    name = upper(words[0])
     script = script_call_of(name, words[1:]) if name in SCRIPT_CALLS else None
-    if spec is None:
-        raise ResponseError("Invalid command specified")
-    if not spec.takes(len(words)):
-        raise ResponseError("Invalid number of arguments specified for command")
     keys = script.keys if script else declared_keys(table, (name.encode(), *words[1:]))
     if not (keys or script):
-        raise ResponseError("The command has no key arguments")
+        unknown, none = "Invalid command specified", "The command has no key arguments"
+        raise ResponseError(none if table.find(words) else unknown)
     return keys
 
 
 async def info(connection: Any, words: Words) -> bytes:
     """INFO: the version, and lines that libraries wait for."""
-    known = {**connection.gateway.upstream.hello, "mode": "standalone", "role": "master"}
-    flat = [
-        item
-        for name in ("server", "version", "mode", "role")
-        for item in (name.encode(), known[name].encode())
-    ]
+    flat = [str(item).encode() for pair in _facts(connection).items() for item in pair]
     return encoded(words, info_reply(words, flat), connection.protocol)
 
 
@@ -270,17 +230,6 @@ async def cluster(connection: Any, words: Words) -> bytes:
     raise ResponseError("This instance has cluster support disabled")
 
 
-async def nothing(connection: Any, words: Words) -> bytes:
-    """UNWATCH within MULTI."""
-    return OK
-
-
-async def unsubscribe(connection: Any, words: Words) -> bytes:
-    """UNSUBSCRIBE and the like within MULTI."""
-    reply: bytes = await connection.subscribe(words)
-    return reply
-
-
 async def reset(connection: Any, words: Words) -> bytes:
     """RESET: forget everything, also the token."""
     connection.reset()
@@ -288,21 +237,15 @@ async def reset(connection: Any, words: Words) -> bytes:
 
 
 async def quit(connection: Any, words: Words) -> bytes:
-    """QUIT: reply, and close the connection."""
-    connection.write(OK)
+    """QUIT: reply, and close the connection. POST and Host:, which a browser sends: close it."""
+    connection.write(OK if words[0] == "QUIT" else b"")
     connection.end()
-    return b""
-
-
-async def hang_up(connection: Any, words: Words) -> bytes:
-    """POST and Host: of HTTP, from a browser that was lured here: close the connection."""
-    connection.cut("refused")
     return b""
 
 
 COMMANDS: dict[str, Handler] = {
     "ASKING": cluster, "AUTH": auth, "CLIENT": client, "CLUSTER": cluster, "COMMAND": command,
-    "HELLO": hello, "HOST:": hang_up, "INFO": info, "KEYLEASH": with_id, "POST": hang_up,
+    "HELLO": hello, "HOST:": quit, "INFO": info, "KEYLEASH": with_id, "POST": quit,
     "QUIT": quit, "READONLY": cluster, "READWRITE": cluster, "RESET": reset, "SELECT": select,
 }  # fmt: skip
 ALWAYS = frozenset({"HOST:", "KEYLEASH", "POST", "QUIT", "RESET"})
@@ -310,9 +253,6 @@ ALWAYS = frozenset({"HOST:", "KEYLEASH", "POST", "QUIT", "RESET"})
 LOGIN = frozenset({"AUTH", "HELLO"})
 """Those that are not answered while keys are watched: the watch is that of the token before."""
 BEFORE_LOGIN = LOGIN | ALWAYS - {"KEYLEASH"}
-QUEUED: dict[str, Handler] = {
-    **{name: COMMANDS[name] for name in COMMANDS.keys() - ALWAYS - LOGIN},
-    **dict.fromkeys(("UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"), unsubscribe),
-    "UNWATCH": nothing,
-}
+QUEUED = COMMANDS.keys() - ALWAYS - LOGIN
+QUEUED |= {"UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE", "UNWATCH"}
 """Those that within MULTI are answered after EXEC has run the others."""

@@ -23,9 +23,7 @@ from keyleash.errors import KeyleashError, PolicyStaleError, SlotNotServedError
 from keyleash.store.wire import MAX_ARGUMENTS
 
 MAX_REQUEST_BYTES = (64 << 20) + 1024
-MAX_HEADER_BYTES = 32
-MAX_INLINE_BYTES = 64 << 10
-"""The longest inline command, as of Redis."""
+MAX_HEADER_BYTES, MAX_INLINE_BYTES = 32, 64 << 10
 MAX_WORDS = 1 << 20
 """As of Redis. A command of more than `MAX_ARGUMENTS` is read, and denied."""
 LOGIN_BYTES, LOGIN_WORDS = 16 << 10, 10
@@ -53,8 +51,6 @@ NULL_ITEMS = {"GEOPOS": 0, "XPENDING": 3}
 """Commands whose reply has null arrays as items, and the first of these."""
 _CODES = {ClusterDownError: "CLUSTERDOWN", ExecAbortError: "EXECABORT"}
 """The codes of errors that the client makes itself."""
-_NEGATIVE = re.compile(rb"-[1-9][0-9]*")
-"""The length of an array that is no request, and is skipped."""
 _WORD = re.compile(
     rb"""\s*+(?!\Z)([^ \t\r\n"']*+)(?:"((?:\\.|[^"\\])*+)"|'((?:\\'|[^'])*+)')?+(?=\s|\Z)""",
     re.DOTALL,
@@ -116,30 +112,19 @@ class Requests:
         elif not self._left and len(data) < SMALL_BYTES:
             data = buffer = _split_small(data, commands)
         at, left, words, read = 0, self._left, self._words, self._read
-        most_bytes, wrong = MAX_REQUEST_BYTES, "invalid"
-        if not self.is_trusted:
-            most_bytes, wrong = LOGIN_BYTES, "unauthenticated"
+        most_bytes = MAX_REQUEST_BYTES if self.is_trusted else LOGIN_BYTES
         length, find = len(buffer), buffer.find
         while at < length:
             if not left and buffer[at] != 42:
                 stop = find(b"\n", at)
-                end = length if stop < 0 else stop
-                if end - at > min(MAX_INLINE_BYTES, most_bytes):
+                if (stop if stop >= 0 else length) - at > min(MAX_INLINE_BYTES, most_bytes):
                     raise ProtocolError("too big inline request")
-                if find(b"\0", at, end) >= 0:
-                    # Such as TLS where none is spoken: a server waits.
-                    raise ProtocolError("a NUL in an inline request")
                 if stop < 0:
                     break
-                found = _inline_words(bytes(buffer[at:stop]))
-                if len(found) > MAX_ARGUMENTS:
-                    commands.append(TooManyWords(found[:1]))
-                elif found:
-                    commands.append((name_of(found[0][:MAX_NAME]), *found[1:]))
+                commands += _inline(bytes(buffer[at:stop]))
                 at = stop + 1
                 continue
             line = find(b"\r\n", at, at + MAX_HEADER_BYTES)
-            kind = "bulk" if left else "multibulk"
             if line < 0:
                 if length - at >= MAX_HEADER_BYTES:
                     raise ProtocolError(f"too big {'' if left else 'm'}bulk count string")
@@ -147,21 +132,18 @@ class Requests:
             if left and buffer[at] != 36:
                 raise ProtocolError(f"expected '$', got '{chr(buffer[at])}'")
             number = buffer[at + 1 : line]
-            if not number.isdigit() or (number[0] == 48 and len(number) > 1):
-                if not left and _NEGATIVE.fullmatch(number):
-                    at = line + 2
-                    continue
-                raise ProtocolError(f"invalid {kind} length")
-            size = int(number)
+            if not (number if left else number.removeprefix(b"-")).isdigit():
+                raise ProtocolError(f"invalid {'' if left else 'multi'}bulk length")
+            size = max(0, int(number))
             if not left:
                 if size > (MAX_WORDS if self.is_trusted else LOGIN_WORDS):
-                    raise ProtocolError(f"{wrong} multibulk length")
+                    raise ProtocolError("invalid multibulk length")
                 at, left, read = line + 2, size, 0
                 words = TooManyWords() if size > MAX_ARGUMENTS else []
                 continue
             stop = line + 2 + size
             if read + size > most_bytes:
-                raise ProtocolError(f"{wrong} bulk length")
+                raise ProtocolError("invalid bulk length")
             if stop + 2 > length:
                 break
             if buffer[stop : stop + 2] != b"\r\n":
@@ -172,10 +154,7 @@ class Requests:
             at = stop + 2
             left -= 1
             if not left:
-                if isinstance(words, TooManyWords):
-                    commands.append(words)
-                else:
-                    commands.append((name_of(words[0][:MAX_NAME]), *words[1:]))
+                commands.append(_command(words))
                 read = 0
         self._left, self._words, self._read = left, words, read
         if buffer is data:
@@ -185,12 +164,14 @@ class Requests:
         return commands
 
 
-def _inline_words(line: bytes) -> list[bytes]:
-    """Return the words of an inline command, quoted as `redis-cli` quotes them.
+def _command(words: list[bytes]) -> Words | TooManyWords:
+    if isinstance(words, TooManyWords):
+        return words
+    return name_of(words[0][:MAX_NAME]), *words[1:]
 
-    Raises:
-        ProtocolError: a quote does not end, or something other than a space follows it.
-    """
+
+def _inline(line: bytes) -> list[Words | TooManyWords]:
+    """Return the command in a line, or none if it is empty; its quotes are those of `redis-cli`."""
     words, at = list[bytes](), 0
     while (word := _WORD.match(line, at)) is not None:
         plain, double, single = word.groups(b"")
@@ -198,12 +179,13 @@ def _inline_words(line: bytes) -> list[bytes]:
         at = word.end()
     if line[at:].strip():
         raise ProtocolError("unbalanced quotes in request")
-    return words
+    words = words if len(words) <= MAX_ARGUMENTS else TooManyWords(words[:1])
+    return [_command(words)] if words else []
 
 
 def _unescaped(escape: re.Match[bytes]) -> bytes:
     char = escape[1]
-    return bytes([int(char[1:], 16)]) if len(char) == 3 else _ESCAPED.get(char, char)
+    return bytes.fromhex(char[1:].decode()) if len(char) == 3 else _ESCAPED.get(char, char)
 
 
 def _split_small(data: bytes, commands: list[Words | TooManyWords]) -> bytes:
