@@ -132,13 +132,14 @@ def test_a_backtest_of_the_active_policy_changes_nothing(recorded: Cli, policy: 
 
 
 def test_a_log_without_calls_is_reported(cli: Cli, policy: Path) -> None:
-    """A pipeline passes, and says that nothing was decided."""
+    """Nothing was decided, which is no pass of a backtest; nothing is worse for a plan."""
     policy.write_text(POLICY)
     cli.ok("load", policy, "--yes")
 
     result = cli.run("backtest", policy)
 
-    assert result.exit_code == 0
+    assert result.exit_code == 3
+    cli.ok("plan", policy, "--backtest", "7d")
     assert "warning: the log has no call, so nothing was decided" in result.stderr
 
 
@@ -162,12 +163,50 @@ def test_what_the_log_does_not_say_is_undecided(recorded: Cli, policy: Path) -> 
     grant = 'keys: ["jobs:{id}:state", "jobs:{id}:old"]'
     policy.write_text(POLICY.replace(grant, f"{grant}\n        values: {{max_bytes: 10b}}"))
 
-    report = recorded.json("backtest", policy)
+    report = recorded.json("backtest", policy, exit_code=3)
 
     assert rows(report) == [("runner", "undecided", "rules for values", 7)]
     assert [line.split()[-2] for line in report["rows"][0]["examples"]] == [
         f"jobs:{number}:state" for number in range(3)
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code"),
+    [((), 3), (("--allow-undecided", "50%"), 3), (("--allow-undecided", "59"), 0)],
+)
+def test_undecided_calls_are_a_pass_up_to_a_share(
+    recorded: Cli, policy: Path, options: tuple[str, ...], exit_code: int
+) -> None:
+    """Of 12 calls 7 are undecided; a plan has the same gate."""
+    grant = 'keys: ["jobs:{id}:state", "jobs:{id}:old"]'
+    policy.write_text(POLICY.replace(grant, f"{grant}\n        values: {{max_bytes: 10b}}"))
+
+    for words in (("backtest", policy), ("plan", policy, "--backtest", "7d")):
+        result = recorded.run(*words, *options)
+        assert result.exit_code == exit_code
+        assert ("58.3 % of the calls are undecided" in result.stderr) == bool(exit_code)
+    assert recorded.run("backtest", policy, "--allow-undecided", "x").exit_code == 2
+
+
+def test_a_plan_fails_only_for_what_the_file_makes_worse(recorded: Cli, policy: Path) -> None:
+    """After a narrowing, a pull request that changes nothing must not fail for a week."""
+    narrowed = POLICY.replace('"ctx:*"', '"ctx:2"').replace("600/minute", "5/minute")
+    policy.write_text(narrowed)
+    recorded.ok("load", policy, "--yes")
+
+    plan = recorded.run("plan", policy, "--backtest", "7d")
+    absolute = recorded.run("backtest", policy)
+    policy.write_text(narrowed.replace("b:*", "a:*"))
+    worse = recorded.json("plan", policy, "--backtest", "7d", exit_code=1)["backtest"]
+
+    assert plan.exit_code == 0, plan.output
+    assert "12 unchanged, 0 allow→deny" in plan.stdout
+    assert "unchanged: 3 calls denied or undecided by the active policy, too" in plan.stdout
+    assert "limit " not in plan.stdout
+    assert (absolute.exit_code, "3 allow→deny" in absolute.stdout) == (1, True)
+    assert rows(worse) == [("blind", "allow_to_deny", "KEY_NOT_GRANTED", 1)]
+    assert worse["already_failing"] == 3
 
 
 def test_a_plan_with_a_backtest_shows_both(recorded: Cli, policy: Path) -> None:
@@ -262,7 +301,7 @@ def test_an_archive_has_no_active_policy(recorded: Cli, policy: Path, tmp_path: 
     recorded.ok("audit", "export", "--to", archive)
     offline = Cli("redis://127.0.0.1:1")
 
-    found = offline.json("backtest", policy, "--archive", archive)
+    found = offline.json("backtest", policy, "--archive", archive, exit_code=3)
     # Reads are known to be recorded from the first one on, which limits of requests need.
     assert {name: count for name, count in found["outcomes"].items() if count} == {
         "unchanged": 5,

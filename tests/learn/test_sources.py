@@ -12,7 +12,8 @@ import pytest
 
 import keyleash
 from keyleash.errors import ArgumentError
-from keyleash.learn.sources import CallLog, RecordedCall, open_log
+from keyleash.learn.calls import CallLog, RecordedCall
+from keyleash.learn.sources import open_log
 from keyleash.store.store import Store
 from support.errors import raises_code
 from support.servers import RealServer

@@ -179,13 +179,16 @@ class Server(Noun[F]):
         return self._runner.run(learned)
 
     @method("backtest", rights=LOG)
-    def backtest(self, policy: Policy, **options: Unpack[LogOptions]) -> Backtest:
+    def backtest(
+        self, policy: Policy, *, relative: bool = False, **options: Unpack[LogOptions]
+    ) -> Backtest:
         """Decide recorded calls by another policy, with its limits replayed by time.
 
         Options of the log are those of `learn`.
 
         Args:
             policy: The policy to try.
+            relative: Count what the active policy denies or leaves undecided, too, as unchanged.
 
         Raises:
             PolicyError: the policy has problems.
@@ -198,7 +201,7 @@ class Server(Noun[F]):
             if active is None:
                 return backtest(log, policy.model, policy.file)
             before = active_policy(active.document)
-            return backtest(log, policy.model, policy.file, before, active.activated_ms)
+            return backtest(log, policy.model, policy.file, before, active.activated_ms, relative)
 
         return self._runner.run(tested)
 

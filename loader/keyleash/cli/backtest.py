@@ -11,7 +11,7 @@ import click
 from keyleash.api import Operator, Policy
 from keyleash.cli.derive import options_of
 from keyleash.cli.failures import FAILED
-from keyleash.cli.options import FILE, example, with_settings
+from keyleash.cli.options import FILE, example, reading, with_settings
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings
@@ -26,22 +26,43 @@ if TYPE_CHECKING:
     from keyleash.learn.unused import Unused, UnusedRule
 
 _LOG = "since until archive monitor"
+UNDECIDED = 3
+"""The exit code for calls that are undecided."""
+
+
+allow_undecided_option = click.option(
+    "--allow-undecided",
+    metavar="PERCENT",
+    default="0%",
+    callback=reading(lambda text: float(text.removesuffix("%"))),
+    help="The share of calls that may be undecided; exits with 3 if it is higher.",
+)
 
 
 @click.command(epilog=example("keyleash backtest agents.yaml --since 7d"))
 @click.argument("file", type=FILE)
 @options_of(Operator.backtest, _LOG)
+@allow_undecided_option
 @with_settings
-def backtest(settings: Settings, file: str, **options: Any) -> int:
+def backtest(settings: Settings, file: str, allow_undecided: float, **options: Any) -> int:
     """Show which recorded calls a policy file would allow or deny otherwise.
 
     Decides every call of the audit log, of an archive or of a capture by FILE, and replays its
     limits by the times of the calls. A call is undecided where the log does not say enough, such as
-    the arguments that a rule for values needs. Exits with 1 if a call that was allowed is denied.
-    `-` reads standard input.
+    the arguments that a rule for values needs. Exits with 1 if a call that was allowed is denied,
+    and with 3 if a call is undecided, or there is none. `-` reads standard input.
     """
     found = run_backtest(settings, read_policy(file), options)
     settings.show(found, lambda: click.echo("\n".join(backtest_lines(found))))
+    return gate(found, allow_undecided)
+
+
+def gate(found: Backtest, allowed: float) -> int:
+    """Return the exit code: undecided calls are no pass, but up to *allowed* percent."""
+    if not found.denies and found.undecided > allowed:
+        print_note(f"error: {found.undecided:.3g} % of the calls are undecided")
+        print_note("help: record reads, or accept this share with `--allow-undecided`")
+        return UNDECIDED
     return FAILED if found.denies else 0
 
 
@@ -63,6 +84,9 @@ def backtest_lines(found: Backtest) -> Iterator[str]:
     starts = [item.since_ms for item in found.coverage if item.since_ms is not None]
     since = f" since {clock_time(min(starts))}" if starts else ""
     yield f"calls of {found.source}{since}: {', '.join(counts)}"
+    if found.already_failing:
+        of_active = "denied or undecided by the active policy, too"
+        yield f"unchanged: {counted(found.already_failing, 'call')} {of_active}"
     for row in found.rows:
         yield ""
         title = f"{_shown(row.outcome)}  {row.identity}: {printable(row.rule)}"

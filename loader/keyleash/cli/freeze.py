@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from keyleash.cli.derive import command
 from keyleash.cli.options import require_consent
@@ -18,12 +19,7 @@ SECOND = timedelta(seconds=1)
 
 
 def _confirm_freeze(
-    settings: Settings,
-    *,
-    yes: bool,
-    identities: tuple[str, ...],
-    duration: timedelta | None,
-    reason: str,
+    settings: Settings, *, yes: bool, identities: tuple[str, ...], duration: Any, **_: Any
 ) -> None:
     ends = "until `keyleash thaw`" if duration is None else f"for {span(duration // SECOND)}"
     _confirm_all(settings, identities, yes, "freeze", f"every agent stops {ends}")
@@ -47,9 +43,7 @@ def freeze_(_settings: Settings, result: FreezeResult) -> None:
     _show(result, _frozen_status)
 
 
-def _confirm_thaw(
-    settings: Settings, *, yes: bool, identities: tuple[str, ...], reason: str | None
-) -> None:
+def _confirm_thaw(settings: Settings, *, yes: bool, identities: tuple[str, ...], **_: Any) -> None:
     effect = "every suspended identity resumes, also those that a circuit breaker suspended"
     _confirm_all(settings, identities, yes, "thaw", effect)
 

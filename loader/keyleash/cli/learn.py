@@ -66,10 +66,7 @@ def learn(
         _capture(settings, output, capture.total_seconds(), yes=yes)
     elif acl:
         users = settings.operator.learn_acl()
-        if settings.json:
-            print_json(users)
-        else:
-            _write(output, {"learned.yaml": users.document})
+        settings.show(users, lambda: _write(output, {"learned.yaml": users.document}))
     else:
         is_offline = {"archive", "monitor"} & given.keys()
         operator = settings.unconnected() if is_offline else settings.operator

@@ -11,7 +11,7 @@ import click
 from keyleash.cli.failures import FAILED, failure_of
 from keyleash.cli.options import example, with_settings
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import print_json, print_note, until_signal
+from keyleash.cli.terminal import print_note, until_signal
 from keyleash.errors import UsageError
 from keyleash.metrics import SnapshotCollector
 from keyleash.store.connect import NODE_TIMEOUT_S
@@ -77,9 +77,6 @@ def _message(error: Exception, settings: Settings) -> str:
 
 def _serve(settings: Settings, collector: SnapshotCollector, host: str, port: int) -> None:
     with collector.serve(port, host) as url, until_signal("stopped"):
-        if settings.json:
-            print_json({"url": url})
-        else:
-            click.echo(url)
+        settings.show({"url": url}, lambda: click.echo(url))
         sys.stdout.flush()
         threading.Event().wait()

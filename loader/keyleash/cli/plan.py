@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from keyleash.cli.backtest import backtest_lines, run_backtest
-from keyleash.cli.failures import FAILED, warn
+from keyleash.cli.backtest import allow_undecided_option, backtest_lines, gate, run_backtest
+from keyleash.cli.failures import warn
 from keyleash.cli.load import print_plan
 from keyleash.cli.options import (
     FILE,
@@ -39,8 +39,9 @@ CHANGES = 2
     metavar="DURATION",
     callback=moment,
     help="Also decide the recorded calls since `7d` ago: see `keyleash backtest`. Exits with 1 if"
-    " an allowed call is denied.",
+    " an allowed call is denied, and with 3 if one is undecided, that the active policy allows.",
 )
+@allow_undecided_option
 @with_settings
 def plan(
     settings: Settings,
@@ -49,6 +50,7 @@ def plan(
     allow_unvalidated_restore: bool,
     full: bool,
     since: Any,
+    allow_undecided: float,
 ) -> int:
     """Show what loading a policy file would change (read-only).
 
@@ -67,7 +69,8 @@ def plan(
             allow_unvalidated_restore=allow_unvalidated_restore,
             progress=report,
         )
-    tested = None if since is None else run_backtest(settings, policy, {"since": since})
+    options = {"since": since, "relative": True}
+    tested = None if since is None else run_backtest(settings, policy, options)
     warnings = plan.prepared.warnings
     if settings.json:
         members = {"server": settings.shown_url, "file": policy.file, **plan.to_dict()}
@@ -78,6 +81,7 @@ def plan(
         print_plan(describe_target(settings), plan, full=full)
         if tested is not None:
             click.echo("\n".join(["", *backtest_lines(tested)]))
-    if tested is not None and tested.denies:
-        return FAILED
-    return CHANGES if exit_code and not plan.is_empty else 0
+    # Without calls, nothing is worse than by the active policy.
+    has_calls = tested is not None and any(tested.outcomes.values())
+    code = gate(tested, allow_undecided) if tested and has_calls else 0
+    return code or (CHANGES if exit_code and not plan.is_empty else 0)

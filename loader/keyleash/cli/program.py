@@ -200,7 +200,7 @@ def _note(context: click.Context, parameter: click.Parameter, value: Any) -> Non
         "max_content_width": 100,
         "show_default": True,
     },
-    epilog="\b\nexit codes: 0 success, 1 denied or failed, 2 usage, 65 bad policy,\n"
+    epilog="\b\nexit codes: 0 success, 1 denied or failed, 2 usage, 3 undecided, 65 bad policy,\n"
     "            66 input file unreadable, 69 server unreachable or not supported,\n"
     "            70 bug in keyleash, 76 not a Redis reply, 77 not permitted by the server\n"
     "example:    keyleash demo",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import lru_cache
-from itertools import groupby
+from itertools import groupby, repeat, tee
 from typing import Any, NamedTuple
 
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, known_table
@@ -145,6 +145,7 @@ class Backtest(Result):
         hits: Limits that would have been hit.
         coverage: What the log speaks for; of an identity without reads, reads are not decided.
         not_understood: Lines of the source that were left out.
+        already_failing: Unchanged calls that the active policy denies or leaves undecided, too.
     """
 
     file: str
@@ -154,6 +155,13 @@ class Backtest(Result):
     hits: tuple[LimitHit, ...]
     coverage: tuple[Coverage, ...]
     not_understood: NotUnderstood
+    already_failing: int = 0
+
+    @property
+    def undecided(self) -> float:
+        """Return the share of undecided calls, in percent; 100 if there is no call."""
+        total = sum(self.outcomes.values())
+        return 100 * self.outcomes[Outcome.UNDECIDED] / total if total else 100.0
 
     @property
     def denies(self) -> bool:
@@ -166,7 +174,12 @@ class Backtest(Result):
 
 
 def backtest(
-    log: CallLog, policy: Policy, file: str, before: Policy | None = None, since_ms: int = 0
+    log: CallLog,
+    policy: Policy,
+    file: str,
+    before: Policy | None = None,
+    since_ms: int = 0,
+    is_relative: bool = False,
 ) -> Backtest:
     """Decide the calls of a log by *policy*.
 
@@ -176,11 +189,19 @@ def backtest(
         file: Its name.
         before: The policy that allowed the calls from *since_ms* on, if it is known.
         since_ms: When that became active.
+        is_relative: Whether calls that *before* denies or leaves undecided, too, are unchanged.
     """
     rows: dict[tuple[str, Outcome, str], OutcomeRow] = {}
     outcomes = dict.fromkeys(Outcome, 0)
     replay = Replay(policy, before, since_ms, log)
-    for call, outcome, ruling in replay.outcomes(log):
+    other = Replay(before, before, since_ms, log) if before and is_relative else None
+    calls, again = tee(log) if other else (log, ())
+    judged = other.outcomes(again) if other else repeat((None, None, None))
+    already_failing, doubts = 0, (Outcome.DENIED, Outcome.UNDECIDED)
+    for (call, found, ruling), (_, old, _) in zip(replay.outcomes(calls), judged, strict=False):
+        is_no_worse = found in doubts and old in (found, Outcome.DENIED)
+        already_failing += call.count * is_no_worse
+        outcome = Outcome.UNCHANGED if is_no_worse else found
         outcomes[outcome] += call.count
         if outcome is Outcome.UNCHANGED:
             continue
@@ -192,8 +213,10 @@ def backtest(
             row.examples += [line] * (line not in row.examples)
     ordered = sorted(rows.values(), key=lambda row: ([*Outcome].index(row.outcome), -row.calls))
     coverage = tuple(item for _, item in sorted(log.coverage.items()))
-    hits = tuple(replay.hits.values())
-    return Backtest(file, log.name, outcomes, tuple(ordered), hits, coverage, log.not_understood)
+    before_calls = {at: hit.calls for at, hit in (other.hits if other else {}).items()}
+    hits = tuple(x for at, x in replay.hits.items() if x.calls > before_calls.get(at, 0))
+    about = (coverage, log.not_understood, already_failing)
+    return Backtest(file, log.name, outcomes, tuple(ordered), hits, *about)
 
 
 @dataclass(slots=True)
@@ -403,16 +426,13 @@ class _Judge:
         rulings = [self._key(command, use) for use in uses]
         if spec.keys and rulings and all(item.allowed is False for item in rulings):
             return rulings[0]
+        lost = Ruling(None, f"{code}, perhaps for keys or arguments that are not recorded")
         if not call.keys or code not in _OF_KEYS:
-            return Ruling(None, f"{code}, perhaps for keys or arguments that are not recorded")
+            return lost
         if not spec.keys:
             return self._keys(call, spec, command)
         is_whole = walk is not None and walk[0] == walk[1] and spec.variant is None
-        return (
-            rulings[0]
-            if is_whole
-            else Ruling(None, f"{code}, perhaps for keys or arguments that are not recorded")
-        )
+        return rulings[0] if is_whole else lost
 
     def _keys(self, call: RecordedCall, spec: CommandSpec, command: RuledCommand) -> Ruling:
         grants = command.grants

@@ -150,6 +150,7 @@ class CallLog:
         is_capture: Whether it has KEYS of scripts and polls without a result, and masks no key.
     """
 
+    is_capture = False
     total: int | None = None
     """Entries that a pass reads, if that is known."""
 
@@ -159,7 +160,6 @@ class CallLog:
         self.not_understood = NotUnderstood()
         self.scripts: dict[str, str] = {}
         self.active = ""
-        self.is_capture = False
         self.wanted_ms: int | None = None
         self.policies: list[tuple[int, Policy | None]] = []
         self._report = on_progress or (lambda _done, _total: None)

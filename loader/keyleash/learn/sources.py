@@ -34,7 +34,7 @@ from keyleash.audit.streams import id_order, merged, stream_names
 from keyleash.audit.undo.trust import Trust
 from keyleash.commands import OperationClass, known_table
 from keyleash.errors import ArgumentError, KeyleashError, OperationError
-from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
+from keyleash.learn.calls import COUNTERS, CallLog, NotUnderstood, RecordedCall
 from keyleash.learn.monitor import MonitorLog
 from keyleash.limits import Counter
 from keyleash.operations.types import Param
@@ -56,8 +56,6 @@ from keyleash.store.streams import (
     stream_length,
 )
 from keyleash.text import clock_time, printable
-
-__all__ = ["CallLog", "Coverage", "LogOptions", "NotUnderstood", "RecordedCall", "open_log"]
 
 Archived = Annotated[
     str | Path, Param("directory", help="Read this archive of `audit export` instead.")
@@ -96,9 +94,7 @@ def open_log(
         for other in ("archive", "since", "until"):
             if options.get(other) is not None:
                 raise ArgumentError(f"`monitor` and `{other}` exclude each other")
-        log = MonitorLog(Path(monitor), identities, options.get("progress"))
-        log.is_capture = True
-        return log
+        return MonitorLog(Path(monitor), identities, options.get("progress"))
     if archive is not None:
         now_ms = round(time.time() * 1000)
         return _ArchiveLog(Path(archive), identities, time_range(options, now_ms), options)
