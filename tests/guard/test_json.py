@@ -256,6 +256,64 @@ def extra(name: str, source: random.Random) -> Sequence[str]:
     }.get(name, [])
 
 
+NUMBERS = "[" + ",".join(["1"] * 240_000) + "]"
+MOVING = (
+    *("JSON.ARRINSERT $.l 0 1", "JSON.ARRINSERT .l 0 1", "JSON.ARRTRIM $.l 1 -1"),
+    *("JSON.DEL $.l[0]", "JSON.DEL l[0]", "JSON.FORGET .l.[0]", "JSON.DEL $['l'][0]"),
+    *("JSON.ARRPOP $.l 0", "JSON.ARRPOP l 0", 'JSON.STRAPPEND $.s "x"', "JSON.STRLEN .s"),
+    "JSON.ARRINDEX .l 7",
+)
+
+
+@pytest.mark.parametrize("words", MOVING)
+def test_batch_counts_the_elements_that_each_of_its_commands_moves(
+    leash: Leash, words: str
+) -> None:
+    """Removed from the front of 3,000,000, or inserted there, 1,000 took seconds."""
+    text = json.dumps("x" * 300_000)
+    leash.admin.execute_command("JSON.SET", "doc:1", "$", f'{{"l":{NUMBERS},"s":{text}}}')
+    name, *rest = words.split()
+
+    leash.agent("one").execute_command(name, "doc:1", *rest)
+    pipe: Any = leash.agent("one").pipeline()
+    for _ in range(300):
+        pipe.execute_command(name, "doc:1", *rest)
+    with pytest.raises(keyleash.WorkTooLargeError):
+        pipe.execute()
+
+
+@pytest.mark.parametrize(
+    ("document", "is_allowed"), [(NUMBERS, False), (NUMBERS[:40] + "1]", True)]
+)
+def test_insertion_counts_values_times_elements(
+    leash: Leash, document: str, is_allowed: bool
+) -> None:
+    """The module moves the array for each value."""
+    leash.admin.execute_command("JSON.SET", "doc:1", "$", document)
+    words = ("JSON.ARRINSERT", "doc:1", "$", "0", *["1"] * 6900)
+    decision = keyleash.Operator.from_url(leash.server.url).explain("one", *words).decision
+
+    assert decision.allowed is is_allowed
+    if is_allowed:
+        leash.agent("one").execute_command(*words)
+        return
+    with pytest.raises(keyleash.WorkTooLargeError) as caught:
+        leash.agent("one").execute_command(*words)
+    assert caught.value.details["work"] == decision.details["work"]
+
+
+def test_batch_measures_a_document_once(leash: Leash) -> None:
+    """For each of 900 reads of one member it took 10 ms."""
+    leash.admin.execute_command("JSON.SET", "doc:1", "$", f'{{"a":1,"l":{NUMBERS}}}')
+    pipe: Any = leash.agent("one").pipeline()
+    for _ in range(300):
+        pipe.execute_command("JSON.GET", "doc:1", ".a")
+    leash.admin.config_resetstat()
+
+    assert pipe.execute() == [b"1"] * 300
+    assert leash.admin.info("commandstats")["cmdstat_memory|usage"]["calls"] == 1
+
+
 def test_documents_do_not_grow_deeper_call_by_call(leash: Leash) -> None:
     """A server that reads a value of 22,000 levels overflows its stack and ends."""
     agent = leash.agent("one")

@@ -138,6 +138,10 @@ BRANCH_WORK, PATH_LOOKUPS, DESCENT_WORK, DESCENT_LOOKUPS = 0.08, 5, 4, 7.5
 as much a change is; for one with `..`, which may return each value as often as it is deep, and for
 a change by one."""
 
+MOVE_WORK, COPIED_ELEMENTS, MEASURE_WORK = 0.005, 2, 0.014
+"""Work of an element that a change of an array moves; how many elements a byte of a copied string
+counts as; work of a byte of a document that MEMORY USAGE visits."""
+
 JSON_WORK = 0.12
 """Work of a byte of JSON that a call writes."""
 
@@ -246,13 +250,18 @@ WORK: Mapping[str, Work] = {
     "JSON.OBJKEYS": Work(0.03, None, 1, bound=Bound.PATHS, place=2),
     "JSON.RESP": Work(0.3, None, 1, bound=Bound.PATHS, place=2),
     **each(
-        "JSON.TYPE JSON.STRLEN JSON.ARRLEN JSON.OBJLEN JSON.NUMINCRBY JSON.NUMMULTBY JSON.TOGGLE"
-        " JSON.DEL JSON.FORGET JSON.ARRTRIM JSON.CLEAR",
+        "JSON.TYPE JSON.ARRLEN JSON.OBJLEN JSON.NUMINCRBY JSON.NUMMULTBY JSON.TOGGLE"
+        " JSON.DEL JSON.FORGET JSON.CLEAR",
         Work(0, None, bound=Bound.PATHS, place=2, default=4),
     ),
+    **each("JSON.ARRTRIM JSON.STRLEN", Work(0, None, bound=Bound.PATHS, place=2, default=1)),
     **each(
-        "JSON.SET JSON.MERGE JSON.ARRAPPEND JSON.ARRINSERT JSON.STRAPPEND",
+        "JSON.SET JSON.MERGE JSON.ARRAPPEND",
         Work(0, None, join=Join.PRODUCT, bound=Bound.PATHS, place=2, default=4),
+    ),
+    **each(
+        "JSON.ARRINSERT JSON.STRAPPEND",
+        Work(0, None, join=Join.PRODUCT, bound=Bound.PATHS, place=2, default=1),
     ),
     "JSON.MSET": Work(0, None, join=Join.PRODUCT, last=0, bound=Bound.PATHS, place=2, default=3),
     # Vector sets.

@@ -158,6 +158,7 @@ def estimate_script() -> str:
         bounds=frozenset(Bound),
         patterns=(),
         batch=False,
+        work_limit=0,
         string_units=Text("units"),
         spare=8,
         sizes=_SIZE_COMMANDS,

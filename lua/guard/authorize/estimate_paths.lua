@@ -1,6 +1,7 @@
 -- estimate_paths: the work of a call with JSON paths, for `weigh`, which denies paths that may select
 -- too much: `$..a..a..a..a` on 721 bytes takes all memory of a server.
--- in:  command, stop, argv, names, place, weight, strung, join, left, min, max, asked, arg, usage
+-- in:  command, base, stop, argv, names, place, default, weight, strung, join, left, min, max, asked, arg,
+--      usages, usage
 -- out: asked
 local step = command == 'JSON.GET' and 1 or command == 'JSON.MSET' and 3 or stop
 local at, total, bytes, is_refused = command == 'JSON.MGET' and stop or place, 0, 0, false
@@ -25,6 +26,25 @@ for i = 1, stop do
     if descents > 0 then each = returns and {{ descent_work }} or {{ descent_lookups }} end
     each = each * 2 ^ lists
   end
+  -- An element that enters or leaves an array moves all that follow, and strings are copied whole.
+  local part, moves = find(command, '%.[AS][RT]R') and path or string.match(path, '^(.-)%.?%[[^%[%]]*%]%s*$'), 0
+  local is_text = find(command, '.STR', 1, true)
+  if command == 'JSON.ARRINSERT' then
+    moves = stop - at - 1
+  elseif command == 'JSON.STRAPPEND' or is_text and {{ batch }} then
+    moves, part = {{ copied_elements }}, (command == 'JSON.STRLEN' or stop > at) and path or ''
+  elseif {{ batch }} and find(' JSON.DEL JSON.FORGET JSON.ARRPOP JSON.ARRTRIM ', ' ' .. command .. ' ', 1, true) then
+    moves = 1
+  end
+  if moves > 0 and part and names[1] and not (is_spread or is_refused) then
+    local held = redis.pcall(is_text and 'JSON.STRLEN' or 'JSON.ARRLEN', names[1], part == '' and '.' or part)
+    if type(held) == 'table' then held = held[1] end
+    -- An error is the command's own.
+    local units = moves * (tonumber(held) or 0) * {{ move_work }}
+    asked, total = asked + {{ question_work }} + (is_text and units or 0), total + units
+  end
+  -- What a plain path selects is counted by its reply.
+  local is_plain = {{ batch }} and command ~= 'JSON.ARRINDEX' and stop <= base + default and #path <= {{ path_steps }} and not find(path, '[^%w_.$]') and not is_spread
   if join == {{ Join.PRODUCT }} then
     local size = 0
     for value = at + 1, min(stop, at + max(1, step - 2)) do
@@ -36,8 +56,10 @@ for i = 1, stop do
     total, each = total + size * {{ json_work }}, each * (1 + size / 16)
   end
   for key = step == 3 and i or 1, each > 0 and not is_refused and asked + total <= left and (step == 3 and i or #names) or 0 do
+    local is_new = names[key] and not usages[names[key]]
     local held = names[key] and usage(names[key], 0) * {{ bytes_per_element }} or 0
     asked, bytes = asked + {{ question_work }}, bytes + held
+    if is_plain and held * each <= {{ work_limit }} then asked, held = asked + (is_new and held * {{ measure_work }} or 0), 0 end
     -- What is deleted from an array moves all that follows.
     total = total + held * each * (is_spread and (command == 'JSON.DEL' or command == 'JSON.FORGET') and 1 + held / 16384 or 1)
     if asked + total > left then break end

@@ -69,7 +69,7 @@ restore = true
 --% if rule.index
 --% include "authorize/check_index.lua"
 --% endif
---% if rule.weigh == "always"
+--% if rule.weigh == "always" or rule.weigh == "content" and batch_work
 weighs = true
 --% elif rule.weigh == "count"
 weighs = stop >= name_at + {{ rule.weigh_at }}
