@@ -297,6 +297,9 @@ class RealClusters:
                 primaries,
                 replicas,
                 binary=find_server_binaries()[label],
+                # By default a replica never takes over after 30 s without the votes that it needs,
+                # as on a busy machine.
+                settings={"cluster-replica-validity-factor": "0"},
                 node_timeout_ms=FAILOVER_TIMEOUT_MS if replicas else NODE_TIMEOUT_MS,
             )
             cluster = self._started[kind] = RealCluster(label, process.start())
