@@ -42,6 +42,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "name": ("CLIENT", "SETNAME", "x"),
     "clients": ("CLIENT", "LIST"),
     "size": ("DBSIZE",),
+    "deletion of all": ("FLUSHDB",),
     "connection": ("CLIENT", "INFO"),
     "eviction": ("CLIENT", "NO-EVICT", "ON"),
     "plain": ("GET", "app:n"),

@@ -106,8 +106,14 @@ def test_commands_of_all_slots_are_those_of_one_server(
     assert agent.reply() == bulk(f"{KEYS[1]}!")
     assert agent.call("MGET", "k:{a}1", "k:{a}2").startswith(b"*2\r\n")
     assert agent.call("MGET", *KEYS[:9]).startswith(b"-CROSSSLOT ")
+    assert agent.call("DBSIZE") == b":%d\r\n" % len(KEYS)
     found = agent.call("KEYS", "k:*")
     assert found.startswith(b"*%d\r\n" % len(KEYS))
+    assert agent.call("FLUSHALL").startswith(b"-LEASH COMMAND_REFUSED")
+    guarded.load(token={"flush": "own"}, budget=DAY)
+    assert agent.call("FLUSHALL") == b"+OK\r\n"
+    assert agent.call("DBSIZE") == b":0\r\n"
+    guarded.load(budget=DAY)
 
 
 def test_redis_py_takes_a_cluster_for_one_server(guarded: Guarded) -> None:

@@ -232,6 +232,34 @@ def test_inline_commands_work_before_and_after_login(
         assert browser.reply() == b""
 
 
+def test_flush_of_the_own_keys_is_answered_as_by_a_server(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Where the policy says so; otherwise denied, as all words that no server takes."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    agent.call("SET", "k:a", "1")
+    assert agent.call("DBSIZE") == b":1\r\n"
+    assert agent.call("FLUSHDB").startswith(b"-LEASH COMMAND_REFUSED command=FLUSHDB")
+    leash.load(one={**BROAD, "token": {"flush": "own"}})
+    agent = connect(gateway.port, leash.issue("one").token)
+    assert agent.call("FLUSHALL", "NOW").startswith(b"-LEASH COMMAND_REFUSED command=FLUSHALL")
+    assert agent.call("FLUSHALL", "ASYNC") == b"+OK\r\n"
+    assert agent.call("DBSIZE") == b":0\r\n"
+
+
+def test_transaction_of_a_thousand_commands_runs(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """As many as a guard runs in one call; more abort it when they are queued."""
+    leash.load(one={**BROAD, "limits": {"work": 10**9, "strings": 10**9}})
+    agent = connect(gateway.port, leash.issue("one").token)
+    for count, expected in ((1000, b"*1000\r\n"), (1001, b"-EXECABORT ")):
+        commands = [("HSET", f"k:{number}", "a", "1", "b", "2", "c") for number in range(count)]
+        agent.send(("MULTI",), *[words[:6] for words in commands], ("EXEC",))
+        replies = [agent.reply() for _ in range(count + 2)]
+        assert replies[-1].startswith(expected)
+
+
 def test_gateway_answers_as_a_standalone_server(
     leash: Leash, gateway: ServedGateway, connect: Connect
 ) -> None:

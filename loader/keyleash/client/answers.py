@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from keyleash.client.actions import Flow, Words
+from keyleash.client.calls import Call
 from keyleash.client.command_words import as_command, upper
 from keyleash.commands import CommandTable
+from keyleash.commands.facts import SCANNED
 from keyleash.errors import LeashError
+from keyleash.store.wire import BatchMode
 
-COUNT = 1000
-"""The keys that one SCAN looks at."""
+COUNT, MAX_SCANS, MAX_UNLINKED = 1000, 100, 100
+"""The keys that one SCAN looks at, the most of them for DBSIZE, and the keys of one UNLINK."""
 COMPATIBLE_VERSION = "7.2.4"
 """The Redis version that Valkey reports in INFO."""
 _EVERYTHING = {"DEFAULT", "ALL", "EVERYTHING"}
@@ -28,33 +32,53 @@ _FIELDS = {
 evicts nothing, as keyleash requires."""
 
 
-def keys_reply(words: Words, scan: Callable[[Words], Flow]) -> Flow:
-    """Return the reply to KEYS, made from the replies to SCAN.
+def keys_reply(words: Words, scan: Callable[[Words], Flow], most: float = math.inf) -> Flow:
+    """Return the reply to KEYS with one pattern or more, made from the replies to SCAN.
 
     Args:
-        words: The call, with one pattern.
         scan: Makes a guarded call; its reply is not decoded.
+        most: The most calls. If they find nothing, and there are more keys, the reply is None.
     """
     keys: dict[bytes, None] = {}
-    cursor: Any = b"0"
-    while True:
-        # SCAN may list a key twice.
-        try:
-            cursor, names = yield from scan(("SCAN", cursor, "MATCH", words[1], "COUNT", COUNT))
-        except LeashError as denial:
-            raise as_command(denial, "KEYS") from None
-        keys |= dict.fromkeys(names)
-        if int(cursor) == 0:
-            return list(keys)
+    for glob in words[1:]:
+        cursor: Any = b"0"
+        while cursor is not None and most > 0:
+            # SCAN may list a key twice.
+            try:
+                cursor, names = yield from scan(("SCAN", cursor, "MATCH", glob, "COUNT", COUNT))
+            except LeashError as denial:
+                raise as_command(denial, str(words[0])) from None
+            keys |= dict.fromkeys(names)
+            cursor, most = (cursor if int(cursor) else None), most - 1
+    return list(keys) if keys or cursor is None else None
+
+
+def scanned_reply(words: Words, caller: Any) -> Flow:
+    """Return the reply to DBSIZE, FLUSHDB or FLUSHALL, made of SCAN and UNLINK.
+
+    The guard denies what no grants allow, and the count of few keys among very many others.
+    """
+    # It also fetches the guard of a policy that was loaded since.
+    who = caller.session.whoami((yield from caller.about_token(Call([], BatchMode.WHOAMI))))
+    guard, is_size, keys = caller.session.guard, words[0] == "DBSIZE", None
+    grants = [grant for grant in who.grants or () if SCANNED[words[0]] <= {*grant.allow}]
+    globs = [key.glob for grant in grants for key in grant.keys]
+    is_allowed = guard.flushes and {*map(upper, words[1:])} <= {"ASYNC", "SYNC"}
+    if globs and (is_size or is_allowed):
+        most = MAX_SCANS if is_size else math.inf
+        keys = yield from keys_reply((words[0], *globs), caller.run, most)
+    if keys is None:
+        return (yield from caller.run(words))
+    # On a cluster one key at a time, since the keys of a call have one slot.
+    step = 1 if guard.lease else MAX_UNLINKED
+    for at in range(0, 0 if is_size else len(keys), step):
+        yield from caller.run(("UNLINK", *keys[at : at + step]))
+    return len(keys) if is_size else b"OK"
 
 
 @lru_cache(maxsize=64)
 def callable_commands(grants: str, table: CommandTable) -> dict[str, None]:
-    """Return the names of the commands that published grants allow, in the order of the table.
-
-    Args:
-        grants: The field of the guard record. If it is empty, all that a policy can grant.
-    """
+    """Return the commands that the grants of a guard record allow; all if it has none."""
     from keyleash.evaluate.abilities import allowed_commands  # noqa: PLC0415
     from keyleash.store.grants import unpack_grants  # noqa: PLC0415
 
@@ -76,12 +100,7 @@ def command_reply(commands: Collection[str], names: Iterable[Any]) -> list[Any]:
 
 
 def info_reply(words: Words, hello: Sequence[Any]) -> bytes:
-    """Return the reply to INFO: the version, and fields that libraries look up.
-
-    Args:
-        words: The call, with the names of sections.
-        hello: The reply to HELLO in RESP2, not decoded.
-    """
+    """Return the reply to INFO: what HELLO says in RESP2, and fields that libraries look up."""
     facts = dict(zip(hello[::2], hello[1::2], strict=True))
     server, version, mode, role = (
         facts[name].decode() for name in (b"server", b"version", b"mode", b"role")

@@ -33,7 +33,7 @@ class Role(Enum):
     """EVAL, EVALSHA and SCRIPT."""
     CLIENT = auto()
     INFO = auto()
-    """INFO, DBSIZE and COMMAND INFO."""
+    """INFO, COMMAND INFO, DBSIZE, FLUSHDB and FLUSHALL."""
     KEYS = auto()
     BLOCKING = auto()
     CLUSTER = auto()
@@ -47,7 +47,7 @@ _ROLES = {
     **dict.fromkeys(WAITS, Role.BLOCKING),
     "CLIENT": Role.CLIENT,
     "CLUSTER": Role.CLUSTER,
-    **dict.fromkeys(("INFO", "DBSIZE", "COMMAND"), Role.INFO),
+    **dict.fromkeys(("INFO", "COMMAND", "DBSIZE", "FLUSHDB", "FLUSHALL"), Role.INFO),
     "KEYS": Role.KEYS,
 }
 

@@ -15,10 +15,10 @@ from typing import Any
 from hiredis import ProtocolError, Reader
 from redis.exceptions import RedisError, ResponseError
 
+from keyleash.client import answers
 from keyleash.client._redis_py import BufferedReply
 from keyleash.client._redis_py import pack as encode
 from keyleash.client.actions import Flow, Unguarded, Words
-from keyleash.client.answers import callable_commands, command_reply, info_reply, keys_reply
 from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
@@ -30,7 +30,7 @@ from keyleash.client.script_calls import send_script
 from keyleash.client.subscriptions import Subscriptions
 from keyleash.client.transactions import Transaction
 from keyleash.client.unsupported import foreign_bytes, subscription_in_pipeline
-from keyleash.commands.facts import OF_THE_CONNECTION
+from keyleash.commands.facts import OF_THE_CONNECTION, SCANNED
 from keyleash.store.wire import BatchMode
 
 
@@ -144,7 +144,8 @@ class Dialogue:
             if role is Role.SUBSCRIPTION and (is_held or is_pipeline):
                 self.transaction.abort()
                 raise subscription_in_pipeline(split_words(words)[0])
-            if role is not Role.TRANSACTION and is_held:
+            # The guard denies UNWATCH, as part of the batch.
+            if is_held and (role is not Role.TRANSACTION or split_words(words)[0] == "UNWATCH"):
                 self.transaction.hold(words)
             elif role is None or (is_pipeline and role is Role.BLOCKING):
                 batch.append(words)
@@ -190,7 +191,7 @@ class Dialogue:
             case Role.INFO if words[0] != "COMMAND" or [*map(upper, words[1:2])] == ["INFO"]:
                 self.due.defer(self._reply_to_info(words))
             case Role.KEYS if len(words) == 2:
-                self.due.defer(keys_reply(words, self.caller.run))
+                self.due.defer(answers.keys_reply(words, self.caller.run))
             case _:
                 yield from self.due.add([self.caller.new_call([words])])
 
@@ -212,13 +213,14 @@ class Dialogue:
         return self.caller.finished(words, (yield Unguarded(words)))
 
     def _reply_to_info(self, words: Words) -> Flow:
-        if words[0] == "DBSIZE":
-            # As INFO it says nothing of others; workers of libraries only log it.
-            return 0
+        if words[0] in SCANNED:
+            return (yield from answers.scanned_reply(words, self.caller))
         if words[0] == "COMMAND":
             guard = yield from self.caller.guard()
-            return command_reply(callable_commands(guard.grants, self.session.table), words[2:])
-        return info_reply(words, (yield Unguarded(("HELLO",))))
+            return answers.command_reply(
+                answers.callable_commands(guard.grants, self.session.table), words[2:]
+            )
+        return answers.info_reply(words, (yield Unguarded(("HELLO",))))
 
     def receive(self, undecoded: bool) -> Flow:
         """Return the next reply that is due."""

@@ -25,8 +25,6 @@ from keyleash.results import Result
 from keyleash.store.wire import BatchMode
 from keyleash.text import json_object
 
-_ENDS = frozenset({"UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"})
-
 
 @dataclass(frozen=True, slots=True)
 class Permission(Result):
@@ -73,8 +71,8 @@ def _question(session: Session, words: Words) -> Call:
         call.commands = [("TOUCH", *arguments)]
     elif (
         role is Role.TRANSACTION
-        or (role is Role.INFO and (name != "COMMAND" or second == "INFO"))
-        or name in _ENDS
+        or (role is Role.INFO and (name in ("INFO", "DBSIZE") or second == "INFO"))
+        or (role is Role.SUBSCRIPTION and "UNSUB" in name)
         or (role is Role.CLIENT and second in OF_THE_CONNECTION)
         or (role is Role.CLUSTER and session.is_topology(words))
         or (name == "SCRIPT" and reply_about(guard, second, arguments[1:]) is not None)

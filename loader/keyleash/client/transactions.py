@@ -18,6 +18,8 @@ from keyleash.client.script_calls import send_script
 from keyleash.client.unsupported import script_in_transaction
 from keyleash.store.wire import BatchMode
 
+NESTED = {"MULTI": "MULTI calls can not be nested", "WATCH": "WATCH inside MULTI is not allowed"}
+
 
 class Transaction:
     """The transaction of a connection, and its watch.
@@ -62,9 +64,6 @@ class Transaction:
         elif name == "WATCH":
             self.is_watching = True
             queue.defer(self._caller.watch(words))
-        elif name == "UNWATCH" and self.held is not None:
-            # The guard denies it, as part of the batch.
-            self.hold(words)
         elif name == "UNWATCH":
             queue.defer(self._end(b"OK"))
             self.is_watching = False
@@ -137,10 +136,7 @@ class Transaction:
             with suppress(ResponseError):
                 (row,) = yield Unguarded(("COMMAND", "INFO", words[0]))
         if row and b"no_multi" not in row[2]:
-            how = (
-                "calls can not be nested" if words[0] == "MULTI" else "inside MULTI is not allowed"
-            )
-            problem = f"{words[0]} {how}"
+            problem = NESTED[words[0]]
         else:
             self.abort()
         self._queue.add_reply(ResponseError(problem))

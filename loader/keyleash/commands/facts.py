@@ -69,6 +69,12 @@ REFUSING_FLAGS: Mapping[str, str] = {
 }
 """Refused command flags; a command with several has the first reason."""
 
+SCANNED = {
+    "DBSIZE": frozenset({OperationClass.SCAN}),
+    **dict.fromkeys(("FLUSHDB", "FLUSHALL"), frozenset({OperationClass.SCAN, DELETE})),
+}
+"""Commands that connections make of SCAN and UNLINK, and the classes of the grants that count."""
+
 SCRIPT_CALLS = ("EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO")
 
 REFUSED: Mapping[str, str] = {
@@ -80,7 +86,7 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"), TRANSACTS),
     "MONITOR": "it shows the commands of all clients",
     "KEYS": "it lists all keys at once; use SCAN",
-    "DBSIZE": "it counts the keys of all clients; count those that SCAN lists",
+    "DBSIZE": "it counts what SCAN lists: no grant allows that, or too many keys are of others",
     **dict.fromkeys(("FLUSHDB", "FLUSHALL"), FLUSHES),
     "INFO": "it describes the whole server",
     **dict.fromkeys(("AUTH", "HELLO", "QUIT", "RESET"), ABOUT_THE_CONNECTION),

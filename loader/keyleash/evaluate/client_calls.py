@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha1
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
-from keyleash.commands.facts import OF_THE_CONNECTION, SCRIPT_CALLS, SUBSCRIPTIONS
+from keyleash.commands.facts import OF_THE_CONNECTION, SCANNED, SCRIPT_CALLS, SUBSCRIPTIONS
 from keyleash.commands.keys import KeyUse
 from keyleash.commands.locks import EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.commands.refusals import script_problem
@@ -29,7 +29,7 @@ from keyleash.evaluate.trace import (
     refused,
 )
 from keyleash.policy import Identity
-from keyleash.policy.model import Script
+from keyleash.policy.model import Flush, Script
 from keyleash.store.wire import MAX_ARGUMENTS, declared_keys
 
 _LOCAL = {
@@ -38,7 +38,6 @@ _LOCAL = {
     "DISCARD": "it sends nothing",
     "UNWATCH": "it ends a watch",
     "INFO": "the connection answers it, with the version and a few lines",
-    "DBSIZE": "the connection answers it, with 0",
     "UNSUBSCRIBE": "it ends subscriptions",
     "PUNSUBSCRIBE": "it ends subscriptions",
     "SUNSUBSCRIBE": "it ends subscriptions",
@@ -99,6 +98,9 @@ def client_call(identity: Identity, argv: Argv) -> ClientCall:
     if name == "KEYS" and len(words) == 1:
         scan = (b"SCAN", b"0", b"MATCH", words[0], b"COUNT", b"1000")
         return ClientCall((scan,), "the connection calls SCAN until all keys are found")
+    needed = SCANNED.get(name) if name == "DBSIZE" or identity.token.flush is Flush.OWN else None
+    if needed and any(needed <= {*grant.allow} and grant.keys for grant in identity.grants):
+        return ClientCall(note="the connection makes it of SCAN and UNLINK")
     if name in SUBSCRIPTIONS and len(words) > 1:
         calls = tuple((argv[0], channel) for channel in words)
         return ClientCall(calls, "each channel is checked")

@@ -22,6 +22,7 @@ from keyleash.client.pools import guarded_class
 from keyleash.client.retries import mark_sent
 from keyleash.client.routing import HOME_SLOT, keys_of
 from keyleash.client.session import Session
+from keyleash.client.transactions import NESTED
 from keyleash.gateway.polls import UNITS_PER_S, Pace
 from keyleash.gateway.upstream import PipeConnection, Upstream
 from keyleash.store.wire import BatchMode
@@ -288,7 +289,8 @@ class ClusterTransaction:
         if name == "SCAN" and len(words) > 1 and words[1].isdigit():
             return await self._scan(int(words[1]), words[2:])
         if name != "WATCH" and self._pipeline is None:
-            return await self._cluster.execute_command(*words)
+            reply = await self._cluster.execute_command(*words)
+            return b"OK" if name in ("FLUSHDB", "FLUSHALL") else reply
         if self._pipeline is None:
             self._pipeline = self._cluster.pipeline(True)
         return await self._pipeline.immediate_execute_command(*words)
@@ -307,8 +309,7 @@ class ClusterTransaction:
     async def _run_queued(self, words: Words) -> Any:
         queued, name = self.queued, words[0]
         assert queued is not None  # noqa: S101 - the caller looks
-        nested = f"{name} inside MULTI is not allowed" if name in ("MULTI", "WATCH") else None
-        if problem := self.agent.session.table.problem(words) or nested:
+        if problem := self.agent.session.table.problem(words) or NESTED.get(name):
             raise ResponseError(problem)
         if name == "DISCARD":
             self.abandon()

@@ -510,8 +510,8 @@ class Connection(asyncio.Protocol):
             for at, command in answered.items():
                 replies.insert(at, await own.answer(self, command))
             return b"*%d\r\n" % len(replies) + b"".join(replies)
-        is_of_transaction = queued is not None or role_of(words[0]) is Role.TRANSACTION
-        if value in (b"OK", b"QUEUED") and is_of_transaction:
+        is_status = queued is not None or role_of(words[0]) in (Role.TRANSACTION, Role.INFO)
+        if value in (b"OK", b"QUEUED") and is_status:
             value = Status(value)
         return encoded(words, value, self.protocol)
 

@@ -77,6 +77,11 @@ class Pattern:
         values = (name for _, value in self.where if (name := capture_in(value)))
         return (*dict.fromkeys((*names, *values)),) if self.where else tuple(names)
 
+    @property
+    def glob(self) -> bytes:
+        """The MATCH of SCAN that lists its keys, and perhaps others."""
+        return b"".join(x.text if isinstance(x, Literal) else b"*" for x in self.parts)
+
 
 def filter_text(where: Iterable[tuple[str, str]]) -> str:
     """Return the text that the source of an index has after its name; empty without a filter."""
@@ -256,6 +261,13 @@ class Deny:
     span: Span | None = field(default=None, compare=False, repr=False)
 
 
+class Flush(StrEnum):
+    """The effect of FLUSHDB and FLUSHALL."""
+
+    NONE = "none"
+    OWN = "own"
+
+
 @dataclass(frozen=True, slots=True)
 class TokenRules:
     """
@@ -287,6 +299,13 @@ class TokenRules:
     )
     publish_grants: bool = flag(
         True, "false", "Whether the holder of a token can read what the identity may do."
+    )
+    flush: Flush = choice(  # noqa: RUF009
+        Flush.NONE,
+        "own",
+        "Whether FLUSHDB deletes the keys of grants with `scan` and `delete`, or is denied.",
+        choices=Flush,
+        widens=True,
     )
     spans: Mapping[str, Span] = field(default_factory=dict, compare=False, repr=False)
 

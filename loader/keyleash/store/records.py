@@ -82,12 +82,11 @@ class GuardRecord:
         takes_runs: Whether its batches may have runs.
         delegates: Whether its tokens may make child tokens.
         takes_ids: Whether its calls may have idempotency ids.
-        lease: The script by which the home of a cluster grants leases; empty on one server, where
-            records lack this field.
+        lease: The script by which the home of a cluster grants leases; only there.
         renew: Whether tokens may renew themselves; records of others lack this field.
         takes_source: Whether its calls have their source, see `wire.with_source`; likewise.
-        grants: The grants of the identity, see `grants.pack_grants`; likewise if the policy hides
-            them.
+        grants: The grants, see `grants.pack_grants`; likewise if the policy hides them.
+        flushes: Whether FLUSHDB deletes the keys that the grants cover; likewise.
     """
 
     digest: str
@@ -111,6 +110,7 @@ class GuardRecord:
     renew: bool = False
     takes_source: bool = False
     grants: str = ""
+    flushes: bool = False
 
     def may_run(self, script: str) -> bool:
         """Return whether the script with this SHA-1 is approved."""
@@ -130,9 +130,9 @@ class GuardRecord:
 
 DIGEST_FIELDS = ("digest", "batch_digest", "approved_digest")
 """The fields of a guard record that name scripts on every server."""
-RARE_FIELDS = dict.fromkeys((b"lease", b"grants", b"modules"), b"") | {
-    b"renew": b"0",
-    b"takes_source": b"0",
+RARE_FIELDS = {
+    **dict.fromkeys((b"lease", b"grants", b"modules"), b""),
+    **dict.fromkeys((b"flushes", b"renew", b"takes_source"), b"0"),
 }
 """The fields that most records lack, as if they had these values."""
 

@@ -67,8 +67,8 @@ class RedisCluster(TokenHolder, redis.cluster.RedisCluster):  # type: ignore[mis
         if kwargs.get("read_from_replicas") or kwargs.get("load_balancing_strategy"):
             raise TypeError("guards run on primaries alone, so replicas cannot be read")
         super().__init__(*args, **kwargs)
-        # redis-py lists the keys of one node.
-        self.command_flags["KEYS"] = self.PRIMARIES
+        # redis-py lists and counts the keys of one node.
+        self.command_flags.update(dict.fromkeys(("DBSIZE", "KEYS"), self.PRIMARIES))
         self.tags = Tags(lambda: self.nodes_manager.slots_cache)
         self._flights: dict[str, Flight] = {}
         self.wait_s = longest_wait(wait)

@@ -17,6 +17,7 @@ from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.migration import Migration, migration_of
 from keyleash.policy import Policy
 from keyleash.policy.diff.compare import PolicyDiff, diff_policies
+from keyleash.policy.model import Flush
 from keyleash.policy.parse import active_policy
 from keyleash.policy.scripts import with_texts
 from keyleash.store.grants import pack_grants
@@ -64,6 +65,7 @@ def record_of(guard: CompiledGuard, generation: int, commands: str) -> GuardReco
         renew=token.renew,
         takes_source=identity.audit.source,
         grants=pack_grants(identity),
+        flushes=token.flush is Flush.OWN,
     )
 
 
