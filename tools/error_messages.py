@@ -20,8 +20,9 @@ from typing import Any
 from tools.error_summaries import SUMMARIES
 
 import keyleash
-from keyleash.cli.failures import FAILED, Failure
+from keyleash.cli.failures import Failure
 from keyleash.errors import DENIALS, EXIT_CODES, KeyleashError, OperationError, UsageError
+from keyleash.errors.operations import FAILED
 from keyleash.errors.sentences import REASONS
 from keyleash.store.failures import ServerFailure
 from keyleash.text import counted

@@ -12,16 +12,9 @@ if TYPE_CHECKING:
     from keyleash.api.operator import AsyncOperator as Operator
 
 __all__ = [
-    "Batch",
-    "Operator",
-    "Pipeline",
-    "Redis",
-    "RedisCluster",
-    "connection_class",
-    "correlation",
-    "once",
-    "pool",
-]
+    "Batch", "Operator", "Pipeline", "Redis", "RedisCluster", "connection_class", "correlation",
+    "once", "pool",
+]  # fmt: skip
 
 for _public in (Batch, Pipeline, Redis, RedisCluster):
     _public.__module__ = __name__

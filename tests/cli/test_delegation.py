@@ -68,18 +68,6 @@ def test_tree_shows_a_rotated_token_whose_children_are_over(embedded: RealServer
     ]
 
 
-def test_revocation_of_a_parent_reports_that_its_children_end(embedded: RealServer) -> None:
-    """Of a token without children there is nothing to report."""
-    root, child, leaf = family(Leash(embedded))
-    cli = Cli(embedded.url)
-
-    assert "delegated" not in cli.run("token", "revoke", leaf.id).stderr
-    done = cli.run("token", "revoke", root.id)
-    assert "the tokens that it delegated are revoked with it" in done.stderr
-    assert f"`keyleash token tree {root.id}`" in done.stderr
-    assert child.id not in done.stderr
-
-
 def test_refused_delegation_is_logged_with_its_reason(embedded: RealServer) -> None:
     """The code alone does not say what to change."""
     root, _, _ = family(Leash(embedded))

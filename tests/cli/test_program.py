@@ -269,3 +269,32 @@ def test_help_cuts_no_sentence_off(offline: Cli, group: str) -> None:
 
     assert usage.startswith("Usage:")
     assert [line for line in lines if line.endswith("...")] == []
+
+
+HEAVY = ("keyleash.client", "keyleash.policy.model", "keyleash.store.store", "rich", "yaml")
+
+
+def test_start_of_the_command_imports_little(offline: Cli) -> None:
+    """An incident waits for the command, and most of its time was imports."""
+    code = f"import sys, keyleash.cli; sys.exit(str([x for x in {HEAVY} if x in sys.modules]))"
+
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=offline.process_env(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.stderr == "[]\n"
+
+
+def test_ctrl_c_during_the_imports_prints_no_traceback(offline: Cli, tmp_path: Path) -> None:
+    """They are the first 0.3 s, in which a person notices a mistake."""
+    (tmp_path / "redis.py").write_text("raise KeyboardInterrupt")
+    env = {**offline.process_env(), "PYTHONPATH": f"{tmp_path}:{ROOT / 'loader'}"}
+
+    words = [*offline.command, "status"]
+    result = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "interrupted\n")

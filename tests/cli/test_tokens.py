@@ -289,16 +289,6 @@ def test_unreadable_record_is_an_error_without_a_traceback(
     assert loaded.json(*words, exit_code=1)["error"]["code"] == "unreadable"
 
 
-def test_revoke_of_a_token_in_place_of_its_id_does_not_repeat_it(loaded: Cli) -> None:
-    """The mistake is likely, and its message may land in a log."""
-    token = loaded.token("agent-reader")
-
-    result = loaded.run("token", "revoke", token)
-
-    assert result.exit_code == 2
-    assert token not in result.output
-
-
 def test_list_is_limited_to_the_newest_and_counts_all(loaded: Cli) -> None:
     """Thousands of tokens do not fill the terminal."""
     ids = [loaded.json("token", "issue", "agent-runner")["id"] for _ in range(3)]

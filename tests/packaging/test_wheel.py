@@ -120,7 +120,7 @@ def test_import_in_a_bare_install_needs_redis_py_and_the_standard_library(
     """Nothing else is imported, and no module of keyleash that an agent does not need."""
     code = (
         "import sys; before = set(sys.modules); import keyleash; "
-        "print(*sorted(set(sys.modules) - before))"
+        "keyleash.Redis, keyleash.asyncio; print(*sorted(set(sys.modules) - before))"
     )
     done = run_bare(bare, tmp_path, "python", "-c", code)
     modules = done.stdout.split()
@@ -130,7 +130,17 @@ def test_import_in_a_bare_install_needs_redis_py_and_the_standard_library(
     packages = {name for name in packages if not name.startswith("_sysconfigdata")}
     assert packages == {"hiredis", "keyleash", "redis"}
     assert {name.split(".")[1] for name in modules if name.startswith("keyleash.")} == {
-        *("asyncio", "client", "commands", "doubles", "errors", "results", "store", "text")
+        *(
+            "asyncio",
+            "client",
+            "commands",
+            "doubles",
+            "errors",
+            "extras",
+            "results",
+            "store",
+            "text",
+        )
     }
 
 

@@ -57,6 +57,15 @@ def test_bare_wildcard_is_for_people(parse: Parse, identity: str, expected: list
 
 
 @pytest.mark.parametrize(
+    ("key", "expected"),
+    [("keyleash:*", ["control-keys"]), ("keyleash:{x}:y", ["control-keys"]), ("keyleash", [])],
+)
+def test_keys_of_keyleash_are_never_granted(parse: Parse, key: str, expected: list[str]) -> None:
+    """At run time every such call is denied, by no rule of the policy."""
+    assert codes(parse, f'a: {HUMAN}, grants: [{{allow: [read], keys: ["{key}"]}}]') == expected
+
+
+@pytest.mark.parametrize(
     ("identity", "count"),
     [
         (f"agent-1: grants: {READ}", 0),
@@ -519,6 +528,7 @@ def test_codes_are_stable() -> None:
     """Documents contain the codes: a renamed code would break their `accept`."""
     assert CODES == (
         "bare-wildcard",
+        "control-keys",
         "mixed-duties",
         "long-lived-token",
         "no-rate",

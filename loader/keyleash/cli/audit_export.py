@@ -16,12 +16,12 @@ from keyleash.audit.export.run import Exported, follow_export
 from keyleash.audit.export.verify import ArchiveReport, verify_archive
 from keyleash.cli.audit_selection import identities_option
 from keyleash.cli.derive import options_of
-from keyleash.cli.failures import FAILED
 from keyleash.cli.options import DIRECTORY, example, with_settings
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_json_line, print_note
+from keyleash.errors.operations import FAILED
 from keyleash.text import counted, printable
 
 

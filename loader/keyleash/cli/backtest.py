@@ -10,12 +10,12 @@ import click
 
 from keyleash.api import Operator, Policy
 from keyleash.cli.derive import options_of
-from keyleash.cli.failures import FAILED
 from keyleash.cli.options import FILE, example, reading, with_settings
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
+from keyleash.errors.operations import FAILED
 from keyleash.learn.backtest import Backtest, Outcome
 from keyleash.learn.calls import Coverage, NotUnderstood
 from keyleash.policy.problems import fold, some

@@ -1,4 +1,4 @@
-"""`keyleash compile`."""
+"""`keyleash compile`, `schema` and `completion`: scripts, and files for editors and shells."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import get_completion_class
 
-from keyleash.cli.options import DIRECTORY, FILE, example, with_settings
+from keyleash.api import Policy
+from keyleash.cli.options import DIRECTORY, FILE, example, json_option, with_settings
 from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
@@ -64,3 +66,21 @@ def _as_json(guard: CompiledGuard, paths: dict[str, Path], shows_script: bool) -
         "file": str(path) if path else None,
         **({"script": guard.script} if shows_script else {}),
     }
+
+
+@click.command(epilog=example("keyleash schema > policy.schema.json"))
+@json_option
+def schema() -> None:
+    """Print the JSON Schema of policy files, for editors."""
+    print_json(Policy.schema())
+
+
+@click.command(epilog=example('eval "$(keyleash completion bash)"'))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
+    """Print the completion script of a shell."""
+    made = get_completion_class(shell)
+    assert made is not None  # noqa: S101 - click has these three
+    root = context.find_root().command
+    click.echo(made(root, {}, "keyleash", "_KEYLEASH_COMPLETE").source(), nl=False)

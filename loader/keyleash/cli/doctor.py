@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from keyleash.cli.failures import FAILED, NOT_PERMITTED
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
 from keyleash.doctor.config import accepted_findings
+from keyleash.errors.operations import FAILED, NOT_PERMITTED
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import printable
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from keyleash.cli.failures import FAILED, USAGE
+from keyleash.cli.failures import USAGE
 from keyleash.cli.options import FILE, IDENTITY, all_of, example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy
 from keyleash.commands import OperationClass
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.errors import CrossSlotError, OperationError, UsageError
+from keyleash.errors.operations import FAILED
 from keyleash.evaluate.decision_text import denial_text
 from keyleash.limits import SubjectKind
 from keyleash.policy import Grant

@@ -16,15 +16,12 @@ from redis import exceptions as redis_errors
 
 from keyleash.cli.terminal import is_plain, print_json_line
 from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem, WarningsError
+from keyleash.errors.operations import FAILED
 from keyleash.errors.sentences import explain
 from keyleash.extras import missing_extra
 from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
-from keyleash.store import failures as of_servers
-from keyleash.store.failures import server_failure
 from keyleash.text import counted, printable, with_links, without_tokens
 
-FAILED, UNREACHABLE = of_servers.FAILED, of_servers.UNREACHABLE
-NOT_PERMITTED = of_servers.NOT_PERMITTED
 USAGE = 2
 UNWRITTEN = "standard output could not be written"
 _IDENTITY = re.compile("(identity |^|^warning: )`[^`]*`")
@@ -111,6 +108,9 @@ def _with_options(help: str | None) -> str | None:
 
 
 def _server_failure(error: redis_errors.RedisError, server: str, operation: str) -> Failure:
+    # Imported here: the start of the program does not need it.
+    from keyleash.store.failures import server_failure  # noqa: PLC0415
+
     found = server_failure(error, server)
     help_ = None
     if found.code == "not-permitted":

@@ -11,9 +11,9 @@ import click
 from keyleash.cli.options import refuse_typed_password
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
+from keyleash.errors.operations import FAILED
 from keyleash.policy.problems import SHOWN_IDENTITIES, some
 from keyleash.results import Change
-from keyleash.store.failures import FAILED
 from keyleash.text import clock_time, counted, printable
 
 F = TypeVar("F", bound=Callable[..., Any])

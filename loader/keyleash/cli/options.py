@@ -18,15 +18,10 @@ from redis import exceptions as redis_errors
 
 from keyleash.cli.settings import pass_settings, settings_of
 from keyleash.cli.terminal import STANDARD_INPUT
-from keyleash.client.tokens import token_from_env
 from keyleash.errors import KeyleashError, OperationError, PolicyError, Span, UsageError
 from keyleash.policy.problems import did_you_mean
-from keyleash.policy.quantities import parse_duration, parse_moment
 from keyleash.store.connect import NODE_TIMEOUT_S, connect, has_password
-from keyleash.store.identities import known_identities
-from keyleash.store.store import Store
 from keyleash.store.token import TOKEN_START
-from keyleash.store.token_entries import read_token_entries
 from keyleash.text import printable
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -197,12 +192,16 @@ DIRECTORY = FileName("dir")
 
 def read_duration(value: str) -> timedelta:
     """Parse a duration such as `30s` or `1h30m`."""
+    from keyleash.policy.quantities import parse_duration  # noqa: PLC0415 - few commands
+
     seconds = parse_duration(value, Span("", 1, 1), because="that is the maximum")
     return timedelta(seconds=seconds)
 
 
 def _moment(value: str) -> str:
     """Check that a time is `10m` ago or ISO 8601, in UTC by default."""
+    from keyleash.policy.quantities import parse_moment  # noqa: PLC0415 - few commands
+
     parse_moment(value, 0)
     return value
 
@@ -217,7 +216,7 @@ class Name(StringParamType):
     *names* are all, or a function that reads them from the server.
     """
 
-    def __init__(self, names: Iterable[str] | Callable[[Store], Iterable[str]]) -> None:
+    def __init__(self, names: Iterable[str] | Callable[[Any], Iterable[str]]) -> None:
         self._names = names
 
     def shell_complete(
@@ -227,6 +226,8 @@ class Name(StringParamType):
         begin, comma, incomplete = incomplete.rpartition(",")
         names = self._names
         if callable(names):
+            from keyleash.store.store import Store  # noqa: PLC0415 - for completion alone
+
             try:
                 client = connect(settings_of(ctx).url, NODE_TIMEOUT_S)
                 names = list(names(Store(client)))
@@ -237,14 +238,22 @@ class Name(StringParamType):
         ]
 
 
-def _token_ids(store: Store) -> list[str]:
-    entries = read_token_entries(store, known_identities(store))
+def _identities(store: Any) -> list[str]:
+    from keyleash.store.identities import known_identities  # noqa: PLC0415 - for completion alone
+
+    return known_identities(store)
+
+
+def _token_ids(store: Any) -> list[str]:
+    from keyleash.store.token_entries import read_token_entries  # noqa: PLC0415 - as above
+
+    entries = read_token_entries(store, _identities(store))
     return [token_id.decode() for of_identity in entries for token_id in of_identity]
 
 
-IDENTITY = Name(known_identities)
+IDENTITY = Name(_identities)
 TOKEN_ID = Name(_token_ids)
-IDENTITY_OR_TOKEN_ID = Name(lambda store: [*known_identities(store), *_token_ids(store)])
+IDENTITY_OR_TOKEN_ID = Name(lambda store: [*_identities(store), *_token_ids(store)])
 
 
 TOKEN_VARIABLES = ("KEYLEASH_TOKEN", "KEYLEASH_TOKEN_FILE")
@@ -273,6 +282,8 @@ def refuse_typed_token(word: str) -> None:
 def require_token(file: str | None) -> str:
     """Return the token on the first line of *file*, or that of the environment if None."""
     if file is None:
+        from keyleash.client.tokens import token_from_env  # noqa: PLC0415 - few commands
+
         if not any(os.environ.get(name, "").strip() for name in TOKEN_VARIABLES):
             raise UsageError("there is no token", help=_TOKEN_HELP)
         source = token_from_env()

@@ -15,10 +15,11 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from keyleash import __version__
-from keyleash.cli.failures import BUG, FAILED, USAGE, failure_of, report
+from keyleash.cli.failures import BUG, USAGE, failure_of, report
 from keyleash.cli.options import Group, json_option, reading, refuse_typed_password
 from keyleash.cli.settings import Settings, settings_of
 from keyleash.cli.terminal import Ended, is_plain, require_output
+from keyleash.errors.operations import FAILED
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
 from keyleash.text import with_links
 
@@ -41,7 +42,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "unused": ("backtest:unused", "List what no recorded call needed."),
         "explain": ("explain:explain", "Explain a decision, step by step."),
         "can-i": ("explain:can_i", "Check whether an identity may run a command."),
-        "schema": ("schema:schema", "Print the JSON Schema of policy files, for editors."),
+        "schema": ("compile:schema", "Print the JSON Schema of policy files, for editors."),
         "scripts": ("scripts:scripts", "Approve the scripts of a library; list refused ones."),
         "compile": ("compile:compile_", "Compile a policy file into Lua scripts."),
     },
@@ -75,7 +76,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "examples": ("init:examples", "List and copy the example policies."),
         "demo": ("demo:demo", "Run a self-checking demo."),
         "serve": ("serve:serve", "Run a local development server."),
-        "completion": ("schema:completion", "Print the completion script of a shell."),
+        "completion": ("compile:completion", "Print the completion script of a shell."),
     },
 }
 """The commands by section of the help: the attribute below `keyleash.cli`, and a summary."""

@@ -14,7 +14,6 @@ from redis import exceptions as redis_errors
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import OperationError, UsageError
 from keyleash.store.connect import DEFAULT_URL, answering_url, default_actor, shown_url, split_urls
-from keyleash.store.failures import is_unanswered, printable_reason
 from keyleash.text import to_json
 
 if TYPE_CHECKING:
@@ -91,6 +90,9 @@ class Settings:
         try:
             yield
         except (redis_errors.ConnectionError, redis_errors.TimeoutError) as error:
+            # Imported here: the start of the program does not need it.
+            from keyleash.store.failures import is_unanswered, printable_reason  # noqa: PLC0415
+
             if not is_unanswered(error):
                 raise
             raise OperationError(

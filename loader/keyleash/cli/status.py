@@ -16,12 +16,13 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from keyleash.cli.failures import FAILED, failure_of
+from keyleash.cli.failures import failure_of
 from keyleash.cli.options import IDENTITY, as_duration, example, with_settings
 from keyleash.cli.render.table import columns, console, show, table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json, print_json_line, print_note, until_signal
 from keyleash.errors import KeyleashError
+from keyleash.errors.operations import FAILED
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
 from keyleash.policy.parse import active_policy

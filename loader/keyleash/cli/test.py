@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import click
 
 from keyleash.api import Policy
-from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
     FILE,
     example,
@@ -22,6 +21,7 @@ from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note, read_text
 from keyleash.commands.facts import INDEXES
+from keyleash.errors.operations import FAILED
 from keyleash.evaluate.decision_text import step_lines
 from keyleash.evaluate.trace import Decision
 from keyleash.policy_tests.parse import Suite

@@ -13,7 +13,6 @@ from redis.exceptions import RedisError
 
 from keyleash.audit.token_use import TokenUse, token_use
 from keyleash.cli.derive import command, options_of
-from keyleash.cli.failures import FAILED
 from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     IDENTITY_OR_TOKEN_ID,
@@ -28,6 +27,7 @@ from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, UsageError
+from keyleash.errors.operations import FAILED
 from keyleash.operator.tokens.issue import IssuedToken, issue_token
 from keyleash.operator.tokens.list import TokenInfo, TokenTree, list_tokens, token_tree
 from keyleash.operator.tokens.renew import renew_token
@@ -281,7 +281,6 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
             for items in fold(done.tokens, lambda item: item.identity, few)
         )
         print_table(columns("revoked", "identity", count, right={count}, fold={"identity"}), rows)
-        _note_children(settings, done)
     if count_denials is not None:
         time.sleep(count_denials.total_seconds())
         done = settings.operator.tokens.with_denials(done)
@@ -290,18 +289,6 @@ def _report(settings: Settings, done: Revocation, count_denials: timedelta | Non
     elif count_denials is not None and (denied := done.denied_since) is not None:
         seconds = int(count_denials.total_seconds())
         print_note(f"{counted(denied, 'call')} denied in the {span(seconds)} since")
-
-
-def _note_children(settings: Settings, done: Revocation) -> None:
-    """Note that the children of a single token end with it."""
-    if len(done.tokens) != 1:
-        return
-    token_id = done.tokens[0].id
-    # An entry of another token may be corrupt, and the revocation is done.
-    with contextlib.suppress(KeyleashError):
-        if settings.operator.tokens.tree(token_id).children:
-            tree = f"keyleash token tree {token_id}"
-            print_note(f"the tokens that it delegated are revoked with it: see `{tree}`")
 
 
 def _calls_before(items: Sequence[RevokedToken]) -> str:

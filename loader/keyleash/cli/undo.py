@@ -9,7 +9,6 @@ import click
 from keyleash.audit.undo.apply import UndoResult, blocked_error
 from keyleash.audit.undo.key_plans import UndoPlan, plan_selected
 from keyleash.cli.derive import options_of
-from keyleash.cli.failures import FAILED
 from keyleash.cli.options import (
     FILE,
     example,
@@ -23,6 +22,7 @@ from keyleash.cli.render.undo import print_plan
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note, read_text
 from keyleash.errors import UsageError
+from keyleash.errors.operations import FAILED
 from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.text import counted
 

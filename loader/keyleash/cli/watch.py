@@ -8,11 +8,11 @@ from datetime import timedelta
 import click
 from redis.exceptions import ConnectionError, TimeoutError
 
-from keyleash.cli.failures import FAILED, UNREACHABLE
 from keyleash.cli.nodes import sentinel_option, service_option, urls_option
 from keyleash.cli.options import as_duration, example, json_lines_option
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import print_json_line, print_note, until_signal
+from keyleash.errors.operations import FAILED, UNREACHABLE
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import counted, printable
 from keyleash.watch.events import WatchEvent, WatchState

@@ -45,6 +45,8 @@ from keyleash.errors.sentences import LEFT_OUT, NO_INDEXES, NO_SERVER_HAS, NOT_C
 
 READ, WRITE, DELETE = OperationClass.READ, OperationClass.WRITE, OperationClass.DELETE
 
+CONTROL_PREFIX = "keyleash:"
+"""The prefix of all control keys, which no command of an agent may name."""
 CONTAINER = "name its sub-command"
 NO_SUBCOMMAND = "no policy can allow this command or any of its sub-commands"
 NO_KEY = "it names no key that a grant could cover"

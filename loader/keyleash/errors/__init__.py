@@ -21,3 +21,6 @@ if not TYPE_CHECKING:  # Type checkers read literal lists only; to them these ar
         for name, item in vars().items()
         if isinstance(item, type) and item.__module__.startswith(__name__)
     ]
+    for _name in __all__:
+        # Tracebacks and documentation name the place from which programs import it.
+        globals()[_name].__module__ = "keyleash"

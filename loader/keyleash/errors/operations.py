@@ -35,6 +35,8 @@ def no_policy(message: str = "no policy is active") -> OperationError:
     return OperationError("no-policy", message, help="load one with `keyleash load FILE`")
 
 
+FAILED, UNREACHABLE, NOT_PERMITTED = 1, 69, 77
+"""Exit codes of the CLI; the latter two are of sysexits.h."""
 EXIT_CODES = {
     "bad-environment": 2,
     "bad-url": 2,

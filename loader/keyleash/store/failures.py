@@ -11,6 +11,7 @@ from redis import exceptions as redis_errors
 
 from keyleash.commands import load_table
 from keyleash.errors import ClusterError, OperationError
+from keyleash.errors.operations import FAILED, NOT_PERMITTED, UNREACHABLE
 from keyleash.policy.problems import listing
 from keyleash.store import scripts
 from keyleash.store.keyspace import script_digest
@@ -19,9 +20,6 @@ from keyleash.store.scripts import OperatorScript
 from keyleash.store.server_check import IN_SCRIPT
 from keyleash.store.wire import declared_keys, is_down, is_of_a_cluster, reason_of, server_message
 from keyleash.text import printable
-
-FAILED, UNREACHABLE, NOT_PERMITTED = 1, 69, 77
-"""Exit codes of the CLI; the latter two are of sysexits.h."""
 
 _NO_DATABASE = ("DB index is out of range", "SELECT is not allowed in cluster mode")
 

@@ -13,8 +13,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-CONTROL_PREFIX = "keyleash:"
-"""The prefix of all control keys."""
+from keyleash.commands.facts import CONTROL_PREFIX as CONTROL_PREFIX  # noqa: PLC0414
 
 HOME_TAG = "kl"
 """The hash tag that decides in which slot of a cluster the home is."""

@@ -73,12 +73,13 @@ def renew_token(store: Store, token_id: TokenId, *, ttl: RenewTtl | None = None)
 
 def _refused(info: TokenInfo, reply: int) -> OperationError:
     """Return the error that a reply of the script stands for."""
-    code, why = {
-        2: ("token-replaced", "was replaced by another"),
-        3: ("token-too-old", "lives as long as the policy's `max_ttl` allows"),
-    }.get(reply, ("token-not-live", "is expired or revoked; it was not renewed"))
-    help = f"issue one with `keyleash token issue {info.identity}`"
-    # Empty if it was replaced after it was read.
-    if reply == 2 and info.replaced_by:
-        help = f"renew `{info.replaced_by}`, which replaced it"
-    return OperationError(code, f"the token `{info.id}` {why}", help=help)
+    name, help = f"the token `{info.id}`", f"issue one with `keyleash token issue {info.identity}`"
+    if reply == 2:
+        # Empty if it was replaced after it was read.
+        help = f"renew `{info.replaced_by}`, which replaced it" if info.replaced_by else help
+        return OperationError("token-replaced", f"{name} was replaced by another", help=help)
+    why = f"{name} lives as long as the policy's `max_ttl` allows"
+    if reply == 3:
+        return OperationError("token-too-old", why, help=help)
+    why = f"{name} is expired or revoked; it was not renewed"
+    return OperationError("token-not-live", why, help=help)

@@ -35,6 +35,7 @@ def _on_clusters(rule: IdentityRule) -> IdentityRule:
 MACHINE, HUMAN = IdentityKind.MACHINE, IdentityKind.HUMAN
 RULES: dict[str, PolicyRule] = {
     "bare-wildcard": _each(grant_rules.bare_wildcard, MACHINE),
+    "control-keys": _each(grant_rules.control_keys),
     "mixed-duties": _each(grant_rules.mixed_duties),
     "long-lived-token": _each(limit_rules.long_lived_token),
     "no-rate": _each(limit_rules.no_rate, MACHINE),

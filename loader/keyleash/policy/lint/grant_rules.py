@@ -8,7 +8,7 @@ from itertools import groupby, islice
 from typing import Any
 
 from keyleash.commands import CHANNEL_CLASSES, OperationClass, known_table
-from keyleash.commands.facts import NAMED_ONLY, is_unchecked, why_unknown
+from keyleash.commands.facts import CONTROL_PREFIX, NAMED_ONLY, is_unchecked, why_unknown
 from keyleash.limits import SECOND_US, Limit, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.policy.keysets import KeySet, Segment, Shape, covers, segments_of, shape_of
@@ -19,6 +19,7 @@ from keyleash.policy.model import (
     Grant,
     Identity,
     IdentityKind,
+    Literal,
     Pattern,
     Policy,
     ValueRules,
@@ -39,6 +40,15 @@ def bare_wildcard(identity: Identity) -> Iterator[Finding]:
                         f"name the {thing}s of its job, such as `agents:jobs:*`;"
                         f" grant all {thing}s to human identities only",
                     )
+
+
+def control_keys(identity: Identity) -> Iterator[Finding]:
+    """Find granted patterns of keyleash's own keys, which guards deny whatever the grants."""
+    for pattern in (pattern for grant in identity.grants for pattern in grant.keys):
+        first = pattern.parts[0]
+        if isinstance(first, Literal) and first.text.startswith(CONTROL_PREFIX.encode()):
+            message = f"keys that begin with `{CONTROL_PREFIX}` are denied to all tokens"
+            yield Finding(message, pattern.span, "remove the pattern: they belong to keyleash")
 
 
 def script_builds_keys(identity: Identity) -> Iterator[Finding]:
