@@ -31,6 +31,8 @@ CHANNEL_CLASSES = frozenset({OperationClass.PUBLISH, OperationClass.SUBSCRIBE})
 """The classes of channels; all others are classes of keys."""
 CHANGING = frozenset({OperationClass.WRITE, OperationClass.DELETE})
 """The classes whose commands change keys."""
+DATA_CLASSES = CHANGING | {OperationClass.READ}
+"""The classes whose commands are about a key, and not about its name alone."""
 
 
 class Subscribes(StrEnum):

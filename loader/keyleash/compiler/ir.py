@@ -77,14 +77,16 @@ class Requirement:
 
     Attributes:
         matchers: Those of the grants that give the needed classes.
-        others: Those of the remaining grants: if one of these matches, the key is known but a
-            class is not granted on it.
-        missing: That class; None if there are no others.
+        others: Those of the remaining grants of data: if one of these matches, the key is known but
+            a class is not granted on it.
+        left_out: Those of grants of data whose `only` or `except` leave the command out.
+        missing: That class; None if there are neither.
     """
 
     missing: OperationClass | None
     matchers: tuple[Matcher, ...]
     others: tuple[Matcher, ...]
+    left_out: tuple[Matcher, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from keyleash.commands.keys import (
     refused_option,
 )
 from keyleash.commands.refusals import why_argument, why_refused
-from keyleash.commands.spec import OptionKey, StreamKeys, Subscribes
+from keyleash.commands.spec import DATA_CLASSES, OptionKey, StreamKeys, Subscribes
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.restricted import (
     judge_restricted_arguments,
@@ -277,23 +277,23 @@ def judge_key(identity: Identity, command: RuledCommand, use: KeyUse, trace: Tra
     key, is_control = use.key, is_control_key(identity, use.key)
     denied_by = tuple(matches_of(identity.deny, key))
     granted_by = tuple(matches_of(command.grants, key))
-    missing, verdict = None, ALLOWED
+    granted = {item for match in granted_by for item in match.rule.allow}
+    missing = next((needed for needed in use.needs if needed not in granted), None)
+    data = [grant for grant in identity.grants if DATA_CLASSES & {*grant.allow}]
+    verdict = ALLOWED
     if len(key) > identity.key_bytes:
-        verdict = too_long(identity, key)
+        verdict, missing = too_long(identity, key), None
     elif is_control or denied_by:
-        verdict = refused(ReplyCode.KEY_DENIED, key=key)
-    elif not granted_by:
-        verdict = refused(ReplyCode.KEY_NOT_GRANTED, key=key)
-    else:
-        granted = {item for match in granted_by for item in match.rule.allow}
-        missing = next((needed for needed in use.needs if needed not in granted), None)
-    if missing is not None:
+        verdict, missing = refused(ReplyCode.KEY_DENIED, key=key), None
+    elif missing and any(matches_of(data, key)):
+        by = {} if any(match.rule in data for match in granted_by) else {"by": "command"}
         verdict = refused(
-            ReplyCode.CLASS_NOT_GRANTED, class_=missing, command=command.name, key=key
+            ReplyCode.CLASS_NOT_GRANTED, class_=missing, command=command.name, key=key, **by
         )
-    trace.append(
-        KeyStep(key, use.needs, denied_by, granted_by, missing, is_control, code=verdict.code)
-    )
+    elif missing or not granted_by:
+        verdict, missing = refused(ReplyCode.KEY_NOT_GRANTED, key=key), None
+    step = KeyStep(key, use.needs, denied_by, granted_by, missing, is_control, code=verdict.code)
+    trace.append(step)
     return verdict
 
 

@@ -27,6 +27,14 @@ elseif {{ one_check }} or check == {{ check.id }} then
 --% endwith
       if matched then code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ requirement.missing }} end
 --% endif
+--% if requirement.missing and requirement.left_out
+      if not matched then
+--% with matchers = requirement.left_out
+--% include "authorize/match_any.lua"
+--% endwith
+        if matched then code, detail, value, amount = 'CLASS_NOT_GRANTED', 'class', {{ requirement.missing }}, ' by=command' end
+      end
+--% endif
     end
   end
 --% endfor

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import INDEX_OPTIONS
-from keyleash.commands.spec import CHANGING, Bound, Needs, OptionKey, Subscribes
+from keyleash.commands.spec import CHANGING, DATA_CLASSES, Bound, Needs, OptionKey, Subscribes
 from keyleash.compiler.ir import (
     Check,
     FilteredIndex,
@@ -315,24 +315,19 @@ def _requirements(
     for cls in classes:
         givers = tuple(i for i in usage.grants if cls in grants[i].allow)
         by_grants[givers] = (*by_grants.get(givers, ()), cls)
-    return tuple(
-        _requirement(grants, needs, givers, tuple(i for i in usage.grants if i not in givers))
-        for givers, needs in by_grants.items()
-    )
+    # Where a key has `scan` alone, no other command helps: the denial names the key.
+    data = [i for i, grant in enumerate(grants) if not DATA_CLASSES.isdisjoint(grant.allow)]
 
+    def keys_of(numbers: Iterable[int]) -> tuple[Matcher, ...]:
+        return tuple(dict.fromkeys(item for i in numbers for item in grants[i].keys))
 
-def _requirement(
-    grants: Sequence[_Grant],
-    needs: tuple[OperationClass, ...],
-    givers: tuple[int, ...],
-    others: tuple[int, ...],
-) -> Requirement:
-    """Return a requirement. Without other grants the denial names the key and not the class."""
-    return Requirement(
-        missing=needs[0] if others else None,
-        matchers=_distinct(grants[i].keys for i in givers),
-        others=_distinct(grants[i].keys for i in others),
-    )
+    left_out = keys_of(i for i in data if i not in usage.grants)
+    requirements = []
+    for givers, needs in by_grants.items():
+        others = keys_of(i for i in data if i in usage.grants and i not in givers)
+        missing = needs[0] if needs and (others or left_out) else None
+        requirements.append(Requirement(missing, keys_of(givers), others, left_out))
+    return tuple(requirements)
 
 
 class _Placeholders:
@@ -358,10 +353,8 @@ class _Placeholders:
     def real_check(self, check: Check) -> Check:
         """Return the check with real matchers."""
         requirements = (
-            Requirement(
-                requirement.missing, self.real(requirement.matchers), self.real(requirement.others)
-            )
-            for requirement in check.requirements
+            Requirement(item.missing, *map(self.real, (item.matchers, item.others, item.left_out)))
+            for item in check.requirements
         )
         return replace(check, requirements=tuple(requirements))
 
