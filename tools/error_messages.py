@@ -23,7 +23,7 @@ import keyleash
 from keyleash.cli.failures import Failure
 from keyleash.errors import DENIALS, EXIT_CODES, KeyleashError, OperationError, UsageError
 from keyleash.errors.operations import FAILED
-from keyleash.errors.sentences import REASONS
+from keyleash.errors.sentences import REASONS, Door
 from keyleash.store.failures import ServerFailure
 from keyleash.text import counted
 
@@ -154,7 +154,7 @@ def _subclasses(cls: type[KeyleashError]) -> Iterator[type[KeyleashError]]:
 def _filled(template: str) -> str:
     """Return a format string with placeholders for its fields: `{key}` becomes `KEY`."""
     fields = {name for _, name, _, _ in string.Formatter().parse(template) if name}
-    texts = {name: f"<<{name}>>" for name in fields}
+    texts = {name: f"<<{name}>>" for name in fields} | {"door": Door.PYTHON}
     return _with_placeholders(template.format_map(texts))
 
 

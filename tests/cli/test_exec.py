@@ -207,7 +207,9 @@ def test_denied_command_is_shown_without_a_trailing_blank_and_with_its_remedy(lo
 
     assert "the command `XGROUP` is not allowed" in container.stderr
     assert "`RESTORE` is not allowed: no grant names it in `only`" in restore.stderr
-    assert "help: use another command; `whoami()` lists what the token allows" in restore.stderr
+    assert (
+        "help: use another command; `keyleash whoami` lists what the token allows" in restore.stderr
+    )
 
 
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
@@ -322,4 +324,4 @@ def test_help_for_a_command_that_no_policy_can_allow_says_so(
     """A change of `only` or `except` would not help."""
     result = loaded.run("exec", *words, KEYLEASH_TOKEN=loaded.token("agent-runner"))
 
-    assert "help: use another command: no token may call it" in result.stderr
+    assert "help: do without it, or report that you cannot: no token may call it" in result.stderr

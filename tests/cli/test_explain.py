@@ -240,7 +240,7 @@ def test_full_audit_stream_denies_writes(cli: Cli, policy: Path) -> None:
         (("get", "agents:context:1"), "yes\n", 0),
         (
             ("SET", "agents:context:1", "x"),
-            "no CLASS_NOT_GRANTED: no grant of the token gives `write`, which `SET` needs\n",
+            "no CLASS_NOT_GRANTED: no grant of the token gives `write` to `SET`\n",
             1,
         ),
         (("GET", "läuft"), "no KEY_NOT_GRANTED: no grant of the token covers the key `läuft`\n", 1),

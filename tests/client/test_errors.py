@@ -230,13 +230,14 @@ def test_budget_error_says_when_the_next_window_begins(leash: Leash) -> None:
     "key", ["u:a b", "u:\r\n", "u:%41", "u:=", "u:é", b"u:\xff\x00", "u:LEASH"]
 )
 def test_refused_key_is_told_as_it_was(leash: Leash, key: str | bytes) -> None:
-    """Escaped on the wire, one line, and whole again in the error."""
+    """Escaped on the wire, one line, and whole again in the error, whose text has the help."""
     with pytest.raises(keyleash.KeyNotGrantedError) as caught:
         fresh(leash).get(key)
 
     raw = key if isinstance(key, bytes) else key.encode()
     assert caught.value.details["key"].encode("utf-8", "surrogateescape") == raw
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.message
+    assert str(caught.value) == f"{caught.value.message}\nhelp: {caught.value.help}"
 
 
 @pytest.mark.parametrize(
@@ -527,8 +528,8 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
             call()
         reason = reason_of(caught.value)
         assert reason.sentence.startswith(message)
-        assert "`whoami()` lists" in reason.agent
-        assert "issue a token with other restrictions" in reason.operator
+        assert "`client.whoami()` lists" in reason.agent
+        assert "issue another token" in reason.operator
 
 
 def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) -> None:

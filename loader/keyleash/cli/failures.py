@@ -17,7 +17,7 @@ from redis import exceptions as redis_errors
 from keyleash.cli.terminal import is_plain, print_json_line
 from keyleash.errors import KeyleashError, LeashError, PolicyError, Problem, WarningsError
 from keyleash.errors.operations import FAILED
-from keyleash.errors.sentences import explain
+from keyleash.errors.sentences import Door, explain
 from keyleash.extras import missing_extra
 from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.text import counted, printable, with_links, without_tokens
@@ -67,7 +67,7 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
                 error.code, error.exit_code, error.message, error.help, warnings=error.warnings
             )
         case LeashError():
-            message, help_ = explain(error)
+            message, help_ = explain(error, Door.CLI)
             return Failure(str(error.code), FAILED, message, help_, details=error.details)
         case KeyleashError():
             where = f"{error.span}: " if error.span else ""

@@ -378,7 +378,7 @@ class Caller:
         except ResponseError as unreadable:
             return mark_run(unreadable)
         if isinstance(error, LeashError):
-            error = described(error, words, BatchMode.EACH)
+            error = described(error, words, BatchMode.EACH, self.session.table)
         return mark_run(error)
 
     def _reply(self, call: Call, undecoded: bool) -> Flow:
@@ -512,8 +512,8 @@ class Caller:
             return typed
         item = typed.details.get("item")
         words = call.commands[int(item or 1) - 1]
-        if call.mode is None or item is not None:
-            typed = described(typed, words, call.mode)
+        if call.mode in (None, BatchMode.CHECK) or item is not None:
+            typed = described(typed, words, call.mode, self.session.table)
         if item is not None and role_of(words[0]) is Role.SUBSCRIPTION:
             return as_command(typed, words[0])
         if item is not None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
+from keyleash.commands import CommandTable
 from keyleash.commands.facts import CHANNELS, REFUSED, SCRIPT_CALLS, SUBSCRIPTIONS, WAITS
 from keyleash.commands.locks import LOCK_SCRIPTS
 from keyleash.commands.refusals import pattern_of, script_problem
@@ -130,13 +131,13 @@ def _digest(word: Argument) -> str:
     return as_bytes(word).decode("latin-1").lower()
 
 
-def described(denial: LeashError, words: Words, mode: BatchMode | None) -> LeashError:
-    """Return the denial of a command with what its words and its batch add.
-
-    Args:
-        mode: The mode of its batch; None for a call of its own.
-    """
+def described(
+    denial: LeashError, words: Words, mode: BatchMode | None, table: CommandTable
+) -> LeashError:
+    """Return the denial of a command with what its words, and the mode of its batch, add."""
     name, *arguments = split_words(words)
+    spec = table.find([as_bytes(word) for word in (name, *arguments[:1])])
+    denial.deletes = any("delete" in part.needs for part in (spec, *spec.keys)) if spec else False
     if isinstance(denial, CommandRefusedError):
         return _refused(denial, name, arguments, mode)
     details = dict(denial.details)
@@ -145,9 +146,8 @@ def described(denial: LeashError, words: Words, mode: BatchMode | None) -> Leash
     if name.startswith("EVAL") and details.get("command") == "EVALSHA":
         # The guard knows each call of a script by this name.
         details["command"] = name
-    detailed = denial.with_details(details)
-    detailed.pattern_of = pattern_of(name, denial.key or "")
-    return detailed
+    denial.pattern_of = pattern_of(name, denial.key or "")
+    return denial.with_details(details)
 
 
 def as_command(denial: LeashError, name: str) -> LeashError:

@@ -9,7 +9,8 @@ from urllib.parse import quote
 from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.errors.base import KeyleashError, shown
-from keyleash.errors.sentences import ReplyCode, reason_of
+from keyleash.errors.sentences import Door as _Door
+from keyleash.errors.sentences import ReplyCode, advice
 from keyleash.text import without_tokens
 
 
@@ -21,11 +22,14 @@ class LeashError(KeyleashError, ResponseError):
         details: The `key=value` pairs of the denial, unescaped; bytes that are not UTF-8 are
             surrogate escapes, and secret parts of tokens are left out.
         pattern_of: `SORT` or `SCAN` if `key` is a pattern of such a command; empty for a key.
+        deletes: Whether the command is known to delete.
+        own_help: The help that the error has of its own, or None.
         identity: The identity that made the call; None if it is not known.
     """
 
     code: ReplyCode
     pattern_of = ""
+    deletes = False
 
     def __init__(
         self, details: Mapping[str, str] | None = None, *, help: str | None = None
@@ -39,32 +43,35 @@ class LeashError(KeyleashError, ResponseError):
     @property
     def help(self) -> str | None:
         """The help for the agent: that of the reason, unless the error has its own."""
-        return self._help or reason_of(self).agent
+        return advice(self)
 
     @help.setter
     def help(self, help: str | None) -> None:
-        self._help = help
+        self.own_help = help
 
-    def __str__(self) -> str:
-        # One line, unless the error has a help of its own.
-        text = ResponseError.__str__(self)
-        return f"{text}\nhelp: {self._help}" if self._help else text
+    @property
+    def is_to_stop(self) -> bool:
+        """True if another key or command in place of the denied one would do harm."""
+        is_ungranted = "NOT_GRANTED" in self.code or "no grant" in self.details.get("reason", "")
+        deletes = self.deletes or self.details.get("class") == "delete"
+        is_flush = self.details.get("command", "").startswith("FLUSH")
+        return self.code == ReplyCode.KEY_DENIED or is_flush or (deletes and is_ungranted)
 
     @property
     def line(self) -> str:
-        """The denial as the line of an error reply, with the reason and the help in words."""
+        """The denial as the line of an error of the gateway, with the reason and the advice."""
         words = [
             f"{name}={quote(value, safe='/:@+', errors='surrogateescape')}"
             for name, value in self.details.items()
             if name != "reason"
         ]
-        why = "; ".join(filter(None, (self.details.get("reason"), self.help)))
+        why = "; ".join(filter(None, (self.details.get("reason"), advice(self, _Door.GATEWAY))))
         return " ".join(["LEASH", self.code, *words, *(f"({why})".split() if why else ())])
 
     def with_details(self, details: Mapping[str, str]) -> Self:
         """Return the same denial with other details."""
-        denial = type(self)(details, help=self._help)
-        denial.identity = self.identity
+        denial = type(self)(details, help=self.own_help)
+        denial.identity, denial.deletes = self.identity, self.deletes
         denial.pattern_of = self.pattern_of
         return denial
 
@@ -289,36 +296,30 @@ class WorkTooLargeError(LeashError):
         return int(self.details["limit"])
 
 
-class KeyTooLongError(LeashError):
+class _TooLong:
+    details: dict[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """The length of the name, or of the resulting string."""
+        return int(self.details["bytes"])
+
+    @property
+    def limit(self) -> int:
+        """The permitted length."""
+        return int(self.details["limit"])
+
+
+class KeyTooLongError(_TooLong, LeashError):
     """The name of a key, channel or index is too long (`details["key"]` has its beginning)."""
 
     code = ReplyCode.KEY_TOO_LONG
 
-    @property
-    def bytes(self) -> int:
-        """Its length."""
-        return int(self.details["bytes"])
 
-    @property
-    def limit(self) -> int:
-        """The permitted length."""
-        return int(self.details["limit"])
-
-
-class ValueTooLargeError(LeashError):
+class ValueTooLargeError(_TooLong, LeashError):
     """The call would make a string longer than a grant allows (`details["key"]`)."""
 
     code = ReplyCode.VALUE_TOO_LARGE
-
-    @property
-    def bytes(self) -> int:
-        """The length of the resulting string."""
-        return int(self.details["bytes"])
-
-    @property
-    def limit(self) -> int:
-        """The permitted length."""
-        return int(self.details["limit"])
 
 
 class ValueRefusedError(LeashError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -77,11 +77,13 @@ _PHRASES = {
     "ASK": "ask the operator for another token",
     "CLIENT": "use keyleash's client, of the same version",
     "ISSUE": "issue another with `keyleash token issue {identity}`",
+    "OF_TOKEN": "if by=token\n  operator: the identity may, its token may not: issue another token",
     "OWN": "if the identity should have it",
     "NO_RULE": "no rule of the policy decided",
     "REPORT": "stop, and report it to the operator",
     "RESET": "raise it in the policy, or reset it with `keyleash limits reset {identity}`",
-    "SEE": "`whoami()` lists what the token allows",
+    "SEE": "{door} lists what the token allows",
+    "STOP": "stop, and report that you cannot do this: do not try to replace it",
 }
 """What stands for `$NAME` in the catalog."""
 
@@ -119,10 +121,9 @@ TOKEN_REVOKED: the token was revoked
   operator: the token `{ancestor}`, from which it was delegated, {over}: $ISSUE
 
 COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
-  agent: use another command: no token may call it; see docs/reference/commands.md
+  agent: do without it, or report that you cannot: no token may call it, see
+      docs/reference/commands.md
   operator: no policy can allow it; docs/reference/commands.md lists the denied commands
-  if command=FLUSH
-  agent: do not try to replace it; report that you cannot do this
   if option=BRACKETS|FIELDS|KNN|PATHS|PREFIX|QUERY|STEPS|TERMS
   agent: use a shorter or simpler call, within the bounds of docs/reference/policy.md#{bounds}
   operator: no policy can allow it; the bounds are in docs/reference/policy.md#{bounds}
@@ -168,11 +169,17 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   agent: use this order: the script, the number of keys, the keys, the arguments
   operator: $NO_RULE
 
-CLASS_NOT_GRANTED: no grant of the token gives `{class}`, which `{command}` needs{on_key}
-  agent: use another command; $SEE
+CLASS_NOT_GRANTED: no grant of the token gives `{class}` to `{command}`{on_key}
+  agent: use another command, or report that you cannot do this; $SEE
   operator: add `{class}` to `allow` of a grant, $OWN
-  if by=token
-  operator: the identity may, its token may not: issue a token with other restrictions
+  if by=command
+  agent: use another command on this key, or another key; $SEE
+  operator: `only` or `except` of the grants on the key leaves it out: change them, $OWN
+  if class=scan
+  agent: use keys whose names you know, or report that you cannot list them; $SEE
+  $OF_TOKEN
+  if key
+  agent: use another command on this key, or another key; $SEE
 
 KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
   agent: use another key; $SEE
@@ -190,30 +197,25 @@ KEY_NOT_GRANTED: no grant of the token covers the key `{key}`
   sentence: no grant of the token covers all keys of the SORT pattern `{key}`
   agent: use a pattern that a read grant covers, and that ends in `*`; $SEE
   operator: add a pattern that covers it, and ends in `*`, to a read grant, $OWN
-  if by=token
-  operator: the identity may, its token may not: issue a token with other restrictions
+  $OF_TOKEN
 
 KEY_DENIED: the key `{key}` is denied by a `deny` rule
-  agent: use another key: every token of the identity is denied this one
+  agent: $STOP
   operator: a `deny` rule of the identity decided, or it is a control key, which stays denied
   if pattern_of=FT
   sentence: a `deny` rule may match a key `{key}` of the search index
-  agent: use another index: every token of the identity is denied some of its keys
   if pattern_of=SORT
   sentence: a `deny` rule may match a key of the SORT pattern `{key}`
-  agent: use another pattern: every token of the identity is denied some of its keys
 
 CHANNEL_NOT_GRANTED: no grant of the token covers the channel `{channel}`
   agent: use another channel; $SEE
   operator: add a pattern to `channels` of a grant, $OWN
-  if by=token
-  operator: the identity may, its token may not: issue a token with other restrictions
+  $OF_TOKEN
 
 INDEX_NOT_GRANTED: no grant of the token covers the search index `{index}`
   agent: use another index; $SEE
   operator: add a pattern to `indexes` of a grant, $OWN
-  if by=token
-  operator: the identity may, its token may not: issue a token with other restrictions
+  $OF_TOKEN
   if reason=unbound
   sentence: the token has no value for the filter of the search index `{index}`
   agent: use a token that is bound to a value, or ask the operator for one
@@ -430,10 +432,20 @@ REASONS: Mapping[ReplyCode, tuple[Reason, ...]] = {
 }
 """The reasons of each code; the first that fits the details of a denial is its own."""
 
+_INSTEAD = r"a \1 that fits a pattern in allowed_instead; replace {…} by a value"
 _OVER = {"revoked": "was revoked", "rotated": "was rotated", "expired": "has expired"}
 
 
-def reason_of(error: Any) -> Reason:
+class Door(StrEnum):
+    """Where a denial is read; the value is how its reader asks what the token allows."""
+
+    PYTHON = "`client.whoami()`"
+    CLI = "`keyleash whoami`"
+    GATEWAY = "`KEYLEASH WHOAMI`"
+    MCP = "the tool `whoami`"
+
+
+def reason_of(error: Any, door: Door = Door.PYTHON) -> Reason:
     """Return the reason of a denial, with its details filled in; it contains no token."""
     details = {**error.details, "pattern_of": error.pattern_of}
     name, _, option = details.get("command", "").partition(" ")
@@ -448,7 +460,9 @@ def reason_of(error: Any) -> Reason:
             for name in reason.when
         )
     )
-    words = _words_of(error)
+    words = _words_of(error) | {"door": door}
+    if error.is_to_stop:
+        reason = reason._replace(agent=_PHRASES["STOP"])
     if "reason" not in details:
         reason = reason._replace(sentence=reason.sentence.removesuffix(": {reason}"))
     sentence, agent, operator = (with_links(text.format_map(words)) for text in reason[:3])
@@ -457,10 +471,18 @@ def reason_of(error: Any) -> Reason:
     return Reason(sentence, agent, operator)
 
 
-def explain(error: Any) -> tuple[str, str]:
-    """Return the message, code first, and the help for the agent; neither contains a token."""
-    reason = reason_of(error)
-    return f"{error.code}: {reason.sentence}", error.help
+def advice(denial: Any, door: Door = Door.PYTHON, instead: Sequence[str] = ()) -> str:
+    """Return what its reader may do after a denial, who may see where else it is allowed."""
+    if door is Door.MCP and denial.code.startswith("TOKEN_"):
+        return _PHRASES["REPORT"]
+    own = None if denial.is_to_stop else denial.own_help
+    text: str = own or reason_of(denial, door).agent
+    return re.sub(r"another (key|channel|index); .*", _INSTEAD, text) if instead else text
+
+
+def explain(denial: Any, door: Door = Door.PYTHON, instead: Sequence[str] = ()) -> tuple[str, str]:
+    """Return the message, code first, and the advice; neither contains a token."""
+    return f"{denial.code}: {reason_of(denial).sentence}", advice(denial, door, instead)
 
 
 def _words_of(error: Any) -> defaultdict[str, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence, Sized
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence, Sized
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,6 +16,7 @@ from keyleash.client.actions import Pause, Words
 from keyleash.client.aio_cluster import RedisCluster
 from keyleash.client.aio_cluster_pipeline import AsyncSpread
 from keyleash.client.aio_connection import AsyncGuarded
+from keyleash.client.aio_holder import TokenHolder
 from keyleash.client.batches import chunks
 from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
@@ -35,7 +37,7 @@ CHECK_S = 1.0
 MAX_FREE = 64
 
 
-class Agent:
+class Agent(TokenHolder):
     """The holder of a token, on one server.
 
     Args:
@@ -65,9 +67,6 @@ class Agent:
         self._kind.caller_class = type(caller.__name__, (caller,), overridden)
         self.session: Session = self._kind.session
         self._free: list[Any] = []
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.session.identity})"
 
     async def _pause(self, pause: Pause) -> None:
         if pause.polled is None:
@@ -116,15 +115,11 @@ class Agent:
     def close(self) -> None:
         """Let go of what it has; it can be used again."""
 
-    async def verify(self) -> None:
-        """Ask the guard about the token.
-
-        Raises:
-            LeashError: it denies the token.
-        """
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
         connection = self.take()
         try:
-            await connection.call(Call([], BatchMode.WHOAMI))
+            yield connection
         finally:
             self.give_back(connection)
 
@@ -234,13 +229,17 @@ class ClusterAgent(Agent):
         """Let go of the nodes in the background."""
         _end(self._cluster.aclose())
 
-    async def verify(self) -> None:
-        """Ask the guard at the home about the token."""
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Any]:
         try:
             await self._cluster.initialize()
         except RedisClusterException as error:
             raise RedisConnectionError(str(error)) from None
-        await super().verify()
+        async with super()._connected() as connection:
+            yield connection
+
+    async def _ask_permission(self, words: Words) -> None:
+        await self._cluster._ask_permission(words)
 
     async def run_each(self, commands: Sequence[Words]) -> list[Any]:
         """Return the replies and errors of plain commands, which are a batch for each slot."""

@@ -465,8 +465,7 @@ class Connection(asyncio.Protocol):
             handler = handler if name in own.ALWAYS else None
         if handler is not None:
             own.require_count(words)
-            reply: bytes = await handler(self, words)
-            return reply
+            return bytes(await handler(self, words))
         if role_of(name) is Role.SUBSCRIPTION and not self._is_queueing:
             return await self.subscribe(words)
         if self.listener is not None and self.protocol == 2:

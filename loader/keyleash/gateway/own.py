@@ -14,11 +14,15 @@ from keyleash.client.once import check_id, once
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import KeyleashError, LeashError, SlotNotServedError
-from keyleash.gateway.resp import encode, encoded, error_line
+from keyleash.gateway.resp import Status, encoded, error_line
 from keyleash.store.wire import ONCE, declared_keys
 
 Handler: TypeAlias = Callable[[Any, Words], Coroutine[Any, Any, bytes]]
 OK = b"+OK\r\n"
+HELP = (
+    b"KEYLEASH WHOAMI: what the token allows; KEYLEASH CAN <command ...>: OK if it would be allowed"
+    b" now, else its denial; KEYLEASH ONCE <id> <command ...>: run it at most once for the id"
+)
 SUBSCRIBED = "end the subscriptions of this connection first"
 ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
 """Sub-commands of CLIENT that change nothing here."""
@@ -60,10 +64,8 @@ def source_of(transport: Any) -> str:
     """Return the address of a connection, and the subject of its client certificate."""
     peer = transport.get_extra_info("peername")
     address = f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else "unix"
-    certificate = transport.get_extra_info("peercert") or {}
-    subject = ",".join(
-        f"{name}={value}" for names in certificate.get("subject", ()) for name, value in names
-    )
+    names = (transport.get_extra_info("peercert") or {}).get("subject", ())
+    subject = ",".join(f"{name}={value}" for several in names for name, value in several)
     return f"{address} {subject}" if subject else address
 
 
@@ -86,8 +88,7 @@ async def login(connection: Any, user: bytes, password: bytes, protocol: int) ->
         # It says nothing about the token.
         raise
     except (KeyleashError, ValueError) as error:
-        message = str(error).splitlines()[0]
-        raise ResponseError(message, status_code="WRONGPASS") from None
+        raise ResponseError(str(error).splitlines()[0], status_code="WRONGPASS") from None
     connection.authenticated(agent, protocol)
 
 
@@ -154,15 +155,12 @@ async def client(connection: Any, words: Words) -> bytes:
         return encoded(words, line, connection.protocol)
     if sub in ("GETREDIR", "TRACKINGINFO"):
         raise ResponseError(f"the gateway does not cache, so it has no CLIENT {sub}")
-    reply: bytes = await connection.run_held(words)
-    return reply
+    return bytes(await connection.run_held(words))
 
 
 async def ping(connection: Any, words: Words) -> bytes:
     """PING of a connection with subscriptions in RESP2, whose reply is an array."""
-    out: list[bytes] = []
-    encode([b"pong", words[1] if len(words) > 1 else b""], 2, out)
-    return b"".join(out)
+    return encoded(words, [b"pong", words[1] if len(words) > 1 else b""], 2)
 
 
 async def select(connection: Any, words: Words) -> bytes:
@@ -209,10 +207,24 @@ async def info(connection: Any, words: Words) -> bytes:
     return encoded(words, info_reply(words, flat), connection.protocol)
 
 
+async def keyleash(connection: Any, words: Words) -> bytes:
+    """KEYLEASH: what the token allows, and commands with an idempotency id."""
+    sub = upper(words[1]) if len(words) > 1 else ""
+    if sub == ONCE.upper() and len(words) > 3:
+        return await with_id(connection, words)
+    if sub == "HELP":
+        return encoded(words, [*map(Status, HELP.split(b"; "))], 2)
+    if sub == "WHOAMI":
+        return encoded(words, (await connection.agent.whoami()).to_dict(), connection.protocol)
+    if sub != "CAN" or len(words) < 3 or not is_one_word(name := upper(words[2])):
+        raise ResponseError("unknown sub-command or wrong number of arguments, see KEYLEASH HELP")
+    # As ACL DRYRUN replies: an error would be taken for a question that cannot be asked.
+    denial = (await connection.agent.can_i(name, *words[3:])).denial
+    return OK if denial is None else encoded(words, denial.line, connection.protocol)
+
+
 async def with_id(connection: Any, words: Words) -> bytes:
     """KEYLEASH ONCE id command …: give the command, or EXEC, an idempotency id."""
-    if len(words) < 4 or upper(words[1]) != ONCE.upper():
-        raise ResponseError("write KEYLEASH ONCE <id> <command> [arguments]")
     name = upper(words[3])
     if name in COMMANDS or not is_one_word(name) or role_of(name) is Role.SUBSCRIPTION:
         raise ResponseError("only a command that the guard runs takes an id")
@@ -221,8 +233,7 @@ async def with_id(connection: Any, words: Words) -> bytes:
     except ValueError as error:
         raise ResponseError(str(error)) from None
     with block:
-        reply: bytes = await connection.run_held((name, *words[4:]))
-    return reply
+        return bytes(await connection.run_held((name, *words[4:])))
 
 
 async def cluster(connection: Any, words: Words) -> bytes:
@@ -245,7 +256,7 @@ async def quit(connection: Any, words: Words) -> bytes:
 
 COMMANDS: dict[str, Handler] = {
     "ASKING": cluster, "AUTH": auth, "CLIENT": client, "CLUSTER": cluster, "COMMAND": command,
-    "HELLO": hello, "HOST:": quit, "INFO": info, "KEYLEASH": with_id, "POST": quit,
+    "HELLO": hello, "HOST:": quit, "INFO": info, "KEYLEASH": keyleash, "POST": quit,
     "QUIT": quit, "READONLY": cluster, "READWRITE": cluster, "RESET": reset, "SELECT": select,
 }  # fmt: skip
 ALWAYS = frozenset({"HOST:", "KEYLEASH", "POST", "QUIT", "RESET"})

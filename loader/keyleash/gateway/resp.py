@@ -333,17 +333,13 @@ def encode(value: Any, protocol: int, out: list[bytes], head: bytes = b"*") -> N
             encode(name, protocol, out)
             encode(item, protocol, out)
     elif kind is Double or kind is float:
-        out.append(b",%b\r\n" % _double(value))
+        out.append(b",%b\r\n" % (value if kind is Double else repr(value).encode()))
     elif kind is bool:
         out.append(b"#t\r\n" if value else b"#f\r\n")
     elif isinstance(value, str):
         encode(value.encode("utf-8", "surrogateescape"), protocol, out)
     else:
         out.append(b"-%b\r\n" % error_line(value))
-
-
-def _double(value: Double | float) -> bytes:
-    return value if isinstance(value, Double) else repr(value).encode()
 
 
 def encoded(words: Words, value: Any, protocol: int) -> bytes:

@@ -103,8 +103,7 @@ class Gateway:
         except OSError as error:
             where = f"{host}:{port}" if not self._servers else f"`{path}`"
             raise _unusable(where, error) from None
-        bound: int = server.sockets[0].getsockname()[1]
-        return bound
+        return int(server.sockets[0].getsockname()[1])
 
     async def _listen_at(self, path: Path) -> asyncio.AbstractServer:
         with suppress(FileNotFoundError, ConnectionRefusedError):
@@ -134,8 +133,7 @@ class Gateway:
         except OSError as error:
             raise _unusable(f"{host}:{port}", error) from None
         self._servers.append(server)
-        bound: int = server.sockets[0].getsockname()[1]
-        return bound
+        return int(server.sockets[0].getsockname()[1])
 
     def _accept(self) -> Connection:
         return Connection(self, next(self._numbers))
@@ -264,7 +262,7 @@ class Gateway:
                 if self._users[token] >= MAX_OF_TOKEN:
                     raise ResponseError("max number of clients of the token reached")
                 try:
-                    await agent.verify()
+                    await agent.whoami()
                 except BaseException:
                     if not agent.users:
                         agent.close()
@@ -331,13 +329,11 @@ class Gateway:
 
     def _admin_page(self, path: bytes) -> tuple[bytes, bytes]:
         match path:
-            case b"/healthz":
-                return b"200 OK", b"ok\n"
             case b"/readyz" if self.is_draining:
                 return b"503 Service Unavailable", b"draining\n"
             case b"/readyz" if not self.upstream.pipes:
                 return b"503 Service Unavailable", b"no connection to the server\n"
-            case b"/readyz":
+            case b"/healthz" | b"/readyz":
                 return b"200 OK", b"ok\n"
             case b"/metrics":
                 registry = CollectorRegistry()
@@ -357,9 +353,7 @@ class Gateway:
         ):
             yield GaugeMetricFamily(f"{name}_{what}", text, len(items))
         yield CounterMetricFamily(f"{name}_commands", "Commands of agents.", self.commands)
-        yield CounterMetricFamily(
-            f"{name}_calls", "Calls of guards that were sent at once.", self.calls
-        )
+        yield CounterMetricFamily(f"{name}_calls", "Guard calls sent at once.", self.calls)
         for what, label, numbers, text in (
             ("logins", "result", self.logins, "Logins, by result."),
             ("cuts", "reason", self.cuts, "Connections that the gateway closed, by reason."),
