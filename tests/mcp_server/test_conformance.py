@@ -32,7 +32,7 @@ def url(leash: Leash) -> Iterator[str]:
     token = leash.issue("agent-runner").token
 
     def make(token: str) -> Any:
-        return Holder(leash.server.url, token, by_class=False, timeout_s=5)
+        return Holder(leash.server.url, token, by_class=False, delegate=True, timeout_s=5)
 
     app = McpServer(make).http_app(["127.0.0.1", "localhost"])
 

@@ -76,6 +76,25 @@ def test_only_live_tokens_are_let_in(url: str, leash: Leash) -> None:
     assert "TOKEN_REVOKED: ask the operator" in response.headers["WWW-Authenticate"]
 
 
+def test_health_metrics_and_metadata_need_no_token(url: str, leash: Leash) -> None:
+    """Probes have none, and a client reads the metadata after a 401; all else stays closed."""
+    base = url.removesuffix("/mcp")
+    assert post(url, leash.issue("agent-runner").token, INITIALIZE).status_code == 200
+    wanted = post(url).headers["WWW-Authenticate"]
+    place = wanted.partition('resource_metadata="')[2].removesuffix('"')
+    assert place == f"{base}/.well-known/oauth-protected-resource/mcp"
+    about = CLIENT.get(place).json()
+    assert about["resource"] == url
+    # There is no OAuth: no server issues tokens of keyleash.
+    assert "authorization_servers" not in about
+    assert CLIENT.get(f"{base}/healthz", headers={"Host": "10.0.0.7"}).text == "ok\n"
+    assert "# TYPE keyleash_mcp_calls_total counter" in CLIENT.get(f"{base}/metrics").text
+    assert CLIENT.get(f"{base}/.well-known/oauth-authorization-server").status_code == 404
+    for path in ("/mcp", "/mcp/", "/", "/metrics/", "//metrics", "/healthz/../mcp", "/other"):
+        assert CLIENT.get(f"{base}{path}").status_code == 401, path
+    assert CLIENT.post(f"{base}/metrics", json=PING).status_code == 405
+
+
 def test_a_session_is_of_the_token_that_opened_it(url: str, leash: Leash) -> None:
     """Another bearer finds no such session, nor does a broken id; others go on."""
     owner, other = (leash.issue("agent-runner").token for _ in range(2))
@@ -278,13 +297,13 @@ def test_requests_must_arrive_in_time(leash: Leash, monkeypatch: pytest.MonkeyPa
 def connection(token: str) -> HTTPConnection:
     """Return a request with a token."""
     headers = [(b"authorization", f"Bearer {token}".encode())]
-    return HTTPConnection({"type": "http", "headers": headers})
+    return HTTPConnection({"type": "http", "path": "/mcp", "headers": headers})
 
 
 def maker(leash: Leash, port: int = 0) -> Any:
     """Return a function that makes the client of a token."""
     url = f"redis://127.0.0.1:{port}" if port else leash.server.url
-    return lambda token: Holder(url, token, by_class=False, timeout_s=5)
+    return lambda token: Holder(url, token, by_class=False, delegate=True, timeout_s=5)
 
 
 def test_clients_are_bounded(leash: Leash, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +367,8 @@ def test_clients_closed_while_a_body_arrives_stay_within_the_bound(
 
     async def body() -> None:
         server = serve.McpServer(maker(leash))
-        users = [(await server.authenticate(connection(token)))[1] for token in family]
+        granted = [await server.authenticate(connection(token)) for token in family]
+        users = [user for _, user in filter(None, granted)]
         found = [await server._provider(SimpleNamespace(user=user)) for user in users]
         assert len(server._providers) == 3
         for _, provider in found:
@@ -435,8 +455,8 @@ def test_many_tokens_share_a_server(url: str, leash: Leash) -> None:
         (("--http", "127.0.0.1:0", "--tls-cert", "c.pem"), "belong together"),
         (("--allow-host", "h"), "options of `--http`"),
         (("--insecure",), "options of `--http`"),
-        (("--operator", "--tools", "class"), "have no `--tools`"),
-        (("--operator", "--token", "f"), "need no `--token`"),
+        (("--operator", "--tools", "class"), "has no `--token`, `--tools`"),
+        (("--operator", "--token", "f"), "has no `--token`"),
         (("--http", "nowhere"), "is no HOST:PORT"),
         (("--token", "kl_agent-runner_" + "a" * 32), "can be read by every user"),
     ],

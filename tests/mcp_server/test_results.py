@@ -92,7 +92,7 @@ def test_results_have_the_types_of_their_schemas(leash: Leash) -> None:
 
     async def body() -> None:
         token = leash.issue("one").token
-        holder = Holder(leash.server.url, token, by_class=False, timeout_s=5)
+        holder = Holder(leash.server.url, token, by_class=False, delegate=True, timeout_s=5)
         tools = {tool.name: tool for tool in await holder.tools()}
         typed = {name.lower() for name, form in FORMS.items() if form.results}
         assert {name for name, _ in CALLS} >= typed

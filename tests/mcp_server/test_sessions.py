@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -79,17 +79,15 @@ def test_tools_read_write_and_explain_denials(
 
 
 @pytest.mark.parametrize("mode", REVISIONS)
-def test_bad_input_is_an_error_of_the_protocol(
+def test_bad_input_is_a_result_that_a_model_reads(
     connect: Callable[..., Any], leash: Leash, mode: str
 ) -> None:
-    """The session goes on after each, and no error repeats what was sent."""
+    """As SEP-1303 has it, but for unknown tools; no error repeats what was sent."""
     token = leash.issue("agent-runner").token
     deep: Any = "x"
     for _ in range(100):
         deep = {"a": deep}
     calls: list[tuple[str, dict[str, Any]]] = [
-        ("nosuch", {}),
-        ("eval", {"script": "return 1"}),
         ("set", {"key": STATE}),
         ("set", {"key": STATE, "value": "x", "and": token}),
         ("set", {"key": 7, "value": "x"}),
@@ -111,13 +109,17 @@ def test_bad_input_is_an_error_of_the_protocol(
     async def body() -> None:
         async with connect(token, mode=mode) as client:
             for name, given in calls:
-                with pytest.raises(MCPError) as caught:
-                    await client.call_tool(name, given)
-                assert caught.value.error.code == -32602, (name, given)
-                assert token not in str(caught.value)
+                found = await client.call_tool(name, given)
+                assert found.is_error
+                assert found.structured_content["code"] == "INVALID_ARGUMENTS", (name, given)
+                assert token not in str(found)
+            for name in ("nosuch", "eval", "delegate"):
+                with pytest.raises(MCPError, match=f"there is no tool `{name}`"):
+                    await client.call_tool(name, {})
             # HTTP closes the request, stdio reads all of it.
-            with pytest.raises(MCPError):
-                await client.call_tool("set", {"key": STATE, "value": "x" * 10_000_000})
+            with suppress(MCPError):
+                found = await client.call_tool("set", {"key": STATE, "value": "x" * 10_000_000})
+                assert "longer than" in found.structured_content["message"]
             found = await client.call_tool("type", {"key": STATE})
             assert found.structured_content == {"result": "none"}
 
@@ -131,7 +133,7 @@ def test_bad_input_is_an_error_of_the_protocol(
         ("set", {"key": STATE, "value": "x", "ttl": 1}, "`ttl` is no argument"),
         ("set", {"key": STATE, "value": {"base64": "?"}}, "`value` has an object"),
         ("whoami", {"a": 1}, "there are: none"),
-        ("read", {"command": ["DEL", STATE]}, "`DEL` is not allowed by any grant"),
+        ("read", {"command": ["DEL", STATE]}, "`DEL` is not allowed: no grant allows it"),
         ("read", {"command": ["SET", STATE, "x"]}, "for the tool `write`"),
         ("get", {"key": "agents:jobs:{job_id}:result"}, "replace `{job_id}` by a value"),
     ],
@@ -143,8 +145,9 @@ def test_wrong_arguments_are_explained(
 
     async def body() -> None:
         async with in_process(leash.server.url, leash.issue("agent-runner").token) as client:
-            with pytest.raises(MCPError, match=re.escape(problem)):
-                await client.call_tool(name, given)
+            found = await client.call_tool(name, given)
+            assert found.is_error
+            assert problem in found.structured_content["message"]
 
     run(body)
 
@@ -219,6 +222,8 @@ def test_denied_keys_are_listed_beside_those_that_are_allowed(leash: Leash) -> N
             async with in_process(leash.server.url, leash.issue(identity).token) as client:
                 found = (await client.call_tool("get", {"key": "k:secret"})).structured_content
                 assert found["code"] == "KEY_DENIED"
+                assert shown.keys().isdisjoint(found)
+                found = (await client.call_tool("get", {"key": "x"})).structured_content
                 assert {name: found[name] for name in shown if name in found} == more
                 assert ("is always denied" in found["message"]) is bool(more)
                 me = (await client.call_tool("whoami", {})).structured_content["result"]
@@ -318,11 +323,8 @@ def test_injected_arguments_reach_no_other_key(leash: Leash) -> None:
                     ("write", {"command": [text, "other"]}),
                     ("batch", {"commands": [["SET", STATE, text], ["GET", STATE]]}),
                 ):
-                    try:
-                        found = (await client.call_tool(name, given)).structured_content
-                    except MCPError:
-                        continue
-                    if name == "batch":
+                    found = (await client.call_tool(name, given)).structured_content
+                    if name == "batch" and "code" not in found:
                         assert found == {"result": [True, text]}
 
     run(body)
@@ -347,13 +349,9 @@ def test_commands_of_connections_and_those_that_wait_are_denied(leash: Leash) ->
                     ("write", {"command": words}),
                     ("batch", {"commands": [words]}),
                 ):
-                    try:
-                        found = await client.call_tool(tool, given, read_timeout_seconds=5)
-                        problem = found.structured_content["code"]
-                    except MCPError as error:
-                        problem = str(error)
-                    reasons = ("COMMAND_REFUSED", "is a command", "is no command", "by any grant")
-                    assert any(reason in problem for reason in reasons)
+                    found = await client.call_tool(tool, given, read_timeout_seconds=5)
+                    reasons = ("COMMAND_REFUSED", "is a command", "is no command")
+                    assert any(reason in str(found.structured_content) for reason in reasons)
             words = ["XREAD", "COUNT", "1", "STREAMS", RESULT, "0"]
             found = await client.call_tool("read", {"command": words})
             assert found.structured_content["result"] in (None, [], {})
@@ -427,7 +425,9 @@ def test_a_revoked_token_has_no_tools(leash: Leash) -> None:
 
 def test_a_start_without_a_server_is_noted(caplog: pytest.LogCaptureFixture) -> None:
     """It is no error of the start, and the log says why the list is empty."""
-    holder = Holder("redis://127.0.0.1:1", "kl_x_" + "a" * 32, by_class=False, timeout_s=5)
+    holder = Holder(
+        "redis://127.0.0.1:1", "kl_x_" + "a" * 32, by_class=False, delegate=True, timeout_s=5
+    )
     run(McpServer(lambda _: holder)._report_token)
     assert "does not answer" in caplog.text
 
@@ -484,6 +484,24 @@ def test_a_token_delegates_if_the_policy_lets_it(leash: Leash) -> None:
             assert "k:7" in (tools["get"].description or "")
 
     run(body)
+
+
+def test_no_live_token_is_for_a_model_unless_the_operator_wants_it(leash: Leash) -> None:
+    """`keyleash mcp` has the tool `delegate` with the option alone, whatever the policy allows."""
+    rules = {"token": {"bound": True}, "delegate": {"depth": 1}}
+    leash.load(one={"grants": [grant("read", keys="k:*")], **rules})
+    token = leash.issue("one").token
+
+    async def body() -> None:
+        for options in ((), ("--delegate",)):
+            async with over_stdio(leash.server.url, token, *options) as client:
+                names = {tool.name for tool in (await client.list_tools()).tools}
+                assert ("delegate" in names) is bool(options)
+                with nullcontext() if options else pytest.raises(MCPError, match="no tool"):
+                    await client.call_tool("delegate", {})
+
+    run(body)
+    assert len(leash.events("one")) == 1
 
 
 def test_lines_that_are_no_message_are_parse_errors(leash: Leash) -> None:
@@ -590,14 +608,18 @@ def test_many_arguments_are_denied_before_they_are_read(leash: Leash) -> None:
 
     async def body() -> None:
         holder = Holder(
-            leash.server.url, leash.issue("agent-runner").token, by_class=False, timeout_s=5
+            leash.server.url,
+            leash.issue("agent-runner").token,
+            by_class=False,
+            delegate=True,
+            timeout_s=5,
         )
         for commands in several:
-            with pytest.raises(MCPError, match="more than 7000 arguments"):
+            with pytest.raises(ValueError, match="more than 7000 arguments"):
                 await holder.call("batch", {"commands": commands * 90_000}, {}, None)
-        with pytest.raises(MCPError, match="maxItems"):
+        with pytest.raises(ValueError, match="maxItems"):
             await holder.call("batch", {"commands": [["GET", STATE]] * 1001}, {}, None)
-        with pytest.raises(MCPError, match="takes no `idempotencyKey`"):
+        with pytest.raises(ValueError, match="takes no `idempotencyKey`"):
             await holder.call("delegate", {"ttl": "5m"}, {"idempotencyKey": "one"}, None)
         await holder.call("incrby", {"key": STATE, "by": 1.0}, {}, None)
         assert leash.admin.get(STATE) == b"1"
@@ -610,7 +632,7 @@ def test_an_evicted_client_notices_a_load(leash: Leash) -> None:
     """The list that its sessions have outlives its connections."""
     issued = leash.issue("agent-runner")
     server = McpServer(
-        lambda _: Holder(leash.server.url, issued.token, by_class=False, timeout_s=5)
+        lambda _: Holder(leash.server.url, issued.token, by_class=False, delegate=True, timeout_s=5)
     )
     client = AsyncMock(spec=Connection)
     context = Mock(request=None, session=Mock(_connection=client))
@@ -686,9 +708,9 @@ def test_operators_have_tools_that_only_read(leash: Leash) -> None:
             ]
             assert "a pattern" in key["key"]["description"]
             for limit in (0, 10**30):
-                with pytest.raises(MCPError, match="`limit` does not fit"):
-                    await client.call_tool("timeline", {"key": STATE, "limit": limit})
-            with pytest.raises(MCPError):
-                await client.call_tool("doctor", {"nodes": ["redis://elsewhere"]})
+                found = await client.call_tool("timeline", {"key": STATE, "limit": limit})
+                assert "`limit` does not fit" in found.structured_content["message"]
+            found = await client.call_tool("doctor", {"nodes": ["redis://elsewhere"]})
+            assert found.structured_content["code"] == "INVALID_ARGUMENTS"
 
     run(body)

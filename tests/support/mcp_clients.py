@@ -34,7 +34,7 @@ async def in_process(
     url: str, token: str, mode: str = "auto", **extra: Any
 ) -> AsyncIterator[Client]:
     """A client of a server in this process, which is faster than one over stdio."""
-    server = McpServer(lambda _: Holder(url, token, by_class=False, timeout_s=5))
+    server = McpServer(lambda _: Holder(url, token, by_class=False, delegate=True, timeout_s=5))
     async with Client(server, mode=mode, **extra) as client:
         yield client
 

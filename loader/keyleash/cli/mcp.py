@@ -42,6 +42,7 @@ _SESSION = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
     type=click.Choice(["named", "class"]),
     help="A tool for each command, or for each class of operations.  [default: named]",
 )
+@click.option("--delegate", is_flag=True, help="A tool that returns child tokens to the model.")
 @click.option("--operator", is_flag=True, help="Read-only tools of operators, without a token.")
 @token_file_option
 @click.option("--tls-cert", metavar="FILE", type=FILE, help="Certificate for clients of HTTP.")
@@ -59,6 +60,7 @@ def mcp(
     settings: Settings,
     http: tuple[str, int] | None,
     tools: str | None,
+    delegate: bool,
     operator: bool,
     token_file: str | None,
     tls_cert: str | None,
@@ -78,8 +80,8 @@ def mcp(
         raise UsageError("`--tls-cert`, `--insecure` and `--allow-host` are options of `--http`")
     if http is not None and (operator or token_file):
         raise UsageError("over HTTP each request has its token: no `--token`, and no `--operator`")
-    if operator and (token_file or tools):
-        raise UsageError("the tools of operators need no `--token`, and have no `--tools`")
+    if operator and (token_file or tools or delegate):
+        raise UsageError("`--operator` has no `--token`, `--tools` and `--delegate`")
     if token_file == STANDARD_INPUT:
         raise UsageError("`--token` cannot be standard input, on which the client writes")
     _log_without_tokens()
@@ -90,7 +92,8 @@ def mcp(
         require_token(token_file)
     serve = import_with_extra("keyleash.mcp.serve")
     url = settings.chosen_url()
-    make = partial(serve.Holder, url, by_class=tools == "class", timeout_s=timeout_s)
+    by_class = tools == "class"
+    make = partial(serve.Holder, url, by_class=by_class, timeout_s=timeout_s, delegate=delegate)
     if http is not None:
         require_tls(http[0], tls_cert, insecure)
         _serve_http(settings, serve.McpServer(make), http, hosts, tls_cert, tls_key)

@@ -67,11 +67,7 @@ _TYPES = {
 
 
 class Part(NamedTuple):
-    """A part of a call: words, and after them an argument, if it has a name.
-
-    Attributes:
-        kind: `word`, `list`, `counted` or `pairs`; empty for words alone.
-    """
+    """Words of a call, and an argument: a `word`, `list`, `counted` list, `pairs`, or none."""
 
     words: tuple[str, ...]
     name: str
@@ -134,11 +130,7 @@ def object_of(properties: dict[str, Any], required: list[str] | None = None) -> 
 
 
 def word_of(value: Any, name: str = "command") -> bytes:
-    """Return a word of a call, of the argument *name*.
-
-    Raises:
-        ValueError: an object is not `{"base64": …}`, or a text is not UTF-8.
-    """
+    """Return a word of a call; raise ValueError if it is neither UTF-8 nor `{"base64": …}`."""
     if not isinstance(value, dict):
         return str(value).encode()
     with suppress(TypeError, ValueError):

@@ -17,16 +17,17 @@ from redis.exceptions import ResponseError
 from keyleash.asyncio import Redis, RedisCluster, correlation, pool
 from keyleash.client.blocking import timeout_of
 from keyleash.client.caller import LOST
-from keyleash.client.command_words import Role, role_of
+from keyleash.client.command_words import Role, described, role_of
 from keyleash.client.correlation import new_correlation
 from keyleash.client.once import current_block, maybe_once
 from keyleash.client.session import Session
 from keyleash.client.tokens import AsyncTokenSource
 from keyleash.client.unsupported import refused
 from keyleash.client.whoami import WhoAmI
-from keyleash.errors import ClusterError, KeyleashError, LeashError
+from keyleash.commands.refusals import with_reason
+from keyleash.errors import ClusterError, CommandRefusedError, KeyleashError, LeashError
 from keyleash.mcp.forms import class_of, form_of, word_of
-from keyleash.mcp.results import denied, invalid, result, text_of
+from keyleash.mcp.results import denied, no_tool, result, text_of
 from keyleash.mcp.tools import OF_SCRIPT, SCHEMAS, Access
 from keyleash.store.wire import MAX_ARGUMENTS as MAX_WORDS
 from keyleash.store.wire import MAX_BATCH_COMMANDS
@@ -53,7 +54,7 @@ class Holder:
     root = ""
 
     def __init__(
-        self, url: str, token: AsyncTokenSource, *, by_class: bool, timeout_s: float
+        self, url: str, token: AsyncTokenSource, *, by_class: bool, delegate: bool, timeout_s: float
     ) -> None:
         options: dict[str, Any] = {"max_connections": MAX_CONNECTIONS, "socket_timeout": timeout_s}
         options["socket_connect_timeout"] = timeout_s
@@ -62,19 +63,18 @@ class Holder:
         self.client: Any = Redis.from_pool(pool(url, token, **options))
         self.calls = 0
         self._by_class = by_class
+        self._others = SCHEMAS.keys() - ({"delegate"} if not delegate else ())
         self._correlation = new_correlation()
         self._access: Access | None = None
 
     @property
     def generation(self) -> int:
         """The activation of the policy that the last call met; 0 before."""
-        guard = self._session.guard
-        return 0 if guard is None else guard.generation
+        return self._session.guard.generation if self._session.guard else 0
 
     @property
     def _session(self) -> Session:
-        client = self.client
-        return cast(Session, getattr(client, "session", None) or client._session)
+        return cast(Session, getattr(self.client, "session", None) or self.client._session)
 
     async def whoami(self) -> WhoAmI:
         """Return what the guard reports of the token; errors as of `keyleash.Redis.whoami`."""
@@ -108,7 +108,9 @@ class Holder:
 
     async def _read_access(self) -> Access:
         me, session = await self.whoami(), self._session
-        delegates = session.guard is not None and session.guard.delegates
+        delegates = (
+            "delegate" in self._others and session.guard is not None and session.guard.delegates
+        )
         found = me.grants, me.deny, session.table, delegates, self._by_class, self.generation
         self._access = Access(*found)
         return self._access
@@ -132,7 +134,7 @@ class Holder:
             if value is not None
         }
         if len(text_of(given)) > MAX_ARGUMENTS:
-            raise invalid(f"the arguments are longer than {MAX_ARGUMENTS} bytes")
+            raise ValueError(f"the arguments are longer than {MAX_ARGUMENTS} bytes")
         names: list[str] = []
         self.calls += 1
         try:
@@ -157,15 +159,15 @@ class Holder:
         if access is None or access.generation != self.generation:
             access = await self._read_access()
         client, spec, is_script = self.client, access.by_tool.get(name), name in access.scripts
-        if not (spec or is_script or name in SCHEMAS):
-            raise invalid(f"there is no tool `{name[:64]}`")
+        if not (spec or is_script or name in self._others):
+            raise no_tool(name)
         form = form_of(spec) if spec else None
         check(given, form.schema if form else OF_SCRIPT if is_script else SCHEMAS[name])
         if name == "whoami":
             return (await self.whoami()).to_dict()
         if name == "delegate":
             if current_block() is not None:
-                raise invalid("`delegate` takes no `idempotencyKey`: each call makes another token")
+                raise ValueError("`delegate` takes no `idempotencyKey`: each call makes a token")
             made = await client.delegate(**given)
             return {"token": made.token, **made.to_dict()}
         if is_script:
@@ -180,7 +182,7 @@ class Holder:
         for _, *words in commands:
             # It would be written as it is.
             if words and (capture := access.templates.get(words[0])):
-                raise invalid(f"the key is a pattern: replace `{{{capture}}}` by a value")
+                raise ValueError(f"the key is a pattern: replace `{{{capture}}}` by a value")
         if name != "batch":
             return _page(names[0], await client.execute_command(*commands[0]))
         async with client.pipeline(transaction=True) as pipe:
@@ -192,21 +194,19 @@ class Holder:
         """Return the words of a command, if it is one for a tool."""
         name, words = given[0], [*map(word_of, given)]
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
-            raise invalid("the first word must be the name of a command")
+            raise ValueError("the first word must be the name of a command")
         waits = timeout_of(tuple(words)) is not None
         if waits or role_of(name) not in (None, Role.KEYS, Role.BLOCKING):
-            raise refused(
-                name.upper(),
-                "no tool runs commands that wait or subscribe, or are about connections or scripts",
-                "use the tools that are listed, and LPOP in place of BLPOP",
-            )
+            reason = "no tool runs commands that wait, subscribe, run scripts or name no key"
+            raise refused(name.upper(), reason, "use the listed tools, and LPOP in place of BLPOP")
         spec = self._session.table.find(words[:2])
         if spec is None:
-            raise invalid(f"`{name}` is no command that keyleash knows")
+            raise ValueError(f"`{name}` is no command that keyleash knows")
         if tool not in ("batch", class_of(spec)):
-            is_allowed = access.grants is None or spec.name in access.commands
-            place = f"is a command for the tool `{class_of(spec)}`"
-            raise invalid(f"`{name}` {place if is_allowed else 'is not allowed by any grant'}")
+            if access.grants is None or spec.name in access.commands:
+                raise ValueError(f"`{name}` is a command for the tool `{class_of(spec)}`")
+            denial = CommandRefusedError(with_reason(access.table, {"command": spec.name}))
+            raise described(denial, tuple(words), None, access.table)
         # redis-py names a sub-command with its container.
         return [spec.name, *words[spec.name.count(" ") + 1 :]]
 
@@ -224,22 +224,18 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 def check(given: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Check arguments.
-
-    Raises:
-        MCPError: they do not fit the schema; it does not repeat them.
-    """
+    """Raise ValueError if arguments do not fit the schema; it does not repeat them."""
     # To look at each item of more would hold up the other clients.
     if sum(1 for _ in islice(_items(given), MAX_ITEMS + 2)) > MAX_ITEMS + 1:
-        raise invalid(f"there are more than {MAX_WORDS} arguments")
+        raise ValueError(f"there are more than {MAX_WORDS} arguments")
     error: Any = next(Draft202012Validator(schema).iter_errors(given), None)
     if error is None:
         return
     if error.validator == "required":
-        raise invalid(error.message)
+        raise ValueError(error.message)
     if error.validator == "additionalProperties":
         names = [*error.schema["properties"]]
         wrong = without_tokens(next(name for name in error.instance if name not in names))[:64]
-        raise invalid(f"`{wrong}` is no argument; there are: {', '.join(names) or 'none'}")
+        raise ValueError(f"`{wrong}` is no argument; there are: {', '.join(names) or 'none'}")
     place = without_tokens(".".join(map(str, error.absolute_path))[:64])
-    raise invalid(f"`{place}` does not fit {error.validator}: {text_of(error.validator_value)}")
+    raise ValueError(f"`{place}` does not fit {error.validator}: {text_of(error.validator_value)}")

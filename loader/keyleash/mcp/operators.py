@@ -13,7 +13,7 @@ from keyleash.api.operator import AsyncOperator
 from keyleash.errors import KeyleashError
 from keyleash.mcp.forms import object_of
 from keyleash.mcp.holder import check
-from keyleash.mcp.results import failure, invalid, result
+from keyleash.mcp.results import failure, no_tool, result
 from keyleash.mcp.tools import make_tool
 from keyleash.operations import Parameter
 from keyleash.operator.roles import help_of_roles
@@ -62,7 +62,7 @@ class OperatorTools:
     async def call(self, name: str, given: Mapping[str, Any], *_: Any) -> CallToolResult:
         """Return the result of an operation; errors as of `Holder.call`."""
         if name not in _TOOLS:
-            raise invalid(f"there is no tool `{name[:64]}`")
+            raise no_tool(name)
         method, operation, schema = self._operation(name)
         check(given, schema)
         by_place, options = list[Any](), dict(given)

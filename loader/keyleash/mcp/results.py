@@ -15,7 +15,7 @@ from mcp_types import INVALID_PARAMS, CallToolResult, TextContent
 from redis.exceptions import RedisError, ResponseError
 
 from keyleash.errors import KeyleashError, LeashError
-from keyleash.errors.sentences import explain
+from keyleash.errors.sentences import Door, explain
 from keyleash.mcp.tools import Access
 from keyleash.store.failures import is_unanswered, printable_reason
 from keyleash.text import iso_time, json_bytes, without_tokens
@@ -28,18 +28,14 @@ PAGING = "read parts: getrange, lrange, zrange and xrange, or HSCAN, SSCAN and S
 
 
 async def outcome(run: Awaitable[CallToolResult]) -> CallToolResult:
-    """Return the result of a call, also of one that failed.
-
-    Raises:
-        MCPError: an argument has a wrong value.
-    """
+    """Return the result of a call, also of one that failed: a model reads no protocol errors."""
     try:
         return await run
     except (KeyleashError, RedisError) as error:
         code = "REDIS" if isinstance(error, ResponseError) else "UNAVAILABLE"
         return failure(getattr(error, "code", code), reason_of(error))
     except (ValueError, TypeError) as error:
-        raise invalid(str(error)) from None
+        return failure("INVALID_ARGUMENTS", without_tokens(str(error)))
 
 
 def reason_of(error: KeyleashError | RedisError) -> str:
@@ -52,9 +48,9 @@ def reason_of(error: KeyleashError | RedisError) -> str:
     return f"Redis does not answer, {ran}: {printable_reason(error)}"
 
 
-def invalid(message: str) -> MCPError:
-    """Return the error of the protocol for arguments that do not fit."""
-    return MCPError(INVALID_PARAMS, without_tokens(message))
+def no_tool(name: str) -> MCPError:
+    """Return the error of the protocol for a tool that there is not."""
+    return MCPError(INVALID_PARAMS, without_tokens(f"there is no tool `{name[:64]}`"))
 
 
 def result(reply: Any) -> CallToolResult:
@@ -180,18 +176,13 @@ def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> C
         # A reason in words is part of the message.
         elif name != "identity" and not (name == "reason" and " " in value):
             more[name] = shown(value.encode("utf-8", "surrogateescape"))
-    sentence, help_ = explain(denial)
-    nouns = [name for name in ("key", "channel", "index", "class") if name in more]
-    if nouns and access and access.grants is not None:
-        more["allowed_instead"] = instead = access.patterns(names)
-        if instead and not denial.pattern_of:
-            noun = nouns[0].replace("class", "key")
-            help_ = f"use a {noun} that fits a pattern in allowed_instead; replace {{…}} by a value"
-        if never := access.never(instead):
-            more["never"] = never
-            help_ += "; what fits a pattern in never is always denied"
-    if denial.code.startswith("TOKEN_"):
-        help_ = "stop, and report it to the operator"
+    nouns, instead = [name for name in ("key", "channel", "index", "class") if name in more], []
+    if nouns and access and access.grants is not None and not denial.is_to_stop:
+        more["allowed_instead"] = instead = access.patterns(names, like=str(more[nouns[0]]))
+    sentence, help_ = explain(denial, Door.MCP, () if denial.pattern_of else instead)
+    if never := access and access.never(instead):
+        more["never"] = never
+        help_ += "; what fits a pattern in never is always denied"
     message = sentence.partition(": ")[2] + (f". To go on: {help_}" if help_ else "")
     return failure(str(denial.code), message, **more)
 

@@ -22,18 +22,21 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, Too
 from mcp.server.transport_security import TransportSecurityMiddleware, TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationError, BaseUser
 from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.responses import PlainTextResponse
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from keyleash import __version__
 from keyleash.errors import KeyleashError, LeashError, SuspendedError
-from keyleash.errors.sentences import explain
+from keyleash.errors.sentences import Door, explain
 from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
 from keyleash.mcp.requests import MAX_OF_ROOT, MAX_REQUESTS, MAX_WAITING, TOO_MANY, Requests
 from keyleash.mcp.results import outcome, reason_of
+from keyleash.text import with_links
 
 if TYPE_CHECKING:
     from keyleash.mcp.operators import OperatorTools
@@ -53,6 +56,8 @@ INSTRUCTIONS = (
 _UNREADABLE = types.JSONRPCError(
     jsonrpc="2.0", id=None, error=types.ErrorData(code=types.PARSE_ERROR, message="Parse error")
 )
+_OPEN = ("/healthz", "/metrics", "/.well-known/oauth-protected-resource/mcp")
+"""The paths that need no token; the last is that of the metadata of RFC 9728."""
 _log = logging.getLogger("keyleash mcp")
 _ENDED = ("TOKEN_", "NOT_ACTIVE")
 """Denials of tokens that are not let in; while an identity is suspended, each call is denied."""
@@ -69,6 +74,8 @@ class McpServer(Server[Any]):
         self._providers: dict[str, Provider] = {}
         # The token, and the state of the list that a client or all of its clients were shown last.
         self._shown: WeakKeyDictionary[Any, tuple[str, tuple[int, bool]]] = WeakKeyDictionary()
+        self._registry = CollectorRegistry()
+        self._calls = Counter("keyleash_mcp_calls", "Calls.", ["result"], registry=self._registry)
         self._bus = InMemorySubscriptionBus()
         self._asked = anyio.CapacityLimiter(ASKED_AT_ONCE)
         self._security = TransportSecurityMiddleware()
@@ -113,7 +120,7 @@ class McpServer(Server[Any]):
             if isinstance(provider, Holder):
                 await provider.whoami()
         except LeashError as denial:
-            _log.warning("%s; the list of tools is empty (%s)", *explain(denial))
+            _log.warning("%s; the list of tools is empty (%s)", *explain(denial, Door.MCP))
         except (RedisError, KeyleashError) as error:
             _log.warning(reason_of(error))
 
@@ -131,17 +138,29 @@ class McpServer(Server[Any]):
         self._security = TransportSecurityMiddleware(security)
         # The last is the first that a request meets.
         app.add_middleware(Requests, after=self._close_sessions)
-        app.add_middleware(
-            AuthenticationMiddleware, backend=self, on_error=lambda _, error: error.args[0]
-        )
+        app.add_middleware(AuthenticationMiddleware, backend=self, on_error=_refusal)
+        for path in _OPEN:
+            app.add_route(path, self._answer_anybody)
         return app
 
-    async def authenticate(self, connection: Any) -> tuple[AuthCredentials, BaseUser]:
+    async def _answer_anybody(self, request: Request) -> Response:
+        """Return health, metrics or metadata, which need no token."""
+        pages = {"/healthz": b"ok\n", "/metrics": generate_latest(self._registry)}
+        if page := pages.get(request.scope["path"]):
+            return PlainTextResponse(page)
+        # Without `authorization_servers`, since none issues tokens of keyleash.
+        about = {"resource": f"{request.base_url}mcp", "bearer_methods_supported": ["header"]}
+        return JSONResponse({**about, "resource_documentation": with_links("docs/how-to/mcp.md")})
+
+    async def authenticate(self, connection: Any) -> tuple[AuthCredentials, BaseUser] | None:
         """Return the user of a request if the guard accepts its token, which is asked each time.
 
         Raises:
             AuthenticationError: it does not accept it, or cannot be asked; with the response.
         """
+        # Probes call a pod by its address, so before the name is checked.
+        if (path := connection.scope["path"]) in _OPEN or path.startswith("/.well-known/"):
+            return None
         # First, since a page of another origin must cost no call.
         if refusal := await self._security.validate_request(connection):
             raise AuthenticationError(refusal)
@@ -153,7 +172,7 @@ class McpServer(Server[Any]):
         if provider is None:
             if self._asked.statistics().tasks_waiting >= MAX_WAITING:
                 raise _refused("too many new tokens", 503)
-        elif self._calls_of(provider.root) >= MAX_REQUESTS:
+        elif sum(item.calls for item in self._of_root(provider.root).values()) >= MAX_REQUESTS:
             raise _refused(TOO_MANY, 429)
         try:
             async with nullcontext() if provider else self._asked:
@@ -177,9 +196,6 @@ class McpServer(Server[Any]):
         # A session is of its client_id alone.
         access = AccessToken(token=token, client_id=f"{key} {provider.root}", scopes=[])
         return AuthCredentials(), AuthenticatedUser(access)
-
-    def _calls_of(self, root: str) -> int:
-        return sum(item.calls for item in self._of_root(root).values())
 
     def _of_root(self, root: str) -> dict[str, Provider]:
         return {key: item for key, item in self._providers.items() if item.root == root}
@@ -219,11 +235,7 @@ class McpServer(Server[Any]):
                     await manager._discard_session(id_, transport)
 
     async def _provider(self, request: Any) -> tuple[str, Provider]:
-        """Return the digest and the provider of the token, which is now the last used one.
-
-        Raises:
-            MCPError: it was closed while the body arrived, and there is no place for another.
-        """
+        """Return digest and provider of a token, now the last used; MCPError if it has ended."""
         access = None if request is None else request.user.access_token
         token = access.token if access else ""
         key = _digest(token)
@@ -279,6 +291,7 @@ class McpServer(Server[Any]):
         given, meta = params.arguments or {}, params.meta or {}
         found = await outcome(provider.call(params.name, given, meta, _session_of(context)))
         code = found.structured_content["code"] if found.is_error else ""
+        self._calls.labels(code or "ok").inc()
         await self._notify(key, provider, code.startswith((*_ENDED, "SUSPENDED")))
         return found
 
@@ -308,6 +321,14 @@ def _refused(reason: str, status: int = 401) -> AuthenticationError:
     wanted = f'Bearer error="invalid_token", error_description="{reason}"'
     headers = {"WWW-Authenticate": wanted} if status == 401 else {}
     return AuthenticationError(PlainTextResponse(reason, status, headers))
+
+
+def _refusal(request: HTTPConnection, error: AuthenticationError) -> Response:
+    response: Response = error.args[0]
+    if wanted := response.headers.get("WWW-Authenticate"):
+        place = f"{request.base_url}{_OPEN[-1][1:]}"
+        response.headers["WWW-Authenticate"] = f'{wanted}, resource_metadata="{place}"'
+    return response
 
 
 def _session_of(context: ServerRequestContext[Any]) -> str | None:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from mcp_types import Tool, ToolAnnotations
@@ -102,15 +103,17 @@ class Access:
         """The commands by the names of their tools, listed or not."""
         return {forms.tool_name(spec.name): spec for spec in filter(forms.is_usable, self.table)}
 
-    def patterns(self, names: Iterable[str], cls: str = "") -> list[str]:
-        """Return the patterns on which grants, of a class if it is given, allow commands."""
+    def patterns(self, names: Iterable[str], cls: str = "", like: str = "") -> list[str]:
+        """Return the patterns on which grants of any or one class allow commands, likest first."""
         several = [
             getattr(grant, _field_of(self.table.get(name)))
             for name in names
             for grant in self.commands.get(name, ())
             if not cls or cls in grant.allow
         ]
-        return [*dict.fromkeys(pattern.source for patterns in several for pattern in patterns)]
+        found = dict.fromkeys(pattern.source for patterns in several for pattern in patterns)
+        pairs = {*pairwise(like)}
+        return sorted(found, key=lambda source: -len(pairs & {*pairwise(source)}) / len(source))
 
     def never(self, patterns: Collection[str]) -> list[str]:
         """Return the patterns of denied keys that overlap *patterns* of keys."""
@@ -195,10 +198,7 @@ def make_tool(
     repeats: bool | None = None,
     kinds: Sequence[str] = (),
 ) -> Tool:
-    """Return the definition of a tool, with its hints, and the JSON types of its result.
-
-    What does not only read is destructive, and not idempotent, if nothing else is given.
-    """
+    """Return a tool; by default what does not only read is destructive, and not idempotent."""
     found = {"properties": {"result": {"type": [*kinds]}}} if kinds else {}
     return Tool(
         name=name,
