@@ -14,6 +14,7 @@ import pytest
 from keyleash.audit.export.archive import locked_archive
 from keyleash.audit.export.run import recorded_by_server
 from keyleash.audit.export.verify import FindingKind, verify_archive
+from keyleash.errors import OperationError
 from keyleash.store.store import Store
 from support.archives import KEYS, add_events, export, manifest
 from support.errors import raises_code
@@ -44,6 +45,31 @@ def rewrite(to: Path, change: Callable[[Any], None]) -> None:
 
 def kinds(to: Path) -> list[tuple[str, str]]:
     return [(str(finding.kind), finding.file) for finding in verify_archive(to).findings]
+
+
+def plant(path: Path, what: str) -> None:
+    """Put something in the place of a file that never ends, or that exhausts a parser."""
+    path.unlink()
+    if what == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_text("[" * 200_000)
+
+
+@pytest.mark.parametrize("what", ["device", "brackets"])
+def test_planted_files_are_findings(to: Path, what: str) -> None:
+    """Who may write to the archive must not stop its verification."""
+    planted = names(to)[1]
+    plant(to / FOLDER / planted, what)
+    plant(to / "audit/b/manifest.json", what)
+
+    found = kinds(to)
+
+    assert ("changed", planted) in found
+    assert ("changed", "manifest.json") in found
+    plant(to / "archive.json", what)
+    with pytest.raises(OperationError, match=r"cannot read `.*archive\.json`"):
+        verify_archive(to)
 
 
 def test_intact_archive_is_valid(to: Path) -> None:

@@ -234,9 +234,9 @@ def test_many_calls_without_a_pattern_are_not_to_be_recorded_longer(tmp_path: Pa
     with raises_code("too-few-calls") as raised:
         captured(tmp_path, *[("SET", f"{number}", "x") for number in range(40)])
 
-    assert "40 calls of `client-10-0-0-9`, but no pattern to grant" in raised.value.message
+    assert "40 calls of `client-10-0-0-9`, and 25 are needed, 5 of them for" in raised.value.message
     assert raised.value.help is not None
-    assert raised.value.help.startswith(f"`{{id}}` {FROM_ROOT}; grant its keys by hand")
+    assert raised.value.help.startswith(f"`{{id}}` {FROM_ROOT}; record for longer, grant")
 
 
 def test_identities_that_write_one_pattern_are_a_question(
@@ -346,6 +346,29 @@ def test_limits_need_time(tmp_path: Path, step: float, rate: str, budget: str) -
     assert f"\n    {rate}rate:\n      {rate}requests: " in text
     assert f"\n    {budget}budget:\n      {budget}requests: " in text
     assert "; observed for " in text
+
+
+def test_pattern_of_another_address_is_a_question(tmp_path: Path) -> None:
+    """On a server without keyleash, any client may give itself the name of an agent."""
+    lines = [
+        f"1700000{number:03}.000000 [0 {host}:7] {call}"
+        for host, key in (("1.1.1.1", "jobs:1:state"), ("9.9.9.9", "payroll:1:salary"))
+        for number, call in enumerate(
+            ['"CLIENT" "SETNAME" "agent-runner"', f'"GET" "{key}"', '"GET" "jobs:1:log"']
+            + [f'"GET" "{key}"'] * 30
+        )
+        if host == "1.1.1.1" or "jobs" not in call
+    ]
+    (tmp_path / "monitor.txt").write_text("\n".join(lines))
+    operator = keyleash.Operator.from_url("redis://127.0.0.1:1")
+
+    learned = operator.learn(monitor=tmp_path / "monitor.txt")
+
+    assert [*learned.questions] == [
+        "`agent-runner`: `payroll:1:salary` is named from an address that names nothing else,"
+        " perhaps by another program: 9.9.9.9"
+    ]
+    assert "9.9.9.9" in learned.files()["learned.yaml"]
 
 
 def test_names_and_databases_of_a_capture_are_noted(tmp_path: Path) -> None:

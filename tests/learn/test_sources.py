@@ -154,6 +154,26 @@ def test_lines_that_are_not_understood_are_located_and_the_rest_is_used(tmp_path
     assert log.scripts == {"e0e1f9fabfc9d4800c877a703b823ac0578ff8db": "return 1"}
 
 
+def test_endless_and_overlong_files_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device is an error, and a line without an end is left out as a whole."""
+    monkeypatch.setattr("keyleash.learn.monitor.MAX_LINE_BYTES", 200)
+    file = tmp_path / "monitor.txt"
+    line = '1700000000.000000 [0 10.0.0.9:7] "SET" "a" "{}"'
+    file.write_text("\n".join(line.format("x" * size) for size in (1, 1000, 150, 200, 1)))
+
+    log = log_of(None, monitor=file)
+
+    assert [call.argv and len(call.argv[2]) for call in log] == [1, 150, 1]
+    assert (log.not_understood.count, log.not_understood.examples) == (
+        2, ["line 2: not a complete line of MONITOR"],
+    )  # fmt: skip
+    with raises_code("file") as raised:
+        log_of(None, monitor="/dev/zero")
+    assert "cannot read `/dev/zero`: it is not a regular file" in str(raised.value)
+
+
 def test_a_log_says_from_when_it_speaks(embedded: RealServer) -> None:
     """Reads count from the policy that records them; a trimmed stream begins at its first entry."""
     operator = keyleash.Operator(embedded.client())

@@ -29,7 +29,7 @@ from keyleash.text import clock_time, counted, json_object
 _WANTED = re.compile(
     r"(?:(?:(?P<kind>audit|denied):)?(?P<owner>[^/\s:]+)/)?(?P<id>[0-9]{1,19}-[0-9]{1,19})"
 )
-_HELP = "see `keyleash audit log` for the ids of events"
+SEE_IDS = "see `keyleash audit log` for the ids of events"
 
 
 Entry = AuditEvent | Denial | ControlEvent
@@ -53,7 +53,7 @@ def find_event(store: Store, identities: Iterable[str], wanted: str) -> tuple[En
     """
     parts = _WANTED.fullmatch(wanted)
     if parts is None:
-        raise OperationError("unknown-event", f"`{wanted}` is not an event id", help=_HELP)
+        raise OperationError("unknown-event", f"`{wanted}` is not an event id", help=SEE_IDS)
     streams = [
         stream
         for stream in [*streams_of(store, identities), control_stream(store)]
@@ -63,7 +63,7 @@ def find_event(store: Store, identities: Iterable[str], wanted: str) -> tuple[En
     found = _look(store, streams, parts["id"])
     if not found:
         raise OperationError(
-            "unknown-event", f"no audit stream has an event `{wanted}`", help=_HELP
+            "unknown-event", f"no audit stream has an event `{wanted}`", help=SEE_IDS
         )
     if len(found) > 1:
         several = ", ".join(f"`{_name(stream, found)}/{parts['id']}`" for stream in found)

@@ -78,10 +78,6 @@ class UndoOptions(Times, total=False):
     across_policies: AcrossPolicies
 
 
-SELECTING = ("key", "correlation", "since", "until", "identity")
-"""The options of an undo that select events, besides their ids."""
-
-
 class FollowFilters(TypedDict, total=False):
     """Calls since a time."""
 

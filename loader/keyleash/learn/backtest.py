@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, known_table
 from keyleash.commands.facts import SCRIPT_CALLS
-from keyleash.commands.spec import Lengthening
+from keyleash.commands.spec import Lengthening, NumberedKeys, StreamKeys
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import (
     RuledCommand,
@@ -32,7 +32,6 @@ from keyleash.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, Rec
 from keyleash.limits import Counter
 from keyleash.operator.decisions import explain_command
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
-from keyleash.policy.diff.call_shapes import example_call, forms_of
 from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import AnySuffix, ValueRules
 from keyleash.policy.patterns import beginning, keys_under
@@ -75,13 +74,10 @@ class Outcome(StrEnum):
 
 
 class Ruling(NamedTuple):
-    """A decision: None if the log does not say enough; the rule that decided, and the place of
-    the key that it decided about.
-    """
+    """A decision, None if the log does not say enough, and the rule that decided."""
 
     allowed: bool | None
     rule: str = ""
-    place: int = 0
 
 
 @dataclass(slots=True)
@@ -209,7 +205,7 @@ def backtest(
         row = rows.setdefault(at, OutcomeRow(*at, first_ms=call.time_ms))
         row.calls, row.last_ms = row.calls + call.count, call.time_ms
         if len(row.examples) < EXAMPLES:
-            line = explain_command(call.identity, example_of(call, ruling.place), file)
+            line = explain_command(call.identity, example_of(call), file)
             row.examples += [line] * (line not in row.examples)
     ordered = sorted(rows.values(), key=lambda row: ([*Outcome].index(row.outcome), -row.calls))
     coverage = tuple(item for _, item in sorted(log.coverage.items()))
@@ -267,26 +263,38 @@ class Replay:
         return Outcome.ALLOWED if ruling.allowed else Outcome.DENIED, ruling
 
 
-def example_of(call: RecordedCall, place: int) -> Sequence[bytes]:
-    """Return a call like a recorded one, about its key at *place*.
+def example_of(call: RecordedCall) -> Sequence[bytes]:
+    """Return a call like a recorded one; words but its keys are made up, as by `placed_call`."""
+    if call.command not in SCRIPT_CALLS:
+        words = (*call.command.encode().split(b" "), *call.keys)
+        least = abs(call.spec.arity) if call.spec else 0
+        return placed_call(call.command, call.keys) or (*words, *[b"1"] * (least - len(words)))
+    script, is_digest = call.script.encode(), call.argv is not None
+    head = (b"EVALSHA", script, b"%d" % len(call.keys)) if is_digest else (b"SCRIPT", script)
+    return (*head, *call.keys)
 
-    Other words are made up: they may be secrets.
-    """
-    spec, words = call.spec, (*call.command.encode().split(b" "), *call.keys)
-    if call.command in SCRIPT_CALLS:
-        script = call.script.encode()
-        is_digest = call.argv is not None
-        head = (b"EVALSHA", script, b"%d" % len(call.keys)) if is_digest else (b"SCRIPT", script)
-        return (*head, *call.keys)
+
+def placed_call(command: str, keys: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Return a call of a command with keys, and 1 for others, which may be secrets; or nothing."""
+    spec = known_table().get(command)
+    words = tuple(command.encode().split(b" "))
     if spec is None:
-        return words
+        return ()
     if spec.scans:
-        return (b"SCAN", b"0", b"MATCH", *call.keys)
-    form = forms_of(spec)[0]
-    if not (form.needs and call.keys):
-        return (*words, *[b"1"] * (abs(spec.arity) - len(words)))
-    kinds = [call.keys[place]] if len(form.needs) == 1 else [call.keys[0], call.keys[-1]]
-    return example_call(spec, form, kinds)
+        return (*words, b"0", b"MATCH", *keys)
+    if spec.keys and isinstance(spec.keys[-1], NumberedKeys):
+        heads, rest = keys[: len(spec.keys) - 1], keys[len(spec.keys) - 1 :]
+        return (*words, *heads, b"%d" % len(rest), *rest)
+    if spec.keys and isinstance(spec.keys[-1], StreamKeys):
+        group = (b"GROUP", b"1", b"1") if command.endswith("GROUP") else ()
+        return (*words, *group, b"STREAMS", *keys, *[b"0"] * len(keys))
+    if spec.channel is None and (spec.walk is None or spec.index is not None):
+        return ()
+    first, last, step = spec.walk or (spec.channel or 1, spec.channel or 1, 1)
+    placed = [word for key in keys for word in (key, *[b"1"] * (step - 1))]
+    behind = [b"1"] * max(-1 - last if last < 0 and step == 1 else 0, 0)
+    call = [*words, *[b"1"] * (first - len(words)), *placed, *behind]
+    return (*call, *[b"1"] * (abs(spec.arity) - len(call)))
 
 
 def masked_start(key: bytes) -> bytes | None:
@@ -450,24 +458,24 @@ class _Judge:
                 return Ruling(False, "INDEX_NOT_GRANTED")
             return Ruling(self._is_same or None, "prefixes of an index")
         found = Ruling(True, "a grant of the command")
-        for place, use in enumerate(call.uses()):
-            found = self._key(command, use, place)
+        for use in call.uses():
+            found = self._key(command, use)
             if not found.allowed:
                 plain = self._key(command, KeyUse(use.key, spec.keys[0].needs))
                 is_open = call.is_variant is None and plain.allowed
-                return Ruling(None, _OPTIONS, place) if is_open else found
+                return Ruling(None, _OPTIONS) if is_open else found
         return found
 
-    def _key(self, command: RuledCommand, use: KeyUse, place: int = 0) -> Ruling:
+    def _key(self, command: RuledCommand, use: KeyUse) -> Ruling:
         trace: Trace = []
         verdict = judge_key(self._identity, command, use, trace)
         step = trace[-1]
         assert isinstance(step, KeyStep)  # noqa: S101 - the only step about a key
         if verdict.allowed:
-            return Ruling(True, f"grant of `{step.granted_by[0].pattern.source}`", place)
+            return Ruling(True, f"grant of `{step.granted_by[0].pattern.source}`")
         detail = f" `{step.denied_by[0].pattern.source}`" if step.denied_by else ""
         detail = f" {step.missing}" if step.missing else detail
-        return Ruling(False, f"{verdict.code}{detail}", place)
+        return Ruling(False, f"{verdict.code}{detail}")
 
     def _conditions(self, call: RecordedCall, spec: CommandSpec, found: Ruling) -> Ruling:
         """Return what else decides about an allowed call, if the log does not say it."""
@@ -476,9 +484,9 @@ class _Judge:
             return Ruling(None, _PATTERNS)
         if spec.work and (identity.work < base.work or identity.strings < base.strings):
             return Ruling(None, "limits of the work of a call")
-        for place, use in enumerate(call.uses()):
+        for use in call.uses():
             if OperationClass.WRITE in use.needs and self._is_stricter(use.key):
-                return Ruling(None, _VALUES, place)
+                return Ruling(None, _VALUES)
         for limit in identity.limits:
             if limit.counter.is_bytes and limit not in base.limits:
                 return Ruling(None, limit.name)

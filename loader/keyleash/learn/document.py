@@ -9,11 +9,11 @@ from contextlib import suppress
 from itertools import groupby, islice
 from typing import Any
 
-from keyleash.commands import known_table, load_table
-from keyleash.commands.spec import NumberedKeys, StreamKeys
+from keyleash.commands import load_table
 from keyleash.errors import KeyleashError
 from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.state import ModelState
+from keyleash.learn.backtest import placed_call
 from keyleash.learn.calls import Coverage
 from keyleash.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
 from keyleash.limits import Counter
@@ -267,15 +267,14 @@ def test_document(learned: Sequence[LearnedIdentity], policy: Policy, file: str)
         identity = policy.identity(item.name)
         assert identity is not None  # noqa: S101 - the policy was written for it
         calls = {
-            rule.pattern: [_call(*command) for command in rule.commands.items()]
+            rule.pattern: [placed_call(*command) for command in rule.commands.items()]
             for rule in item.rules
             if not rule.is_rare
         }
         denied = [(b"GET", FOREIGN), (b"FLUSHALL",)]
         for name, several in [*calls.items(), ("elsewhere", denied)]:
             is_seen = name in calls
-            calls_of_rule = filter(None, several)
-            steps = [s for argv in calls_of_rule for s in _step(identity, argv, allowed=is_seen)]
+            steps = [s for x in several if x for s in _step(identity, x, allowed=is_seen)]
             if steps:
                 title = f"{item.name}{' on' * is_seen} {name}"
                 lines += [
@@ -296,26 +295,3 @@ def _step(identity: Identity, argv: Sequence[bytes], *, allowed: bool) -> Iterat
         words = ", ".join(map(quoted, texts))
         if decision.allowed == allowed and all(without_tokens(text) == text for text in texts):
             yield f"      - {{command: [{words}], expect: {decision.code or 'allow'}}}"
-
-
-def _call(command: str, keys: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Return a call of a command with keys, and other arguments of no meaning; or nothing."""
-    spec = known_table().get(command)
-    words = tuple(command.encode().split(b" "))
-    if spec is None:
-        return ()
-    if spec.scans:
-        return (*words, b"0", b"MATCH", *keys)
-    if spec.keys and isinstance(spec.keys[-1], NumberedKeys):
-        heads, rest = keys[: len(spec.keys) - 1], keys[len(spec.keys) - 1 :]
-        return (*words, *heads, b"%d" % len(rest), *rest)
-    if spec.keys and isinstance(spec.keys[-1], StreamKeys):
-        group = (b"GROUP", b"1", b"1") if command.endswith("GROUP") else ()
-        return (*words, *group, b"STREAMS", *keys, *[b"0"] * len(keys))
-    if spec.channel is None and (spec.walk is None or spec.index is not None):
-        return ()
-    first, last, step = spec.walk or (spec.channel or 1, spec.channel or 1, 1)
-    placed = [word for key in keys for word in (key, *[b"1"] * (step - 1))]
-    behind = [b"1"] * max(-1 - last if last < 0 and step == 1 else 0, 0)
-    call = [*words, *[b"1"] * (first - len(words)), *placed, *behind]
-    return (*call, *[b"1"] * (abs(spec.arity) - len(call)))

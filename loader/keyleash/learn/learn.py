@@ -132,15 +132,12 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
     if not found:
         most = max(too_few.values(), default=0)
         names = listing(name for name, calls in too_few.items() if calls == most)
-        lines, lower = log.not_understood, "lower the number of calls for a class (`--min`)"
         shown = f"{log.name} has {counted(most, 'call')} of {names or 'one identity'}, "
-        if most < needed:
-            shown += f"and {needed} are needed, {least} of them for a class on one pattern"
-            reasons = [f"{counted(lines.count, 'line')} left out", *lines.examples]
-            advice = "; ".join(reasons) if lines.count else f"record for longer, or {lower}"
-        else:
-            shown += f"but no pattern to grant, which needs {least} of them for a class"
-            advice = "; ".join([*doubts.values(), f"grant its keys by hand, or {lower}"])
+        shown += f"and {needed} are needed, {least} of them for a class on one pattern"
+        lines = log.not_understood
+        reasons = [f"{counted(lines.count, 'line')} left out", *lines.examples] * bool(lines.count)
+        lower = "record for longer, grant keys by hand, or lower the number of calls (`--min`)"
+        advice = "; ".join([*reasons, *doubts.values(), lower])
         raise OperationError("too-few-calls", shown, help=advice)
     about = (log.not_understood, dict(log.scripts), log.active, log.is_capture)
     return Learned(log.name, tuple(found), too_few, least, *about)

@@ -10,6 +10,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
+from keyleash.audit.export.rows import bounded_lines, open_regular
 from keyleash.commands import keys_of, known_table
 from keyleash.commands.facts import ABOUT_THE_CONNECTION, SCRIPT_CALLS
 from keyleash.commands.locks import LOCK_SCRIPTS
@@ -39,6 +40,7 @@ _ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))", re.DOTALL)
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"a": b"\a", b"b": b"\b"}
 _ANYBODY = Identity("any", IdentityKind.MACHINE, ())
 _LUA = "lua"
+MAX_LINE_BYTES = 16 << 20
 _OF_KEYLEASH = "a call of keyleash: learn from its audit log"
 
 
@@ -61,7 +63,7 @@ class MonitorLog(CallLog):
         self._batches: dict[str, int] = {}
         self._notes: dict[str, set[str]] = defaultdict(set)
         try:
-            path.open("rb").close()
+            open_regular(path).close()
         except OSError as error:
             reason = (error.strerror or "failed").lower()
             raise OperationError("file", f"cannot read `{path}`: {reason}") from None
@@ -69,47 +71,46 @@ class MonitorLog(CallLog):
     def _calls(self) -> Iterator[RecordedCall]:
         caller = script = ""
         is_guard = False
-        with self._path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                parsed = _LINE.fullmatch(line)
-                if parsed is None:
-                    self._note(number, line.decode("utf-8", "replace"))
-                    continue
-                time_ms = int(parsed[1]) * 1000 + int(parsed[2]) // 1000
-                first, *rest = map(_unquoted, _WORDS.findall(parsed[5]))
-                argv = (first.upper(), *rest)
-                address = parsed[4].decode("utf-8", "replace")
-                if address != _LUA:
-                    caller, script = address, self._script(argv)
-                    self._name(address, argv)
-                    is_guard = _is_of_keyleash(argv)
-                    self._note_batch(address, argv[0], number)
-                    if is_guard:
-                        self.not_understood.add(f"line {number}", _OF_KEYLEASH)
-                if is_guard or _is_of_keyleash(argv):
-                    continue
-                if address == _LUA and script in LOCK_SCRIPTS:
-                    # A guarded connection runs these scripts as commands.
-                    continue
-                identity = self._names.get(caller) or identity_name(
-                    f"client {(caller.rpartition(':')[0] or caller).replace('::', ':0:')}"
-                )
-                database = self._databases.setdefault(identity, parsed[3])
-                if self._wanted and identity not in self._wanted:
-                    continue
-                is_inner = address == _LUA
-                event = str(self._batches.get(caller, number))
-                facts = {"time_ms": time_ms, "token_id": caller, "event": event}
-                try:
-                    for words in self._guarded(argv, script, is_inner=is_inner):
-                        call = _captured(identity, words, script, is_inner=is_inner, **facts)
-                        if parsed[3] != database:
-                            self._notes[identity].add("it uses several databases")
-                        yield call
-                except UnplacedKeysError:
-                    # Its message has words of the client.
-                    name = printable(argv[0].decode("utf-8", "replace"))
-                    self.not_understood.add(f"line {number}", f"the keys of {name} are not known")
+        for number, line in enumerate(bounded_lines(self._path, MAX_LINE_BYTES), 1):
+            parsed = _LINE.fullmatch(line)
+            if parsed is None:
+                self._note(number, line.decode("utf-8", "replace"))
+                continue
+            time_ms = int(parsed[1]) * 1000 + int(parsed[2]) // 1000
+            first, *rest = map(_unquoted, _WORDS.findall(parsed[5]))
+            argv = (first.upper(), *rest)
+            address = parsed[4].decode("utf-8", "replace")
+            if address != _LUA:
+                caller, script = address, self._script(argv)
+                self._name(address, argv)
+                is_guard = _is_of_keyleash(argv)
+                self._note_batch(address, argv[0], number)
+                if is_guard:
+                    self.not_understood.add(f"line {number}", _OF_KEYLEASH)
+            if is_guard or _is_of_keyleash(argv):
+                continue
+            if address == _LUA and script in LOCK_SCRIPTS:
+                # A guarded connection runs these scripts as commands.
+                continue
+            identity = self._names.get(caller) or identity_name(
+                f"client {(caller.rpartition(':')[0] or caller).replace('::', ':0:')}"
+            )
+            database = self._databases.setdefault(identity, parsed[3])
+            if self._wanted and identity not in self._wanted:
+                continue
+            is_inner = address == _LUA
+            event = str(self._batches.get(caller, number))
+            facts = {"time_ms": time_ms, "token_id": caller, "event": event}
+            try:
+                for words in self._guarded(argv, script, is_inner=is_inner):
+                    call = _captured(identity, words, script, is_inner=is_inner, **facts)
+                    if parsed[3] != database:
+                        self._notes[identity].add("it uses several databases")
+                    yield call
+            except UnplacedKeysError:
+                # Its message has words of the client.
+                name = printable(argv[0].decode("utf-8", "replace"))
+                self.not_understood.add(f"line {number}", f"the keys of {name} are not known")
         for name in sorted(self._wanted - self._databases.keys()):
             raise OperationError(
                 "unknown-identity",

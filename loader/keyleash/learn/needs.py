@@ -22,6 +22,7 @@ from keyleash.text import without_tokens
 
 CHANGING = {OperationClass.WRITE, OperationClass.DELETE}
 _SUBSCRIBE = OperationClass.SUBSCRIBE
+OF_ONE_HOST = "is named from an address that names nothing else, perhaps by another program:"
 LIMITED = (Counter.REQUESTS, Counter.WRITES)
 DELEGATE, RENEW, EVALSHA = "DELEGATE", "RENEW", "EVALSHA"
 
@@ -39,6 +40,7 @@ class LearnedRule(Result):
         is_rare: Whether it is commented out: it has too few calls, or is too wide.
         doubt: What a person has to know of the pattern.
         commands: Some commands, each with the keys of a call.
+        hosts: The addresses of the clients.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class LearnedRule(Result):
     is_rare: bool = False
     doubt: str = ""
     commands: Mapping[str, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    hosts: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,15 @@ class ObservedCalls:
             patterns = sorted(tree.patterns(), key=lambda pattern: pattern.text)
             every = [rule for pattern in patterns for rule in _rules_of(kind, pattern, least)]
             rules += without_covered(every)
+        hosts = Counts(host for _, host in {(x.pattern, host) for x in rules for host in x.hosts})
+        # Before keyleash, any client may give itself the name of another.
+        many = {host for host, count in hosts.items() if count > 1}
+        rules = [
+            replace(rule, doubt=f"{OF_ONE_HOST} {', '.join(sorted(rule.hosts))}")
+            if many and not rule.doubt and many.isdisjoint(rule.hosts)
+            else rule
+            for rule in rules
+        ]
         limits = [item for counter, load in self._loads.items() for item in load.limits(counter)]
         shown = (self._scripts, self._left_out, self._depth, self._renews)
         return LearnedIdentity(name, coverage, tuple(rules), tuple(limits), *shown)
@@ -236,7 +248,7 @@ def _rules_of(kind: str, pattern: LearnedPattern, least: int) -> Iterator[Learne
             if allow:
                 about = (pattern.values, pattern.noun, is_rare, pattern.doubt)
                 facts = (only, shown.calls, shown.last_ms, *about, shown.commands)
-                yield LearnedRule(kind, pattern.text, tuple(allow), *facts)
+                yield LearnedRule(kind, pattern.text, tuple(allow), *facts, frozenset(shown.hosts))
 
 
 def without_covered(rules: list[LearnedRule]) -> list[LearnedRule]:

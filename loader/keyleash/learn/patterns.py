@@ -112,16 +112,18 @@ def _is_sayable(segment: bytes) -> bool:
 
 @dataclass(slots=True)
 class Support:
-    """The calls that show a need; `commands` are some of them, with the keys of a call."""
+    """The calls that show a need; `commands` are some, with keys, `hosts` their addresses."""
 
     calls: int = 0
     last_ms: int = 0
     commands: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
+    hosts: set[str] = field(default_factory=set)
 
     def note(self, call: RecordedCall) -> None:
         """Count a call."""
         self.calls += 1
         self.last_ms = call.time_ms
+        self.hosts.add(call.token_id.rpartition(":")[0])
         if len(self.commands) < SAMPLES:
             self.commands.setdefault(call.command, call.keys)
 
@@ -130,6 +132,7 @@ class Support:
         self.calls += other.calls
         self.last_ms = max(self.last_ms, other.last_ms)
         self.commands = {**other.commands, **self.commands}
+        self.hosts |= other.hosts
 
 
 @dataclass(slots=True, eq=False)
@@ -443,9 +446,8 @@ def _capture_name(about: str, suffix: str, names: Sequence[str]) -> str:
 
 
 def _singular(noun: str) -> str:
-    return (
-        noun.removesuffix("s") if len(noun) > 3 and not noun.endswith(("ss", "us", "ews")) else noun
-    )
+    is_plural = len(noun) > 3 and not noun.endswith(("ss", "us", "ews"))
+    return noun.removesuffix("s") if is_plural else noun
 
 
 def _text(literal: bytes) -> str:

@@ -26,7 +26,7 @@ from keyleash.audit.entries import (
     time_of,
 )
 from keyleash.audit.export.archive import FILE_NAME, read_archive
-from keyleash.audit.export.rows import SequenceCheck, read_row
+from keyleash.audit.export.rows import SequenceCheck, bounded_lines, read_row
 from keyleash.audit.operator_actions import read_activations
 from keyleash.audit.read import Query, read_denials, read_events, with_follow_ups
 from keyleash.audit.selection import Since, Until, time_range
@@ -299,15 +299,14 @@ class _ArchiveLog(_AuditLog):
                 continue
             place = f"{stream.name}/{path.name}"
             try:
-                with path.open("rb") as file:
-                    for number, line in enumerate(file, 1):
-                        try:
-                            row = read_row(line)
-                        except ValueError:
-                            left_out.add(f"{place}, line {number}", "not an entry")
-                        else:
-                            count, last = count + 1, row.id
-                            yield row.id.encode(), [word for pair in row.fields for word in pair]
+                for number, line in enumerate(bounded_lines(path), 1):
+                    try:
+                        row = read_row(line)
+                    except ValueError:
+                        left_out.add(f"{place}, line {number}", "not an entry")
+                    else:
+                        count, last = count + 1, row.id
+                        yield row.id.encode(), [word for pair in row.fields for word in pair]
             except OSError as error:
                 left_out.add(place, f"cannot be read to its end: {error}")
         newest = id_order(mark.last) if mark and mark.last else (0, 0)

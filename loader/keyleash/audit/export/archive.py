@@ -27,9 +27,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from keyleash.audit.export.rows import ArchiveRow, lines_of, read_rows
+from keyleash.audit.export.rows import ArchiveRow, lines_of, open_regular, read_rows
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
+from keyleash.policy.files import read_bytes
 from keyleash.store.streams import AuditStream
 
 ARCHIVE = "archive.json"
@@ -46,6 +47,7 @@ FILES_PER_MANIFEST = 1000
 """A full manifest is closed under another name, so that each rewrite stays short."""
 NO_CHAIN = "0" * 64
 _BUFFER = 1 << 20
+MAX_JSON_BYTES = 64 << 20  # of an `archive.json` with all folders
 
 
 class Draft:
@@ -135,7 +137,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -227,8 +229,14 @@ def is_being_written(directory: Path) -> bool:
 def read_archive(directory: Path) -> Archive:
     """Read `archive.json`."""
     path = directory / ARCHIVE
+    if not path.exists():
+        raise ArchiveError(
+            "archive",
+            f"`{directory}` is not an archive: it has no `{ARCHIVE}`",
+            help="name the directory of `keyleash audit export --to`",
+        )
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_bytes(str(path), MAX_JSON_BYTES))
         if record["version"] != VERSION:
             raise ArchiveError(
                 "archive",
@@ -238,13 +246,7 @@ def read_archive(directory: Path) -> Archive:
             )
         marks = {name: Extent(**mark) for name, mark in record["marks"].items()}
         return Archive(directory, record["id"], record["place"], marks)
-    except FileNotFoundError:
-        raise ArchiveError(
-            "archive",
-            f"`{directory}` is not an archive: it has no `{ARCHIVE}`",
-            help="name the directory of `keyleash audit export --to`",
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ArchiveError("archive", f"cannot read `{path}`", help=_recovery_of(path)) from None
 
 
@@ -351,8 +353,12 @@ def add_file(folder: Path, manifest: Manifest, file: ArchivedFile) -> Manifest:
 def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
     """Read a folder's manifest; return an empty one if there is none yet."""
     path = folder / name
+    if not path.exists():
+        if name != MANIFEST:
+            raise _unreadable(path, "it is missing")
+        return Manifest(stream)
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(read_bytes(str(path), MAX_JSON_BYTES))
         if record["version"] != VERSION:
             raise _unreadable(path, f"it is of another version, {record['version']!r}")
         if record["stream"] != stream:
@@ -360,11 +366,7 @@ def read_manifest(folder: Path, stream: str, name: str = MANIFEST) -> Manifest:
         files = tuple(ArchivedFile(**file) for file in record["files"])
         manifest = Manifest(stream, Extent(**record["before"]), files)
         closed_name(manifest.end)  # A number, since it becomes part of a path.
-    except FileNotFoundError:
-        if name != MANIFEST:
-            raise _unreadable(path, "it is missing") from None
-        return Manifest(stream)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise _unreadable(path, "it is not a manifest") from None
     return manifest
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from io import BufferedReader
 from pathlib import Path
 
 from keyleash.audit.entries import audit_events, number_of
@@ -144,10 +146,29 @@ def _line(row: ArchiveRow, stream: AuditStream) -> str:
     return json.dumps(record, separators=(",", ":"), default=to_json) + "\n"
 
 
+MAX_LINE_BYTES = 256 << 20  # of an event with 500 before-images
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; OSError if it is a device or a pipe, which may never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return path.open("rb")
+
+
+def bounded_lines(path: Path, most: int = MAX_LINE_BYTES) -> Iterator[bytes]:
+    """Yield the lines of a regular file, and `?` for one with more than *most* bytes."""
+    with open_regular(path) as file:
+        while line := file.readline(most):
+            rest = line
+            while len(rest) == most and not rest.endswith(b"\n"):
+                line, rest = b"?", file.readline(most)
+            yield line
+
+
 def read_rows(path: Path) -> Iterator[ArchiveRow]:
     """Yield the rows of a file; ValueError if a line is not an entry."""
-    with path.open("rb") as file:
-        yield from map(read_row, file)
+    return map(read_row, bounded_lines(path))
 
 
 def read_row(line: bytes) -> ArchiveRow:
@@ -161,7 +182,7 @@ def read_row(line: bytes) -> ArchiveRow:
         first, *rest = ((_bytes(name), _bytes(value)) for name, value in record["fields"])
         id_order(record["id"])
         return ArchiveRow(record["id"], (first, *rest))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("a line is not an entry") from error
 
 

@@ -29,7 +29,7 @@ from keyleash.audit.export.archive import (
 )
 from keyleash.audit.export.rows import SequenceCheck, read_rows
 from keyleash.audit.streams import id_order
-from keyleash.errors import ArchiveError
+from keyleash.errors import OperationError
 from keyleash.results import Result
 from keyleash.store.streams import StreamKind
 from keyleash.text import json_object
@@ -182,7 +182,7 @@ class _Check:
             names.add(name)
             try:
                 manifest = read_manifest(self._folder, self._stream, name)
-            except ArchiveError as error:
+            except OperationError as error:
                 self._changed(name, error.message)
                 return found
             if found and manifest.end != found[0].before:

@@ -20,6 +20,7 @@ from keyleash.audit.undo.key_values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import LOG_ACTION, VALUES, each, joint
+from keyleash.policy.problems import listing
 from keyleash.results import Result
 from keyleash.store.agent_keys import node_of, undo_prefix_of
 from keyleash.store.deployment import Node
@@ -176,14 +177,14 @@ def _run_step(
         case b"CHANGED":
             raise OperationError(
                 "changed-meanwhile",
-                f"{_keys(details)} changed since the plan was made; nothing was undone",
+                f"{listing(map(text_of, details), 3)} changed since the plan; nothing was undone",
                 help="run the undo again to make a new plan",
             )
         case b"REFUSED":
             key, error = details
             raise OperationError(
                 "undo-denied",
-                f"the server rejects {_keys([key])}: {text_of(error)}; nothing was undone",
+                f"the server rejects `{text_of(key)}`: {text_of(error)}; nothing was undone",
                 help="use the primary of the server, or raise its `maxmemory`"
                 if error.startswith((b"READONLY", b"OOM"))
                 else "`skip=[KEY]` leaves a key out",
@@ -202,7 +203,7 @@ def _require_validated(store: Store, plans: Sequence[KeyPlan]) -> None:
     withheld = find_withheld(store, restored.values())
     if withheld.images:
         keys = [key for key, (_, content) in restored.items() if content in withheld.images]
-        raise withheld.error(f"the before-image of {_keys(keys)}")
+        raise withheld.error(f"the before-image of {listing(map(text_of, keys), 3)}")
 
 
 def _recorded(store: Store, undo: str, since_ms: int, shard: str) -> list[bytes]:
@@ -256,8 +257,3 @@ def _arguments(store: Store, plans: Sequence[KeyPlan]) -> Iterator[bytes | str]:
 
 def _expiry(expires_ms: int | None) -> bytes:
     return _NO_EXPIRY if expires_ms is None else b"%d" % expires_ms
-
-
-def _keys(keys: Sequence[bytes]) -> str:
-    shown = ", ".join(f"`{text_of(key)}`" for key in keys[:3])
-    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"

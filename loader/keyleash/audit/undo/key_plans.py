@@ -11,7 +11,7 @@ from typing import Annotated, Any, Unpack
 
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage
 from keyleash.audit.read import EVERYTHING, Query
-from keyleash.audit.selection import SELECTING, OneIdentity, UndoOptions, query_of
+from keyleash.audit.selection import OneIdentity, UndoOptions, query_of
 from keyleash.audit.undo.history import (
     UndoStep,
     event_name,
@@ -63,8 +63,6 @@ from keyleash.text import counted, json_object, printable, to_json
 
 MAX_BLAMED = 20
 """Maximum number of changes by others per conflict in JSON."""
-MAX_SHOWN = 10
-"""Maximum number of keys in the `repr` of a plan."""
 
 
 class ConflictKind(StrEnum):
@@ -186,9 +184,6 @@ class KeyPlan:
         had_value = self.image is not None and self.image.content is not None
         return had_value and self.target is not None and self.target.is_absent
 
-    def __repr__(self) -> str:
-        return f"KeyPlan({printable(self.key)!r}, {action_text(self)!r}, events={len(self.steps)})"
-
     def to_dict(self) -> dict[str, Any]:
         """Return the plan for the key as part of `UndoPlan.to_dict`."""
         return {
@@ -259,9 +254,7 @@ class UndoPlan(Result):
 
     def __repr__(self) -> str:
         counts = f"changes={len(self.changes)}, blocked={len(self.blocked)}"
-        more = ", …" if len(self.keys) > MAX_SHOWN else ""
-        shown = ", ".join(map(repr, self.keys[:MAX_SHOWN]))
-        return f"UndoPlan({len(self.keys)} keys, {counts}: {shown}{more})"
+        return f"UndoPlan({len(self.keys)} keys, {counts})"
 
     def to_dict(self) -> dict[str, Any]:
         fields = json_object(self, "identities", "keys", "others", "untrusted")
@@ -381,7 +374,8 @@ def plan_selected(
         UsageError: a key of *force* or *skip* is not in the plan.
     """
     values = {**options, "identity": identity}
-    given = {name for name in SELECTING if values.get(name) is not None}
+    selecting = ("key", "correlation", "since", "until", "identity")
+    given = {name for name in selecting if values.get(name) is not None}
     if events and given:
         raise ArgumentError("`events` cannot be combined with other selections")
     if not events and not given & {"correlation", "identity", "key"}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from keyleash.audit.entries import AuditEvent
-from keyleash.audit.lookup import find_event
+from keyleash.audit.lookup import SEE_IDS, find_event
 from keyleash.audit.read import Query, key_test, read_events
 from keyleash.audit.streams import stream_names, stream_owners
 from keyleash.audit.undo.history import UndoStep, event_name, images_of, read_back, steps_on
@@ -19,7 +19,6 @@ from keyleash.text import iso_time, printable, without_tokens
 
 MAX_SELECTED_BYTES = 256 * 1024 * 1024
 """Size of the before-images of a plan at most; they are held in memory."""
-_SEE = "see `keyleash audit log` for the ids of events"
 
 
 def describe(query: Query, events: Sequence[str], identity: str | None) -> str:
@@ -73,7 +72,7 @@ def select_events(
     if not found and trust.untrusted.total():
         raise nothing_trusted(trust.untrusted)
     if not found:
-        raise NothingToUndoError("no recorded event matches", help=_SEE)
+        raise NothingToUndoError("no recorded event matches", help=SEE_IDS)
     return found
 
 
@@ -82,7 +81,7 @@ def _named(store: Store, names: Sequence[str], events: Sequence[str]) -> Iterato
     for given in events:
         for event in find_event(store, names, given):
             if not isinstance(event, AuditEvent):
-                raise OperationError("unknown-event", f"`{given}` changed no key", help=_SEE)
+                raise OperationError("unknown-event", f"`{given}` changed no key", help=SEE_IDS)
             chosen[event_name(event), event.item] = event
     yield from chosen.values()
 
