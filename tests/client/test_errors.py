@@ -529,7 +529,7 @@ def test_denial_by_restrictions_names_the_token_and_not_the_policy(leash: Leash)
         reason = reason_of(caught.value)
         assert reason.sentence.startswith(message)
         assert "`client.whoami()` lists" in reason.agent
-        assert "issue another token" in reason.operator
+        assert "issue a token with other restrictions" in reason.operator
 
 
 def test_delegation_that_the_policy_does_not_have_names_the_field(leash: Leash) -> None:

@@ -77,7 +77,8 @@ _PHRASES = {
     "ASK": "ask the operator for another token",
     "CLIENT": "use keyleash's client, of the same version",
     "ISSUE": "issue another with `keyleash token issue {identity}`",
-    "OF_TOKEN": "if by=token\n  operator: the identity may, its token may not: issue another token",
+    "OF_TOKEN": "if by=token\n  operator: the identity may, its token may not: issue a token with"
+    " other restrictions",
     "OWN": "if the identity should have it",
     "NO_RULE": "no rule of the policy decided",
     "REPORT": "stop, and report it to the operator",
@@ -475,8 +476,7 @@ def advice(denial: Any, door: Door = Door.PYTHON, instead: Sequence[str] = ()) -
     """Return what its reader may do after a denial, who may see where else it is allowed."""
     if door is Door.MCP and denial.code.startswith("TOKEN_"):
         return _PHRASES["REPORT"]
-    own = None if denial.is_to_stop else denial.own_help
-    text: str = own or reason_of(denial, door).agent
+    text: str = (not denial.is_to_stop and denial.own_help) or reason_of(denial, door).agent
     return re.sub(r"another (key|channel|index); .*", _INSTEAD, text) if instead else text
 
 
