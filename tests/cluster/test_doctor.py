@@ -166,23 +166,6 @@ def test_help_deletes_control_keys_of_one_server_and_no_counters_of_the_cluster(
     assert cluster.owner(f"{{{HOME_TAG}}}").admin.exists("keyleash:{kl}:policy")
 
 
-def test_moving_slot_is_tried_only_if_requested(
-    cluster: RealCluster, op: keyleash.Operator
-) -> None:
-    """Redis 8.0 misses keys of it, Valkey does not; nothing is left behind."""
-    before = [(node.slots, node.admin.dbsize()) for node in cluster.nodes]
-
-    examination = op.doctor(try_moving=True)
-
-    is_redis = "redis" in cluster.label
-    missed = codes(examination).get("moving-slot-missed", set())
-    assert missed == (set(map(name, cluster.nodes)) if is_redis else set())
-    assert examination.skipped == ()
-    assert [(node.slots, node.admin.dbsize()) for node in cluster.nodes] == before
-    assert not any(peer["migrations"] for node in cluster.nodes for peer in node.peers())
-    assert "moving-slot-missed" not in codes(op.doctor())
-
-
 def test_command_line_diagnoses_a_cluster(embedded_cluster: RealCluster) -> None:
     """Without a policy, that is the error."""
     shown = Cli(embedded_cluster.url).json("doctor", exit_code=1)

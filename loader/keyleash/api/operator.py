@@ -257,7 +257,6 @@ class Server(Noun[F]):
         nodes: Sequence[AnyClient | str] = (),
         accept: Collection[str] = (),
         timeout: float = NODE_TIMEOUT_S,
-        try_moving: bool = False,
     ) -> Examination:
         """Diagnose the server and the servers that replicate with it; nothing is written.
 
@@ -269,8 +268,6 @@ class Server(Noun[F]):
             accept: Codes of findings to accept; `keyleash.doctor.config.accepted_findings` returns
                 those of `keyleash.toml`.
             timeout: The longest wait for each reply of the other servers, in seconds.
-            try_moving: Mark an empty slot of each primary of a cluster as moving for some
-                milliseconds, to see whether scripts miss its keys.
 
         Raises:
             OperationError (unknown-code): a code does not exist.
@@ -281,7 +278,6 @@ class Server(Noun[F]):
             nodes,
             accept=accept,
             timeout_s=positive("timeout", timeout),
-            try_moving=try_moving,
         )
 
     @method("metrics", rights=STATUS)

@@ -39,33 +39,26 @@ COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
     help="Accept findings with this code; repeatable. Also `doctor.accept` in"
     " keyleash.toml, or in the file that KEYLEASH_CONFIG names.",
 )
-@click.option(
-    "--try-moving-slot",
-    "try_moving",
-    is_flag=True,
-    help="On a cluster, mark an empty slot of each node as moving for some milliseconds, to see"
-    " whether scripts miss its keys.",
-)
+@click.option("--strict", is_flag=True, help="Fail for `vulnerable-version`, too.")
 @with_settings
 def doctor(
-    settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...], try_moving: bool
+    settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...], strict: bool
 ) -> int:
     """Diagnose servers, records, scripts, users and clocks (read-only).
 
     Of a cluster, all nodes and their slots.
 
-    Exits with 1 if there is an error or a warning that is not accepted, otherwise with 0. Checks
-    that the user of the URL may not make are listed as skipped; if all are skipped, the exit code
-    is 77.
+    Exits with 1 if there is an error or a warning that is not accepted, otherwise with 0;
+    `vulnerable-version` counts with --strict alone, since distributions backport fixes. Checks that
+    the user of the URL may not make are listed as skipped; if all are skipped, the exit code is 77.
     """
     examination = settings.unconnected().doctor(
         nodes=nodes,
         accept={*accept, *accepted_findings()},
         timeout=settings.timeout_s or NODE_TIMEOUT_S,
-        try_moving=try_moving,
     )
     settings.show(examination, lambda: _print(examination))
-    if not examination.is_healthy:
+    if not examination.is_healthy or (strict and examination.is_vulnerable):
         return FAILED
     return NOT_PERMITTED if examination.is_blind else 0
 

@@ -46,6 +46,7 @@ SERVER_CHECKS: dict[str, Check] = {
     "client limits": settings.check_clients,
     "persistence": settings.check_persistence,
     "default user": users.check_default_user,
+    "commands": users.check_commands,
     "clock": settings.check_clock,
 }
 """Checks of every server, by name."""
@@ -57,6 +58,7 @@ NODE_CHECKS: dict[str, Check] = {
 }
 """Further checks of every node of a cluster, by name."""
 
+VERSION = "vulnerable-version"
 EVERYTHING = "everything"
 """The check name of a server on which every check is skipped."""
 LOOKS = 3
@@ -81,8 +83,14 @@ class Examination(Result):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether all findings are accepted or advice."""
-        return all(item.severity is Severity.ADVICE for item in self.findings)
+        """Return whether all findings are accepted, advice, or the version."""
+        kinds = {item.severity for item in self.findings if item.code != VERSION}
+        return kinds <= {Severity.ADVICE}
+
+    @property
+    def is_vulnerable(self) -> bool:
+        """Return whether a release has known vulnerabilities, unless that is accepted."""
+        return any(item.code == VERSION for item in self.findings)
 
     @property
     def is_blind(self) -> bool:
@@ -119,7 +127,6 @@ def examine(
     *,
     accept: Collection[str] = (),
     timeout_s: float = NODE_TIMEOUT_S,
-    try_moving: bool = False,
 ) -> Examination:
     """Diagnose a deployment; `Operator.doctor` documents the arguments.
 
@@ -130,8 +137,6 @@ def examine(
     deployment, servers = _find_servers(operator_client(first), nodes, timeout_s)
     cluster = deployment if isinstance(deployment, Cluster) else None
     results = dict.fromkeys(_results_of_one_generation(servers, cluster))
-    if cluster is not None and try_moving:
-        results |= dict.fromkeys(_try_moving(servers, cluster))
     deployment.close()
     findings = sorted(
         (item for item in results if isinstance(item, DoctorFinding)),
@@ -151,8 +156,8 @@ def _find_servers(
     """Return a deployment, and its servers, the one with the control keys first."""
     replication = Replication(first, [first, *nodes], timeout_s=timeout_s)
     main, *_ = replication.seeds.values()
-    # Its errors are reported as for every command. A server that denies PING is reachable.
-    with suppress(redis_errors.NoPermissionError):
+    # A server that denies PING, to this user or since a snapshot failed, is reachable.
+    with suppress(redis_errors.ResponseError):
         ping(main.client)
     if not require_supported(main.client, cluster=True):
         replication.look()
@@ -166,12 +171,6 @@ def _find_servers(
     servers = [node.server for node in sorted(cluster.nodes, key=lambda node: node != home)]
     each_at_once(Server.look, servers)
     return cluster, tuple(servers)
-
-
-def _try_moving(servers: tuple[Server, ...], nodes: Cluster) -> Iterator[CheckResult]:
-    context = Context(servers, Keyspace(HOME_TAG), None, {}, nodes)
-    for server in context.answering:
-        yield from _attempt("moving slot", context, server, clusters.try_moving_slot)
 
 
 def _results_of_one_generation(
@@ -223,6 +222,7 @@ def _run_checks(
         yield from _attempt("scripts", context, server, records.check_scripts)
     yield from _attempt("tokens", context, main, records.check_tokens)
     yield from _attempt("tokens without an entry", context, main, records.check_unlisted)
+    yield from _attempt("control keys", context, main, records.check_keys)
     yield from _attempt("moments", context, main, settings.check_moments)
     yield from _attempt("guards and users", context, main, _check_compiled)
 

@@ -139,12 +139,6 @@ FINDINGS = {
         " --pattern 'keyleash:*' | grep -v '{{' | xargs -r -d '\\n' -n 1 redis-cli -h HOST -p PORT"
         " UNLINK`",
     ),
-    "moving-slot-missed": FindingKind(
-        _ADVICE,
-        "scripts on this server miss keys of a moving slot behind a command on another slot; guards"
-        " for Redis avoid it, those for Valkey do not",
-        "nothing on Redis; on Valkey upgrade the server, or migrate slots in one step",
-    ),
     "no-persistence": FindingKind(
         _ERROR,
         "nothing is persisted: a restart loses policy, tokens, counters and audit streams",
@@ -184,6 +178,22 @@ FINDINGS = {
         "the stored policy is not the one that was activated: its digest differs",
         "find out what wrote to `{key}`, then load the policy from its file",
     ),
+    "wrong-type": FindingKind(
+        _ERROR,
+        "`{key}` is a {found}, and should be a {kind}: calls that need it fail",
+        f"find out what wrote to it, `RENAME` it to another name, then {_LOAD}",
+    ),
+    "records-deleted": FindingKind(
+        _WARNING,
+        "the {what} of {names} was deleted: `audit log`, `undo` and `token list` {effect}",
+        "find out what deleted it; `token revoke --identity` also ends unlisted tokens; `audit"
+        " export` keeps events elsewhere",
+    ),
+    "command-denied": FindingKind(
+        _WARNING,
+        "the user of the URL may not run {name}, or the server lacks it: {reason}",
+        "grant SCRIPT to operators, since loads need it, and MEMORY to agents, since guards do",
+    ),
     "no-guard": FindingKind(
         _ERROR, "there is no guard record of {names}: clients find no guard", _LOAD
     ),
@@ -206,8 +216,9 @@ FINDINGS = {
     ),
     "no-state": FindingKind(
         _ERROR,
-        "the state of {names} is missing or truncated: every call gets NOT_ACTIVE",
-        f"look for evictions and deletions, then {_LOAD}; the limit counts are lost",
+        "the state of {names} is missing or truncated: every call is denied",
+        f"look for evictions and deletions, then {_LOAD}; if calls are still denied, `keyleash"
+        " thaw` and `keyleash limits reset` the identity: suspension and counts are lost",
     ),
     "stale-state": FindingKind(
         _ERROR,

@@ -132,12 +132,16 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
     if not found:
         most = max(too_few.values(), default=0)
         names = listing(name for name, calls in too_few.items() if calls == most)
-        shown = f"{log.name} has {counted(most, 'call')} of {names or 'one identity'}, "
-        shown += f"and {needed} are needed, {least} of them for a class on one pattern"
+        shown = (
+            f"{log.name} has {counted(most, 'call')} of {names or 'one identity'}, and {needed} are"
+            f" needed, {least} of them for a class on one pattern"
+        )
         lines = log.not_understood
         reasons = [f"{counted(lines.count, 'line')} left out", *lines.examples] * bool(lines.count)
-        lower = "record for longer, grant keys by hand, or lower the number of calls (`--min`)"
-        advice = "; ".join([*reasons, *doubts.values(), lower])
+        why = "".join(f"{item}; " for item in (*reasons, *doubts.values()))
+        advice = (
+            f"{why}record for longer, grant keys by hand, or lower the number of calls (`--min`)"
+        )
         raise OperationError("too-few-calls", shown, help=advice)
     about = (log.not_understood, dict(log.scripts), log.active, log.is_capture)
     return Learned(log.name, tuple(found), too_few, least, *about)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server_check import Client
@@ -44,6 +44,17 @@ def count_keys(client: Client) -> int:
 def ping(client: Client) -> None:
     """Require that the server answers."""
     client.ping()
+
+
+def denied_commands(client: Client, key: str) -> dict[str, str]:
+    """Return why the user may not run commands that guards and loads need, by their names."""
+    calls = (("MEMORY", "USAGE", key), ("SCRIPT", "EXISTS", "0" * 40))
+    replies = zip(calls, round_trip(client, calls, raises=False), strict=True)
+    return {
+        name: str(reply)
+        for (name, *_), reply in replies
+        if isinstance(reply, NoPermissionError) or "unknown command" in str(reply)
+    }
 
 
 def known_commands(client: Client, names: Sequence[str]) -> set[str]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from itertools import compress
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.store.deployment import Node
-from keyleash.store.keyspace import CONTROL_PREFIX, Keyspace
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import reply_text
 from keyleash.store.placement import SLOTS, control_slots, key_slot, tag_of
 from keyleash.store.scripts import TRY_KEYS
@@ -20,11 +18,6 @@ from keyleash.store.server_check import Client
 from keyleash.store.wire import is_down
 
 _MOVING = re.compile(r"\[(\d+)-([<>])-")
-_WRITE_BETWEEN_SLOTS = (
-    "redis.call('SET', ARGV[1], '1', 'PX', 1000) return redis.call('GET', KEYS[1])"
-)
-TRIAL_MS = 10_000
-"""The life of the key of a trial, if it is not deleted."""
 
 
 def moving_slots(client: Client) -> list[int]:
@@ -70,46 +63,3 @@ def keys_of_one_server(client: Client, node: Node, identities: Iterable[str]) ->
         keys += [names.guard(name), names.state(name), names.tokens(name)]
     own = [key for key in keys if node.serves(key_slot(key.encode()))]
     return [*compress(own, round_trip(client, (("EXISTS", key) for key in own)))]
-
-
-def misses_keys_of_moving_slots(source: Client, target: Client, node: Node) -> bool | None:
-    """Return whether a node misses a key in a moving slot after a command on another slot.
-
-    An empty slot is marked as moving to the target for some milliseconds, and nothing moves.
-    Redis 8.0 has this defect. The result is None if the node has no empty slot to try it with.
-
-    Args:
-        source: A client of the node.
-        target: A client of another primary.
-    """
-    slots = control_slots(node.slots)
-    other = next(slots, None)
-    empty = next(
-        (s for s in slots if not source.execute_command("CLUSTER", "COUNTKEYSINSLOT", s)), None
-    )
-    if other is None or empty is None:
-        return None
-    trial = secrets.token_hex(8)
-    data, control = (f"{CONTROL_PREFIX}{{{tag_of(slot)}}}:trial:{trial}" for slot in (empty, other))
-    try:
-        source.set(data, "1", px=TRIAL_MS)
-        with _moving(source, target, empty):
-            return source.eval(_WRITE_BETWEEN_SLOTS, 1, data, control) is None
-    except ResponseError:
-        return True
-    finally:
-        with suppress(RedisError):
-            source.delete(data)
-            source.delete(control)
-
-
-@contextmanager
-def _moving(source: Client, target: Client, slot: int) -> Iterator[None]:
-    ids = [reply_text(client.execute_command("CLUSTER", "MYID")) for client in (source, target)]
-    try:
-        target.execute_command("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[0])
-        source.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[1])
-        yield
-    finally:
-        for client in (source, target):
-            client.execute_command("CLUSTER", "SETSLOT", slot, "STABLE")

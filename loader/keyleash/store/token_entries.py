@@ -53,12 +53,15 @@ def _children(raw: Mapping[bytes, bytes]) -> Iterator[tuple[str, Mapping[str, An
             yield id_, {"digest": digest, "issued_ms": issued_ms, "meta": facts.get("meta")}
 
 
-def record_names(store: Store, identity: str) -> Iterator[str]:
-    """Yield the names of all token records of an identity after `token_root`, some repeatedly.
+def record_names(store: Store, identity: str = "") -> Iterator[str]:
+    """Yield the names of all token records of an identity, or of all, after `token_root`.
+
+    Some are repeated.
 
     A fenced agent whose guard writes records may have written some that no entry names.
     """
-    pattern, start = f"{store.keys.token_prefix(identity)}*", len(store.keys.token_root)
+    root = store.keys.token_root
+    pattern, start = f"{store.keys.token_prefix(identity) if identity else root}*", len(root)
     names = store.client.scan_iter(pattern, count=SCANNED)
     return (key[start:].decode("utf-8", "surrogateescape") for key in names)
 

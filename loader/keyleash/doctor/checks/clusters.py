@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keyleash.doctor.context import Context
-from keyleash.doctor.findings import CheckResult, Skipped, finding
+from keyleash.doctor.findings import CheckResult, finding
 from keyleash.store.deployment import Node, Server
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.placement import key_slot
 from keyleash.store.slots import (
     keys_of_one_server,
-    misses_keys_of_moving_slots,
     moving_slots,
     undeclared_keys_error,
     unserved_slots,
@@ -47,23 +46,6 @@ def check_scripts_of_slots(context: Context, server: Server) -> Iterator[CheckRe
     node, keys = _node_of(context, server), context.keyspace
     if node is not None and (reason := undeclared_keys_error(server.client, node, keys)):
         yield finding("undeclared-keys", server.name, reason=reason)
-
-
-def try_moving_slot(context: Context, server: Server) -> Iterator[CheckResult]:
-    """Try whether a node misses keys of a moving slot; this marks an empty slot as moving."""
-    node, cluster = _node_of(context, server), context.cluster
-    if node is None or cluster is None:
-        return
-    others = [item for item in cluster.nodes if item.slots and item != node]
-    misses = None
-    if others and not moving_slots(server.client):
-        target = others[0].server.quick
-        misses = misses_keys_of_moving_slots(server.client, target, node)
-    if misses is None:
-        reason = "the node has no empty slot that could be marked as moving to another node"
-        yield Skipped("moving slot", reason, server.name)
-    elif misses:
-        yield finding("moving-slot-missed", server.name)
 
 
 def _node_of(context: Context, server: Server) -> Node | None:

@@ -14,9 +14,10 @@ from keyleash.store.deployment import Server
 from keyleash.store.guards import not_loaded, read_recorded
 from keyleash.store.identities import active_records, known_identities
 from keyleash.store.records import ActivePolicy, GuardRecord
-from keyleash.store.snapshots import GuardSnapshot, read_snapshots
+from keyleash.store.snapshots import MISSING, GuardSnapshot, read_snapshots, read_types
+from keyleash.store.states import read_states
 from keyleash.store.store import Store, batches
-from keyleash.store.token_entries import count_unlisted
+from keyleash.store.token_entries import count_unlisted, record_names
 from keyleash.text import counted
 
 
@@ -69,6 +70,25 @@ def check_unlisted(context: Context, main: Server) -> Iterator[DoctorFinding]:
         if count:
             tokens = counted(count, "live token")
             yield finding("tokens-without-entry", tokens=tokens, identity=name)
+
+
+def check_keys(context: Context, main: Server) -> Iterator[DoctorFinding]:
+    """Compare the types of control keys, and look for those that were deleted."""
+    store, names = context.store_of(main), [item.name for item in context.policy.identities]
+    types = read_types(store, names)
+    for key, (kind, found) in types.items():
+        if found not in (kind, MISSING):
+            yield finding("wrong-type", key=key, found=found, kind=kind)
+    gone = {key for key, (_, found) in types.items() if found == MISSING}
+    states = zip(names, read_states(store, names), strict=True)
+    lost = [x for x, state in states if state and state.sequence and store.keys.audit(x) in gone]
+    if lost:
+        yield finding("records-deleted", what="audit stream", names=lost, effect="lack its events")
+    bare = {name for name in names if store.keys.tokens(name) in gone}
+    owners = {x.partition(":")[0] for x in (record_names(store) if bare else ())}
+    if unlisted := sorted(bare & owners):
+        effect = "lack its tokens, which work"
+        yield finding("records-deleted", what="index of tokens", names=unlisted, effect=effect)
 
 
 def _differs(record: GuardRecord | None, guard: CompiledGuard, commands: str) -> bool:

@@ -11,6 +11,7 @@ from keyleash.fence.desired import desired_users
 from keyleash.fence.servers import FencedServers
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.store.deployment import Server
+from keyleash.store.server import denied_commands
 from keyleash.store.users import is_default_user_open
 
 
@@ -20,6 +21,12 @@ def check_default_user(context: Context, server: Server) -> Iterator[DoctorFindi
         # It bypasses the users of agents.
         severity = Severity.ERROR if context.fences else Severity.WARNING
         yield finding("open-default-user", server.name, severity)
+
+
+def check_commands(context: Context, server: Server) -> Iterator[DoctorFinding]:
+    """Try commands that managed servers, or rules of the user, may deny."""
+    for name, reason in denied_commands(server.client, context.keyspace.policy).items():
+        yield finding("command-denied", server.name, name=name, reason=reason)
 
 
 def check_fences(context: Context, prepared: PreparedPolicy) -> Iterator[DoctorFinding]:
