@@ -222,6 +222,24 @@ def test_a_plan_with_a_backtest_shows_both(recorded: Cli, policy: Path) -> None:
     assert report["backtest"]["denies"] is True
 
 
+def test_unused_folds_equal_verdicts_and_lists_what_is_decided_first(
+    recorded: Cli, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 300 identities, 2,100 rows were undecided."""
+    monkeypatch.setattr("keyleash.cli.backtest.SHOWN_BLOCKS", 5)
+
+    _, *rows = recorded.run("unused").stdout.splitlines()
+    shown = recorded.run("unused", "--all").stdout.splitlines()
+
+    assert len(rows) == 5
+    assert not [row for row in rows if "undecided" in row]
+    assert "`--all` shows each" in recorded.run("unused").stderr
+    assert len([row for row in shown if "undecided: reads are not recorded" in row]) == 4
+    monkeypatch.setattr("keyleash.cli.backtest.SHOWN_BLOCKS", 50)
+    (folded,) = [row for row in recorded.ok("unused").splitlines() if "are not recorded" in row]
+    assert folded.startswith("blind     pattern, class  c:* and 3 more (`--json` has all)")
+
+
 def test_unused_rules_are_listed_and_removed(recorded: Cli, policy: Path, tmp_path: Path) -> None:
     """The rest keeps its comments, and the plan proves that it allows less."""
     output = tmp_path / "narrowed.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,9 @@ def test_recent_denials_are_counted_by_code(loaded: Cli) -> None:
     assert ["agent-runner", "KEY_DENIED", "1"] in rows
 
 
-def test_status_selects_sorts_and_limits_identities(cli: Cli, policy: Path) -> None:
+def test_status_selects_sorts_and_limits_identities(
+    cli: Cli, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of many identities those that matter now, also in Python, as JSON and in a watch."""
     rules = "{kind: machine, grants: [{allow: [write], keys: ['k']}], budget: {requests: 4/day}}"
     names = [f"agent-{number}" for number in range(6)]
@@ -247,12 +250,17 @@ def test_status_selects_sorts_and_limits_identities(cli: Cli, policy: Path) -> N
     assert shown("--only", "tokens", "--sort", "limited") == ["agent-4", "agent-1", "agent-3"]
     assert shown("--sort", "denied", "--limit", "1") == ["agent-3"]
     text = cli.ok("status", "--only", "denied")
-    assert "shown      1 of 6 identities\n" in text
+    assert "shown      1 of 6 identities; `--all` shows each\n" in text
     assert "denied     1+1 is 1 entry and 1 repeat of them\n" in text
     assert "agent-0" not in text
     none = cli.ok("status", "--only", "due")
     assert none.endswith("tier       cooperative\n\nnone of 6 identities matches\n")
     assert "shown" not in cli.ok("status")
+    monkeypatch.setattr("keyleash.cli.status.SHOWN_IDENTITIES", 2)
+    screen = cli.ok("status")
+    assert re.findall("^(agent-.)  +machine", screen, re.M) == ["agent-5", "agent-4"]
+    assert "shown      2 of 6 identities; `--all` shows each\n" in screen
+    assert re.findall("^(agent-.)  +machine", cli.ok("status", "--all"), re.M) == names
     unknown = cli.run("status", "agent-9")
     assert (unknown.exit_code, "did you mean `agent-" in unknown.stderr) == (2, True)
     with keyleash.Operator.from_url(cli.url) as operator:

@@ -289,15 +289,17 @@ def test_unreadable_record_is_an_error_without_a_traceback(
     assert loaded.json(*words, exit_code=1)["error"]["code"] == "unreadable"
 
 
-def test_list_is_limited_to_the_newest_and_counts_all(loaded: Cli) -> None:
+def test_list_shows_one_screen_with_those_that_are_due(
+    loaded: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Thousands of tokens do not fill the terminal."""
+    monkeypatch.setattr("keyleash.cli.token.SHOWN_BLOCKS", 2)
     ids = [loaded.json("token", "issue", "agent-runner")["id"] for _ in range(3)]
 
-    result = loaded.run("token", "list", "--limit", "2")
+    result = loaded.run("token", "list")
 
     assert ids[0] not in result.stdout
     assert len(result.stdout.splitlines()) == 3
-    assert result.stderr == "shown: 2 of 3 tokens\n"
-    (newest,) = loaded.json("token", "list", "--limit", "1")["tokens"]
-    assert newest["id"] == ids[2]
-    assert loaded.run("token", "list", "--limit", "3").stderr == ""
+    assert result.stderr == "shown: 2 of 3 tokens; `--all` shows each\n"
+    assert len(loaded.json("token", "list")["tokens"]) == 3
+    assert len(loaded.ok("token", "list", "--all").splitlines()) == 4

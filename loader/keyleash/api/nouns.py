@@ -43,7 +43,6 @@ class TokenOperations(Noun[F]):
     rotate = rotate_token
     revoke = revoke_tokens
     with_calls_before = token_use.with_calls_before
-    with_denials = token_use.with_denials
 
 
 class LimitOperations(Noun[F]):

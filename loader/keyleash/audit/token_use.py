@@ -106,21 +106,6 @@ def with_calls_before(store: Store, revocation: Revocation) -> Revocation:
     return replace(revocation, tokens=tuple(tokens))
 
 
-@operation()
-def with_denials(store: Store, revocation: Revocation) -> Revocation:
-    """Return a revocation with the number of calls of each token that were denied since.
-
-    A count is None if the user may not read audit streams.
-    """
-    since_ms = revocation.effective_us // 1000
-    try:
-        counts = count_revoked_denials(store, revocation.identities, since_ms)
-    except NoPermissionError:
-        return revocation
-    tokens = (replace(item, denied_since=counts[item.id]) for item in revocation.tokens)
-    return replace(revocation, tokens=tuple(tokens))
-
-
 def count_revoked_denials(
     store: Store, identities: Collection[str], since_ms: int | None = None
 ) -> Counter[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import click
 
 from keyleash.api import Operator, Policy
 from keyleash.cli.derive import options_of
-from keyleash.cli.options import FILE, example, reading, with_settings
+from keyleash.cli.options import FILE, all_option, example, reading, with_settings
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings
@@ -18,7 +18,7 @@ from keyleash.cli.terminal import print_json, print_note, read_policy, write_out
 from keyleash.errors.operations import FAILED
 from keyleash.learn.backtest import Backtest, Outcome
 from keyleash.learn.calls import Coverage, NotUnderstood
-from keyleash.policy.problems import fold, some
+from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.policy.scripts import MARK
 from keyleash.text import clock_time, counted, printable, without_tokens
 
@@ -106,8 +106,11 @@ def backtest_lines(found: Backtest) -> Iterator[str]:
 @click.argument("file", type=FILE, required=False)
 @options_of(Operator.unused, _LOG)
 @click.option("-o", "--output", metavar="FILE", type=FILE, help="Write the policy without them.")
+@all_option
 @with_settings
-def unused(settings: Settings, file: str | None, output: str | None, **options: Any) -> None:
+def unused(
+    settings: Settings, file: str | None, output: str | None, every: bool, **options: Any
+) -> None:
     """List what a policy allows and no recorded call needed.
 
     Compares the active policy, or FILE, with the audit log, an archive or a capture: identities,
@@ -129,7 +132,10 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         print_json(found)
         return
     columns = [Column(name) for name in ("identity", "kind", "rule", "grant", "since", "verdict")]
-    print_table(columns, _rows(found))
+    rows = sorted(_rows(found, every), key=lambda row: row[-1].startswith("undecided"))
+    print_table(columns, rows if every else rows[:SHOWN_BLOCKS])
+    if not every and len(rows) > SHOWN_BLOCKS:
+        print_note(f"and {counted(len(rows) - SHOWN_BLOCKS, 'more row')}: `--all` shows each")
     if any(rule.undecided.startswith("only since") for rule in found.rules):
         print_note("warning: the log, or some rules, are younger than the time that is asked for")
     if output is not None:
@@ -139,18 +145,24 @@ def unused(settings: Settings, file: str | None, output: str | None, **options: 
         print_note(f"wrote {output}; next: `keyleash plan {output}`{flag}")
 
 
-def _rows(found: Unused) -> Iterator[Sequence[str]]:
-    for rule, *others in fold(found.rules, _by_token):
+def _rows(found: Unused, every: bool) -> Iterator[Sequence[str]]:
+    for rule, *others in fold(found.rules, _by_token if every else _by_verdict):
         verdict = f"undecided: {rule.undecided}" if rule.undecided else "unused"
         verdict = "never above half" if rule.kind == "limit" and not rule.undecided else verdict
         since = clock_time(rule.since_ms) if rule.since_ms else "-"
         shown = some([printable(item.rule) for item in (rule, *others)], 1)
-        shown += " (ids: `--json`)" * bool(others)
-        yield rule.identity, rule.kind, shown, str(rule.grant or "-"), since, verdict
+        shown += " (`--json` has all)" * bool(others)
+        names = some([*dict.fromkeys(item.identity for item in (rule, *others))], 1)
+        kinds = ", ".join(dict.fromkeys(item.kind for item in (rule, *others)))
+        yield names, kinds, shown, str(rule.grant or "-"), since, verdict
 
 
-def _by_token(rule: UnusedRule) -> object:
+def _by_token(rule: UnusedRule) -> Hashable:
     return (rule.identity, rule.undecided) if rule.kind == "token" else rule
+
+
+def _by_verdict(rule: UnusedRule) -> Hashable:
+    return rule.undecided or _by_token(rule)
 
 
 def _operator(settings: Settings, options: dict[str, Any]) -> Operator:
@@ -168,14 +180,15 @@ def _times(first_ms: int, last_ms: int) -> str:
 
 def _warn_of_log(coverage: Sequence[Coverage], left_out: NotUnderstood) -> None:
     """Warn of what a log does not say."""
-    lines = [f"{item.identity}: {hole}" for item in coverage for hole in item.holes]
-    lines += [
-        f"{item.identity}: {item.untrusted} events that no policy explains are left out"
-        for item in coverage
-        if item.untrusted
-    ]
+    holes = [(item.identity, hole) for item in coverage for hole in item.holes]
+    lost = "events that no policy explains are left out"
+    holes += [(item.identity, f"{item.untrusted} {lost}") for item in coverage if item.untrusted]
+    groups = fold(holes, lambda hole: hole[1], 0)
+    lines = [f"{some([x for x, _ in of], SHOWN_IDENTITIES)}: {of[0][1]}" for of in groups]
+    if left := lines[SHOWN_IDENTITIES:]:
+        lines = [*lines[:SHOWN_IDENTITIES], f"and {len(left)} more: `--json` has all"]
     unread = [item.identity for item in coverage if item.calls and item.reads_since_ms is None]
-    lines += [f"reads of {', '.join(unread)} are not recorded"] if unread else []
+    lines += [f"reads of {some(unread, SHOWN_IDENTITIES)} are not recorded"] if unread else []
     if left_out.count:
         lines.append(f"{counted(left_out.count, 'line')} left out: {'; '.join(left_out.examples)}")
     for line in lines:

@@ -69,6 +69,7 @@ allow_widening_option = click.option(
 allow_removal_option = click.option(
     "--allow-removal", is_flag=True, help="With --yes: allow the removal of identities."
 )
+all_option = click.option("--all", "every", is_flag=True, help="Show all, not one screen.")
 full_option = click.option("--full", is_flag=True, help="Show every change, not a summary of many.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 

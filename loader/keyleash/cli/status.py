@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from itertools import chain
-from operator import methodcaller
 from typing import Any
 
 import click
@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from keyleash.cli.failures import failure_of
-from keyleash.cli.options import IDENTITY, as_duration, example, with_settings
+from keyleash.cli.options import IDENTITY, all_option, as_duration, example, with_settings
 from keyleash.cli.render.table import columns, console, show, table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json, print_json_line, print_note, until_signal
@@ -26,6 +26,7 @@ from keyleash.errors.operations import FAILED
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
 from keyleash.policy.parse import active_policy
+from keyleash.policy.problems import SHOWN_IDENTITIES
 from keyleash.status.identities import RECENT_S, IdentityStatus, LimitUse
 from keyleash.status.shards import LeasedLimit, ShardStatus
 from keyleash.status.snapshot import MEASURES, Snapshot
@@ -39,6 +40,7 @@ from keyleash.text import clock_time, counted, distance, printable, short_digest
 @click.option("--only", type=click.Choice(list(MEASURES)), help="Only identities that are so.")
 @click.option("--sort", type=click.Choice(list(MEASURES)), help="The highest number first.")
 @click.option("--limit", type=click.IntRange(1), help="Maximum number of identities.")
+@all_option
 @click.option("--watch", is_flag=True, help="Refresh in place until Ctrl-C or SIGTERM.")
 @click.option(
     "--interval",
@@ -49,12 +51,18 @@ from keyleash.text import clock_time, counted, distance, printable, short_digest
 )
 @with_settings
 def status(
-    settings: Settings, identities: Sequence[str], watch: bool, interval: timedelta, **options: Any
+    settings: Settings,
+    identities: Sequence[str],
+    watch: bool,
+    interval: timedelta,
+    every: bool,
+    **options: Any,
 ) -> int:
     """Show identities, tokens, limits and recent denials.
 
     `suspended` identities have no state or a suspension, `limited` ones a limit that is used up,
-    `denied` ones recent denials, `due` ones a token to rotate.
+    `denied` ones recent denials, `due` ones a token to rotate. Of more than 10 identities those
+    are shown first to which most of this applies, and --all shows each.
 
     The use of a budget is the calls in its open window, of a rate those in the last period, and of
     a rate with a burst the part of the burst in use. `oldest` is the age of the oldest live token,
@@ -66,7 +74,17 @@ def status(
 
     When output is not a terminal, --watch appends snapshots; with --json, one object per line.
     """
-    read = methodcaller("status", *identities, **options)
+    is_whole = bool(settings.json or every or identities or options["limit"])
+
+    def read(operator: Any) -> Snapshot:
+        found: Snapshot = operator.status(*identities, **options)
+        shown = list(found.identities)
+        if is_whole or len(shown) <= SHOWN_IDENTITIES:
+            return found
+        if not options["sort"]:
+            shown.sort(key=lambda item: [x(item) for x in MEASURES.values()], reverse=True)
+        return replace(found, identities=tuple(shown[:SHOWN_IDENTITIES]))
+
     if watch:
         snapshots = _poll(settings, interval, read)
         first = next(snapshots)
@@ -125,7 +143,9 @@ def _append(settings: Settings, snapshots: Iterator[Snapshot | str]) -> None:
         sys.stdout.flush()
 
 
-def _poll(settings: Settings, interval: timedelta, read: methodcaller) -> Iterator[Snapshot | str]:
+def _poll(
+    settings: Settings, interval: timedelta, read: Callable[[Any], Snapshot]
+) -> Iterator[Snapshot | str]:
     """Yield a snapshot at each interval, or the error of one but the first."""
     yield read(settings.operator)
     # A server that does not answer must not look like one without changes.
@@ -175,7 +195,7 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
         text = f"{counted(entries, 'entry')} and {counted(repeats, 'repeat')} of them"
         yield Text(f"denied     {entries}+{repeats} is {text}", style="dim")
     if (count := len(snapshot.identities)) < total:
-        yield Text(f"shown      {count} of {total} identities")
+        yield Text(f"shown      {count} of {total} identities; `--all` shows each")
     yield Text("")
     yield _limits(snapshot)
     if any(identity.shards for identity in snapshot.identities):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     IDENTITY_OR_TOKEN_ID,
     Group,
-    as_duration,
+    all_option,
     example,
     require_consent,
     with_settings,
@@ -108,7 +107,7 @@ def issue(settings: Settings, /, identity: str, **options: Any) -> None:
     help="Only tokens older than the policy's `rotate_after`; exit 1 if there are any.",
 )
 @click.option("--live", is_flag=True, help="Only tokens that are live.")
-@click.option("--limit", type=click.IntRange(1), help="Maximum number of tokens, the newest.")
+@all_option
 @options_of(list_tokens, "meta")
 @with_settings
 def list_(
@@ -117,10 +116,10 @@ def list_(
     identity: str | None,
     stale: bool,
     live: bool,
-    limit: int | None,
+    every: bool,
     **options: Any,
 ) -> int:
-    """List the tokens of IDENTITY, or of all, newest first.
+    """List the tokens of IDENTITY, or of all, newest first; of more than 50, those that are due.
 
     A token is listed until a week after it expired. The tokens themselves are not stored.
     `rotate` is the time until the policy's `rotate_after`, or the token that replaced it. `by` is
@@ -132,12 +131,14 @@ def list_(
     due = [info for info in found if info.is_stale]
     if stale:
         found = due
+    is_cut = not every and len(found) > SHOWN_BLOCKS
     if settings.json:
-        print_json({"tokens": found[:limit]})
+        print_json({"tokens": found})
     elif found:
-        _print_tokens(found[:limit])
-        if len(found[:limit]) < len(found):
-            print_note(f"shown: {limit} of {len(found)} tokens")
+        worst = sorted(found, key=lambda info: not info.is_stale) if is_cut else found
+        _print_tokens(worst[: SHOWN_BLOCKS if is_cut else None])
+        if is_cut:
+            print_note(f"shown: {SHOWN_BLOCKS} of {len(found)} tokens; `--all` shows each")
     if stale and due:
         print_note(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
         return FAILED
@@ -201,29 +202,15 @@ def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner"))
 @options_of(revoke_tokens)
-@click.option(
-    "--count-denials",
-    metavar="DURATION",
-    callback=as_duration,
-    help="After this time, print the number of calls denied meanwhile.",
-)
 @wait_option
 @yes_option
 @with_settings
-def revoke(
-    settings: Settings,
-    /,
-    token_id: str | None,
-    count_denials: timedelta | None,
-    wait: bool,
-    yes: bool,
-    **group: Any,
-) -> int:
+def revoke(settings: Settings, /, token_id: str | None, wait: bool, yes: bool, **group: Any) -> int:
     """Revoke tokens, effective on the next call.
 
     Specify a token ID (or a token, whose id is then printed), an identity, labels or --all. Prints
-    the number of calls that each token made in the minute before, from the audit log.
-    --count-denials, or later `token show ID`, prints the number of calls denied since.
+    the number of calls that each token made in the minute before, from the audit log. Later,
+    `token show ID` prints the number of calls denied since.
     """
     if token_id is not None and TOKEN_START in token_id:
         token_id = settings.operator.tokens.id_of(token_id)
@@ -239,7 +226,7 @@ def revoke(
     with settings.changing("look at `keyleash token list`"):
         done = settings.operator.tokens.revoke(token_id, **group)
     if settings.json or done.tokens:
-        _report(settings, done, count_denials)
+        _report(settings, done)
         if done.unlisted:
             print_note(f"{counted(done.unlisted, 'record')} without an entry revoked, too")
     elif done.unlisted:
@@ -259,36 +246,27 @@ def revoke(
     return FAILED if done.unreadable else code
 
 
-def _report(settings: Settings, done: Revocation, count_denials: timedelta | None) -> None:
+def _report(settings: Settings, done: Revocation) -> None:
     if not settings.json:
         # Before the counts, which take time.
         count = counted(len(done.tokens), "token")
         where = "at reached nodes " if done.not_reached else ""
         print_note(f"{count} revoked, effective {where}{iso_time(done.effective_us // 1000)}")
-    if done.not_reached:
-        # The audit streams of these nodes cannot be read.
-        if settings.json:
-            settings.print_change(done)
-        else:
-            print_note("calls were not counted, since a node was not reached")
-        return
-    done = settings.operator.tokens.with_calls_before(done)
-    few = 0 if len(done.tokens) > SHOWN_BLOCKS else SHOWN_BLOCKS
-    if not settings.json:
+    if not done.not_reached:
+        # Else the audit streams of some nodes cannot be read.
+        done = settings.operator.tokens.with_calls_before(done)
+    if settings.json:
+        settings.print_change(done)
+    elif done.not_reached:
+        print_note("calls were not counted, since a node was not reached")
+    else:
         count = "calls in the minute before"
+        few = 0 if len(done.tokens) > SHOWN_BLOCKS else SHOWN_BLOCKS
         rows = (
             [some([item.id for item in items], 1), items[0].identity, _calls_before(items)]
             for items in fold(done.tokens, lambda item: item.identity, few)
         )
         print_table(columns("revoked", "identity", count, right={count}, fold={"identity"}), rows)
-    if count_denials is not None:
-        time.sleep(count_denials.total_seconds())
-        done = settings.operator.tokens.with_denials(done)
-    if settings.json:
-        settings.print_change(done)
-    elif count_denials is not None and (denied := done.denied_since) is not None:
-        seconds = int(count_denials.total_seconds())
-        print_note(f"{counted(denied, 'call')} denied in the {span(seconds)} since")
 
 
 def _calls_before(items: Sequence[RevokedToken]) -> str:

@@ -32,21 +32,16 @@ class RevokedToken(Result):
         calls_before: Its commands in the audit log of the minute before; None if they were not
             counted, or the user may not read the audit log.
         is_partial: Whether only the newest events of that minute were counted.
-        denied_since: The calls that were denied since; None as for `calls_before`.
     """
 
     identity: str
     id: str
     calls_before: int | None = None
     is_partial: bool = False
-    denied_since: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the token as `--json` prints it."""
-        names = ["id", "identity", "recorded_in_the_minute_before=calls_before"]
-        if self.denied_since is not None:
-            names.append("denied_since")
-        return json_object(self, *names)
+        return json_object(self, "id", "identity", "recorded_in_the_minute_before=calls_before")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +67,6 @@ class Revocation(Change):
     def identities(self) -> tuple[str, ...]:
         """Return the identities of the tokens, sorted."""
         return tuple(sorted({token.identity for token in self.tokens}))
-
-    @property
-    def denied_since(self) -> int | None:
-        """Return the calls of all tokens that were denied since; None if they were not counted."""
-        counts = [token.denied_since for token in self.tokens if token.denied_since is not None]
-        return sum(counts) if len(counts) == len(self.tokens) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the revocation as `--json` prints it."""
