@@ -43,6 +43,7 @@ AFTER_IDS = [
     ReplyCode.KEYS_MISMATCH,
     ReplyCode.KEY_DENIED,
     ReplyCode.KEY_NOT_GRANTED,
+    ReplyCode.KEY_TOO_LONG,
     ReplyCode.RATE_LIMITED,
     ReplyCode.RENEWAL_REFUSED,
     ReplyCode.REPLAYED,

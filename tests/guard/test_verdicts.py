@@ -375,7 +375,8 @@ def test_refusals_follow_the_fixed_order(leash: Leash) -> None:
 )
 def test_any_bytes_travel_unharmed_as_key_and_value(leash: Leash, value: str | bytes) -> None:
     """Nothing of a call is ever read as Lua."""
-    leash.load(one={"grants": [grant("read", "write", keys="*")]})
+    grants = [grant("read", "write", keys="*")]
+    leash.load(one={"grants": grants, "limits": {"key_bytes": "1mb"}})
     agent = leash.agent("one")
     data = value.encode() if isinstance(value, str) else value
 

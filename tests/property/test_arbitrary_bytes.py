@@ -44,6 +44,7 @@ class RawAgent:
                 "grants": [grant("read", "write", "delete", keys="k:*")],
                 "rate": {"requests": {"limit": "100000/second", "burst": 100_000}},
                 "budget": {"requests": "1000000000/month"},
+                "limits": {"key_bytes": "1mb"},
             }
         )
         self.token = self.leash.issue("one").token.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -148,7 +149,8 @@ class GatewayIntruder(Intruder):
         """Count the bytes of a reply as those of other replies."""
         if reply == b"+QUEUED\r\n" or (reply == b"+OK\r\n" and words and name_of(words) in AROUND):
             return reply
-        is_error = reply[:1] in (b"-", b"")
+        # Also a transaction of errors alone, which the gateway itself may reply.
+        is_error = not reply or bool(re.fullmatch(rb"(\*\d+\r\n)?(-[^\r]*\r\n)+", reply))
         text = reply[1:].removeprefix(b"ERR ").removeprefix(b"WRONGPASS ") if is_error else reply
         is_empty = reply == b"*0\r\n"
         if words and (name_of(words) in UNCHARGED or (is_empty and name_of(words) == "EXEC")):

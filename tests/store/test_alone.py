@@ -81,7 +81,8 @@ def test_no_other_package_names_a_control_key() -> None:
     """Names are built in one place, except in the texts of guards and of rules."""
     found = []
     for name, module in sources():
-        if name.startswith(tuple(IN_RULES)):
+        # The prefix itself is a fact of commands, which a lint of grants names.
+        if name.startswith((*IN_RULES, "commands/facts.py")):
             continue
         for node in ast.walk(module):
             match node:

@@ -91,7 +91,7 @@ def transaction(stage: Stage) -> None:
         say("EXEC")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
+@entered(cooperative=POSSIBLE, fenced=ACL, gateway=GUARD)
 def list_keys(stage: Stage) -> bool:
     """list the names of keys"""
     for call in (("KEYS", "*"), ("SCAN", "0", "COUNT", "1000"), ("RANDOMKEY",), ("DBSIZE",)):

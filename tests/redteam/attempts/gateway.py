@@ -50,7 +50,7 @@ def broken_frames(stage: GatewayStage) -> bool:
         heads[1] + b"*1\r\n" + inner, b"\0" * 64, b"\r\n" * 40 + b"x",
     ):  # fmt: skip
         raw = stage.intruder.raw()
-        raw.socket.sendall(text + inner)
+        raw.socket.sendall(text + inner + request(("QUIT",)))
         while reply := raw.reply():
             stage.intruder.note(reply)
     return False
