@@ -49,7 +49,7 @@ REFUSALS = (
     b"tokens are for database",
     b"the gateway ",
     b"unknown command",
-    b"write KEYLEASH",
+    b"unknown sub-command",
     b"only a command",
     b"an idempotency id",
     b"`once` contains",

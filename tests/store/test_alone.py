@@ -27,6 +27,7 @@ IN_RULES = {
     "fence/apply.py": "calls that no user may make, tried by ACL DRYRUN",
     "operator/roles.py": "ACL rules of operators",
     "doctor/checks/records.py": "names in findings",
+    "doctor/checks/users.py": "a key of commands that may be denied",
 }
 """The modules that use names of keys in texts, and why."""
 

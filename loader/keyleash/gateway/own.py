@@ -231,7 +231,7 @@ async def with_id(connection: Any, words: Words) -> bytes:
     try:
         block = once(check_id(words[2].decode("latin-1")))
     except ValueError as error:
-        raise ResponseError(str(error)) from None
+        raise ResponseError(str(error).splitlines()[0]) from None
     with block:
         return bytes(await connection.run_held((name, *words[4:])))
 

@@ -9,7 +9,7 @@ from redteam.stage import NOBODYS, OTHER, OTHER_SECRET, OWN, Stage
 
 entered = partial(attempt, "Data, without the guard")
 ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
-GRANTED = Outcome.GRANTED
+GRANTED, GUARD = Outcome.GRANTED, Outcome.GUARD
 
 
 @entered(cooperative=POSSIBLE, fenced=POSSIBLE, gateway=GRANTED)
