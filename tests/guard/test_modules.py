@@ -167,13 +167,13 @@ def test_unchecked_command_of_a_module_is_denied_with_that_reason(leash: Leash) 
     leash.load(one=named("JSON.GET", "GET"))
 
     for name, reason, help in (
-        ("FT.TAGVALS", UNCHECKED, "use another command: no token may call it"),
-        ("NO.SUCH", NOT_CHECKED, "use another command; `whoami()` lists"),
-        ("DOC.GET", NOT_CHECKED, "use another command; `whoami()` lists"),
-        ("BF.LOADCHUNK", NOT_NAMED, "use another command; `whoami()` lists"),
-        ("JSON.SUCH", UNCHECKED, "use another command: no token may call it"),
+        ("FT.TAGVALS", UNCHECKED, "do without it, or report that you cannot: no token may call it"),
+        ("NO.SUCH", NOT_CHECKED, "use another command; `client.whoami()` lists"),
+        ("DOC.GET", NOT_CHECKED, "use another command; `client.whoami()` lists"),
+        ("BF.LOADCHUNK", NOT_NAMED, "use another command; `client.whoami()` lists"),
+        ("JSON.SUCH", UNCHECKED, "do without it, or report that you cannot: no token may call it"),
         ("BF.SUCH", f"{NO_SERVER_HAS} it", "check the name"),
-        ("JSON.DEL", LEFT_OUT, "use another command; `whoami()` lists"),
+        ("JSON.DEL", LEFT_OUT, "stop, and report"),
     ):
         with pytest.raises(keyleash.CommandRefusedError) as caught:
             leash.agent("one").execute_command(name, "doc:1")
