@@ -197,6 +197,9 @@ class Node:
                 if is_final or time.monotonic() - began >= self._wait_s():
                     pipe.close()
                     raise
+            except asyncio.CancelledError:
+                pipe.close()
+                raise
             await asyncio.sleep(RETRY_S)
 
     async def own(self, identity: str) -> Pipe:
