@@ -7,11 +7,7 @@ call('ECHO', '')
 local failed
 local seen, listed = 0, 0
 local run = redis.pcall
---% if weighing
 local ran, changed = asks, false
---% else
-local ran = 0
---% endif
 stop = 3
 local i, name_at = 1
 --% if running

@@ -314,7 +314,7 @@ def test_list_shows_grants_with_commands_deny_rules_and_limits(offline: Cli, pol
         "grant     write",
         "          keys      b:{x}",
         "          only      @string, COPY",
-        "          values    strings of up to 64 MiB by default",
+        "          values    strings of up to 16 MiB, elements of 200 KiB by default",
         "          commands  APPEND, MSET, MSETEX, MSETNX, PSETEX, SET, SETEX, SETNX, SETRANGE,"
         " STRLEN",
         "grant     publish",
@@ -344,7 +344,7 @@ def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, polic
     assert denied.stdout == "no VALUE_TOO_LARGE: the string `z:1` would be longer than allowed\n"
     assert [line.strip() for line in lines if "values " in line] == [
         "values    strings and elements of up to 10 bytes",
-        "values    strings of up to 64 MiB by default",
+        "values    strings of up to 16 MiB, elements of 200 KiB by default",
         "values    the smallest bound of all grants that match a key applies;",
     ]
     assert "size      13 bytes: DENIED\n" in steps.stdout
@@ -379,7 +379,7 @@ def test_work_is_explained_in_units(offline: Cli, policy: Path) -> None:
     policy.write_text(LISTED + "    limits: {work: 1000}\n")
 
     output = offline.run(
-        "explain", "one", "--policy", policy, "--", "SETRANGE", "b:1", "50000000", "x"
+        "explain", "one", "--policy", policy, "--", "SETRANGE", "b:1", "15000000", "x"
     )
 
     assert re.search(r"size      \d+ units of work: DENIED\n", output.stdout)
@@ -404,7 +404,7 @@ def test_list_as_json_agrees_with_can_i(offline: Cli, policy: Path) -> None:
         ("rate.requests", "token"),
         ("rate.writes", "{x}"),
     ]
-    assert (output["work"], write["value_bytes"]) == (250_000, 64 << 20)
+    assert (output["work"], write["value_bytes"]) == (250_000, 16 << 20)
     assert output["denied_now"] is None
     offline.ok("can-i", "one", "--policy", policy, "--", "COPY", "a:1", "b:1")
     assert offline.run("can-i", "one", "--policy", policy, "--", "INCR", "b:1").exit_code == 1

@@ -16,7 +16,7 @@ OPS = "ops"
 BOUNDS = {
     "client-output-buffer-limit": "normal 256mb 64mb 60",
     "maxmemory-clients": "128mb",
-    "proto-max-bulk-len": "64mb",
+    "proto-max-bulk-len": "16mb",
 }
 """The values that docs/how-to/operate.md recommends."""
 POLICY = """\

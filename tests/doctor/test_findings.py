@@ -256,7 +256,7 @@ def test_argument_length_is_compared_with_the_policy(target: DoctorTarget) -> No
         "--allow-widening",
     )
 
-    assert "arguments of 100 MiB, and guards allow strings of 64 MiB" in found["message"]
+    assert "arguments of 100 MiB, and guards allow strings of 16 MiB" in found["message"]
     assert target.found(exit_code=0) == []
 
 

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 import keyleash
-from support.leash import Leash, grant
+from keyleash.commands import keys_of
+from keyleash.evaluate.evaluate import decide
+from keyleash.evaluate.state import ModelState
+from keyleash.operator.load.compile import ServerSizes
+from keyleash.policy import parse_policy
+from support.leash import Leash, grant, policy
 from support.servers import RealServer
 
 KEYS: dict[str, Any] = {
@@ -59,3 +64,140 @@ def test_longer_names_are_allowed_by_the_policy(server: RealServer) -> None:
     leash.load(one={**KEYS, "limits": {"key_bytes": "2kb"}})
 
     assert leash.agent("one").set(NAME + "n", 1)
+
+
+BOUNDED: dict[str, Any] = {**KEYS, "limits": {"work": 20_000}}
+"""A call of this identity may have 1.4 MB."""
+KB = 1000
+TEXT = b"x" * (1600 * KB)
+
+LONG: tuple[tuple[Any, ...], ...] = (
+    ("SADD", "doc:s", *[b"%d" % n + TEXT[: 100 * KB] for n in range(16)]),
+    ("SISMEMBER", "doc:s", TEXT), ("EXPIRE", "doc:s", TEXT), ("PUBLISH", "doc:c", TEXT),
+    ("MSET", "doc:a", TEXT[: 800 * KB], "doc:b", TEXT[: 800 * KB]),
+    ("ECHO", TEXT[: 100 * KB]), ("SETRANGE", "doc:a", 1600 * KB, "x"),
+)  # fmt: skip
+
+
+def decided(leash: Leash, identity: dict[str, Any], argv: tuple[Any, ...]) -> str:
+    """Return the code of the reference evaluator for a call with keys below `doc:`."""
+    parsed = parse_policy(policy(one=identity), file="p", commands=leash.server.table)
+    words = [word if isinstance(word, bytes) else str(word).encode() for word in argv]
+    keys = keys_of(leash.server.table.find(words), words)
+    state = ModelState(sizes=ServerSizes(leash.store))
+    named = [use.key for use in keys]
+    return str(decide(parsed.identities[0], leash.server.table, words, named, state, 0).code)
+
+
+@pytest.mark.parametrize("argv", LONG, ids=lambda argv: argv[0])
+def test_call_with_too_many_bytes_is_too_much_work(
+    server: RealServer, argv: tuple[Any, ...]
+) -> None:
+    """Each byte of an argument is work, and each by which the server fills a string."""
+    leash = Leash(server)
+    leash.load(one=BOUNDED, other=KEYS)
+    agent: Any = leash.agent("one")
+
+    for call in (agent.execute_command, lambda *words: alone(agent, words)):
+        with pytest.raises(keyleash.WorkTooLargeError):
+            call(*argv)
+    assert decided(leash, BOUNDED, argv) == "WORK_TOO_LARGE"
+    assert leash.events("one") == []
+    other: Any = leash.agent("other")
+    if argv[0] != "EXPIRE":
+        other.execute_command(*argv)
+
+
+def test_bytes_of_all_commands_of_a_batch_count(server: RealServer) -> None:
+    """Also those of a run of equal commands."""
+    leash = Leash(server)
+    leash.load(one=BOUNDED)
+    token = leash.issue("one").token
+    calls = [("SET", f"doc:{number}", TEXT[: 50 * KB].decode()) for number in range(40)]
+    replies = leash.batch("one", token, "each", *calls)
+
+    assert 20 < sum(reply in ("OK", b"OK") for reply in replies) < 30
+    assert replies[-1].startswith("LEASH WORK_TOO_LARGE")
+
+
+ELEMENT = b"x" * (200 * 1024)
+ELEMENTS: tuple[tuple[Any, ...], ...] = (
+    ("SADD", "doc:a", "1", ELEMENT), ("RPUSH", "doc:a", ELEMENT), ("HSET", "doc:a", "f", ELEMENT),
+    ("ZADD", "doc:a", "1", ELEMENT), ("XADD", "doc:a", "*", "f", ELEMENT[4:], "g", ""),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", ELEMENTS, ids=lambda argv: argv[0])
+def test_element_longer_than_the_default_is_denied(
+    server: RealServer, argv: tuple[Any, ...]
+) -> None:
+    """The longest is allowed, and longer ones where a grant bounds values."""
+    wide = {"grants": [{**KEYS["grants"][0], "values": {"max_bytes": "1mb"}}]}
+    leash = Leash(server)
+    leash.load(one=KEYS, other=wide)
+    agent: Any = leash.agent("one")
+    longer = tuple(word + b"xxx" if word in (ELEMENT, ELEMENT[4:]) else word for word in argv)
+
+    agent.execute_command(*argv)
+    for call in (agent.execute_command, lambda *words: alone(agent, words)):
+        with pytest.raises(keyleash.ValueTooLargeError) as denied:
+            call(*longer)
+        assert denied.value.limit == 200 * 1024
+    assert (decided(leash, KEYS, argv), decided(leash, KEYS, longer)) == ("None", "VALUE_TOO_LARGE")
+    leash.agent("other").execute_command(*longer)
+
+
+READS: tuple[tuple[Any, ...], ...] = (
+    ("SMEMBERS", "doc:{n}s"), ("SUNIONSTORE", "doc:{n}to", "doc:{n}s"),
+    ("SORT", "doc:{n}s", "ALPHA"),
+    ("HVALS", "doc:{n}h"), ("LRANGE", "doc:{n}l", "0", "-1"),
+    ("HMGET", "doc:{n}h", *[f"f{number}" for number in range(120)]),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("argv", READS, ids=lambda argv: argv[0])
+def test_bytes_of_many_elements_are_work(server: RealServer, argv: tuple[Any, ...]) -> None:
+    """From a hundred strings on: fewer are as long as elements may be, and ask for nothing."""
+    leash = Leash(server)
+    leash.load(one=KEYS)
+    agent: Any = leash.agent("one")
+    for few, count in (("few", 40), ("many", 150)):
+        for number in range(count):
+            element = b"%d" % number + ELEMENT[10:]
+            leash.admin.sadd(f"doc:{few}s", element)
+            leash.admin.rpush(f"doc:{few}l", element)
+            leash.admin.hset(f"doc:{few}h", f"f{number}", element)
+
+    agent.execute_command(*[word.format(n="few") for word in argv])
+    with pytest.raises(keyleash.WorkTooLargeError):
+        agent.execute_command(*[word.format(n="many") for word in argv])
+
+
+def test_entries_that_a_group_has_pending_are_work_of_its_end(server: RealServer) -> None:
+    """The server frees them one by one, for the consumer or the whole group."""
+    leash = Leash(server)
+    leash.load(one={**KEYS, "limits": {"work": 1000}})
+    agent: Any = leash.agent("one")
+    for key, count in (("doc:few", 50), ("doc:many", 800)):
+        for number in range(count):
+            leash.admin.xadd(key, {"f": number})
+        leash.admin.xgroup_create(key, "g", "0")
+        leash.admin.xreadgroup("g", "c", {key: ">"})
+
+    for call in (("DELCONSUMER", "doc:many", "g", "c"), ("DESTROY", "doc:many", "g")):
+        with pytest.raises(keyleash.WorkTooLargeError):
+            agent.execute_command("XGROUP", *call)
+    assert agent.xgroup_delconsumer("doc:few", "g", "c") == 50
+    assert agent.xgroup_destroy("doc:few", "g")
+
+
+def test_bits_of_a_long_string_are_no_work(server: RealServer) -> None:
+    """Only what makes it longer is."""
+    leash = Leash(server)
+    leash.load(one=BOUNDED)
+    leash.admin.set("doc:bits", TEXT)
+    pipeline: Any = leash.agent("one").pipeline(transaction=True)
+    for number in range(50):
+        pipeline.setbit("doc:bits", 8 * len(TEXT) - 1 - number, 1)
+
+    assert len(pipeline.execute()) == 50

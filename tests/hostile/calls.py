@@ -257,7 +257,11 @@ GLOBS = (
 SIZES = (1, 1, 2, 3, 10, 100, 700, 2300, 6900)
 TYPES = (b"string", b"list", b"set", b"zset", b"hash", b"stream", b"x")
 UNITS = (b"m", b"km", b"ft")
-FRESH = tuple(PREFIX + b"new:%d" % number for number in range(3))
+NEW = PREFIX + b"new:"
+FRESH = tuple(NEW + b"%d" % number for number in range(3))
+MAX_BYTES = 32_000_000
+"""What a gateway takes as one request."""
+LONG = (64_000, 200_000, 204_801, 1_000_000, 10_000_000, 16_777_216, MAX_BYTES)
 
 
 class Draws:
@@ -293,6 +297,8 @@ class Draws:
 
     def key(self, kind: str) -> bytes:
         """Return a key of a kind; now and then of another."""
+        if self.chance(500):
+            return NEW + b"n" * self.random.choice(LONG)
         names = self._keys.get(kind)
         if names is None or self.chance(25):
             names = self._every
@@ -300,10 +306,10 @@ class Draws:
 
     def value(self) -> bytes:
         if self.chance(40):
-            return b"x" * (1024 * 1024)
+            return b"x" * self.random.choice(LONG)
         if self.chance(20):
             return self.pick(self.colliding)
-        return b"v" * (self.random.choice(SIZES) if self.chance(8) else self.below(20))
+        return b"v" * (self.random.choice((*SIZES, 10_000)) if self.chance(8) else self.below(20))
 
 
 def _member(draws: Draws) -> bytes:
@@ -375,7 +381,7 @@ _WORDS: Mapping[str, Callable[[Draws], bytes | list[bytes]]] = {
     "field": _field,
     "consumer": lambda draws: b"c%d" % draws.below(3),
     "group": lambda draws: draws.pick((b"g", b"g1", b"other")),
-    "channel": lambda _: PREFIX + b"channel",
+    "channel": lambda draws: draws.key("channel") if draws.chance(9) else PREFIX + b"channel",
     "type": lambda draws: draws.pick(TYPES),
     "unit": lambda draws: draws.pick(UNITS),
     "degree": _degree,
@@ -466,8 +472,8 @@ def _several(draws: Draws, word: str) -> list[list[bytes]]:
     count = draws.random.choice(SIZES)
     parts = [_drawn(draws, word) for _ in range(min(count, draws.random.choice((1, 3, 100, 7000))))]
     room = (MAX_ARGUMENTS - 50) // max(map(len, parts))
-    # As many as are left of a few distinct ones; bytes of arguments are the caller's own cost.
-    count = min(count, room, 1 + 8_000_000 // (1 + max(sum(map(len, part)) for part in parts)))
+    # As many as are left of a few distinct ones.
+    count = min(count, room, 1 + MAX_BYTES // (1 + max(sum(map(len, part)) for part in parts)))
     return [parts[i % len(parts)] for i in range(count)]
 
 
@@ -487,6 +493,8 @@ KINDS = frozenset({"any", "str", "hll", "list", "set", "hash", "zset", "geo", "s
 def hostile_batch(draws: Draws, names: Sequence[str]) -> list[Call]:
     """Draw a batch: commands that change keys, then others again and again."""
     calls: list[Call] = []
+    if draws.chance(20):
+        calls = [(b"SETRANGE", NEW + b"%d" % i, b"1048575", b"x") for i in range(900)]
     for _ in range(draws.random.choice((1, 1, 2, 3, 6))):
         call = hostile_call(draws, draws.random.choice(names))
         times = draws.random.choice((1, 1, 2, 10, 17, 100, 400, 1000))
@@ -502,7 +510,7 @@ def _within_bounds(calls: Sequence[Call]) -> list[Call]:
     for call in calls[:MAX_BATCH_COMMANDS]:
         words += len(call)
         sent += sum(map(len, call))
-        if words > MAX_ARGUMENTS or (taken and sent > 10_000_000):
+        if words > MAX_ARGUMENTS or (taken and sent > MAX_BYTES):
             break
         taken.append(call)
     return taken

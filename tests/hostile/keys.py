@@ -1,4 +1,4 @@
-"""Keys of up to 10 MB in the shapes that cost a server most, built by the server itself."""
+"""Keys of up to 40 MB in the shapes that cost a server most, built by the server itself."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from keyleash.store.server_check import Client
 from support.collisions import colliding_words
 
 MIB = 1024 * 1024
-
-LARGEST_BYTES = 10 * MIB
-"""What MEMORY USAGE says of the largest."""
 
 PREFIX, MASTER = b"k:", b"m:"
 """The keys that calls name, and the unchanged copies that they are restored from."""
@@ -52,6 +49,7 @@ local function fill(n, size, make, ...)
 end
 local function many(n) return math.floor(n * {scale}) end
 local key, megabyte = KEYS[1], string.rep('a', 1024 * 1024 - 128)
+local function wide(i) return string.rep('a', 204000) .. i end
 """
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
@@ -60,6 +58,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "str:long": Shape("str", "redis.call('SET', key, string.rep('a', 10485000))"),
         "str:other": Shape("str", "redis.call('SET', key, string.rep('b', 10485000))"),
         "str:ones": Shape("str", r"redis.call('SET', key, string.rep('\255', 10485000))"),
+        "str:most": Shape("str", "redis.call('SET', key, string.rep('a', 16777216))"),
         "str:mid": Shape("str", "redis.call('SET', key, string.rep('ab', 5500))"),
         "str:mega": Shape("str", "redis.call('SET', key, megabyte)"),
         "str:bound": Shape("str", "redis.call('SET', key, string.rep('b', 2400))"),
@@ -75,6 +74,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             "fill(many(200000), 3000, function(i) return 'word' .. i .. '-' end, 'RPUSH', key)",
         ),
         "list:mega": Shape("list", "for i = 1, 9 do redis.call('RPUSH', key, megabyte) end"),
+        "list:wide": Shape("list", "for i = 1, 200 do redis.call('RPUSH', key, wide(i)) end"),
         "list:similar": Shape(
             "list",
             "local text = string.rep('a', 600) fill(many(15000), 3000,"
@@ -99,6 +99,8 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             "fill(3000, 3000, function(i) return 'm' .. i end, 'SADD', key)"
             " redis.call('SADD', key, megabyte)",
         ),
+        "set:wide": Shape("set", "for i = 1, 100 do redis.call('SADD', key, wide(i)) end"),
+        "set:wider": Shape("set", "for i = 1, 200 do redis.call('SADD', key, wide(i)) end"),
         "set:sparse": Shape(
             "set",
             "fill(many(100000), 7000, function(i) return 'm' .. i end, 'SADD', key)"
@@ -112,6 +114,12 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         ),
         "hash:mega": Shape(
             "hash", "for i = 1, 9 do redis.call('HSET', key, 'f' .. i, megabyte) end"
+        ),
+        "hash:wide": Shape(
+            "hash", "for i = 1, 50 do redis.call('HSET', key, wide(i), wide(i)) end"
+        ),
+        "hash:wider": Shape(
+            "hash", "for i = 1, 200 do redis.call('HSET', key, 'f' .. i, wide(i)) end"
         ),
         "hash:one": Shape(
             "hash",
@@ -130,6 +138,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "zset:mega": Shape(
             "zset", "for i = 1, 9 do redis.call('ZADD', key, i, 'm' .. i .. megabyte) end"
         ),
+        "zset:wide": Shape("zset", "for i = 1, 200 do redis.call('ZADD', key, i, wide(i)) end"),
         "zset:similar": Shape(
             "zset",
             "local text = string.rep('a', 600) fill(many(14000), 1000,"
@@ -161,6 +170,11 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
             " for i = 1, many(3000) do redis.call('XADD', key, i .. '-1', unpack(words)) end"
             " redis.call('XGROUP', 'CREATE', key, 'g', '0')",
         ),
+        "stream:long": Shape(
+            "stream",
+            "for i = 1, 200 do redis.call('XADD', key, i .. '-1', 'f', wide(i)) end"
+            " redis.call('XGROUP', 'CREATE', key, 'g', '0')",
+        ),
         "stream:mega": Shape(
             "stream",
             "for i = 1, 9 do redis.call('XADD', key, i .. '-1', 'f', megabyte) end"
@@ -188,10 +202,10 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         ),
         "stream:pending": Shape(
             "stream",
-            "for i = 1, many(60000) do redis.call('XADD', key, i .. '-1', 'f', '1') end"
-            " redis.call('XGROUP', 'CREATE', key, 'g', '0')"
+            "for i = 1, many(1010000) do redis.call('XADD', key, i .. '-1', 'f', '1') end"
+            " redis.call('XGROUP', 'CREATE', key, 'g', '0') for i = 1, 20 do"
             " redis.call('XREADGROUP', 'GROUP', 'g', 'c', 'COUNT', many(50000),"
-            " 'STREAMS', key, '>')",
+            " 'STREAMS', key, '>') end",
         ),
         "stream:gone": Shape(
             "stream",

@@ -13,7 +13,7 @@ from keyleash.cli.options import FILE, IDENTITY, all_of, example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy
 from keyleash.commands import OperationClass
-from keyleash.commands.work import DEFAULT_VALUE_BYTES
+from keyleash.commands.work import DEFAULT_ELEMENT_BYTES, DEFAULT_VALUE_BYTES
 from keyleash.errors import CrossSlotError, OperationError, UsageError
 from keyleash.errors.operations import FAILED
 from keyleash.evaluate.decision_text import denial_text
@@ -191,7 +191,8 @@ def _grant_lines(grant: Grant, names: Sequence[str]) -> Iterator[str]:
         text = f"strings and elements of up to {size(grant.values.max_bytes)}"
         yield f"{'values':<10}{text}"
     elif OperationClass.WRITE in grant.allow:
-        yield f"{'values':<10}strings of up to {size(DEFAULT_VALUE_BYTES)} by default"
+        strings, elements = size(DEFAULT_VALUE_BYTES), size(DEFAULT_ELEMENT_BYTES)
+        yield f"{'values':<10}strings of up to {strings}, elements of {elements} by default"
     for rule in grant.values.describe():
         yield f"{'values':<10}{rule}"
     if grant.scripts:

@@ -221,6 +221,12 @@ class Lengthening(StrEnum):
     FIELDS = "f"  # the operations of BITFIELD
     LONGEST = "l"  # the longest of its keys
     COPY = "c"  # its first key
+    ELEMENTS = "e"  # the longest of the arguments
+    ENTRY = "x"  # all arguments together
+
+
+ELEMENTS = (Lengthening.ELEMENTS, Lengthening.ENTRY)
+"""Those that a call without long arguments need not be checked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,8 @@ which each is compared with all before it.
 DEFAULT_KEY_BYTES = 1024
 """Default bound on a name, since events and denials have it."""
 
-COMPARED_STRINGS = 256
-"""Number of strings of a reply from which their bytes count."""
+COMPARED_STRINGS = 100
+"""Number of strings of a reply, or of a stored result, from which their bytes count."""
 
 PLAIN_STRING_BYTES, COMPARED_BYTES = 144, 40
 """Memory of a string that does not count; further bytes that are as much work as one string."""
@@ -82,8 +82,9 @@ GROUP_WORK = 60
 CONSUMER_WORK = 50
 """Work of a consumer in the reply of XINFO CONSUMERS."""
 
-EXTENDED_BYTE_WORK = 1 / 400
-"""Work of a byte by which a call extends a string."""
+BYTE_WORK, ECHO_BYTE_WORK = 1 / 70, 1 / 4
+"""Work of a byte of the arguments of a call, or by which it extends a string; and of one that comes
+back without a grant, by PING and ECHO. By default a call has 17 MB."""
 
 PLAIN_WORDS = 100
 """Words of a stream entry that one XADD may have within the default bound."""
@@ -97,8 +98,11 @@ UNASKED_READS = 16
 UNASKED_KEYS = 2
 """Number of keys of an MGET or PFCOUNT up to which its work is not estimated."""
 
-DEFAULT_VALUE_BYTES = 64 * 1024 * 1024
-"""Default bound on the length that a call may give a string."""
+DEFAULT_VALUE_BYTES = 16 * 1024 * 1024
+"""Default bound on the length that a call may give a string: to read one takes 75 ms."""
+
+DEFAULT_ELEMENT_BYTES = 200 * 1024
+"""Default bound on an element, and on an entry of a stream: `COMPARED_STRINGS` are 20 MB."""
 
 UNNOTED_BYTES = 64 * 1024
 """Length up to which a batch under the default bound does not note the string that it writes."""
@@ -235,6 +239,8 @@ WORK: Mapping[str, Work] = {
     "XINFO GROUPS": Work(GROUP_WORK, "XLEN", bound=Bound.GROUPS),
     "XINFO CONSUMERS": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=3),
     "XPENDING": Work(CONSUMER_WORK, "XLEN", bound=Bound.GROUPS, place=2),
+    "XGROUP DELCONSUMER": Work(3.5, "XLEN", bound=Bound.GROUPS, place=3),
+    "XGROUP DESTROY": Work(1.5, "XLEN", bound=Bound.GROUPS, place=3),
     "XINFO STREAM": Work(2.5, "XLEN", bound=Bound.FULL, place=3),
     # Sketches and time series. One call makes 64 MB at most within the default bound.
     **dict.fromkeys(SKETCHES, Work(1 / 256, None, bound=Bound.SKETCH, place=2)),
@@ -297,5 +303,11 @@ LENGTHENS: Mapping[str, Lengthens] = {
     "BITFIELD": Lengthens(Lengthening.FIELDS, 2),
     "BITOP": Lengthens(Lengthening.LONGEST, 3),
     "COPY": Lengthens(Lengthening.COPY, 1),
+    **each(
+        "SADD LPUSH RPUSH LPUSHX RPUSHX HSET HMSET HSETNX HSETEX HINCRBY HINCRBYFLOAT ZADD ZINCRBY"
+        " GEOADD LINSERT LSET VADD VSETATTR",
+        Lengthens(Lengthening.ELEMENTS, 2),
+    ),
+    "XADD": Lengthens(Lengthening.ENTRY, 2),
 }
-"""The commands that may lengthen a string."""
+"""The commands that may lengthen a string, or add an element."""

@@ -79,7 +79,6 @@ _AT_HOME = {
     "name_at": None,
     "images": (),
     "plans": "",
-    "weighing": False,
     "lengthening": "",
     "governing": "",
     "reply_limits": (),

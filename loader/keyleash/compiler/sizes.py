@@ -10,6 +10,7 @@ from keyleash.commands import CommandSpec
 from keyleash.commands.spec import Bound, Size, Work
 from keyleash.commands.work import (
     DEFAULT_VALUE_BYTES,
+    PLAIN_BYTES,
     READS,
     RETURNS,
     SIZE_BY_TYPE,
@@ -83,21 +84,13 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         "string_units": guard.identity.string_units,
         # A batch is allowed less without reading sizes.
         "spare": 64 if batch else 8,
+        # The bytes of a command that are no work; those of a batch add up.
+        "free_bytes": 1024 if batch else PLAIN_BYTES,
         "lengthening": lengthening,
         "lengths": guard.value_bounds,
         # Later commands may add to what earlier ones leave under any name.
         "adding_bytes": batch and not sandbox and bool(guard.value_bounds and lengthening),
-        **_values_of(
-            guard,
-            specs,
-            weighing=bool(
-                plans
-                or lengthening
-                or (batch and guard.images)
-                or any(spec.index for spec in specs)
-            ),
-            remembering=batch and not sandbox,
-        ),
+        **_values_of(guard, specs, remembering=batch and not sandbox),
         "least_bytes": least,
         "asked_bytes": _asked_bytes(guard, least) if batch and not sandbox else least,
         "sizes": _SIZE_COMMANDS,
@@ -114,7 +107,7 @@ def _asked_bytes(guard: Guard, least: int) -> int:
 
 
 def _values_of(
-    guard: Guard, specs: Sequence[CommandSpec], *, weighing: bool, remembering: bool
+    guard: Guard, specs: Sequence[CommandSpec], *, remembering: bool
 ) -> dict[str, object]:
     """Return the template variables about rules for values."""
     kinds = Governing.of(guard.value_plans)
@@ -128,8 +121,7 @@ def _values_of(
         "governing": _lines(
             (name, f"{item.target}{item.how}{item.place}") for name, item in written.items()
         ),
-        "weighing": weighing or bool(written),
-        "sized": Text("weighs or lengthens" + (" or governs" if written else "")),
+        "sized": Text("work > 0 or weighs or lengthens" + (" or governs" if written else "")),
         "remembering": remembering,
         "values": SimpleNamespace(
             hows=hows,

@@ -14,7 +14,7 @@ from keyleash.commands import CommandSpec
 from keyleash.commands import work as bounds
 from keyleash.commands.facts import PATHS, TOO_MANY_PATHS
 from keyleash.commands.keys import is_option
-from keyleash.commands.spec import Bound, Join, Lengthening
+from keyleash.commands.spec import ELEMENTS, Bound, Join, Lengthening
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.state import Sizes
@@ -41,6 +41,8 @@ _MOST_OF_PATHS = (
 )
 """The parts of a JSON path, and how many of each it may have."""
 
+_FILLS = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS)
+"""Those of which the server fills strings up to a length that the call names."""
 _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
 
 
@@ -52,16 +54,23 @@ def judge_size(
         why, code, value = TOO_MANY_PATHS, ReplyCode.COMMAND_REFUSED, PATHS.encode()
         trace.append(ArgumentStep(Aspect.OPTION, value, why=why, code=code))
         return refused(code, command=spec.name.encode() + b" " + value)
-    work = 0.0
+    sent, is_echo = sum(map(len, argv[1:])), not (keys or spec.channel or spec.index)
+    work = sent * (bounds.ECHO_BYTE_WORK if is_echo else bounds.BYTE_WORK)
+    work = work if sent > bounds.PLAIN_BYTES else 0.0
+    how = spec.lengthens and spec.lengthens.how
     for key, length in _lengths(spec, argv, keys, sizes):
         grant = bounding_grant(identity, key)
         bound = value_bound(grant)
+        if how in ELEMENTS:
+            if grant:
+                continue  # `judge_values` checks them
+            bound = bounds.DEFAULT_ELEMENT_BYTES
         if length > bound:
             code = ReplyCode.VALUE_TOO_LARGE
             trace.append(SizeStep("bytes", length, bound, key, grant, code=code))
             return refused(code, key=key, bytes=_shown(length), limit=bound)
-        if _fills(spec) and length > bounds.PLAIN_BYTES:
-            work += length * bounds.EXTENDED_BYTE_WORK
+        if how in _FILLS and length > bounds.PLAIN_BYTES:
+            work += max(0, length - (sizes.length(key) if sizes else 0)) * bounds.BYTE_WORK
     if sizes is not None and spec.work is not None:
         work += sizes.work(spec, argv, keys, identity.work - work, identity.string_units)
     if work <= identity.work:
@@ -107,19 +116,11 @@ def bounding_grant(identity: Identity, key: bytes) -> Grant | None:
 
 def value_bound(grant: Grant | None) -> int:
     """Return the length in bytes that one call may give a string, as *grant* bounds it."""
-    if grant is None or grant.values.max_bytes is None:
-        return bounds.DEFAULT_VALUE_BYTES
-    return grant.values.max_bytes
+    return (grant and grant.values.max_bytes) or bounds.DEFAULT_VALUE_BYTES
 
 
 def _shown(number: float) -> int:
     return math.ceil(min(number, _LARGEST))
-
-
-def _fills(spec: CommandSpec) -> bool:
-    """Return whether the server fills strings up to a length that the call names."""
-    filling = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS)
-    return spec.lengthens is not None and spec.lengthens.how in filling
 
 
 def _lengths(
@@ -151,6 +152,10 @@ def _lengths(
             yield keys[0], max(map(length, keys[1:]), default=0)
         case Lengthening.COPY:
             yield keys[-1], length(keys[0])
+        case Lengthening.ELEMENTS:
+            yield keys[0], max(map(len, argv[at:]), default=0)
+        case Lengthening.ENTRY:
+            yield keys[0], sum(map(len, argv[at:]))
 
 
 def _number(word: bytes) -> int:

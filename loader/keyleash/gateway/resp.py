@@ -22,7 +22,7 @@ from keyleash.client.session import counts
 from keyleash.errors import KeyleashError, PolicyStaleError, SlotNotServedError
 from keyleash.store.wire import MAX_ARGUMENTS
 
-MAX_REQUEST_BYTES = (64 << 20) + 1024
+MAX_REQUEST_BYTES = (32 << 20) + 1024
 MAX_HEADER_BYTES, MAX_INLINE_BYTES = 32, 64 << 10
 MAX_WORDS = 1 << 20
 """As of Redis. A command of more than `MAX_ARGUMENTS` is read, and denied."""

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, OperationClass, load_table
 from keyleash.commands.work import (
+    DEFAULT_ELEMENT_BYTES,
     DEFAULT_KEY_BYTES,
     DEFAULT_STRINGS,
     DEFAULT_VALUE_BYTES,
@@ -153,8 +154,7 @@ class ValueRules:
     Of several grants that match a key, the strictest value of each rule applies.
 
     Attributes:
-        max_bytes: The longest string, and the longest element; None for the default, which
-            applies to strings only.
+        max_bytes: The longest string, and the longest element; None for the defaults of both.
     """
 
     max_bytes: int | None = size(
@@ -192,6 +192,7 @@ class ValueRules:
         ttl = self.ttl or TtlRule()
         return (
             self.max_bytes or DEFAULT_VALUE_BYTES,
+            self.max_bytes or DEFAULT_ELEMENT_BYTES,
             self.max_elements or math.inf,
             ttl.forced_s or math.inf,
             ttl.max_s or math.inf,

@@ -24,13 +24,11 @@ if instead then
 end
 --% endif
 passed = passed + {{ taken }}
---% if weighing
 spent = spent + work
 if work > 0 then
   works = works or {}
   works[n] = work
 end
---% endif
 --% if remembering
 if gone and gone[n] then
   after = after or {}

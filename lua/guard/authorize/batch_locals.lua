@@ -32,7 +32,6 @@ local fields = header
 -- usual about some of them, in tables that are made for the first: how the reply is restored, and
 -- their full name.
 local replies, unheard, restores, names = {}, {}
---% if weighing
 -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys
 -- of those whose work was estimated.
 local spent, asks, works, weighed = 0, 0
@@ -48,7 +47,6 @@ local after, gone, expiring
 --% endif
 --% if plans
 --% include "authorize/estimate_work.lua"
---% endif
 --% endif
 --% if reply_limits
 -- By the commands' numbers: whether the bytes of their replies count.

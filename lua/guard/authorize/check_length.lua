@@ -1,19 +1,21 @@
--- check_length: deny a call that gives a string more bytes than a grant of its key allows.
+-- check_length: deny a call that gives a string, or an element, more bytes than a grant of its key
+-- allows.
 -- in:  first, command, base, walked, names, lengths, amount_of, argv, step, last, stop
 -- out: amount, at, bytes, check, code, detail, lengths, place, value, work
 local kinds = {{ lengthening }}
-local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
-place = base + place
+local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true) or #kinds)
+place = base + (place or 0)
+local is_element = how == {{ Lengthening.ELEMENTS }} or how == {{ Lengthening.ENTRY }}
 local function check(bytes)
   local name = walked[at]
   -- In a batch, the next command is in the place of a missing key.
   if not name or not names[1] then return end
 --% if batch and not lengths
   lengths = lengths or {}
-  lengths[names[how == {{ Lengthening.COPY }} and #names or how == {{ Lengthening.PAIRS }} and (at - first) / step + 1 or 1]] = bytes
+  if not is_element then lengths[names[how == {{ Lengthening.COPY }} and #names or how == {{ Lengthening.PAIRS }} and (at - first) / step + 1 or 1]] = bytes end
 --% endif
-  if bytes <= {{ least_bytes }} then return end
-  local bound, matched = {{ default_value_bytes }}, false
+  if bytes <= {{ least_bytes }} and not is_element then return end
+  local bound, matched = is_element and {{ default_element_bytes }} or {{ default_value_bytes }}, false
   do
     local key = name
 --% for plan in lengths
@@ -21,7 +23,8 @@ local function check(bytes)
 --% with matchers = plan.matchers
 --% include "authorize/match_any.lua"
 --% endwith
-      if matched then bound = {{ plan.max_bytes }} end
+      -- Elements that a grant bounds are checked one by one.
+      if matched then bound = is_element and math.huge or {{ plan.max_bytes }} end
     end
 --% endfor
   end
@@ -42,7 +45,7 @@ end
 --% if batch and not sandbox and lengths
 local check_bound = check
 local function check(bytes)
-  if walked[at] and names[1] then
+  if walked[at] and names[1] and not is_element then
     -- At most: a call may be denied, or do nothing, and bytes within a string do not shorten it.
     local held = names[how == {{ Lengthening.COPY }} and #names or how == {{ Lengthening.PAIRS }} and (at - first) / step + 1 or 1]
     local most = math.max(bytes, length_of(held))
@@ -53,7 +56,13 @@ local function check(bytes)
 end
 --% endif
 local bytes = #(argv[place] or '')
-if how == {{ Lengthening.PAIRS }} then
+if is_element then
+  for i = place + 1, stop do
+    -- Readers get an entry whole.
+    bytes = how == {{ Lengthening.ENTRY }} and bytes + #argv[i] or math.max(bytes, #argv[i])
+  end
+  check(bytes)
+elseif how == {{ Lengthening.PAIRS }} then
   -- A string after each key.
   for i = 1, #names do
     check(#(argv[place] or ''))
@@ -67,7 +76,7 @@ elseif how == {{ Lengthening.LONGEST }} or how == {{ Lengthening.COPY }} then
   check(bytes)
 elseif how == {{ Lengthening.APPEND }} or how == {{ Lengthening.ARGUMENT }} then
   check(bytes + (how == {{ Lengthening.APPEND }} and length_of(names[1]) or 0))
-else
+elseif how then
   -- An offset: the server fills the string up to it.
   bytes = tonumber(argv[place] or '') or 0
   if how == {{ Lengthening.RANGE }} then
@@ -87,6 +96,6 @@ else
     end
     bytes = math.ceil(bits / 8)
   end
+  if bytes > {{ plain_bytes }} then work = work + math.max(0, bytes - length_of(names[1])) * {{ byte_work }} end
   check(bytes)
-  if bytes > {{ plain_bytes }} then work = bytes * {{ extended_byte_work }} end
 end

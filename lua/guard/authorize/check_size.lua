@@ -1,6 +1,6 @@
 -- check_size: deny a call that needs too much work, that makes a string too long, or that leaves
 -- other values than a grant allows.
--- in:  now_us, weighs, lengthens, governs, walked, first, last, step, argv, command, name_at, stop
+-- in:  now_us, sent, weighs, lengthens, governs, walked, first, last, step, argv, command, name_at, stop
 -- out: code, detail, value, amount, key, reason   set if the call is denied
 --      work, weighed, spent, asks
 local names = {}
@@ -22,7 +22,7 @@ call('ECHO', '');
     return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
   end
 --% if lengthening
-  if lengthens then
+  if lengthens or sent > {{ default_element_bytes }} then
 --% include "authorize/check_length.lua"
     if code then return end
   end

@@ -21,10 +21,7 @@ local rest
 --% if images
 local changes_first, changes_rest
 --% endif
---% if plans or lengthening or governing
 local weighs, lengthens
---% endif
---% if weighing
 local work = 0
 --% if governing
 local governs
@@ -32,7 +29,6 @@ local governs
 -- For the keys with an expiry: name, expiry by default, longest expiry, in milliseconds; and
 -- under `idle` the replies after which they get none.
 local expiring
---% endif
 --% endif
 --% endif
 --% if has_indexes

@@ -181,9 +181,10 @@ local function weigh(command, argv, base, stop, names, left)
 --% if Bound.GROUPS in bounds
   elseif bound == {{ Bound.GROUPS }} then
     local held = group_of(names[1], argv[place])
+    local pending = held and held[6] or 0
     -- The command reads the same again. With a range it visits entries until enough are found.
     local count = number(place + (word(place + 1) == 'IDLE' and 5 or 3)) or 0
-    n = (asked + (held and stop > place and held[6] / 2 + min(held[6], count) * weight or 0)) / weight
+    n = find(command, '^XGROUP') and pending or (asked + (held and stop > place and pending / 2 + min(pending, count) * weight or 0)) / weight
 --% endif
 --% if Bound.FULL in bounds
   elseif bound == {{ Bound.FULL }} then
@@ -250,21 +251,25 @@ local function weigh(command, argv, base, stop, names, left)
 --% endif
   end
   pushed = (pushed or n) * strung
-  if pushed > 0 and bound ~= {{ Bound.REPEATS }} and bound ~= {{ Bound.KEY_COUNT }} then
+  local copies = find(command, 'STORE$') and n * weight <= left
+  if (pushed > 0 or copies) and bound ~= {{ Bound.KEY_COUNT }} then
     -- Scores, values, distances and attributes of the elements.
     local times = 1
-    for at = base + 2, stop do
+    for at = base + 2, bound == {{ Bound.REPEATS }} and 0 or stop do
       if find(word(at), '^WITH') then times = times + 1 end
     end
     pushed = pushed * times
-    if pushed > {{ compared_strings }} and pushed * {{ string_units }} <= left and size ~= {{ Size.NONE }} then
+    local moved = copies and n or pushed
+    if moved > {{ compared_strings }} and pushed * {{ string_units }} <= left and size ~= {{ Size.NONE }} then
       -- Strings that collide are compared with each other, byte by byte.
       local held, bytes = elements(), 0
-      if join ~= {{ Join.SUM }} then held = pushed end
+      if join ~= {{ Join.SUM }} then held = moved end
       for i = first + 0, last == '0' and #names or min(last, #names) do
-        bytes = bytes + usage(names[i], pushed / 4) * {{ bytes_per_element }}
+        bytes = bytes + usage(names[i], moved / 4) * {{ bytes_per_element }}
       end
-      bytes = bytes * min(1, pushed / max(1, held * strung * times)) - {{ plain_string_bytes }} * pushed
+      bytes = bytes * min(1, moved / max(1, held * max(1, strung) * times))
+      n = max(n, bytes * {{ byte_work }} / weight)
+      bytes = bytes - {{ plain_string_bytes }} * pushed
       pushed = math.sqrt(pushed * (pushed + max(0, bytes) / {{ compared_bytes }}))
     end
   end

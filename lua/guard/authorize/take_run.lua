@@ -1,11 +1,11 @@
 -- take_run: let the keys of a run be checked like those of one command, if it is that simple.
 -- in:  from, times, keys, count, repeats, walked, first, last, weighs, lengthens, is_answered,
---      now_us
+--      now_us, sent
 -- out: code, walked, first, last
 --
 -- Else `code` is set, and its commands are checked one by one. So each of them is denied for the
 -- same reason as outside of a run.
-local fits = repeats and first == last and from == count + 1 and not lengthens and not weighs
+local fits = repeats and first == last and from == count + 1 and not lengthens and not weighs and sent <= {{ default_element_bytes }}
 --% for limit in limits
 --% filter expand("COUNTS_CALL", [counts(limit)])
 if COUNTS_CALL then

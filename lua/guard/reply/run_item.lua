@@ -5,11 +5,7 @@
 -- `ran` is the work of the commands before, as their replies and sizes show it; `changed` says
 -- whether one of them may have changed a key; `took` is the work of this one.
 local reply
---% if weighing
 local took = works and works[i] or 0
---% else
-local took = 0
---% endif
 --% if plans
 local held, longest = weighed and weighed[i], 0
 local is_weighed = held

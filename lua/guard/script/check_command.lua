@@ -9,11 +9,7 @@
 local befores, imaged_to, failed, seen, listed, raised = {}, 0, nil, 0, 0, {}
 entry, header, fields = { 'XADD', {{ names.audit }}, '*', 'of', '' }, 5, 5
 local run = redis.pcall
---% if weighing
 local ran, changed = asks, false
---% else
-local ran = 0
---% endif
 local function perform(argv)
   local name_at, stop, command = 1, #argv, argv[1]
   local code, detail, value, amount, reason, at_us, key, item, outcome

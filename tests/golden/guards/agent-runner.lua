@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 179945119722145 then code = 'POLICY_STALE' break end
+if stamp ~= 224043282515335 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -208,7 +208,7 @@ end
 if rule == 36 then
 writes = true
 recorded = true
-lengthens = #(argv[5] or '') > 67108864
+lengthens = #(argv[5] or '') > 16777216
 elseif rule == 13 then
 reads = true
 elseif rule == 12 then
@@ -243,12 +243,12 @@ step = 2
 writes = true
 recorded = true
 for at = 5, stop, 2 do
-if #argv[at] > 67108864 then lengthens = true end
+if #argv[at] > 16777216 then lengthens = true end
 end
 elseif rule == 37 then
 writes = true
 recorded = true
-lengthens = #(argv[6] or '') > 67108864
+lengthens = #(argv[6] or '') > 16777216
 elseif rule == 18 then
 else
 (function(rule, argv, stop, find)
@@ -360,7 +360,7 @@ elseif rule == 35 then
 reads = true
 writes = true
 recorded = true
-lengthens = #(argv[5] or '') > 67108864
+lengthens = #(argv[5] or '') > 16777216
 elseif rule == 17 then
 reads = true
 writes = true
@@ -560,6 +560,11 @@ end
 end)(rule, argv, stop, find)
 end
 if code then break end
+local sent = 0
+for at = 4, stop do sent = sent + #argv[at] end
+if sent > 65536 * 1 then
+work = sent * (first > last and not key and 0.25 or 0.014285714285714285)
+end
 if first == last then
 if keys[1] ~= walked[first] or keys[2] then code = 'KEYS_MISMATCH' end
 else
@@ -602,7 +607,7 @@ end
 if code then break end
 end
 if code then break end
-if weighs or lengthens then
+if work > 0 or weighs or lengthens then
 local names = {}
 for at = first, last, step do
 if not walked[at] then break end
@@ -612,15 +617,16 @@ end
 local function amount_of(what, much, most)
 return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
 end
-if lengthens then
-local kinds = ",APPEND,=a2\010,BITFIELD,=f2\010,BITOP,=l3\010,COPY,=c1\010,GETSET,SET,SETNX,=v2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SETBIT,=b2\010,SETRANGE,=r2\010"
-local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true))
-place = base + place
+if lengthens or sent > 204800 then
+local kinds = ",APPEND,=a2\010,BITFIELD,=f2\010,BITOP,=l3\010,COPY,=c1\010,GEOADD,HINCRBY,HINCRBYFLOAT,HMSET,HSET,HSETEX,HSETNX,LINSERT,LPUSH,LPUSHX,LSET,RPUSH,RPUSHX,SADD,VADD,VSETATTR,ZADD,ZINCRBY,=e2\010,GETSET,SET,SETNX,=v2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SETBIT,=b2\010,SETRANGE,=r2\010,XADD,=x2\010"
+local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true) or #kinds)
+place = base + (place or 0)
+local is_element = how == 'e' or how == 'x'
 local function check(bytes)
 local name = walked[at]
 if not name or not names[1] then return end
-if bytes <= 67108864 then return end
-local bound, matched = 67108864, false
+if bytes <= 16777216 and not is_element then return end
+local bound, matched = is_element and 204800 or 16777216, false
 do
 local key = name
 end
@@ -634,7 +640,12 @@ if type(length) == 'number' then return length end
 return find(length.err, '^WRONGTYPE') and 0 or math.huge
 end
 local bytes = #(argv[place] or '')
-if how == 'p' then
+if is_element then
+for i = place + 1, stop do
+bytes = how == 'x' and bytes + #argv[i] or math.max(bytes, #argv[i])
+end
+check(bytes)
+elseif how == 'p' then
 for i = 1, #names do
 check(#(argv[place] or ''))
 at, place = at + step, place + 2
@@ -646,7 +657,7 @@ if how == 'c' then at = last end
 check(bytes)
 elseif how == 'a' or how == 'v' then
 check(bytes + (how == 'a' and length_of(names[1]) or 0))
-else
+elseif how then
 bytes = tonumber(argv[place] or '') or 0
 if how == 'r' then
 bytes = bytes + #(argv[place + 1] or '')
@@ -665,8 +676,8 @@ place = place + (word == 'OVERFLOW' and 2 or word == 'GET' and 3 or 4)
 end
 bytes = math.ceil(bits / 8)
 end
+if bytes > 65536 then work = work + math.max(0, bytes - length_of(names[1])) * 0.014285714285714285 end
 check(bytes)
-if bytes > 65536 then work = bytes * 0.0025 end
 end
 if code then return end
 end
@@ -875,8 +886,9 @@ end
 n = work / weight
 elseif bound == 'g' then
 local held = group_of(names[1], argv[place])
+local pending = held and held[6] or 0
 local count = number(place + (word(place + 1) == 'IDLE' and 5 or 3)) or 0
-n = (asked + (held and stop > place and held[6] / 2 + min(held[6], count) * weight or 0)) / weight
+n = find(command, '^XGROUP') and pending or (asked + (held and stop > place and pending / 2 + min(pending, count) * weight or 0)) / weight
 elseif bound == 'f' then
 n = word(place) == 'FULL' and ask('MEMORY', 'USAGE', names[1]) or 0
 elseif bound == 'd' then
@@ -942,19 +954,23 @@ n = work / weight
 end
 end
 pushed = (pushed or n) * strung
-if pushed > 0 and bound ~= 'h' and bound ~= 'k' then
+local copies = find(command, 'STORE$') and n * weight <= left
+if (pushed > 0 or copies) and bound ~= 'k' then
 local times = 1
-for at = base + 2, stop do
+for at = base + 2, bound == 'h' and 0 or stop do
 if find(word(at), '^WITH') then times = times + 1 end
 end
 pushed = pushed * times
-if pushed > 256 and pushed * 24.75 <= left and size ~= '-' then
+local moved = copies and n or pushed
+if moved > 100 and pushed * 24.75 <= left and size ~= '-' then
 local held, bytes = elements(), 0
-if join ~= 's' then held = pushed end
+if join ~= 's' then held = moved end
 for i = first + 0, last == '0' and #names or min(last, #names) do
-bytes = bytes + usage(names[i], pushed / 4) * 250
+bytes = bytes + usage(names[i], moved / 4) * 250
 end
-bytes = bytes * min(1, pushed / max(1, held * strung * times)) - 144 * pushed
+bytes = bytes * min(1, moved / max(1, held * max(1, strung) * times))
+n = max(n, bytes * 0.014285714285714285 / weight)
+bytes = bytes - 144 * pushed
 pushed = math.sqrt(pushed * (pushed + max(0, bytes) / 40))
 end
 end

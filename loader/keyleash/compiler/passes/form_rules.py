@@ -9,7 +9,15 @@ from typing import Any, NamedTuple, TypeVar
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import INDEX_OPTIONS
-from keyleash.commands.spec import CHANGING, DATA_CLASSES, Bound, Needs, OptionKey, Subscribes
+from keyleash.commands.spec import (
+    CHANGING,
+    DATA_CLASSES,
+    ELEMENTS,
+    Bound,
+    Needs,
+    OptionKey,
+    Subscribes,
+)
 from keyleash.compiler.ir import (
     Check,
     FilteredIndex,
@@ -244,7 +252,9 @@ def _sizing(spec: CommandSpec) -> dict[str, Any]:
             case Bound.WORDS | Bound.KEY_COUNT:
                 weigh, over = "words", spec.work.default
     lengthens, length_at = "" if spec.lengthens is None else "always", 0
-    if spec.lengthens is not None and is_often:
+    if spec.lengthens is not None and spec.lengthens.how in ELEMENTS:
+        lengthens = ""  # the bytes of the call decide
+    elif spec.lengthens is not None and is_often:
         lengthens, length_at = spec.lengthens.how.name.lower(), spec.lengthens.place
     return {
         "weigh": weigh,
