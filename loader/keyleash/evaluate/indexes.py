@@ -219,7 +219,7 @@ class IndexCall:
             rows.read_search(options, own, on_json=on_json)
         else:
             rows.read_aggregation(options, on_json=on_json)
-        yield self.work(self.cost([query, *forced], options, rows))
+        yield self.work(self.cost([query, *forced], options, rows, on_json=on_json))
 
     def value(self, kind: str | None, value: bytes) -> Decision:
         """Check that a field can filter by a value; without an index the kind is None."""
@@ -235,7 +235,9 @@ class IndexCall:
         self.trace.append(ArgumentStep(Aspect.INDEX, self.argv[1], code=code))
         return refused(code, index=self.argv[1], reason=why)
 
-    def cost(self, sent: Sequence[bytes], options: Sequence[Option], rows: _Rows) -> float:
+    def cost(
+        self, sent: Sequence[bytes], options: Sequence[Option], rows: _Rows, *, on_json: bool
+    ) -> float:
         """Return the work of the rows of a search, and of the strings in them."""
         cost, left, units = rows.work(), self.identity.work, self.identity.string_units
         is_search = self.spec.name == "FT.SEARCH"
@@ -247,17 +249,19 @@ class IndexCall:
             reply = self.ask("FT.AGGREGATE", *sent, *_words(options), *counting)
             rows.shown = float(reply[1][1]) if reply and len(reply) > 1 else 0
         cost = rows.work()
-        if not (rows.is_whole or rows.is_marked) or rows.shown <= 0 or cost > left:
+        if not (is_search and rows.is_shown) or rows.shown <= 0 or cost > left:
             return cost
-        wide, asked = 0.0, 0.0
+        wide, held = 0.0, 0.0
         found = self.ask("FT.SEARCH", *sent, *_words(options), b"NOCONTENT") or [0]
         for key in found[1 :: 1 + len(rows.parts)]:
-            wide += rows.strings + 2 * (self.about(key, "HLEN") if rows.is_whole else 0)
-            usage = self.about(key, "MEMORY", "USAGE", b"SAMPLES", b"0") if rows.is_marked else 0
-            asked += bounds.QUESTION_WORK + usage * bounds.MARKING_WORK
-            if max(cost, wide * units) + asked > left:
+            width = 0 if on_json else self.about(key, "HLEN")
+            wide += rows.strings + (2 * width if rows.is_whole else 0)
+            cost = max(cost, wide * units, width * bounds.USAGE_WORK)
+            if cost > left:
                 break
-        return max(cost, wide * units) + asked
+            held += self.about(key, "MEMORY", "USAGE", b"SAMPLES", b"0")
+            cost = max(cost, held * (bounds.MARKING_WORK if rows.is_marked else bounds.BYTE_WORK))
+        return cost
 
     def about(self, key: bytes, *words: str | bytes) -> float:
         """Return the size of a document."""
@@ -282,7 +286,8 @@ class _Rows:
         unit, string_units: The work of a row, and of each string.
         strings: How many a row has.
         lists: How many of them are lists of values of many documents.
-        is_whole, is_marked: Whether a row is a whole document; whether matches are marked.
+        is_whole, is_shown, is_marked: Whether a row is a whole document; whether it has fields of
+            one; whether matches are marked.
         parts: What a row has between its key and its fields.
     """
 
@@ -294,6 +299,7 @@ class _Rows:
     first: float = 0.0
     lists: int = 0
     is_whole: bool = False
+    is_shown: bool = True
     is_marked: bool = False
     parts: set[str] = field(default_factory=set)
 
@@ -306,6 +312,7 @@ class _Rows:
             elif name in ("NOCONTENT", "RETURN"):
                 self.unit = bounds.HIT_WORK if len(words) < 2 else self.unit
                 self.strings += 2 * max(len(words) - 1, 0)
+                self.is_shown = len(words) > 1 or (self.is_shown and not self.is_whole)
                 self.is_whole = False
             elif name in ("HIGHLIGHT", "SUMMARIZE"):
                 self.unit = bounds.SUMMARY_WORK if name == "SUMMARIZE" else self.unit

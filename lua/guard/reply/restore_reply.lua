@@ -51,6 +51,14 @@ if type(reply) == 'table' then
         reply = shown
       elseif restore == 'indexes' then
 --% include "reply/filter_indexes.lua"
+      elseif type(restore) == 'table' then
+        -- The documents of a search in its own order, and the number of all.
+        local rows, shown = {}, { restore[1] }
+        for i = 2, #reply, 2 do rows[reply[i]] = reply[i + 1] end
+        for i = 2, #restore do
+          if rows[restore[i]] then shown[#shown + 1], shown[#shown + 2] = restore[i], rows[restore[i]] end
+        end
+        reply = shown
 --% endif
 --% if scan_check is not none
       else
