@@ -1,5 +1,5 @@
 -- authorize: find the rule of one command and check its keys, arguments and sizes.
--- in:  command, argv, name_at, stop, keys, count
+-- in:  command, argv, name_at, stop, keys, count, sent
 -- out: code, detail, value, amount, reason, key   set if the command is denied
 --      rule, walked, first, last, step, check, restore, reads, writes, deletes, recorded,
 --      weighs, work

@@ -142,6 +142,44 @@ def test_index_with_other_keys_is_denied(
     assert denied(agent, "FT.INFO", "kb") == {"code": code, "key": key}
 
 
+@pytest.mark.parametrize(
+    ("denied_keys", "prefix", "is_denied"),
+    [
+        ("kb:{agent}:secret:*", "kb:7:j:", False),
+        ("kb:{agent}:secret:*", "kb:7:s", True),
+        ("kb:{agent}:secret:*", "kb:7:secret", True),
+        ("kb:{agent}:secret:*", "kb:7:secrets", False),
+        ("kb:{agent}:secret:*", "kb:7:secret:x:y", True),
+        ("kb:{agent}:secret:*", "kb:", True),
+        ("kb:{agent}:secret:*", "kb::", False),
+        ("kb:a{n}z:lock", "kb:az:", False),
+        ("kb:a{n}z:lock", "kb:abz:l", True),
+        ("kb:a{n}z:lock", "kb:abz:lock", True),
+        ("kb:a{n}z:lock", "kb:abz:lock:", False),
+        ("kb:a{n}z:lock", "kb:b", False),
+        ("kb:one", "kb:one", True),
+        ("kb:one", "kb:ones", False),
+        ("kb:x*", "kb:xy:z:", True),
+        ("kb:x*", "kb:y", False),
+    ],
+)
+def test_deny_rule_refuses_indexes_of_keys_that_it_may_match(
+    leash: Leash, denied_keys: str, prefix: str, is_denied: bool
+) -> None:
+    """Pattern and prefix are compared, not the beginning of the pattern."""
+    grants = [grant("read", keys="kb:*", indexes=["kb"])]
+    leash.load(ann={"grants": grants, "deny": [{"keys": [denied_keys]}]})
+    create(leash, "kb", prefix)
+    agent = leash.agent("ann").execute_command
+
+    if is_denied:
+        code = {"code": "KEY_DENIED", "key": prefix + "*"}
+        assert denied(agent, "FT.SEARCH", "kb", "*") == code
+    else:
+        assert agent("FT.SEARCH", "kb", "*")[0] >= 0
+    assert can_i(leash.store, "ann", "FT.SEARCH", "kb", "*") == (not is_denied)
+
+
 def test_index_of_all_keys_is_denied_to_everyone(leash: Leash) -> None:
     """It holds keyleash's own keys."""
     create(leash, "all", "")
@@ -653,9 +691,7 @@ def test_bytes_of_the_documents_of_a_search_are_work(leash: Leash, on: str) -> N
     ids=str,
 )
 @pytest.mark.parametrize("query", ["w1", "*", "w1|w2", "@n:[3 9]", "*=>[KNN 4 @v $q]"])
-def test_search_returns_what_the_server_would(
-    leash: Leash, query: str, options: list[Any]
-) -> None:
+def test_search_returns_what_the_server_would(leash: Leash, query: str, options: list[Any]) -> None:
     """Documents are weighed by a search of their names, and fetched by these."""
     vector = b"\0\0\x80?"
     for i in range(20):

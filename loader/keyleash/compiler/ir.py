@@ -364,10 +364,11 @@ class Governing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A denied pattern, by the literal texts with which its keys begin and end."""
+    """A denied pattern: how its keys begin and end, and all of it, 255 a capture and 254 a `*`."""
 
     beginning: bytes
     ending: bytes
+    shape: bytes
     source: str
 
 
