@@ -429,16 +429,14 @@ class Shards:
 class Guard:
     """All data that a guard's text is rendered from.
 
-    Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`. `commands`
-    are those of approved scripts, for the guard that runs these; None for every command. `shards`
-    is set for a cluster.
+    Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`. `shards` is
+    set for a cluster.
     """
 
     identity: Identity
     keyspace: Keyspace
     policy_digest: str
     calendar_year: int
-    commands: frozenset[str] | None = None
     shards: Shards | None = None
     scripts: tuple[ScriptPlan, ...] = ()
     usages: tuple[Usage, ...] = ()

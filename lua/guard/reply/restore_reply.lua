@@ -68,7 +68,10 @@ if type(reply) == 'table' then
       return reply
     end)()
   end
---% if not sandbox
+--% if sandbox
+elseif phase ~= 'run' then
+  -- For a script it is a number.
+--% endif
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 --% if batch
   local command = names and names[i] or argv[name_at]
@@ -79,5 +82,4 @@ elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -90071
   elseif find(command, '^INCR') or find(command, '^DECR') then
     reply = call('GET', argv[name_at + 1])
   end
---% endif
 end
