@@ -380,6 +380,29 @@ def test_calls_have_the_name_of_the_client_and_its_address(
     assert {event.source for event in events} == {f"{host}:{port}"}
 
 
+def test_client_list_has_the_connections_of_the_own_token_alone(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """In the format of a server, whose fields libraries read."""
+    token, other = leash.issue("one").token, leash.issue("one").token
+    agents = [connect(gateway.port, token) for _ in range(2)]
+    connect(gateway.port, other).call("CLIENT", "SETNAME", "other")
+    agents[1].call("HELLO", 3, "SETNAME", "bull:am9icw==:w:a")
+    client = redis.Redis(port=gateway.port, username="one", password=token, protocol=2)
+    *listed, last = client.client_list()
+    numbers = [agent.call("CLIENT", "ID")[1:-2].decode() for agent in agents]
+    assert [item["id"] for item in listed] == numbers
+    assert [item["name"] for item in listed] == ["", "bull:am9icw==:w:a"]
+    assert [item["addr"].split(":")[1] for item in listed] == [
+        str(agent.socket.getsockname()[1]) for agent in agents
+    ]
+    assert {item["user"] for item in listed} == {"one"}
+    assert last == {name: str(value) for name, value in client.client_info().items()}
+    agents[0].send(("MULTI",), ("CLIENT", "LIST"), ("EXEC",))
+    assert [agents[0].reply() for _ in range(3)][2].count(b"id=") == 3
+    assert agents[0].call("CLIENT", "LIST", "TYPE", "normal").startswith(b"-LEASH COMMAND_REFUSED")
+
+
 def test_empty_lines_between_requests_are_ignored(
     leash: Leash, gateway: ServedGateway, connect: Connect
 ) -> None:
