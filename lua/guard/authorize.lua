@@ -1,8 +1,8 @@
 -- authorize: find the rule of one command and check its keys, arguments and sizes.
--- in:  command, argv, name_at, stop, keys, count, sent
+-- in:  command, argv, name_at, stop, keys, count
 -- out: code, detail, value, amount, reason, key   set if the command is denied
 --      rule, walked, first, last, step, check, restore, reads, writes, deletes, recorded,
---      weighs, work
+--      weighs, work, sent
 --% cached_include "authorize/find_rule.lua" with name_at, dispatch, rare, containers
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 --% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, asked_bytes, key_bytes, too_long, repeating, remembering, bound_tokens, index_excluded, checks_ahead, work_limit, search_ms, string_units, batch_work
