@@ -108,8 +108,7 @@ if name_at < stop and not code then
           if begins and (wild ~= '' or least == #rest) and not code then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', denied[2] end
           break
         end
-        begins = begins and #text > #before + #after and string.sub(text, #text - #after + 1) == after
-        if not (wild == '' and text == before or wild ~= '' and begins) then break end
+        if not (wild == '' and text == before or wild ~= '' and begins and #text > #before + #after and string.sub(text, #text - #after + 1) == after) then break end
         rest = string.sub(rest, #text + 2)
       end
     end

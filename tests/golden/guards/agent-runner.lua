@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 182367273653493 then code = 'POLICY_STALE' break end
+if stamp ~= 42777864159463 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -1177,6 +1177,7 @@ local op = command
 if #op > 64 then op = string.sub(op, 1, 64) end
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
 local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE' or code == 'COMMAND_REFUSED' and find(op, ':', 1, true)) and op or ''
+if detail == 'key' then told_apart = told_apart .. string.sub(redis.sha1hex(string.match(string.sub(value, 1, 64), '^[^:]*')), 1, 8) end
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", kind, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, kind)
