@@ -38,9 +38,8 @@ local keys, argv = KEYS, ARGV
 --% endif
 local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3] or ''
 local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
-local command, is_lone, only_reads, is_check = 'EVALSHA', mode ~= 'all' and mode ~= 'prepare'
-mode, is_check = string.gsub(mode, 'check$', '')
-is_check = is_check > 0
+local command, is_lone, is_check, only_reads = 'EVALSHA', mode ~= 'all' and mode ~= 'prepare', find(mode, 'check$') ~= nil
+mode = string.gsub(mode, 'check$', '')
 --% if breaker
 local suspends
 --% endif
@@ -94,7 +93,6 @@ repeat
   end
 --% endif
   if is_check or mode == 'prepare' then return {} end
-
 --% include "limit/commit_limits.lua"
 --% include "script/run_items.lua"
 --% if byte_limits or counts_bytes

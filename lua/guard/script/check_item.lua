@@ -1,9 +1,7 @@
--- check_item: find the next item of a transaction, or the script of a call, and check it. Any grant on
--- the declared keys of a script is enough.
+-- check_item: find and check a script or the next item; any grant on the declared keys is enough.
 -- in:  argv, keys, mode, is_lone, items, perform
 -- out: code, detail, value, amount, reason, at_us, key, command   set if the item is denied
---      words                                   of a plain command
---      digest, script, own_keys, own_argv, only_reads   of a script
+--      words, digest, script, own_keys, own_argv, only_reads
 --      name_at, stop, spelled, reads, writes, deletes, recorded, walked, first, last, step
 if is_lone then
   stop = #argv

@@ -3,7 +3,6 @@
 -- out: replies, n, only_reads, ran, spent, steps, lengths, charge, event, entry, fields, befores,
 --      imaged, imaged_bound, imaged_to, failed, seen, listed, raised
 --
--- Work that is used up ends a script, and denies later commands that return something.
 -- A script has the lines of its own text, after the first. An error has the line of the innermost
 -- function of the script; a tail call leaves none.
 local replies = {}
@@ -32,8 +31,7 @@ lengths = nil
     return found
   end
   local function outcome_of(words, digest, script, own_keys, own_argv)
-    steps = math.max(steps, ran)
-    ran = steps
+    steps, ran = math.max(steps, ran), math.max(steps, ran)
     if words then return perform(words, 'run') end
     first, lines, line = 0, 0, nil
     local ok, found = xpcall(function()
