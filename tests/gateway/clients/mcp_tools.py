@@ -59,7 +59,9 @@ step(
     "Denials, which the tools return as texts",
     lambda: [
         text.partition("LEASH ")[2].split(" ")[0]
-        for text in called(("get", {"key": "agents:context:1"}), ("client_list", {}))
+        for text in called(
+            ("get", {"key": "agents:context:1"}), ("publish", {"channel": "other", "message": "x"})
+        )
     ],
-    ["KEY_NOT_GRANTED", "COMMAND_REFUSED"],
+    ["KEY_NOT_GRANTED", "CHANNEL_NOT_GRANTED"],
 )
