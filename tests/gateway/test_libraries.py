@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from gateway.libraries import (
-    BULL,
     BULLMQ,
     CLIS,
     IOREDIS,
@@ -27,7 +26,7 @@ from support.gateways import gateway_process
 from support.servers import RealServer
 
 QUICK = [*CLIS, REDIS_PY, REDIS_PY_ASYNCIO]
-NODE = [IOREDIS, BULLMQ, BULL]
+NODE = [IOREDIS, BULLMQ]
 CLIENTS = [*QUICK, *NODE, *OTHERS]
 PAGE = os.environ.get("KEYLEASH_CLIENTS_PAGE")
 

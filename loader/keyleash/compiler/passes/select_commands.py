@@ -27,7 +27,10 @@ def select_commands(guard: Guard, table: CommandTable) -> Guard:
         replace(grant, keys=(), channels=(), indexes=grant.indexes and _ANY, scripts=(), span=None)
         for grant in guard.identity.grants
     )
-    return replace(guard, usages=_usages(table, tuple(keyless)))
+    usages, only = _usages(table, tuple(keyless)), guard.commands
+    if only is not None:
+        usages = tuple(usage for usage in usages if usage.spec.name.partition(" ")[0] in only)
+    return replace(guard, usages=usages)
 
 
 @lru_cache(KEPT)
