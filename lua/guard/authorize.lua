@@ -2,15 +2,19 @@
 -- in:  command, argv, name_at, stop, keys, count
 -- out: code, detail, value, amount, reason, key   set if the command is denied
 --      rule, walked, first, last, step, check, restore, reads, writes, deletes, recorded,
---      weighs, work
+--      weighs, work, sent
 --% cached_include "authorize/find_rule.lua" with name_at, dispatch, rare, containers
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 --% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, asked_bytes, key_bytes, too_long, repeating, remembering, bound_tokens, index_excluded, checks_ahead, work_limit, search_ms, string_units, batch_work
 if code then break end
 -- Bytes are work. A name has a bound of its own, and each command of a run as many words.
-local sent = 0
 --% filter offset(name_at)
-for at = name_at + 1, {{ run_end }} do sent = sent + #argv[at] end
+--% if running
+-- Those of a run of writes are added up before.
+for at = name_at + 1, sent > 0 and name_at or {{ run_end }} do sent = sent + #argv[at] end
+--% else
+for at = name_at + 1, stop do sent = sent + #argv[at] end
+--% endif
 --% endfilter
 if sent > {{ free_bytes }} * {{ taken }} then
   work = sent * (first > last and not key and {{ echo_byte_work }} or {{ byte_work }})

@@ -1,19 +1,23 @@
---- script: run one approved script of one identity, and check each of its commands.
+--- script: run an approved script of one identity, or a transaction of scripts and plain commands.
 ---
---- KEYS      the keys that the caller declares to the script
+--- KEYS      the keys that the caller declares to the script, or those of all items
 ---
 --- ARGV[1]   token        string
 --- ARGV[2]   correlation  string  copied into events, up to 256 bytes; perhaps `<source>\n` before it
 --- ARGV[3]   script       string  SHA-1 of the script; with `ro` after it, its writes are errors;
 ---                                with `check` at the end, nothing is charged, recorded or runs
---- ARGV[4…]  its arguments
+---                                for a transaction its mode, as of a batch: "all" or "prepare"
+--- ARGV[4…]  its arguments; of a transaction, for each item how many words it has, and these: a
+---           command, or `EVALSHA` or `EVALSHA_RO` with SHA-1, number of keys, keys and arguments
 ---           on a cluster one more: the tag of the shard, or a voucher
 ---
---- Replies   the script's own reply | LEASH <CODE> key=value …
+--- Replies   the script's own reply, or an array of those of the items | LEASH <CODE> key=value …
 ---           on a cluster also LEASH LEASE_NEEDED request=<for the home>: nothing ran
 ---
---- Limits count the call once, as a call of every class that its commands may have. One event lists
---- the commands that change something. A denied command is an error in the script.
+--- All items are checked before the first one runs; plain commands again at their turn, since scripts
+--- may have changed what their keys hold. A denial then is an error in its place. Limits count a
+--- script once, as a call of every class that its commands may have. Each script has an event of its
+--- commands that change something; plain commands that follow each other share one.
 
 -- First, so that no local of the guard is in reach of a script. Its globals are these parameters;
 -- the compiler found no other, and the locals hide what a server has besides.
@@ -32,12 +36,10 @@ local keys, argv = KEYS, ARGV
 --% if cluster
 --% include "lease/shard_locals.lua"
 --% endif
-local token, correlation, digest = argv[1] or '', argv[2] or '', argv[3] or ''
-local code, detail, value, amount, reason, at_us, token_id, key, now_us
-local command, only_reads, is_check = 'EVALSHA'
-digest, is_check = string.gsub(digest, 'check$', '')
-is_check = is_check > 0
-digest, only_reads = string.gsub(digest, 'ro$', '')
+local token, correlation, mode = argv[1] or '', argv[2] or '', argv[3] or ''
+local code, detail, value, amount, reason, at_us, token_id, key, now_us, item
+local command, is_lone, is_check, only_reads = 'EVALSHA', mode ~= 'all' and mode ~= 'prepare', find(mode, 'check$') ~= nil
+mode = string.gsub(mode, 'check$', '')
 --% if breaker
 local suspends
 --% endif
@@ -45,6 +47,10 @@ local suspends
 --% include "record/take_source.lua"
 --% endif
 if #correlation > 256 then correlation = string.sub(correlation, 1, 256) end
+local function deny(code, detail, value, amount, reason, at_us, command, key, item)
+--% include "reply/deny.lua"
+  return line
+end
 repeat
 --% if cluster
 --% include "authenticate_shard.lua"
@@ -57,29 +63,44 @@ repeat
 --% include "lease/ask.lua"
   end
 --% endif
---% include "script/check_script.lua"
-  if code then break end
+--% include "authorize/batch_locals.lua"
+  -- Of each event: the calls, reads, writes and deletes that it takes of limits, and its script.
+  local items, spelled, recorded, charge = {}, 0, false
+--% include "script/check_command.lua"
   repeat
---% with limits = call_limits, checks_bytes = false
+    local name_at, words, digest, script, own_keys, own_argv = 3
+--% include "authorize/command_locals.lua"
+    repeat
+--% include "script/check_item.lua"
+      if code then break end
+      -- The commands of a script are measured when they run.
+      local stop = words and stop or name_at
 --% include "limit.lua"
---% endwith
-  until true
+    until true
+    if code then item = not is_lone and #items + 1 or nil break end
+    if script or not charge or charge[5] ~= '' then charge = { 0, 0, 0, 0, script or '' } end
+    passed, charge[1] = passed + 1, charge[1] + 1
+    if reads then passed_reads, charge[2] = passed_reads + 1, charge[2] + 1 end
+    if writes then passed_writes, charge[3] = passed_writes + 1, charge[3] + 1 end
+    if deletes then passed_deletes, charge[4] = passed_deletes + 1, charge[4] + 1 end
+--% include "limit/collect_counts.lua"
+    items[passed] = { words, digest, script, own_keys, own_argv, only_reads, charge }
+  until is_lone or not argv[stop + 1]
   if code then break end
 --% if cluster
   if lacks then
 --% include "lease/ask.lua"
   end
 --% endif
-  if is_check then return {} end
-
-  recorded = false
+  if is_check or mode == 'prepare' then return {} end
 --% include "limit/commit_limits.lua"
---% include "record/cost_of_call.lua"
---% include "script/check_command.lua"
---% include "script/run_script.lua"
---% include "script/complete_event.lua"
-  if code then break end
-  return result
+--% include "script/run_items.lua"
+--% if byte_limits or counts_bytes
+--% with written_limits = byte_limits, written_caps = ("bytes_read", "bytes_written")
+--% include "limit/write_bytes.lua"
+--% endwith
+--% endif
+  if is_lone then return replies[1] end
+  return replies
 until true
---% include "reply/deny.lua"
-return { err = line }
+return { err = deny(code, detail, value, amount, reason, at_us, command, key, item) }

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from support.node import NODE_MODULES
@@ -45,6 +46,32 @@ identities:
     grants:
       - {allow: [read, write, delete], keys: ["bull:jobs:*"], scripts: [bullmq]}
 """
+BULL_SCRIPTS = [
+    "addJob", "addLog", "cleanJobsInSet", "extendLock", "getCountsPerPriority", "isFinished",
+    "isJobInList", "moveStalledJobsToWait", "moveToActive", "moveToDelayed", "moveToFinished",
+    "obliterate", "pause", "promote", "releaseLock", "removeJob", "removeJobs", "removeRepeatable",
+    "reprocessJob", "retryJob", "retryJobs", "saveStacktrace", "takeLock", "updateData",
+    "updateDelaySet", "updateProgress",
+]  # fmt: skip
+BULL_POLICY = f"""
+version: 1
+scripts:
+{"".join(f"  {name}: {{file: {name}.lua}}" + chr(10) for name in BULL_SCRIPTS)}\
+identities:
+  agent-runner:
+    kind: machine
+    grants:
+      - allow: [read, write, delete, scan]
+        keys: ["bull:jobs:*"]
+        scripts: [{fill(", ".join(BULL_SCRIPTS), 84, subsequent_indent=" " * 10)}]
+      - {{allow: [publish, subscribe], channels: ["bull:jobs:*"]}}
+"""
+BULL_FILES = """
+import { writeFileSync } from "node:fs";
+import scripts from "bull/lib/scripts/index.js";
+for (const { name, content } of Object.values(scripts)) writeFileSync(`${name}.lua`, content);
+"""
+"""Writes the scripts that Bull has in its sources."""
 INTRODUCTION = """\
 <!-- Made by `make clients` from test runs; do not edit. -->
 # Clients of the gateway
@@ -79,6 +106,7 @@ class Client:
         protocols: What it is asked to speak; "" is what it speaks by itself.
         library: Of a library of Python, its distribution.
         policy: The least that the run needs; or a module of `compat`, whose LIBRARY has it.
+        files: Of a library of Node.js, a program that writes its scripts.
         correlation: The name that it gives its connections.
         note: What else to know.
     """
@@ -91,6 +119,7 @@ class Client:
     protocols: Sequence[str] = ("",)
     library: str = ""
     policy: str = POLICY
+    files: str = ""
     correlation: str = ""
     note: str = ""
 
@@ -133,6 +162,9 @@ class Client:
             shutil.copy(program, folder)
         if self.is_of_node:
             (folder / "node_modules").symlink_to(NODE_MODULES)
+        if self.files:
+            (folder / "files.mjs").write_text(self.files, encoding="utf-8")
+            subprocess.run([self.runtime, "files.mjs"], cwd=folder, check=True)
         return folder / "agents.yaml"
 
     def run(self, folder: Path, url: str, protocol: str) -> list[dict[str, str]]:
@@ -184,6 +216,11 @@ BULLMQ = Client(
     library="bullmq", policy=BULLMQ_POLICY,
     note="[Step by step](../how-to/bullmq.md). Its scripts are a"
     " [bundle](scripts.md#bundles-of-libraries).",
+)  # fmt: skip
+BULL = Client(
+    "bull", "bull.mjs", 'const queue = new Queue("jobs", url);\nqueue.process(work);',
+    library="bull", policy=BULL_POLICY, files=BULL_FILES,
+    note="Version 4. Its scripts are in `lib/scripts`: write the `content` of each to a file.",
 )  # fmt: skip
 OTHERS = [
     *OLD_REDIS_PYS,

@@ -193,30 +193,6 @@ def test_commands_of_the_connection_within_multi_are_answered_after_exec(
     assert [agent.reply() for _ in range(4)][2:] == [b"*-1\r\n", b"$1\r\na\r\n"]
 
 
-def test_confirmations_of_unsubscribe_within_multi_are_in_the_reply_to_exec(
-    leash: Leash, gateway: ServedGateway, connect: Connect
-) -> None:
-    """In their places, as pushes."""
-    agent = connect(gateway.port, leash.issue("one").token, 3)
-    agent.send(("SUBSCRIBE", "c:1", "c:2"), ("MULTI",), ("PING", "a"), ("UNSUBSCRIBE", "c:1"))
-    agent.send(("PING", "b"), ("EXEC",))
-    replies = [agent.reply() for _ in range(7)]
-    confirmed = b">3\r\n$11\r\nunsubscribe\r\n$3\r\nc:1\r\n:1\r\n"
-    assert replies[-1] == b"*3\r\n$1\r\na\r\n" + confirmed + b"$1\r\nb\r\n"
-
-
-def test_transaction_that_the_server_refuses_as_a_whole_is_aborted(
-    leash: Leash, gateway: ServedGateway, connect: Connect
-) -> None:
-    """Here for want of replicas."""
-    agent = connect(gateway.port, leash.issue("one").token)
-    leash.admin.config_set("min-replicas-to-write", 1)
-    agent.send(("MULTI",), ("SET", "k:t", "1"), ("EXEC",))
-    reply = [agent.reply() for _ in range(3)][2]
-    assert reply.startswith(b"-EXECABORT Transaction discarded because of: NOREPLICAS ")
-    leash.admin.config_set("min-replicas-to-write", 0)
-
-
 @pytest.mark.parametrize("is_open", [True, False])
 def test_exec_with_a_word_too_many_discards_the_transaction(
     leash: Leash, gateway: ServedGateway, connect: Connect, is_open: bool
@@ -402,6 +378,29 @@ def test_calls_have_the_name_of_the_client_and_its_address(
     events = [*keyleash.Operator(leash.admin).audit.events("one")]
     assert [event.correlation for event in events] == [f"gw-{number}", "req-7", "req-7"]
     assert {event.source for event in events} == {f"{host}:{port}"}
+
+
+def test_client_list_has_the_connections_of_the_own_token_alone(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """In the format of a server, whose fields libraries read."""
+    token, other = leash.issue("one").token, leash.issue("one").token
+    agents = [connect(gateway.port, token) for _ in range(2)]
+    connect(gateway.port, other).call("CLIENT", "SETNAME", "other")
+    agents[1].call("HELLO", 3, "SETNAME", "bull:am9icw==:w:a")
+    client = redis.Redis(port=gateway.port, username="one", password=token, protocol=2)
+    *listed, last = client.client_list()
+    numbers = [agent.call("CLIENT", "ID")[1:-2].decode() for agent in agents]
+    assert [item["id"] for item in listed] == numbers
+    assert [item["name"] for item in listed] == ["", "bull:am9icw==:w:a"]
+    assert [item["addr"].split(":")[1] for item in listed] == [
+        str(agent.socket.getsockname()[1]) for agent in agents
+    ]
+    assert {item["user"] for item in listed} == {"one"}
+    assert last == {name: str(value) for name, value in client.client_info().items()}
+    agents[0].send(("MULTI",), ("CLIENT", "LIST"), ("EXEC",))
+    assert [agents[0].reply() for _ in range(3)][2].count(b"id=") == 3
+    assert agents[0].call("CLIENT", "LIST", "TYPE", "normal").startswith(b"-LEASH COMMAND_REFUSED")
 
 
 def test_empty_lines_between_requests_are_ignored(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.libraries import (
+    BULL,
     BULLMQ,
     CLIS,
     IOREDIS,
@@ -26,7 +27,7 @@ from support.gateways import gateway_process
 from support.servers import RealServer
 
 QUICK = [*CLIS, REDIS_PY, REDIS_PY_ASYNCIO]
-NODE = [IOREDIS, BULLMQ]
+NODE = [IOREDIS, BULLMQ, BULL]
 CLIENTS = [*QUICK, *NODE, *OTHERS]
 PAGE = os.environ.get("KEYLEASH_CLIENTS_PAGE")
 

@@ -203,6 +203,23 @@ def test_commands_are_told_apart_where_the_key_or_the_class_is_denied(leash: Lea
     assert [op for op, _, _ in found] == ["GET", "SET", "DEL"]
 
 
+@pytest.mark.parametrize("masks", [[], ["payroll:*"]], ids=["plain", "masked"])
+def test_beginnings_of_denied_keys_are_told_apart(leash: Leash, masks: list[str]) -> None:
+    """The log shows where a program looks around, and a flood of beginnings is folded."""
+    leash.load(one={**ALL, "audit": {"mask_keys": masks}} if masks else ALL)
+    token = leash.issue("one").token
+    begin_minute(leash)
+    tried = ["a-typo:{d}", *(f"payroll:{number}:{{d}}" for number in range(50)), "b:{d}secret"]
+    for key in [*tried, *(f"made{number}:{{d}}" for number in range(20))]:
+        assert leash.call("one", token, "GET", key).startswith("LEASH KEY_NOT_GRANTED")
+
+    found = denials(leash)
+    beginnings = [(denial.keys[0].partition(b":")[0], denial.repeats) for denial in found]
+    assert beginnings[:4] == [(b"a-typo", 1), (b"payroll", 50), (b"b", 1), (b"made0", 1)]
+    assert (len(found), found[-1].folded, found[-1].repeats) == (9, "commands", 15)
+    assert sum(denial.repeats for denial in found) == 72
+
+
 def test_commands_are_told_apart_where_the_call_is_too_large(leash: Leash) -> None:
     """The name is one of the guard's own, as the call was weighed."""
     leash.load(one={**ALL, "limits": {"work": 1000}})

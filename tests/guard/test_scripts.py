@@ -174,7 +174,7 @@ def test_limits_count_a_script_once(embedded: RealServer) -> None:
 
 
 def test_script_in_pipelines_runs_in_its_order(one_leash: ScriptLeash) -> None:
-    """Alone in a transaction, anywhere in another pipeline."""
+    """Each is checked alone, as those of a transaction are not."""
     client = one_leash.redis()
     script = client.register_script(COUNT)
     with client.pipeline(transaction=False) as pipe:
@@ -187,23 +187,6 @@ def test_script_in_pipelines_runs_in_its_order(one_leash: ScriptLeash) -> None:
     assert replies[:3] == [True, 6, b"6"]
     assert isinstance(replies[3], keyleash.CommandRefusedError)
     assert replies[4] == b"6"
-
-    with client.pipeline(transaction=True) as pipe:
-        script(keys=["app:{d}n"], client=pipe)
-        assert pipe.execute() == [7]
-    with client.pipeline(transaction=True) as pipe:
-        script(keys=["app:{d}n"], client=pipe)
-        pipe.set("app:{d}other", 1)
-        with pytest.raises(keyleash.CommandRefusedError, match="alone") as denied:
-            pipe.execute()
-    assert denied.value.details["command"] == "EVALSHA"
-    with (
-        client.pipeline(transaction=True) as pipe,
-        pytest.raises(keyleash.CommandRefusedError) as denied,
-    ):
-        pipe.set("app:{d}other", 1).eval(COUNT, 1, "app:{d}n").execute()
-    assert denied.value.details["command"] == "EVAL"
-    assert client.get("app:{d}n") == b"7"
 
 
 def test_script_runs_over_asyncio(one_leash: ScriptLeash) -> None:

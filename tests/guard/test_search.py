@@ -82,8 +82,11 @@ def leash(server_leash: Leash) -> Leash:
 
 def create(leash: Leash, name: str, *prefixes: str) -> None:
     """Make an index as the operator, and wait until it has its documents."""
-    words = ("FT.CREATE", name, "PREFIX", len(prefixes), *prefixes, *SCHEMA)
-    leash.admin.execute_command(*words)
+    make(leash, name, "PREFIX", len(prefixes), *prefixes, *SCHEMA)
+
+
+def make(leash: Leash, name: str, *words: Any) -> None:
+    leash.admin.execute_command("FT.CREATE", name, *words)
     while leash.admin.ft(name).info()["indexing"]:
         pass
 
@@ -137,6 +140,44 @@ def test_index_with_other_keys_is_denied(
         agent = leash.agent("ann").execute_command
         assert denied(agent, command, "kb", "*") == {"code": code, "key": key}
     assert denied(agent, "FT.INFO", "kb") == {"code": code, "key": key}
+
+
+@pytest.mark.parametrize(
+    ("denied_keys", "prefix", "is_denied"),
+    [
+        ("kb:{agent}:secret:*", "kb:7:j:", False),
+        ("kb:{agent}:secret:*", "kb:7:s", True),
+        ("kb:{agent}:secret:*", "kb:7:secret", True),
+        ("kb:{agent}:secret:*", "kb:7:secrets", False),
+        ("kb:{agent}:secret:*", "kb:7:secret:x:y", True),
+        ("kb:{agent}:secret:*", "kb:", True),
+        ("kb:{agent}:secret:*", "kb::", False),
+        ("kb:a{n}z:lock", "kb:az:", False),
+        ("kb:a{n}z:lock", "kb:abz:l", True),
+        ("kb:a{n}z:lock", "kb:abz:lock", True),
+        ("kb:a{n}z:lock", "kb:abz:lock:", False),
+        ("kb:a{n}z:lock", "kb:b", False),
+        ("kb:one", "kb:one", True),
+        ("kb:one", "kb:ones", False),
+        ("kb:x*", "kb:xy:z:", True),
+        ("kb:x*", "kb:y", False),
+    ],
+)
+def test_deny_rule_refuses_indexes_of_keys_that_it_may_match(
+    leash: Leash, denied_keys: str, prefix: str, is_denied: bool
+) -> None:
+    """Pattern and prefix are compared, not the beginning of the pattern."""
+    grants = [grant("read", keys="kb:*", indexes=["kb"])]
+    leash.load(ann={"grants": grants, "deny": [{"keys": [denied_keys]}]})
+    create(leash, "kb", prefix)
+    agent = leash.agent("ann").execute_command
+
+    if is_denied:
+        code = {"code": "KEY_DENIED", "key": prefix + "*"}
+        assert denied(agent, "FT.SEARCH", "kb", "*") == code
+    else:
+        assert agent("FT.SEARCH", "kb", "*")[0] >= 0
+    assert can_i(leash.store, "ann", "FT.SEARCH", "kb", "*") == (not is_denied)
 
 
 def test_index_of_all_keys_is_denied_to_everyone(leash: Leash) -> None:
@@ -562,8 +603,9 @@ def test_search_runs_with_the_time_limit_of_the_policy(leash: Leash) -> None:
                 break
             if entry["client_type"] == "lua" and entry["command"].startswith(("FT.S", "FT.A")):
                 sent.append(entry["command"])
-    assert sent[:4] == sent[4:] == [
-        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 RETURN 3 t AS x",
+    assert sent[:5] == sent[5:] == [
+        "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 RETURN 3 t AS x NOCONTENT",
+        "FT.SEARCH kb * LIMIT 0 1 INKEYS 1 kb:pub:1 TIMEOUT 7 DIALECT 1 RETURN 3 t AS x",
         "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 NOCONTENT TIMEOUT 7",
         "FT.AGGREGATE kb * TIMEOUT 7 DIALECT 1 TIMEOUT 7 LOAD 1 @t",
         "FT.SEARCH kb * TIMEOUT 7 DIALECT 1 timeout 3 NOCONTENT",
@@ -607,6 +649,59 @@ def test_documents_of_a_search_are_work(leash: Leash) -> None:
     replies = many.execute(raise_on_error=False)
     assert isinstance(replies[0], list)
     assert isinstance(replies[-1], keyleash.WorkTooLargeError)
+
+
+@pytest.mark.parametrize("on", ["HASH", "JSON"])
+def test_bytes_of_the_documents_of_a_search_are_work(leash: Leash, on: str) -> None:
+    """Also of fields that RETURN leaves out; documents in which matches are marked cost more."""
+    paths = ("$.t", "AS", "t", "TEXT") if on == "JSON" else ("t", "TEXT")
+    for i in range(500):
+        document = {"t": "w", "x": "x" * 96 * 1024}
+        if on == "JSON":
+            leash.admin.json().set(f"kb:big:{i}", "$", document)
+        else:
+            leash.admin.hset(f"kb:big:{i}", mapping=document)
+    make(leash, "kb", "ON", on, "PREFIX", 1, "kb:big:", "SCHEMA", *paths)
+    agent = leash.agent("ann").execute_command
+
+    assert len(agent("FT.SEARCH", "kb", "w", "LIMIT", 0, 100)) == 201
+    assert len(agent("FT.SEARCH", "kb", "w", "LIMIT", 0, 500, "NOCONTENT")) == 501
+    for options in (["LIMIT", 0, 500], ["LIMIT", 0, 500, "RETURN", 1, "x"]):
+        assert denied(agent, "FT.SEARCH", "kb", "w", *options)["code"] == "WORK_TOO_LARGE"
+        assert not can_i(leash.store, "ann", "FT.SEARCH", "kb", "w", *map(str, options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["LIMIT", 2, 3],
+        ["LIMIT", 90, 3],
+        ["LIMIT", 0, 0],
+        ["SORTBY", "n", "DESC", "LIMIT", 1, 4],
+        ["SORTBY", "n", "RETURN", 1, "n"],
+        ["RETURN", 1, "none"],
+        ["RETURN", 0],
+        ["RETURN", 1, "n", "NOCONTENT"],
+        ["RETURN", 0, "RETURN", 1, "n"],
+        ["WITHSCORES", "RETURN", 1, "n"],
+        ["INKEYS", 2, "kb:pub:1", "kb:pub:7"],
+        ["LIMIT", 0, 2, "LIMIT", 3, 2],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("query", ["w1", "*", "w1|w2", "@n:[3 9]", "*=>[KNN 4 @v $q]"])
+def test_search_returns_what_the_server_would(leash: Leash, query: str, options: list[Any]) -> None:
+    """Documents are weighed by a search of their names, and fetched by these."""
+    vector = b"\0\0\x80?"
+    for i in range(20):
+        leash.admin.hset(f"kb:pub:{i}", mapping={"t": f"w{i % 3} " * i, "n": i, "v": vector})
+    flat = ("v", "VECTOR", "FLAT", 6, "TYPE", "FLOAT32", "DIM", 1, "DISTANCE_METRIC", "L2")
+    make(leash, "kb", "PREFIX", 1, "kb:pub:", *SCHEMA, *flat)
+    words = ("FT.SEARCH", "kb", query, *options, "PARAMS", 2, "q", vector, "DIALECT", 2)
+
+    reply = leash.agent("ann").execute_command(*words)
+    assert reply == leash.server.client(protocol=2).execute_command(*words)
 
 
 EXPLAINED = ("EXPLAINSCORE", "NOCONTENT", "LIMIT", 0, 99)

@@ -83,3 +83,13 @@ def test_usual_documents_are_read_by_the_parser_in_c() -> None:
 def test_text_that_the_parsers_may_read_differently_is_read_by_the_one_in_python(text: str) -> None:
     """They have other places for ends and empty values, and other messages."""
     assert isinstance(yaml._loader_of(text), pyyaml.SafeLoader)
+
+
+def test_list_with_too_many_entries_is_an_error_at_its_place() -> None:
+    """A policy that takes minutes to compile ends before it is compiled."""
+    with pytest.raises(PolicyError) as caught:
+        read_document(f"a: [{'x, ' * 10_001}]\n", "p.yaml", Problems())
+    (problem,) = caught.value.problems
+    assert problem.message == "cannot read the document: too many entries in a list"
+    assert (problem.span.line, problem.span.column) == (1, 30_005)
+    read_document(f"a: [{'x, ' * 10_000}]\n", "p.yaml", Problems())

@@ -29,8 +29,8 @@ from support.thorough import FACTOR
 KEYS = ["a:x:1", "a:x:s1", "a:y:1", "a:xx:1", "a:1", "ab:1", "b:1", "b:2", "c", "keyleash:q"]
 KEY_PATTERNS = ["a:*", "a:{agent}:*", "a:x:*", "ab*", "b:*", "a:x:1", "*", "a:{agent}:s{job}", "k*"]
 INDEX_PATTERNS = ["ix", "ix:*", "ix:{agent}", "*", "i:x"]
-DENIED = ["a:x:*", "a:{agent}:s*", "b:1", "ab:1", "zz:*"]
-PREFIXES = ["a:", "a:x:", "a:x", "a:y:", "ab", "a", "", "b:", "a:x:s", "keyleash:", "c"]
+DENIED = ["a:x:*", "a:{agent}:s*", "b:1", "ab:1", "zz:*", "a:{agent}:s{n}:t", "{any}:1"]
+PREFIXES = ["a:", "a:x:", "a:x", "a:y:", "ab", "a", "", "b:", "a:x:s", "a:x:s:", "keyleash:", "c"]
 NAMES = ["ix", "ix:x", "ix:y", "i:x", "al", "ix:al"]
 SCHEMA = ("SCHEMA", "t", "TEXT", "n", "NUMERIC")
 JSON_SCHEMA = ("SCHEMA", "$.t", "AS", "t", "TEXT", "$.n", "AS", "n", "NUMERIC")

@@ -253,7 +253,7 @@ def audit_events(
     fields = dict(pairs)
     later = [pairs_of(words) for words in follow_ups]
     script = text_of(fields.get(b"script", b""))
-    if script:
+    if b"script" in fields:
         # Its commands are known when it has ended.
         pairs = [*pairs, *joined.from_iterable(later)]
         fields = dict(pairs) | fields

@@ -98,10 +98,8 @@ class Caller:
         origin: The source of its calls, which guards record if the policy has
             `audit: {source: true}`: set by a program that makes calls for others.
         ids: The idempotency ids of its calls.
-        checks_watched: Whether calls under WATCH are checked by a call of their own before.
     """
 
-    checks_watched = False
     origin = ""
     _lost_watches = 0
     """The transactions in a row that a rate limit denied under WATCH."""
@@ -152,11 +150,13 @@ class Caller:
             self.ids.note(has_id=bool(call.once))
         if call.script is not None:
             is_check = call.mode is BatchMode.CHECK
-            return session.script_request(*call.script, correlation, is_check=is_check)
+            return session.script_request(call.script, correlation, is_check=is_check)
         if call.delegation is not None:
             return session.delegate_request(call.delegation, correlation)
         if call.mode is None:
             words = session.request(guard, call.commands[0], correlation)
+        elif call.has_scripts:
+            words = session.transaction_request(call.mode.value, call.commands, correlation)
         else:
             words, call.shape = session.batch_request(
                 call.mode, call.commands, correlation, has_id=bool(call.once)
@@ -220,11 +220,6 @@ class Caller:
     def check(self, call: Call) -> Flow:
         """Prepare a call within MULTI and EXEC, where it cannot be repeated."""
         yield from self.guard()
-
-    def run_watched(self, call: Call) -> Flow:
-        """Make a call within MULTI and EXEC; return its reply, undecoded."""
-        yield from self.check(call)
-        return (yield from self.reply_to(call))
 
     def run(self, words: Words) -> Flow:
         """Make a call for one command; return its reply, undecoded."""
@@ -304,8 +299,7 @@ class Caller:
     def replies(self, call: Call, undecoded: bool) -> Flow:
         """Return what redis-py reads of a call: a reply to each command, or to EXEC."""
         if call.mode is None:
-            reply = yield from self._reply(call, undecoded)
-            return [BufferedReply([reply] if call.is_transaction else reply)]
+            return [BufferedReply((yield from self._reply(call, undecoded)))]
         if call.mode is BatchMode.EACH:
             return (yield from self._replies_of_pipeline(call, call.pipeline or PipelineCalls()))
         try:
@@ -594,7 +588,7 @@ def id_of(session: Session, call: Call, block: Block, ids: Ids) -> CallId:
     Raises:
         CommandRefusedError: the identity has no `idempotency`.
     """
-    if call.is_watched or call.script is not None:
+    if call.is_watched or call.has_scripts or call.script is not None:
         return NO_ID
     changes = (
         words

@@ -91,8 +91,8 @@ class Call:
             EXEC ends the watch: its reply is null, redis-py raises WatchError, and callers that
             repeat a transaction read its keys again.
         script: The script to call instead of commands.
+        has_scripts: Whether commands of the batch call scripts.
         delegation: The child token to make instead of commands.
-        is_transaction: Whether redis-py reads its reply as one of EXEC.
         guard: The guard that was called last.
         shape: For a batch with runs, the number of commands of each reply; see `wire.replies_of`.
         waits_for: The same guard, if its policy waits for replicas of this call.
@@ -109,8 +109,8 @@ class Call:
     is_lone: bool = False
     is_watched: bool = False
     script: ScriptCall | None = None
+    has_scripts: bool = False
     delegation: Delegation | None = None
-    is_transaction: bool = False
     guard: GuardRecord | None = None
     shape: Sequence[int] = ()
     waits_for: GuardRecord | None = None
@@ -150,7 +150,7 @@ class Call:
     @property
     def kind(self) -> str:
         """The field of the guard record that names the script."""
-        if self.script:
+        if self.script or (self.has_scripts and self.guard and self.guard.approved_digest):
             return "approved_digest"
         return "batch_digest" if self.mode else "digest"
 

@@ -121,6 +121,18 @@ def unapproved_script(name: str, arguments: Sequence[Argument]) -> str | None:
     return script and script.digest
 
 
+def script_item(guard: GuardRecord, words: Words) -> tuple[Words, Sequence[Argument]] | None:
+    """Return a call of a script as an item of a transaction, and its keys; None for others."""
+    name, *arguments = words
+    script = script_call_of(name, arguments) if name.startswith("EVAL") else None
+    if script is None or not guard.may_run(script.digest):
+        # The guard denies it by this name, and records that.
+        digest = unapproved_script(name, arguments)
+        return ((f"{name}:{digest}",), ()) if digest else None
+    digest, keys, rest, is_read_only = script
+    return (f"EVALSHA{'_RO' * is_read_only}", digest, str(len(keys)), *keys, *rest), keys
+
+
 def digest_of(text: Argument) -> str:
     """Return the SHA-1 of a script, by which callers name it."""
     return sha1(as_bytes(text), usedforsecurity=False).hexdigest()

@@ -109,7 +109,6 @@ class ShardCaller(Caller):
         tag: Returns the tag of the node.
     """
 
-    checks_watched = True
     tag: Callable[[], str]
     session: ClusterSession
     _called_tag = ""
@@ -142,6 +141,7 @@ class ShardCaller(Caller):
         If it is denied, the watch ends, as EXEC would have ended it.
         """
         check = self.new_call(call.commands, BatchMode.PREPARE)
+        check.has_scripts = call.has_scripts
         check.correlation = call.correlation = next_correlation(self.session.correlation)
         try:
             yield from self.reply_to(check)

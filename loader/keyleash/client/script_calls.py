@@ -51,8 +51,10 @@ def send_script(
     if script and script.digest in LOCK_SCRIPTS and not (is_known or is_watching):
         queue.defer(_change_lock(caller, script, is_transaction=is_transaction))
         return
-    if script and is_known:
-        call.script, call.is_transaction = script, is_transaction
+    if is_known and is_transaction:
+        call.mode, call.has_scripts = BatchMode.ALL, True
+    elif script and is_known:
+        call.script = script
         if script.digest == RELEASE and not is_watching:
             queue.defer(_release(caller, call, script))
             return
@@ -65,12 +67,11 @@ def send_script(
 def _release(caller: Caller, call: Call, script: ScriptCall) -> Flow:
     """Call the approved script that releases a lock; return its reply."""
     try:
-        reply = yield from caller.reply_to(call)
+        return (yield from caller.reply_to(call))
     except LeashError:
         if script.keys and script.arguments:
             yield from _leave_expiry(caller, script.keys[0], script.arguments[0])
         raise
-    return [reply] if call.is_transaction else reply
 
 
 def _change_lock(caller: Caller, script: ScriptCall, *, is_transaction: bool) -> Flow:
@@ -133,7 +134,8 @@ def _run_watched(caller: Caller, words: Words) -> Flow:
     """Make a call that ends the watch; return None if the key changed before."""
     call = caller.new_call([words], BatchMode.ALL)
     call.is_watched = True
-    return (yield from caller.run_watched(call))
+    yield from caller.check(call)
+    return (yield from caller.reply_to(call))
 
 
 def _leave_expiry(caller: Caller, key: Argument, token: Argument) -> Flow:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from keyleash.client.actions import AtHome, Unguarded
+from keyleash.client.actions import AtHome, Unguarded, Words
+from keyleash.client.command_words import ScriptCall, script_item, split_words
 from keyleash.client.correlation import CorrelationSource, check_source
 from keyleash.client.delegation import Delegation
 from keyleash.client.once import current_block
@@ -39,6 +40,7 @@ from keyleash.store.wire import (
     READ_ONLY,
     Argument,
     BatchMode,
+    declared_keys,
     delegation_words,
     guard_call,
     is_of_a_cluster,
@@ -145,51 +147,38 @@ class Session:
 
     # Requests; the guard must be known.
 
-    def request(
-        self, guard: GuardRecord, command: tuple[Argument, ...], correlation: str
-    ) -> tuple[Argument, ...]:
+    def request(self, guard: GuardRecord, command: Words, correlation: str) -> Words:
         """Return the call of *guard* for *command*."""
         return guard_call(self.table, guard.digest, self._token, correlation, command)
 
     def batch_request(
-        self,
-        mode: BatchMode,
-        commands: Sequence[tuple[Argument, ...]],
-        correlation: str,
-        *,
-        has_id: bool = False,
-    ) -> tuple[tuple[Argument, ...], Sequence[int]]:
+        self, mode: BatchMode, commands: Sequence[Words], correlation: str, *, has_id: bool = False
+    ) -> tuple[Words, Sequence[int]]:
         """Return the call of the guard for a batch, and the shape of its reply.
 
         With an id it has no runs, since the same batch must be the same words to a guard that takes
         none.
         """
         guard = self._called
-        return runs_call(
-            self.table,
-            guard.batch_digest,
-            self._token,
-            correlation,
-            mode,
-            commands,
-            takes_runs=guard.takes_runs and not has_id,
-        )
+        header = self.table, guard.batch_digest, self._token, correlation
+        return runs_call(*header, mode, commands, takes_runs=guard.takes_runs and not has_id)
 
-    def script_request(
-        self,
-        script: str,
-        keys: Sequence[Argument],
-        arguments: Sequence[Argument],
-        is_read_only: bool,
-        correlation: str,
-        *,
-        is_check: bool = False,
-    ) -> tuple[Argument, ...]:
+    def transaction_request(self, mode: str, commands: Sequence[Words], correlation: str) -> Words:
+        """Return the call of the guard for a transaction with scripts."""
+        guard, keys, items = self._called, list[Argument](), list[Argument]()
+        for command in commands:
+            words = split_words(command)
+            words, own = script_item(guard, words) or (words, declared_keys(self.table, words))
+            keys += own
+            items += (str(len(words)), *words)
+        head = "EVALSHA", guard.approved_digest or guard.batch_digest, str(len(keys)), *keys
+        return (*head, self._token, correlation, mode, *items)
+
+    def script_request(self, script: ScriptCall, correlation: str, *, is_check: bool) -> Words:
         """Return the call of the guard for an approved script, or the question if it may run."""
-        guard = self._called
-        header = guard.approved_digest, self._token, correlation
-        mode = (READ_ONLY if is_read_only else "") + (BatchMode.CHECK if is_check else "")
-        return script_call(*header, script + mode, keys, arguments)
+        name = script.digest + READ_ONLY * script.is_read_only + BatchMode.CHECK * is_check
+        header = self._called.approved_digest, self._token, correlation
+        return script_call(*header, name, script.keys, script.arguments)
 
     def delegate_request(self, child: Delegation, correlation: str) -> tuple[Argument, ...]:
         """Return the call of the guard that makes a child of the token."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ExecAbortError, ResponseError
 
 from keyleash.client.actions import Flow, Send, Unguarded, Words
+from keyleash.client.answers import keys_reply
 from keyleash.client.batches import require_one_call
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
-from keyleash.client.command_words import Role, role_of, split_words, upper
+from keyleash.client.command_words import Role, role_of, split_words
 from keyleash.client.queue import Queue
 from keyleash.client.script_calls import send_script
-from keyleash.client.unsupported import script_in_transaction
 from keyleash.store.wire import BatchMode
 
 NESTED = {"MULTI": "MULTI calls can not be nested", "WATCH": "WATCH inside MULTI is not allowed"}
@@ -78,33 +78,41 @@ class Transaction:
 
     def _execute(self, held: Sequence[Words]) -> Flow:
         is_watched = self.is_watching
-        scripts = [words[0] for words in held if role_of(words[0]) is Role.SCRIPT]
-        if scripts:
-            if is_watched or len(held) > 1:
-                self._discard(script_in_transaction(upper(scripts[0])))
-                return
-            self.clear()
+        roles = [role_of(words[0]) for words in held]
+        self.clear()
+        if roles == [Role.SCRIPT] and not is_watched:
             words = split_words(held[0])
             yield from send_script(self._caller, self._queue, words, is_transaction=True)
             return
-        self.clear()
         if not held and not is_watched:
             self._queue.add_reply([])
             return
         require_one_call(held)
-        call = self._caller.new_call(held, BatchMode.ALL)
-        call.is_watched = is_watched
-        if is_watched and held and self._caller.checks_watched:
-            self._queue.defer(self._run_checked(call))
+        keys = {at: held[at] for at, role in enumerate(roles) if role is Role.KEYS}
+        others = [words for at, words in enumerate(held) if at not in keys]
+        call = self._caller.new_call(others, BatchMode.ALL)
+        call.has_scripts, call.is_watched = Role.SCRIPT in roles, is_watched
+        if keys or (is_watched and held):
+            self._queue.defer(self._run_prepared(call, keys))
         else:
             yield from self._queue.add([call])
 
-    def _run_checked(self, call: Call) -> Flow:
-        """Run a transaction under WATCH when all that it needs is at hand."""
-        yield from self._caller.check(call)
+    def _run_prepared(self, call: Call, keys: Mapping[int, Words]) -> Flow:
+        """Run a transaction after its calls of KEYS, by place, which are rounds of SCAN."""
+        found: dict[int, Any] = {}
+        try:
+            for at, words in keys.items():
+                found[at] = yield from keys_reply(words, self._caller.run)
+        except ResponseError as error:
+            return (yield from self._end(error, is_watched=call.is_watched))
+        if call.is_watched and call.commands:
+            yield from self._caller.check(call)
         yield Send([call])
-        (reply,) = yield from self._caller.replies(call, undecoded=False)
-        return reply.read_response()
+        (reply,) = yield from self._caller.replies(call, undecoded=True)
+        replies = reply.read_response(True)
+        for at, names in found.items() if replies is not None else ():
+            replies.insert(at, names)
+        return replies
 
     def _discard(self, reply: Any) -> None:
         """End the transaction without running it."""

@@ -76,13 +76,6 @@ def takes_lock(words: Sequence[Any]) -> bool:
     return False
 
 
-script_in_transaction = partial(
-    refused,
-    reason="one call of a guard runs one script or a batch of commands",
-    instead="run the script alone, or use a pipeline with `transaction=False`",
-)
-"""The denial of a script beside other commands of a transaction."""
-
 caching = partial(
     refused,
     "CLIENT TRACKING",

@@ -10,7 +10,7 @@ from secrets import token_hex, token_urlsafe
 from typing import Any, NamedTuple
 
 from keyleash.commands import CommandTable
-from keyleash.compiler.approved import called_commands, plan_scripts
+from keyleash.compiler.approved import plan_scripts
 from keyleash.compiler.emit import POLICY_DIGITS, emit, stamped
 from keyleash.compiler.ir import Guard, Shards
 from keyleash.compiler.passes import PASSES
@@ -176,19 +176,7 @@ def _shared(stand_in: Identity, keyspace: Keyspace, year: int, table: CommandTab
 
 
 def _written(guard: Guard, table: CommandTable) -> _Written:
-    approved = _approved(guard, table) if guard.identity.scripts else None
-    guard = _passed(guard, table)
-    return _Written(guard, emit(guard, approved))
-
-
-def _passed(guard: Guard, table: CommandTable) -> Guard:
     for run_pass in PASSES:
         guard = run_pass(guard, table)
-    return guard
-
-
-def _approved(guard: Guard, table: CommandTable) -> Guard:
-    """Return the guard of approved scripts, for no more commands than they call."""
-    commands = called_commands(guard.identity.scripts, table)
-    guard = _passed(replace(guard, commands=commands), table)
-    return replace(guard, scripts=plan_scripts(guard, table))
+    guard = replace(guard, scripts=plan_scripts(guard, table))
+    return _Written(guard, emit(guard))

@@ -107,24 +107,21 @@ class Form(NamedTuple):
 
 SINGLE = Form("guard.lua")
 BATCH = Form("batch.lua", batch=True)
-SCRIPT = Form("script.lua", sandbox=True)
+SCRIPT = Form("script.lua", batch=True, sandbox=True)
 LEASE = Form("lease.lua", home=True)
 
 
-def emit(guard: Guard, approved: Guard | None = None) -> list[str]:
+def emit(guard: Guard) -> list[str]:
     """Render the texts of *guard*, in ASCII, with a placeholder for the stamp.
 
     They are those for one command, for a batch, for approved scripts and for the home of a cluster;
     the latter two are empty if there are none.
-
-    Args:
-        approved: The same guard with the commands of approved scripts alone; None without any.
     """
     lease = _render(guard, LEASE) if guard.shards else ""
     if guard.shards:
-        guard, approved = place_on_shards(guard), approved and place_on_shards(approved)
+        guard = place_on_shards(guard)
     single, batch = _render(guard, SINGLE), _render(guard, BATCH)
-    return [single, batch, _render(approved, SCRIPT) if approved else "", lease]
+    return [single, batch, _render(guard, SCRIPT) if guard.scripts else "", lease]
 
 
 def stamped(texts: Sequence[str]) -> tuple[list[str], int]:
@@ -145,7 +142,7 @@ def _render(guard: Guard, form: Form) -> str:
         _CONSTANTS,
         _identity_values(guard),
         delegation_values(guard),
-        sizes_of(guard, batch=form.batch or form.sandbox, sandbox=form.sandbox),
+        sizes_of(guard, batch=form.batch, sandbox=form.sandbox),
         _form_values(guard, form),
         _command_values(guard),
         _state_values(guard, form, cluster=cluster),
@@ -160,19 +157,18 @@ def _render(guard: Guard, form: Form) -> str:
 
 def _form_values(guard: Guard, form: Form) -> dict[str, object]:
     """Return the template variables about the commands of one call."""
-    running = form.batch and guard.takes_runs
-    is_single = not (form.batch or form.sandbox)
+    running = form.batch and guard.takes_runs and not form.sandbox
     return {
         "batch": form.batch,
         "sandbox": form.sandbox,
-        # Whether all commands are checked before the first one runs.
-        "checks_ahead": form.batch,
-        "batch_work": not is_single,
+        # Whether no command runs before the last one is checked.
+        "checks_ahead": form.batch and not form.sandbox,
+        "batch_work": form.batch,
         "search_ms": guard.identity.search_ms,
         "key_bytes": guard.identity.key_bytes,
         "too_long": Text(f"' bytes=' .. #key .. ' limit={guard.identity.key_bytes}'"),
-        "name_at": NAME_AT if is_single else None,
-        "waiting": is_single and any(rule.waits for rule in guard.rules),
+        "name_at": None if form.batch else NAME_AT,
+        "waiting": not form.batch and any(rule.waits for rule in guard.rules),
         # The keys of a script that have their images already come first.
         "imaged_from": Text("imaged_to + 1") if form.sandbox else 1,
         "running": running,
@@ -240,7 +236,6 @@ def _byte_values(guard: Guard, *, cluster: bool) -> dict[str, object]:
     of_replies = tuple(plan for plan in plans if plan.counter is Counter.BYTES_READ)
     return {
         "byte_limits": tuple(plan for plan in plans if plan.counter.is_bytes),
-        "call_limits": tuple(plan for plan in plans if not plan.counter.is_bytes),
         "reply_limits": of_replies,
         # On a cluster the home counts caps.
         "counts_bytes": guard.identity.token.bound and not cluster,

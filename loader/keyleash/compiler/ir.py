@@ -364,10 +364,11 @@ class Governing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A denied pattern, by the literal texts with which its keys begin and end."""
+    """A denied pattern: how its keys begin and end, and all of it, 255 a capture and 254 a `*`."""
 
     beginning: bytes
     ending: bytes
+    shape: bytes
     source: str
 
 
@@ -428,16 +429,14 @@ class Shards:
 class Guard:
     """All data that a guard's text is rendered from.
 
-    Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`. `commands`
-    are those of approved scripts, for the guard that runs these; None for every command. `shards`
-    is set for a cluster.
+    Often-used commands are in `dispatch`; all others, and all denied ones, in `rare`. `shards` is
+    set for a cluster.
     """
 
     identity: Identity
     keyspace: Keyspace
     policy_digest: str
     calendar_year: int
-    commands: frozenset[str] | None = None
     shards: Shards | None = None
     scripts: tuple[ScriptPlan, ...] = ()
     usages: tuple[Usage, ...] = ()

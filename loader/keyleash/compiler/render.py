@@ -160,7 +160,6 @@ def environment() -> Environment:
         whole=False,
         any_grant=False,
         counts_caps=True,
-        checks_bytes=True,
         records_of=records_of,
         runs_of=runs_of,
         rule_digits=RULE_DIGITS,

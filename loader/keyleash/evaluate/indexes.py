@@ -27,7 +27,7 @@ from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import ALLOWED, ArgumentStep, Aspect, Decision, Match, Trace, refused
 from keyleash.policy import Grant, Identity, Pattern
 from keyleash.policy.model import capture_in
-from keyleash.policy.patterns import beginning, bound_pattern, may_start_with
+from keyleash.policy.patterns import bound_pattern, keys_under, may_start_with
 from keyleash.store.live_table import reply_mapping
 
 _MOST_BYTES = {
@@ -167,8 +167,8 @@ class IndexCall:
                 return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
         if limits is not None and not reaches_all(limits, prefix):
             return refused_by_token(self.trace, ReplyCode.KEY_NOT_GRANTED, key=shown)
-        starts = _excluded(self.identity)
-        is_denied = any(start.startswith(prefix) or prefix.startswith(start) for start in starts)
+        denied = (keys_under(CONTROL), *self.identity.denied_keys)
+        is_denied = any(may_start_with(item, prefix) for item in denied)
         verdict = refused(ReplyCode.KEY_DENIED, key=shown) if is_denied else ALLOWED
         self.trace.append(ArgumentStep(Aspect.PREFIX, shown, granted, code=verdict.code))
         return verdict
@@ -214,11 +214,11 @@ class IndexCall:
         definition = reply_mapping((info or {}).get("index_definition", ()))
         on_json, own = definition.get("key_type") == b"JSON", b"".join(self.argv[2:3])
         strings = 2 * (len(filtered or ()) + own.count(b"=>"))
-        rows = _Rows(documents, documents, bounds.HIT_WORK, strings, self.identity.string_units)
+        rows = _Rows(documents, documents, bounds.HIT_WORK, strings, on_json)
         if self.spec.name == "FT.SEARCH":
-            rows.read_search(options, own, on_json=on_json)
+            rows.read_search(options, own)
         else:
-            rows.read_aggregation(options, on_json=on_json)
+            rows.read_aggregation(options)
         yield self.work(self.cost([query, *forced], options, rows))
 
     def value(self, kind: str | None, value: bytes) -> Decision:
@@ -237,7 +237,8 @@ class IndexCall:
 
     def cost(self, sent: Sequence[bytes], options: Sequence[Option], rows: _Rows) -> float:
         """Return the work of the rows of a search, and of the strings in them."""
-        cost, left, units = rows.work(), self.identity.work, self.identity.string_units
+        left, units = self.identity.work, self.identity.string_units
+        cost = rows.work(units)
         is_search = self.spec.name == "FT.SEARCH"
         if is_search and cost > left:
             reply = self.ask("FT.SEARCH", *sent, *_words(options, limit=(b"0", b"0")))
@@ -246,24 +247,25 @@ class IndexCall:
             counting = b"GROUPBY 0 REDUCE COUNT 0 AS n".split()
             reply = self.ask("FT.AGGREGATE", *sent, *_words(options), *counting)
             rows.shown = float(reply[1][1]) if reply and len(reply) > 1 else 0
-        cost = rows.work()
-        if not (rows.is_whole or rows.is_marked) or rows.shown <= 0 or cost > left:
+        cost = rows.work(units)
+        if not (is_search and rows.is_shown) or rows.shown <= 0 or cost > left:
             return cost
-        wide, asked = 0.0, 0.0
+        wide, held = 0.0, 0.0
         found = self.ask("FT.SEARCH", *sent, *_words(options), b"NOCONTENT") or [0]
         for key in found[1 :: 1 + len(rows.parts)]:
-            wide += rows.strings + 2 * (self.about(key, "HLEN") if rows.is_whole else 0)
-            usage = self.about(key, "MEMORY", "USAGE", b"SAMPLES", b"0") if rows.is_marked else 0
-            asked += bounds.QUESTION_WORK + usage * bounds.MARKING_WORK
-            if max(cost, wide * units) + asked > left:
+            width = 0 if rows.on_json else self.about(key, ("HLEN",))
+            wide += rows.strings + (2 * width if rows.is_whole else 0)
+            cost = max(cost, wide * units, width * bounds.USAGE_WORK)
+            if cost > left:
                 break
-        return max(cost, wide * units) + asked
+            held += self.about(key, ("MEMORY", "USAGE"), b"SAMPLES", b"0")
+            cost = max(cost, held * (bounds.MARKING_WORK if rows.is_marked else bounds.BYTE_WORK))
+        return cost
 
-    def about(self, key: bytes, *words: str | bytes) -> float:
+    def about(self, key: bytes, command: Sequence[str], *words: bytes) -> float:
         """Return the size of a document."""
         assert self.state.sizes is not None  # noqa: S101 - it has given the key
-        head = [word for word in words if isinstance(word, str)]
-        reply = self.state.sizes.ask(head, (key,), [w for w in words if isinstance(w, bytes)])
+        reply = self.state.sizes.ask(command, (key,), words)
         return inf if reply is None else float(reply)
 
     def work(self, cost: float) -> Decision:
@@ -279,10 +281,10 @@ class _Rows:
 
     Attributes:
         shown, first: How many it returns at the most, behind how many others.
-        unit, string_units: The work of a row, and of each string.
+        unit: The work of a row.
         strings: How many a row has.
         lists: How many of them are lists of values of many documents.
-        is_whole, is_marked: Whether a row is a whole document; whether matches are marked.
+        is_whole, is_shown, is_marked: Whether a row is a document, has fields of one, has marks.
         parts: What a row has between its key and its fields.
     """
 
@@ -290,14 +292,15 @@ class _Rows:
     shown: float
     unit: float
     strings: float
-    string_units: float
+    on_json: bool
     first: float = 0.0
     lists: int = 0
     is_whole: bool = False
+    is_shown: bool = True
     is_marked: bool = False
     parts: set[str] = field(default_factory=set)
 
-    def read_search(self, options: Sequence[Option], query: bytes, *, on_json: bool) -> None:
+    def read_search(self, options: Sequence[Option], query: bytes) -> None:
         self.shown, self.unit, self.is_whole = 10, bounds.DOCUMENT_WORK, True
         self.strings += 1
         for name, words in options:
@@ -306,6 +309,7 @@ class _Rows:
             elif name in ("NOCONTENT", "RETURN"):
                 self.unit = bounds.HIT_WORK if len(words) < 2 else self.unit
                 self.strings += 2 * max(len(words) - 1, 0)
+                self.is_shown = len(words) > 1 or (self.is_shown and not self.is_whole)
                 self.is_whole = False
             elif name in ("HIGHLIGHT", "SUMMARIZE"):
                 self.unit = bounds.SUMMARY_WORK if name == "SUMMARIZE" else self.unit
@@ -315,10 +319,10 @@ class _Rows:
             elif name.startswith(("WITHS", "WITHP")):
                 self.strings += name not in self.parts
                 self.parts.add(name)
-        if self.is_whole and on_json:
+        if self.is_whole and self.on_json:
             self.strings, self.is_whole = self.strings + 4, False
 
-    def read_aggregation(self, options: Sequence[Option], *, on_json: bool) -> None:
+    def read_aggregation(self, options: Sequence[Option]) -> None:
         for name, words in options:
             if name == "LIMIT":
                 self.first, self.shown = (_number(word, inf) for word in words)
@@ -326,16 +330,16 @@ class _Rows:
                 self.unit = bounds.DOCUMENT_WORK if name == "LOAD" else self.unit
                 self.strings = (0 if name == "GROUPBY" else self.strings) + 2 * (len(words) - 1)
                 if words[0] == b"*":
-                    self.strings = self.strings + 4 if on_json else inf
+                    self.strings = self.strings + 4 if self.on_json else inf
             elif name in ("REDUCE", "APPLY", "ADDSCORES"):
                 self.strings += 2
                 self.lists += name == "REDUCE" and words[0][:1].upper() in (b"T", b"R")
 
-    def work(self) -> float:
+    def work(self, string_units: float) -> float:
         shown = min(self.shown, max(self.documents - self.first, 0))
         listed = self.lists * self.documents if self.lists else 0
         units = min(self.first, self.documents) * bounds.HIT_WORK + shown * self.unit
-        return max(units, (shown * self.strings + listed) * self.string_units)
+        return max(units, (shown * self.strings + listed) * string_units)
 
 
 def _words(options: Sequence[Option], limit: Sequence[bytes] = ()) -> Iterator[bytes]:
@@ -399,14 +403,6 @@ def _created(options: Sequence[Option]) -> tuple[Sequence[bytes], bytes | None]:
             prefixes += words[1:] or [b""]
             broken = b"PREFIX" if any(b"\0" in word for word in words[1:]) else broken
     return prefixes or [b""], broken
-
-
-def _excluded(identity: Identity) -> Iterator[bytes]:
-    """Yield the literal beginnings of denied patterns, and of control keys if a grant has some."""
-    reaches_control = any(may_start_with(key, CONTROL) for key in identity.granted_keys)
-    if reaches_control or identity.filters_indexes:
-        yield CONTROL
-    yield from map(beginning, identity.denied_keys)
 
 
 def _broken_schema(name: str, argv: Argv) -> bytes | None:

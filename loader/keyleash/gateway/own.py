@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 from redis.exceptions import ResponseError
@@ -26,7 +27,7 @@ HELP = (
 SUBSCRIBED = "end the subscriptions of this connection first"
 ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
 """Sub-commands of CLIENT that change nothing here."""
-OF_CLIENT = ACCEPTED | {"GETNAME", "GETREDIR", "ID", "INFO", "SETNAME", "TRACKINGINFO"}
+OF_CLIENT = ACCEPTED | {"GETNAME", "GETREDIR", "ID", "INFO", "LIST", "SETNAME", "TRACKINGINFO"}
 """Those that the gateway answers."""
 _TABLE = load_table()
 
@@ -139,7 +140,7 @@ def _facts(connection: Any) -> dict[str, Any]:
 
 
 async def client(connection: Any, words: Words) -> bytes:
-    """CLIENT: what is about the connection alone; the guard denies the rest."""
+    """CLIENT: what is about the connections of the token; the guard denies the rest."""
     sub = upper(words[1])
     if sub == "SETNAME":
         connection.set_name(words[2])
@@ -150,12 +151,23 @@ async def client(connection: Any, words: Words) -> bytes:
     if sub == "ID":
         return b":%d\r\n" % connection.number
     if sub == "INFO":
-        name = connection.name.decode("latin-1")
-        line = f"id={connection.number} addr={connection.source} name={name}\n"
-        return encoded(words, line, connection.protocol)
+        return encoded(words, _described(connection), connection.protocol)
+    if sub == "LIST" and len(words) == 2:
+        token, every = connection.agent.key[0], connection.gateway.connections
+        own = (other for other in every if other.agent and other.agent.key[0] == token)
+        lines = map(_described, sorted(own, key=attrgetter("number")))
+        return encoded(words, "".join(lines), connection.protocol)
     if sub in ("GETREDIR", "TRACKINGINFO"):
         raise ResponseError(f"the gateway does not cache, so it has no CLIENT {sub}")
     return bytes(await connection.run_held(words))
+
+
+def _described(connection: Any) -> str:
+    """Return the line of a connection in the replies of CLIENT LIST and CLIENT INFO."""
+    address, user = connection.source.partition(" ")[0], connection.agent.session.identity
+    name, database = connection.name[:256].decode("latin-1"), connection.gateway.upstream.database
+    facts = f"id={connection.number} addr={address} name={name} db={database}"
+    return f"{facts} user={user} resp={connection.protocol}\n"
 
 
 async def ping(connection: Any, words: Words) -> bytes:

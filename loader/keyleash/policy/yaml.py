@@ -64,8 +64,8 @@ class YamlNode:
         return self.fields.get(name)
 
 
-MAX_DEPTH = 16
-"""More than any policy needs, and far below Python's recursion limit."""
+MAX_DEPTH, MAX_ENTRIES = 16, 10_000
+"""More than any policy needs, and far below Python's recursion limit; a list takes seconds."""
 
 
 def read_document(
@@ -129,6 +129,7 @@ def _unreadable(error: yaml.YAMLError, text: str, file: str) -> PolicyError:
 _SYNTAX_HELP = {
     "\\t": "indent with spaces; YAML does not allow tabs there",
     "nested": "a policy needs no more than six levels",
+    "entries": "use wider patterns, or more identities",
     "escape": "write backslashes twice, or use single quotes",
     "": "check indentation, brackets and quotes; key patterns are best written in double quotes",
 }
@@ -216,8 +217,9 @@ class _Reader:
     def _node(self, label: Span | None, path: Path) -> YamlNode:
         event = self._next()
         span = self._span(event.start_mark)
-        if len(path) > MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem="nested too deep", problem_mark=event.start_mark)
+        if len(path) > MAX_DEPTH or path[-1:] == (MAX_ENTRIES,):
+            problem = "nested too deep" if len(path) > MAX_DEPTH else "too many entries in a list"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         node = self._value(event, YamlNode(None, span, span, label or span), path)
         if not isinstance(event, yaml.AliasEvent) and event.tag is not None:
             shown = event.tag.replace("tag:yaml.org,2002:", "!!")
@@ -240,16 +242,14 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, replace(node, end=self._span(event.end_mark)))
         node = replace(node, is_flow=bool(event.flow_style))
-        if isinstance(event, yaml.SequenceStartEvent):
-            return self._sequence(node, path)
-        return self._mapping(node, path)
+        is_list = isinstance(event, yaml.SequenceStartEvent)
+        return (self._sequence if is_list else self._mapping)(node, path)
 
     def _scalar(self, event: Any, node: YamlNode) -> YamlNode:
         text = self._text(event.value, node.span)
         if text is None:
             return replace(node, value=Broken.BROKEN)
-        plain = not event.style
-        return replace(node, value=resolve(text) if plain else text, source=text)
+        return replace(node, value=text if event.style else resolve(text), source=text)
 
     def _text(self, text: str, span: Span) -> str | None:
         try:

@@ -92,13 +92,27 @@ if name_at < stop and not code then
       if not matched then code, detail, value, amount = 'KEY_NOT_GRANTED', 'key', key .. '*', ' by=token' end
     end
 --% endif
+--% if index_excluded
+    -- Does a denied key begin with the prefix? \255 stands for a capture, \254 for all that follows.
+    for _, denied in ipairs({
 --% for item in index_excluded
-    if not code then
-      local beginning = {{ item.beginning }}
-      local least = math.min(#beginning, #key)
-      if string.sub(beginning, 1, least) == string.sub(key, 1, least) then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', {{ item.source }} end
-    end
+      { {{ item.shape }}, {{ item.source }} },
 --% endfor
+    }) do
+      local rest = key
+      for part in string.gmatch(denied[1] .. ':', '([^:]*):') do
+        local before, wild, after = string.match(part, '^([^\254\255]*)([\254\255]?)(.*)$')
+        local text, least = string.match(rest, '^([^:]*):'), math.min(#before, #rest)
+        local begins = string.sub(before, 1, least) == string.sub(rest, 1, least)
+        if wild == '\254' or not text then
+          if begins and (wild ~= '' or least == #rest) and not code then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', denied[2] end
+          break
+        end
+        if not (wild == '' and text == before or wild ~= '' and begins and #text > #before + #after and string.sub(text, #text - #after + 1) == after) then break end
+        rest = string.sub(rest, #text + 2)
+      end
+    end
+--% endif
     if code then key = value break end
     key = index
   end

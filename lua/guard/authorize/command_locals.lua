@@ -22,7 +22,7 @@ local rest
 local changes_first, changes_rest
 --% endif
 local weighs, lengthens
-local work = 0
+local work, sent = 0, 0
 --% if governing
 local governs
 --% if not batch

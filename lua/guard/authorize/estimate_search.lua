@@ -1,13 +1,13 @@
--- estimate_search: the work of the rows of a search, and of the strings in them.
+-- estimate_search: the work of the rows of a search, and of the strings and bytes in them.
 -- in:  argv, options, filter, query, instead, shift, documents, left, on_json, count, number, spent
--- out: cost, documents, instead, spent
+-- out: cost, documents, instead, restore, spent
 --% if batch_work
 local began = os.clock()
 --% endif
 local first, rows, unit, strings, lists = 0, documents, {{ hit_work }}, (filter and #filter or 0) + 2 * count(query, '=>'), 0
 --% if rule.index.command == "FT.SEARCH"
 -- Before its fields a row has its key, and other parts.
-local limit_at, parts, seen, is_whole, is_marked = nil, 1, {}, true, false
+local limit_at, parts, seen, is_whole, is_marked, is_shown = nil, 1, {}, true, false, true
 rows, unit, strings = 10, {{ document_work }}, strings + 1
 --% endif
 for i = 1, #options do
@@ -17,14 +17,16 @@ for i = 1, #options do
 --% if rule.index.command == "FT.SEARCH"
     limit_at = at
   elseif word == 'NOCONTENT' or word == 'RETURN' then
-    if width < 2 then unit = {{ hit_work }} end
-    strings, is_whole = strings + 2 * math.max(width - 1, 0), false
+    if width < 2 then unit, seen.NOCONTENT = {{ hit_work }}, true end
+    strings, is_shown, is_whole = strings + 2 * math.max(width - 1, 0), width > 1 or is_shown and not is_whole, false
   elseif word == 'HIGHLIGHT' or word == 'SUMMARIZE' then
     unit, is_marked = word == 'SUMMARIZE' and {{ summary_work }} or unit, true
   elseif word == 'EXPLAINSCORE' then
     strings = strings + #query
   elseif find(word, '^WITH[SP]') and not seen[word] then
     seen[word], parts, strings = true, parts + 1, strings + 1
+  elseif word == 'INKEYS' then
+    seen[word] = true
 --% else
   elseif word == 'LOAD' or word == 'SORTBY' or word == 'GROUPBY' then
     if word == 'LOAD' then unit = {{ document_work }} end
@@ -56,19 +58,28 @@ if limit_at and cost > left then
   documents = found.err and (find(found.err, 'imeout') and math.huge or 0) or tonumber(found[1]) or documents
   cost = estimated()
 end
-if (is_whole or is_marked) and rows > 0 and cost <= left then
-  -- Documents may have any number of fields.
-  local found, wide, asked = { unpack(instead) }, 0, 0
+if is_shown and rows > 0 and cost <= left then
+  -- Documents may have any number of fields, and any size.
+  local found, wide, bytes = { unpack(instead) }, 0, 0
   found[#found + 1] = 'NOCONTENT'
   found = redis.pcall(unpack(found))
   for i = 2, found.err and 0 or #found, parts do
-    local fields = is_whole and redis.pcall('HLEN', found[i]) or 0
-    local bytes = is_marked and redis.pcall('MEMORY', 'USAGE', found[i], 'SAMPLES', '0') or 0
-    wide = wide + strings + 2 * (tonumber(fields) or math.huge)
-    asked = asked + {{ question_work }} + (tonumber(bytes) or math.huge) * {{ marking_work }}
-    if math.max(cost, wide * {{ string_units }}) + asked > left then break end
+    local fields = on_json and 0 or tonumber(redis.pcall('HLEN', found[i])) or math.huge
+    wide = wide + strings + (is_whole and 2 * fields or 0)
+    cost = math.max(cost, wide * {{ string_units }}, fields * {{ usage_work }})
+    if cost > left then break end
+    bytes = bytes + (tonumber(redis.pcall('MEMORY', 'USAGE', found[i], 'SAMPLES', '0') or 0) or math.huge)
+    cost = math.max(cost, bytes * (is_marked and {{ marking_work }} or {{ byte_work }}))
   end
-  cost = math.max(cost, wide * {{ string_units }}) + asked
+  if cost <= left and parts == 1 and not (is_marked or seen.NOCONTENT or seen.INKEYS) and found[2] and #found < 4000 then
+    -- The same documents, without a second search; restore_reply has their number and order.
+    restore = found
+    local shown = #found - 1 .. ''
+    if limit_at then instead[limit_at + shift + 1], instead[limit_at + shift + 2] = '0', shown end
+    local narrowed = { instead[1], instead[2], instead[3], 'LIMIT', '0', shown, 'INKEYS', shown, unpack(found, 2) }
+    for i = 4, #instead do narrowed[#narrowed + 1] = instead[i] end
+    instead = narrowed
+  end
 end
 --% else
 if cost > left then

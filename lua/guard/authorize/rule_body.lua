@@ -1,7 +1,7 @@
 -- rule_body: apply the facts of one rule: where keys are, what is counted, how the reply is shaped.
 -- in:  name_at, stop, argv, command, size, run_end
 -- out: changes_first, changes_rest, check, code, deletes, detail, first, governs, last, lengthens,
---      reads, recorded, repeats, rest, restore, step, value, waits, weighs, writes
+--      reads, recorded, repeats, rest, restore, sent, step, value, waits, weighs, writes
 --% if rule.missing is not none
 code, detail, value = 'CLASS_NOT_GRANTED', 'class', {{ rule.missing }}
 --% else
@@ -95,9 +95,13 @@ weighs = weighs or #(argv[name_at + 3] or '') + #argv[stop] > {{ spread_bytes }}
 --% endif
 --% if rule.id in repeating and rule.lengthens
 -- A step of 0 would never end.
+local bytes = 0
 for at = name_at + {{ rule.length_at }}, run_end or name_at + {{ rule.length_at }}, size > 2 and size - 2 or 1 do
-  if #(argv[at] or '') > {{ asked_bytes }} then lengthens = true end
+  local length = #(argv[at] or '')
+  bytes = bytes + length
+  if length > {{ asked_bytes }} then lengthens = true end
 end
+if repeats then sent = bytes end
 --% elif rule.lengthens == "argument"
 lengthens = #(argv[name_at + {{ rule.length_at }}] or '') > {{ asked_bytes }}
 --% elif rule.lengthens == "pairs"

@@ -50,7 +50,7 @@ if ancestors then
 end
 --% endif
 --% endif
---% if counts_bytes and checks_bytes
+--% if counts_bytes
 if byte_caps and not code then
 --% filter offset(name_at)
 --% include "limit/check_byte_caps.lua"

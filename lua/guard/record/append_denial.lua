@@ -1,13 +1,13 @@
 -- append_denial: append a denial to the stream of denials.
--- in:  command, detail, masked
+-- in:  command, detail, masked, value
 -- out: kind, now_us, op
 --
 -- Denials of one kind within a minute share an entry: a hash counts them, and their number is
 -- appended when the minute has passed. A kind is a token, a code and a reason, and for a denied key,
--- class or size also the command, which is then one of the guard's own. So nothing that a caller
--- makes up (command, key, token, correlation id) creates a kind, but the digest of a script, as in
--- `EVAL:<SHA-1>`, of which a token has few. Commands run by pcall, because a full or read-only
--- server must not turn a denial into another error.
+-- class or size also the command, which is then one of the guard's own; for a key also a digest of its
+-- text up to the first `:`, as it may be masked. So a caller makes up no more than that and the digest
+-- of a script (`EVAL:<SHA-1>`), and a token has few kinds. Commands run by pcall, because a full or
+-- read-only server must not turn a denial into another error.
 if not now_us then
   local time = call('TIME')
   now_us = time[1] * 1000000 + time[2]
@@ -17,6 +17,7 @@ if #op > 64 then op = string.sub(op, 1, 64) end
 -- Packed, as a number becomes text at twice the cost.
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
 local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE' or code == 'COMMAND_REFUSED' and find(op, ':', 1, true)) and op or ''
+if detail == 'key' then told_apart = told_apart .. string.sub(redis.sha1hex(string.match(string.sub(value, 1, 64), '^[^:]*')), 1, 8) end
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', {{ names.repeats }}, kind, '1') == 1 then
   (function(code, reason, op, key, token_id, correlation, minute, kind)

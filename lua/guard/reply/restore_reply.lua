@@ -51,6 +51,14 @@ if type(reply) == 'table' then
         reply = shown
       elseif restore == 'indexes' then
 --% include "reply/filter_indexes.lua"
+      elseif type(restore) == 'table' then
+        -- The documents of a search in its own order, and the number of all.
+        local rows, shown = {}, { restore[1] }
+        for i = 2, #reply, 2 do rows[reply[i]] = reply[i + 1] end
+        for i = 2, #restore do
+          if rows[restore[i]] then shown[#shown + 1], shown[#shown + 2] = restore[i], rows[restore[i]] end
+        end
+        reply = shown
 --% endif
 --% if scan_check is not none
       else
@@ -60,7 +68,10 @@ if type(reply) == 'table' then
       return reply
     end)()
   end
---% if not sandbox
+--% if sandbox
+elseif phase ~= 'run' then
+  -- For a script it is a number.
+--% endif
 elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -9007199254740992) then
 --% if batch
   local command = names and names[i] or argv[name_at]
@@ -71,5 +82,4 @@ elseif type(reply) == 'number' and (reply >= 9007199254740992 or reply <= -90071
   elseif find(command, '^INCR') or find(command, '^DECR') then
     reply = call('GET', argv[name_at + 1])
   end
---% endif
 end

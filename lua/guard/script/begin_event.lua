@@ -1,7 +1,9 @@
--- begin_event: append the event of a script before its first change, and read before-images.
--- in:  event, sequence, script, charged, token_id, correlation, imaged, imaged_to, befores
+-- begin_event: append the event of scripts before their first change, and read before-images.
+-- in:  event, sequence, charge, token_id, correlation, imaged, imaged_to, befores
 -- out: event, sequence, imaged_to
 if not event then
+  local passed, passed_reads, passed_writes, passed_deletes, script = unpack(charge)
+--% include "record/cost_of_batch.lua"
   sequence = sequence + 1
   call('SETRANGE', {{ names.state }}, {{ numbers_at }}, struct.pack('<d', sequence))
   event = call('XADD', {{ names.audit }}, '*', 'seq', sequence, 'token', token_id, 'script', script, 'policy', charged, 'correlation', {{ audit.correlation }})

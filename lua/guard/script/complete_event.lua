@@ -1,11 +1,6 @@
 -- complete_event: append the commands of a script to its event, with images and errors.
 -- in:  event, entry, fields, befores, failed, imaged, imaged_bound
 -- out: entry
---% if byte_limits or counts_bytes
---% with batch = true, written_limits = byte_limits, written_caps = ("bytes_read", "bytes_written")
---% include "limit/write_bytes.lua"
---% endwith
---% endif
 if event then
   entry[5] = event
   for at = 1, #befores do entry[fields + at] = befores[at] end

@@ -1,4 +1,4 @@
-import { Queue, QueueEvents, Worker } from "bullmq";
+import { FlowProducer, Queue, QueueEvents, Worker } from "bullmq";
 import { step, url } from "./steps.mjs";
 
 const connection = { url };
@@ -11,10 +11,11 @@ const tries = {};
 const worker = watched(new Worker("jobs", async (job) => {
   tries[job.name] = (tries[job.name] ?? 0) + 1;
   if (job.name === "fails" || (job.name === "retried" && job.attemptsMade < 2)) throw new Error("no luck");
+  if (job.name === "parent") return Object.values(await job.getChildrenValues()).sort((a, b) => a - b);
   await job.updateProgress(50);
   await job.log("half");
   return job.data.x * 2;
-}, { connection }));
+}, { connection, metrics: { maxDataPoints: 60 } }));
 const result = (job) => job.waitUntilFinished(events, 20000);
 
 await step("Jobs and their results, by `QueueEvents`", async () =>
@@ -40,6 +41,28 @@ await step("Job schedulers", async () => {
   const name = await done;
   return [name, (await queue.getJobSchedulers()).length, await queue.removeJobScheduler("often")];
 }, ["often", 1, true]);
+await step("Flows: a parent runs after its children", async () => {
+  const flows = watched(new FlowProducer({ connection }));
+  const child = (x) => ({ name: "child", queueName: "jobs", data: { x } });
+  const flow = (...children) => ({ name: "parent", queueName: "jobs", data: {}, children });
+  const one = await flows.add(flow(child(1), { ...child(2), children: [child(3)] }));
+  const many = await flows.addBulk([flow(child(4)), flow(child(5), child(6))]);
+  const values = await Promise.all([one, ...many].map(({ job }) => result(job)));
+  await flows.close();
+  return values;
+}, [[2, 4], [8], [10, 12]]);
+await step("`addBulk` of children whose parent waits for them", async () => {
+  await queue.pause();
+  const parent = await queue.add("parent", {}, { delay: 500 });
+  const opts = { parent: { id: parent.id, queue: queue.qualifiedName } };
+  const children = await queue.addBulk([8, 9].map((x) => ({ name: "child", data: { x }, opts })));
+  await queue.resume();
+  await Promise.all(children.map(result));
+  return result(parent);
+}, [16, 18]);
+await step("Metrics, and workers by `CLIENT LIST`", async () =>
+  [(await queue.getMetrics("completed")).meta.count > 9, (await queue.getMetrics("failed")).meta.count,
+    await queue.getWorkersCount()], [true, 1, 1]);
 await step("Progress, logs, priorities, pause and resume", async () => {
   await queue.pause();
   const [low, high] = await queue.addBulk([10, 1].map((priority) => ({ name: "p", data: { x: priority }, opts: { priority } })));

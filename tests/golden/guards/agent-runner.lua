@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 224043282515335 then code = 'POLICY_STALE' break end
+if stamp ~= 42777864159463 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -58,7 +58,7 @@ local rule, check, restore
 local walked, first, last, step = argv, 4, 4, 1
 local reads, writes, deletes, recorded
 local weighs, lengthens
-local work = 0
+local work, sent = 0, 0
 local waits, group_at, claim_at
 repeat
 local length = #command
@@ -560,7 +560,6 @@ end
 end)(rule, argv, stop, find)
 end
 if code then break end
-local sent = 0
 for at = 4, stop do sent = sent + #argv[at] end
 if sent > 65536 * 1 then
 work = sent * (first > last and not key and 0.25 or 0.014285714285714285)
@@ -1178,6 +1177,7 @@ local op = command
 if #op > 64 then op = string.sub(op, 1, 64) end
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
 local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE' or code == 'COMMAND_REFUSED' and find(op, ':', 1, true)) and op or ''
+if detail == 'key' then told_apart = told_apart .. string.sub(redis.sha1hex(string.match(string.sub(value, 1, 64), '^[^:]*')), 1, 8) end
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", kind, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, kind)

@@ -8,7 +8,7 @@ from keyleash.commands import CommandTable, OperationClass
 from keyleash.compiler.ir import Exclusion, Guard, Matcher, PatternPlan, Usage
 from keyleash.compiler.passes.protect_control_keys import control_patterns
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import Pattern
+from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
 from keyleash.policy.patterns import beginning, ending, is_open, keys_under
 from keyleash.store.keyspace import CONTROL_PREFIX
 
@@ -54,4 +54,6 @@ def _denied(guard: Guard) -> list[Pattern]:
 
 
 def _exclusion(pattern: Pattern) -> Exclusion:
-    return Exclusion(beginning(pattern), ending(pattern), pattern.source)
+    wild = {AnySuffix: b"\xfe", Capture: b"\xff"}
+    parts = (part.text if isinstance(part, Literal) else wild[type(part)] for part in pattern.parts)
+    return Exclusion(beginning(pattern), ending(pattern), b"".join(parts), pattern.source)

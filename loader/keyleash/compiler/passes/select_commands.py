@@ -27,10 +27,7 @@ def select_commands(guard: Guard, table: CommandTable) -> Guard:
         replace(grant, keys=(), channels=(), indexes=grant.indexes and _ANY, scripts=(), span=None)
         for grant in guard.identity.grants
     )
-    usages, only = _usages(table, tuple(keyless)), guard.commands
-    if only is not None:
-        usages = tuple(usage for usage in usages if usage.spec.name.partition(" ")[0] in only)
-    return replace(guard, usages=usages)
+    return replace(guard, usages=_usages(table, tuple(keyless)))
 
 
 @lru_cache(KEPT)

@@ -206,7 +206,7 @@ class Access:
         """Yield the keys that documents of indexes may have: any under a filter of the policy."""
         needs = tuple(dict.fromkeys((OperationClass.READ, form.channel or OperationClass.READ)))
         opens = tuple(tuple(filter(is_open, self._patterns(self.gives(about, x)))) for x in needs)
-        denied = (*self.protected, *(keys_under(beginning(pattern)) for pattern in self.denied))
+        denied = (*self.protected, *self.denied)
         free = tuple(pattern for pattern in indexes if not pattern.where)
         filtered = tuple(pattern for pattern in indexes if pattern.where)
         for some, others, groups in ((free, (), opens), (filtered, free, ())):
