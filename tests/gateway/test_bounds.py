@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.conftest import BROAD
 from keyleash.client.retries import is_sent
-from keyleash.gateway import connection, serve, upstream
+from keyleash.gateway import connection, serve, shares, upstream
 from keyleash.gateway.agent import Agent
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
@@ -294,29 +294,34 @@ def test_a_subscriber_that_does_not_read_is_cut(
 # Numbers.
 
 
-def test_connections_are_bounded_by_token_and_in_all(
+def test_of_too_many_connections_the_newest_of_the_largest_agent_ends(
     one_leash: Leash,
     one_gateway: ServedGateway,
     connect: Connect,
     eager: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those of other protocols count, and those that are closed do not."""
-    monkeypatch.setattr(serve, "MAX_OF_TOKEN", 3)
-    monkeypatch.setattr(serve, "MAX_CONNECTIONS", 8)
-    token, other = one_leash.issue("one").token, one_leash.issue("one").token
-    agents = [connect(one_gateway.port, token, protocol) for protocol in (2, 3, 3)]
+    """Of the identity with most, the root token with most: children count for their root."""
+    monkeypatch.setattr(shares, "MAX_CONNECTIONS", 8)
+    one_leash.load(
+        one={**BROAD, "delegate": {"depth": 1, "children": 5}, "token": {"bound": True}}, two=BROAD
+    )
+    small, root = one_leash.issue("one").token, one_leash.issue("one").token
+    child = one_leash.client(root).delegate(ttl="1h").token
+    alone = connect(one_gateway.port, small)
+    agents = [connect(one_gateway.port, token) for token in (root, root, child, root, child, root)]
     agents[0].close()
-    wait_until(lambda: len(one_gateway.gateway.connections) == 2)
-    agents.append(connect(one_gateway.port, token))
-    full = connect(one_gateway.port)
-    assert full.call("AUTH", token) == b"-ERR max number of clients of the token reached\r\n"
-    assert full.call("GET", "k:a").startswith(b"-NOAUTH")
-    assert connect(one_gateway.port, other).call("GET", "k:a") == b"$-1\r\n"
-    more = [connect(one_gateway.port) for _ in range(4)]
-    with contextlib.suppress(ConnectionError):
-        assert more[-1].call("AUTH", other) == b"-ERR max number of clients reached\r\n"
-    assert agents[1].call("GET", "k:a").startswith((b"$-1", b"_"))
+    wait_until(lambda: len(one_gateway.gateway.connections) == 6)
+    agents += [connect(one_gateway.port, child, 3), connect(one_gateway.port, root)]
+    refused = connect(one_gateway.port)
+    assert refused.call("AUTH", child) == b"-ERR max number of clients reached\r\n"
+    assert refused.call("GET", "k:a").startswith(b"-NOAUTH")
+    two = one_leash.issue("two").token
+    others = [connect(one_gateway.port, token) for token in (two, two, two, small)]
+    assert [item.call("PING") for item in (alone, *others)] == [b"+PONG\r\n"] * 5
+    assert one_gateway.gateway.cuts["share"] == 4
+    assert [item.reply() for item in agents[-4:]] == [b""] * 4
+    assert [item.call("PING") for item in agents[1:4]] == [b"+PONG\r\n"] * 3
 
 
 def test_half_open_connections_leave_room_for_others(

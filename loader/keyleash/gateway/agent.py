@@ -45,6 +45,7 @@ class Agent(TokenHolder):
 
     Attributes:
         key: The token and the protocol.
+        share: That of its root token; set at login.
         users: The number of connections that are authenticated with it.
 
     Raises:
@@ -53,6 +54,7 @@ class Agent(TokenHolder):
 
     def __init__(self, upstream: Upstream, token: str, protocol: int) -> None:
         self.key = token, protocol
+        self.share: Any = None
         self.users = 0
         self._upstream, self._polls = upstream, upstream.polls
         self._pace = Pace(UNITS_PER_S / 2)

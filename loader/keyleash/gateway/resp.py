@@ -248,7 +248,7 @@ class Frames:
             at = line + 2
             left -= 1
             if not left:
-                frames.append(bytes(buffer[start:at]))
+                frames.append(bytes(memoryview(buffer)[start:at]))
                 start, left = at, 1
         del buffer[:start]
         self._at, self._left = at - start, left

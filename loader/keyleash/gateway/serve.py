@@ -15,15 +15,13 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from redis.exceptions import ResponseError
 
 from keyleash.errors import LeashError, OperationError, TokenUnknownError
 from keyleash.gateway.agent import Agent, ClusterAgent, all_ended
 from keyleash.gateway.connection import Connection
+from keyleash.gateway.shares import Shares
 from keyleash.gateway.upstream import Upstream
 
-MAX_CONNECTIONS = 10_000
-MAX_OF_TOKEN = 2_000
 MAX_UNAUTHENTICATED = 1_000
 MAX_WAITING = 256 << 20
 """Bytes of requests that have not arrived whole, and of unread replies, in all; then the largest
@@ -32,9 +30,10 @@ MAX_LARGE = 4
 """Large requests that arrive, or are under way, at a time."""
 LARGE_S = 60.0
 """Seconds in which a large request must arrive and be answered, since others wait for its place."""
-LOGINS_AT_ONCE = 8
-DENIED_LOGIN_S = 0.5
-"""The pause after a denied login, so that a flood of them takes nothing from others."""
+LOGINS_AT_ONCE = 2
+DENIED_LOGIN_S, DENIALS_S, MAX_DENIED_S = 0.5, 0.01, 5.0
+"""The pause after a denied login, longer by the second number for each one that pauses, and the
+longest one, so that a flood of them takes little from others."""
 SWEEP_S = 1.0
 DRAIN_S = 10.0
 HANDSHAKE_S, SHUTDOWN_S = 3.0, 5.0
@@ -48,6 +47,7 @@ class Gateway:
 
     Attributes:
         connections: Those of agents that are open.
+        shares: What each agent uses.
         large: Those with a large request, and since when.
         is_draining: Whether it accepts no more, and ends connections as they become idle.
         commands, calls, logins, cuts: What it has done, as metrics report it.
@@ -63,7 +63,8 @@ class Gateway:
         self._numbers = count(1)
         self._strangers: dict[Connection, None] = {}
         self._agents: dict[tuple[str, int], Agent] = {}
-        self._users: Counter[str] = Counter()
+        self.shares = Shares()
+        self._denied_at = 0.0
         self._logging_in = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._servers: list[asyncio.AbstractServer] = []
         self.large: dict[Connection, float] = {}
@@ -139,7 +140,7 @@ class Gateway:
         return Connection(self, next(self._numbers))
 
     def add(self, connection: Connection) -> None:
-        """Note a new connection; if there are too many, close it or the oldest without a token."""
+        """Note a new connection; if there are too many, close the oldest without a token."""
         self.connections.add(connection)
         self._strangers[connection] = None
         if len(self._strangers) > MAX_UNAUTHENTICATED:
@@ -148,8 +149,6 @@ class Gateway:
             # At once: of a burst, each newcomer cuts another one.
             del self._strangers[oldest]
             oldest.cut("unauthenticated")
-        if len(self.connections) > MAX_CONNECTIONS:
-            connection.refuse(b"ERR max number of clients reached")
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that was closed."""
@@ -205,6 +204,7 @@ class Gateway:
             for connection, since in [*self.large.items()]:
                 if now - since > LARGE_S:
                     connection.cut("slow")
+            self.shares.sweep()
             self._bound_memory()
 
     def _bound_memory(self) -> None:
@@ -259,18 +259,22 @@ class Gateway:
                 agent = self._agents.get((token, protocol)) or self._made(token, protocol)
                 if user not in (b"", b"default", agent.session.identity.encode()):
                     raise TokenUnknownError
-                if self._users[token] >= MAX_OF_TOKEN:
-                    raise ResponseError("max number of clients of the token reached")
                 try:
-                    await agent.whoami()
+                    whoami = await agent.whoami()
                 except BaseException:
                     if not agent.users:
                         agent.close()
                     raise
         except LeashError:
             self.logins["denied"] += 1
-            await asyncio.sleep(DENIED_LOGIN_S)
+            now = asyncio.get_running_loop().time()
+            latest = now + DENIED_LOGIN_S, self._denied_at + DENIALS_S
+            self._denied_at = min(max(latest), now + MAX_DENIED_S)
+            await asyncio.sleep(self._denied_at - now)
             raise
+        chain = whoami.restrictions.chain if whoami.restrictions else ()
+        root = chain[0].id if chain else whoami.token_id
+        agent.share = self.shares.share(whoami.identity, root)
         self.logins["accepted"] += 1
         return agent
 
@@ -279,10 +283,14 @@ class Gateway:
         return kind(self.upstream, token, protocol)
 
     def enter(self, connection: Connection, agent: Agent) -> None:
-        """Note that a connection has authenticated, or did so again."""
-        agent.users += 1
-        self._users[agent.key[0]] += 1
+        """Note that a connection has authenticated, or did so again.
+
+        Raises:
+            ResponseError: there are too many, and its agent has most of them.
+        """
         self.leave(connection)
+        self.shares.enter(connection, agent.share)
+        agent.users += 1
         self._strangers.pop(connection, None)
         self._agents[agent.key] = agent
 
@@ -292,11 +300,8 @@ class Gateway:
         if agent is None:
             return
         self._strangers[connection] = None
+        self.shares.leave(connection, agent.share)
         agent.users -= 1
-        token = agent.key[0]
-        self._users[token] -= 1
-        if not self._users[token]:
-            del self._users[token]
         if not agent.users:
             agent.close()
             if self._agents.get(agent.key) is agent:
@@ -305,7 +310,9 @@ class Gateway:
     def agent_of(self, agent: Agent, protocol: int) -> Agent:
         """Return the agent with the same token for another protocol."""
         token = agent.key[0]
-        return self._agents.get((token, protocol)) or self._made(token, protocol)
+        other = self._agents.get((token, protocol)) or self._made(token, protocol)
+        other.share = agent.share
+        return other
 
     # Health and metrics.
 
@@ -348,7 +355,7 @@ class Gateway:
         for what, text, items in (
             ("connections", "Open connections of agents.", self.connections),
             ("unauthenticated_connections", strangers, self._strangers),
-            ("tokens", "Tokens with connections.", self._users),
+            ("tokens", "Tokens with connections.", {token for token, _ in self._agents}),
             ("upstream_connections", "Connections to servers.", self.upstream.pipes),
         ):
             yield GaugeMetricFamily(f"{name}_{what}", text, len(items))
