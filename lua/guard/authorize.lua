@@ -6,7 +6,7 @@
 --% cached_include "authorize/find_rule.lua" with name_at, dispatch, rare, containers
 if not rule then code, detail, value = 'COMMAND_REFUSED', 'command', command break end
 --% cached_include "authorize/dispatch_rule.lua" with name_at, rules, often_ruled, one_check, checks_differ, waiting, asked_bytes, key_bytes, too_long, repeating, remembering, bound_tokens, index_excluded, checks_ahead, work_limit, search_ms, string_units, batch_work
-if code then break end
+if code then reason = reason or detail == 'class' and keys[count + 1] break end
 -- Bytes are work. A name has a bound of its own, and each command of a run as many words.
 --% filter offset(name_at)
 --% if running

@@ -149,7 +149,7 @@ repeat
       end
 --% if cluster
       -- Recorded only when no lease is needed, since a call without a lease is repeated.
-      replies[n], unheard[n], postponed[#postponed + 1] = true, true, { n, code, detail, value, amount, at_us, command, key }
+      replies[n], unheard[n], postponed[#postponed + 1] = true, true, { n, code, detail, value, amount, at_us, command, key, reason }
 --% else
 --% include "reply/deny.lua"
       replies[n], unheard[n] = { err = line }, true
@@ -175,7 +175,7 @@ repeat
 --% if cluster
   for i = 1, #postponed do
     local of
-    of, code, detail, value, amount, at_us, command, key = unpack(postponed[i], 1, 8)
+    of, code, detail, value, amount, at_us, command, key, reason = unpack(postponed[i], 1, 9)
 --% include "reply/deny.lua"
     replies[of] = { err = line }
     code, detail, value, amount, reason = nil, nil, nil, nil, nil

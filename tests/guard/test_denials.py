@@ -220,6 +220,26 @@ def test_beginnings_of_denied_keys_are_told_apart(leash: Leash, masks: list[str]
     assert sum(denial.repeats for denial in found) == 72
 
 
+@pytest.mark.parametrize("mode", ["", "each", "all"])
+def test_key_of_a_command_without_its_class_is_in_the_log(leash: Leash, mode: str) -> None:
+    """The reply does not repeat it, and keys with different beginnings have their own entries."""
+    leash.load(one={"grants": [grant("read", keys="doc:*")]})
+    token = leash.issue("one").token
+    begin_minute(leash)
+    for key in ("doc:{d}", "payroll:1:{d}", "payroll:2:{d}", ""):
+        words = ("SET", key, "x") if key else ("FLUSHALL",)
+        if mode:
+            called = leash.batch("one", token, mode, ("GET", "doc:{d}"), words)
+        else:
+            called = leash.call("one", token, *words)
+        line = called[1] if mode == "each" else called
+        assert line.startswith("LEASH CLASS_NOT_GRANTED" if key else "LEASH ")
+        assert "key=" not in line
+
+    found = [(denial.keys, denial.reason, denial.repeats) for denial in denials(leash)]
+    assert found[:2] == [((b"doc:{d}",), "write", 1), ((b"payroll:1:{d}",), "write", 2)]
+
+
 def test_commands_are_told_apart_where_the_call_is_too_large(leash: Leash) -> None:
     """The name is one of the guard's own, as the call was weighed."""
     leash.load(one={**ALL, "limits": {"work": 1000}})

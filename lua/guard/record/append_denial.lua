@@ -17,7 +17,7 @@ if #op > 64 then op = string.sub(op, 1, 64) end
 -- Packed, as a number becomes text at twice the cost.
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
 local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE' or code == 'COMMAND_REFUSED' and find(op, ':', 1, true)) and op or ''
-if detail == 'key' then told_apart = told_apart .. string.sub(redis.sha1hex(string.match(string.sub(value, 1, 64), '^[^:]*')), 1, 8) end
+if detail == 'key' or detail == 'class' and key then told_apart = told_apart .. string.sub(redis.sha1hex(string.match(string.sub(detail == 'key' and value or key, 1, 64), '^[^:]*')), 1, 8) end
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', {{ names.repeats }}, kind, '1') == 1 then
   (function(code, reason, op, key, token_id, correlation, minute, kind)

@@ -37,7 +37,7 @@ if not is_check or code == 'VALUE_REFUSED' or code == 'VALUE_TOO_LARGE' or code 
 --% endif
 -- A client with a stale guard will use the new one; without a state there is no identity.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-  if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
+  if detail == 'class' then key, reason = key or reason, value elseif detail == 'limit' or code == 'SUSPENDED' then reason = value end
 --% include "record/append_denial.lua"
 --% if breaker
 --% include "record/break_circuit.lua"

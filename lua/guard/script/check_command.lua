@@ -12,7 +12,7 @@ local run = redis.pcall
 local ran, changed = asks, false
 local function perform(argv, phase)
   local name_at, stop, command = 1, #argv, argv[1]
-  local code, detail, value, amount, reason, at_us, key, item, outcome
+  local count, code, detail, value, amount, reason, at_us, key, item, outcome = #keys
   -- What is found out about it before it runs is not for its turn.
   n = n + (phase == 'check' and -1 or 1)
   local i = n

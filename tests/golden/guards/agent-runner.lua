@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 42777864159463 then code = 'POLICY_STALE' break end
+if stamp ~= 19502827467251 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -559,7 +559,7 @@ code, detail, value = 'CLASS_NOT_GRANTED', 'class', "scan"
 end
 end)(rule, argv, stop, find)
 end
-if code then break end
+if code then reason = reason or detail == 'class' and keys[count + 1] break end
 for at = 4, stop do sent = sent + #argv[at] end
 if sent > 65536 * 1 then
 work = sent * (first > last and not key and 0.25 or 0.014285714285714285)
@@ -1168,7 +1168,7 @@ elseif code == 'BUDGET_EXHAUSTED' then
 line = line .. ' resets_at_ms=' .. string.format('%.0f', math.ceil(at_us / 1000))
 end
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then
-if detail == 'class' or detail == 'limit' or code == 'SUSPENDED' then reason = value end
+if detail == 'class' then key, reason = key or reason, value elseif detail == 'limit' or code == 'SUSPENDED' then reason = value end
 if not now_us then
 local time = call('TIME')
 now_us = time[1] * 1000000 + time[2]
@@ -1177,7 +1177,7 @@ local op = command
 if #op > 64 then op = string.sub(op, 1, 64) end
 local minute = struct.pack('<I4', (now_us - now_us % 60000000) / 60000000)
 local told_apart = (detail == 'key' or detail == 'class' or code == 'WORK_TOO_LARGE' or code == 'COMMAND_REFUSED' and find(op, ':', 1, true)) and op or ''
-if detail == 'key' then told_apart = told_apart .. string.sub(redis.sha1hex(string.match(string.sub(value, 1, 64), '^[^:]*')), 1, 8) end
+if detail == 'key' or detail == 'class' and key then told_apart = told_apart .. string.sub(redis.sha1hex(string.match(string.sub(detail == 'key' and value or key, 1, 64), '^[^:]*')), 1, 8) end
 local kind = minute .. (token_id or '-') .. ':' .. code .. ':' .. told_apart .. ':' .. (reason or '')
 if redis.pcall('HINCRBY', "keyleash:repeats:agent-runner", kind, '1') == 1 then
 (function(code, reason, op, key, token_id, correlation, minute, kind)
