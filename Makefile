@@ -132,7 +132,7 @@ runs: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m fuzz.runs --batches $(BATCHES) $(ARGS)
 
 # Calls and batches that ask for as much as they can, on keys of 10 MB, for so long. ARGS passes
-# other options on: --server redis-8.0.2, --memory, --commands HGET,HMGET, --seed N.
+# other options on: --server redis-8.0.2, --modules, --memory, --commands HGET,HMGET, --seed N.
 hostile: $(VENV)/.dev
 	PYTHONPATH=tests $(BIN)/python -m hostile.campaign --seconds $(SECONDS) $(ARGS)
 

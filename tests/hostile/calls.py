@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from hostile.keys import PREFIX
+from hostile.keys import HITS, PREFIX
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
 
 Call = tuple[bytes, ...]
@@ -38,6 +38,8 @@ EXISTS any+
 EXPIRE any number [NX|XX|GT|LT]
 EXPIREAT any number [NX|XX|GT|LT]
 EXPIRETIME any
+FT.AGGREGATE hits query [LOAD 1 @t] [APPLY expression AS u] [APPLY lower(@u) AS l] [GROUPBY 1 @t] [LIMIT number number]
+FT.SEARCH hits query [NOCONTENT] [RETURN 1 t] [SORTBY n] [WITHSCORES] [HIGHLIGHT|SUMMARIZE] [LIMIT 0 number]
 GEOADD geo [NX|XX] [CH] located+
 GEODIST geo member member unit
 GEOHASH geo member+
@@ -85,6 +87,25 @@ HVALS hash
 INCR str
 INCRBY str number
 INCRBYFLOAT str number
+JSON.ARRAPPEND doc path element+
+JSON.ARRINDEX doc path element [index index]
+JSON.ARRINSERT doc path position element+
+JSON.ARRLEN doc path
+JSON.ARRPOP doc path [position]
+JSON.ARRTRIM doc path position index
+JSON.CLEAR doc path
+JSON.DEL doc path
+JSON.FORGET doc path
+JSON.GET doc path+
+JSON.MERGE doc path element
+JSON.MGET doc+ path
+JSON.NUMINCRBY doc path number
+JSON.OBJKEYS doc path
+JSON.RESP doc path
+JSON.SET doc path element
+JSON.STRAPPEND doc path element
+JSON.STRLEN doc path
+JSON.TYPE doc path
 LCS str str [LEN] [IDX] [MINMATCHLEN number] [WITHMATCHLEN]
 LINDEX list index
 LINSERT list BEFORE|AFTER word value
@@ -256,6 +277,10 @@ GLOBS = (
 )  # fmt: skip
 SIZES = (1, 1, 2, 3, 10, 100, 700, 2300, 6900)
 TYPES = (b"string", b"list", b"set", b"zset", b"hash", b"stream", b"x")
+PATHS = (
+    b"$", b"$", b".", b"$.l", b"$.s", b"$[0]", b"$[0]", b"$[-1]", b"$.l[0]", b"$[*]", b"$.*",
+    b"$..a", b"$[0:1000]", b"$[?(@>0)]", b"$.o", b"$..",
+)  # fmt: skip
 UNITS = (b"m", b"km", b"ft")
 NEW = PREFIX + b"new:"
 FRESH = tuple(NEW + b"%d" % number for number in range(3))
@@ -395,6 +420,14 @@ _WORDS: Mapping[str, Callable[[Draws], bytes | list[bytes]]] = {
         (b".n > 100", b".n > 100 and " * 400 + b".n < 3", b".s in [" + b"1," * 3000 + b"1]")
     ),
     "streams": _streams,
+    "path": lambda draws: draws.pick(PATHS),
+    "position": lambda draws: draws.pick((b"0", b"0", b"1", *INDEXES)),
+    "element": lambda draws: draws.pick(
+        (b"1", b"1", b"7", b"{}", b'[{"a":1}]', b'"' + draws.value() + b'"')
+    ),
+    "hits": lambda _: HITS,
+    "query": lambda draws: draws.pick((b"*", b"word", b"wor*", b"@n:[0 400]", b"-x", b"w" * 500)),
+    "expression": lambda draws: draws.pick((b"upper(@t)", b"lower(@t)", b"format('%s', @t)")),
     "payload": lambda draws: draws.pick(draws.payloads),
     "field-value": lambda draws: [_field(draws), draws.value()],
     "str-value": lambda draws: [draws.key("str"), draws.value()],
@@ -487,7 +520,9 @@ def _drawn(draws: Draws, word: str) -> list[bytes]:
     return [word.encode()]
 
 
-KINDS = frozenset({"any", "str", "hll", "list", "set", "hash", "zset", "geo", "stream", "vset"})
+KINDS = frozenset(
+    {"any", "doc", "str", "hll", "list", "set", "hash", "zset", "geo", "stream", "vset"}
+)
 
 
 def hostile_batch(draws: Draws, names: Sequence[str]) -> list[Call]:

@@ -3,6 +3,7 @@
 Each call or batch has a seed; one that takes too much is printed with it and with what it took.
 
     python -m hostile.campaign --seconds 600 --server redis-8.0.2
+    python -m hostile.campaign --modules               # on the server with those of Redis Stack
     python -m hostile.campaign --seed 1234             # one again, and what it costs
 """
 
@@ -19,6 +20,7 @@ import redis
 from hostile.calls import Call, Draws, hostile_batch, hostile_call
 from hostile.ground import Ground, ground
 from keyleash.store.wire import BatchMode
+from support.modules import stack_label
 from support.servers import find_server_binaries
 
 BATCHES = 3
@@ -54,16 +56,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Make hostile calls of a guard.")
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--server", help="one of those on PATH, such as redis-8.0.2")
+    parser.add_argument("--modules", action="store_true", help="those of Redis Stack, too")
     parser.add_argument("--seed", type=int, help="make one call again")
     parser.add_argument("--memory", action="store_true", help="look at memory, not at time")
     parser.add_argument("--commands", help="only these, with commas between them")
     arguments = parser.parse_args()
     binaries = find_server_binaries()
-    label = arguments.server or next(iter(binaries))
+    label = stack_label() if arguments.modules else arguments.server or next(iter(binaries))
     if label not in binaries:
         print(f"no server `{label}`; there are {', '.join(binaries)}", file=sys.stderr)
         return 2
-    with ground(label, returning=arguments.memory) as field:
+    with ground(label, returning=arguments.memory, modules=arguments.modules) as field:
         names = arguments.commands.split(",") if arguments.commands else field.names
         if arguments.seed is not None:
             calls, mode = drawn(field.draws(arguments.seed), names)

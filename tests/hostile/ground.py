@@ -13,12 +13,13 @@ from typing import Any
 
 import redis
 
-from hostile.calls import NEW, Call, Draws
-from hostile.keys import COLLIDING_WORDS, MASTER, MIB, PREFIX, build, copy
+from hostile.calls import NEW, Call, Draws, forms
+from hostile.keys import COLLIDING_WORDS, HITS, MASTER, MIB, PREFIX, build, copy
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import NAMED_ONLY
 from keyleash.commands.spec import OperationClass
 from keyleash.servers import EmbeddedServer
+from keyleash.servers.embedded import stack_server
 from keyleash.store.records import guard_record
 from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.collisions import colliding_words
@@ -68,7 +69,12 @@ class Cost:
 
 @contextlib.contextmanager
 def ground(
-    label: str, scale: float = 1, *, returning: bool = False, slack: float = 1
+    label: str,
+    scale: float = 1,
+    *,
+    returning: bool = False,
+    slack: float = 1,
+    modules: bool = False,
 ) -> Iterator[Ground]:
     """Start a server of its own.
 
@@ -76,12 +82,14 @@ def ground(
         slack: How many times as long a call may take, where others use the same cores.
         returning: Whether it returns freed memory at once, so that all that a call takes is seen;
             this takes more time.
+        modules: Whether it is the server on PATH with the modules of Redis Stack.
     """
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
         os.environ.pop(name, None)
         if returning:
             os.environ[name] = "131072"
-    with EmbeddedServer(binary=find_server_binaries()[label]) as process:
+    binary, settings = stack_server() if modules else (find_server_binaries()[label], {})
+    with EmbeddedServer(binary=binary, settings=settings) as process:
         server = RealServer(label, process)
         try:
             yield Ground(server, scale, slack=1e9 if returning else slack)
@@ -113,10 +121,11 @@ class Ground:
         self._shapes = build(self._admin, self._table, server.label, scale)
         leash = Leash(server)
         classes = ("read", "write", "delete", "scan")
+        searched = {"indexes": [HITS.decode()]} if "FT.SEARCH" in self._table.commands else {}
         leash.load(
             one={
                 "grants": [
-                    grant(*classes, keys="k:*"),
+                    grant(*classes, keys="k:*", **searched),
                     grant(*classes, keys="k:*", only=sorted(NAMED_ONLY)),
                     {"allow": ["publish", "subscribe"], "channels": ["k:*"]},
                 ]
@@ -126,7 +135,12 @@ class Ground:
         assert record is not None
         self._digests = record.digest, record.batch_digest
         self._token = leash.issue("one").token
-        self.names = sorted(spec.name for spec in self._table if spec.refused is None)
+        # Of the modules' commands those in the grammar.
+        self.names = sorted(
+            spec.name
+            for spec in self._table
+            if spec.refused is None and ("." not in spec.name or spec.name in forms())
+        )
         self._dirty: set[bytes] = set()
         dumped = (self._admin.dump(MASTER + name.encode()) for name in self._shapes)
         self._payloads = [payload for payload in dumped if payload is not None]

@@ -50,6 +50,9 @@ end
 local function many(n) return math.floor(n * {scale}) end
 local key, megabyte = KEYS[1], string.rep('a', 1024 * 1024 - 128)
 local function wide(i) return string.rep('a', 204000) .. i end
+local function array(n)
+  redis.call('JSON.SET', key, '$', '[' .. string.rep('1,', n - 1) .. '1]')
+end
 """
 
 SHAPES: Mapping[str, Shape] = MappingProxyType(
@@ -235,6 +238,33 @@ VECTOR_SHAPES: Mapping[str, Shape] = MappingProxyType(
 )
 """Where a server has vector sets."""
 
+HITS = b"hits"
+"""An index of 500 hashes of 96 KB."""
+_HITS = """
+for i = 1, 500 do
+  redis.call('HSET', ARGV[1] .. 'hit:' .. i, 't', string.rep('word ', 19600), 'n', i)
+end
+"""
+
+MODULE_SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        "doc:many": Shape("doc", "array(many(900000))"),
+        "doc:most": Shape("doc", "array(many(3000000))"),
+        "doc:mixed": Shape(
+            "doc",
+            "local part = {l = {}, s = string.rep('s', 300000), o = {}} for i = 1, many(200000) do"
+            " part.l[i], part.o['a' .. i % 20000] = i, i end"
+            " redis.call('JSON.SET', key, '$', cjson.encode(part))",
+        ),
+        "doc:deep": Shape(
+            "doc",
+            "local deep = string.rep('{\"a\":', 90) .. '1' .. string.rep('}', 90)"
+            " redis.call('JSON.SET', key, '$', deep)",
+        ),
+    }
+)
+"""Where a server has JSON, and search: those of Redis Stack."""
+
 
 COLLIDING = MappingProxyType(
     {
@@ -261,7 +291,9 @@ COLLIDING_WORDS = 9000
 
 def shapes_of(table: CommandTable) -> dict[str, Shape]:
     """Return the shapes that a server with these commands can have."""
-    return {**SHAPES, **COLLIDING, **(VECTOR_SHAPES if "VADD" in table.commands else {})}
+    vectors = VECTOR_SHAPES if "VADD" in table.commands else {}
+    documents = MODULE_SHAPES if "JSON.SET" in table.commands else {}
+    return {**SHAPES, **COLLIDING, **vectors, **documents}
 
 
 def copy(client: Any, old: bytes, new: bytes) -> None:
@@ -290,4 +322,8 @@ def build(client: Client, table: CommandTable, label: str, scale: float = 1) -> 
         copy(client, master, key)
     fillers = f"for i = 1, {FILLERS} do redis.call('SET', 'filler:' .. i, i) end"
     client.eval(fillers, 0)
+    if "FT.SEARCH" in table.commands:
+        schema = ("SCHEMA", "t", "TEXT", "n", "NUMERIC", "SORTABLE")
+        client.execute_command("FT.CREATE", HITS, "PREFIX", 1, PREFIX + b"hit:", *schema)
+        client.eval(_HITS, 0, PREFIX)
     return shapes
