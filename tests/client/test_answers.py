@@ -56,14 +56,13 @@ def test_keys_is_denied_where_scan_is(leash: Pooled) -> None:
     assert lacking.value.details["command"] == "KEYS"
 
 
-def test_keys_in_a_transaction_is_denied_with_the_alternative(leash: Pooled) -> None:
-    """It would be several calls there. It works before."""
+def test_keys_in_a_transaction_has_its_reply_in_its_place(leash: Pooled) -> None:
+    """It is several calls of SCAN before the others."""
     leash.load(one=SCANNING)
 
-    with pytest.raises(keyleash.CommandRefusedError, match="KEYS") as denied:
-        leash.agent("one").pipeline().keys("t:*").execute()
-    assert denied.value.details["reason"] == "it is not possible in a batch or transaction"
-    assert "SCAN" in str(denied.value.help)
+    replies = leash.agent("one").pipeline().set("t:1", "x").keys("t:*").get("t:1").execute()
+
+    assert replies == [True, [], b"x"]
 
 
 @pytest.mark.parametrize("options", [{}, {"decode_responses": True}], ids=["bytes", "text"])

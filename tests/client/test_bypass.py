@@ -306,7 +306,6 @@ def test_pipeline_of_a_modules_helper_goes_through_the_guard(
         lambda r: r.ft().search("x"),
         lambda r: r.pipeline().json().set("t:a", "$", {}) and r.pipeline().flushall().execute(),
         lambda r: r.pipeline(transaction=False).get("t:a").client_no_evict("ON").execute(),
-        lambda r: r.pipeline().get("t:a").keys("*").execute(),
         lambda r: r.shutdown(),
         lambda r: r.wait(0, 0),
         pytest.param(lambda r: r.himport_set("t:a", "fields", ["x"]), marks=needs_redis_py_8),
