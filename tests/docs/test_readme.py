@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import random
 import re
 import shutil
 import subprocess
@@ -13,7 +14,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from keyleash.servers.embedded import free_port
 from support.command_line import Cli
 from support.servers import RealServer
 
@@ -108,7 +108,8 @@ def test_gateway_of_the_readme_serves_when_the_block_is_pasted(
     embedded: RealServer, tmp_path: Path
 ) -> None:
     """The lines wait for the gateway, which begins to listen after a second or two."""
-    port = free_port()
+    # Below those that the system gives to others.
+    port = random.randrange(20_000, 30_000)
     _, _, block = README_PAGE.partition("    pip install '.[gateway]'\n")
     block = block.partition("\n\n")[0].replace("6380", str(port))
     # As a program, which `kill` reaches: a function would run in a shell of its own.
