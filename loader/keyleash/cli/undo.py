@@ -89,9 +89,7 @@ def undo(
     undone = None if dry_run or plan.blocked else _apply(settings, plan, yes)
     if settings.json:
         settings.print_change({**plan.to_dict(), "undone": undone})
-        if plan.blocked:
-            return FAILED
-    return 0
+    return 0 if plan.changes and not plan.blocked else FAILED
 
 
 def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:

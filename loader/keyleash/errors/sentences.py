@@ -293,7 +293,7 @@ KEY_TOO_LONG: the name `{key}` of a key, channel or index is longer than allowed
   agent: use a name of at most {limit} bytes: it has {bytes}
   operator: it has {bytes} bytes; raise `limits: {{key_bytes: …}}` from {limit}
 
-VALUE_TOO_LARGE: the string `{key}` would be longer than allowed
+VALUE_TOO_LARGE: a value or element of `{key}` would be longer than allowed
   agent: write at most {limit} bytes: it would have {bytes}
   operator: it would have {bytes} bytes; raise `values: {{max_bytes: …}}` of a grant from {limit}
 

@@ -88,7 +88,7 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
         OperationError (undo-incomplete): a node of a cluster failed after others were changed.
         UnvalidatedRestoreError: an agent may have forged a before-image, and the server does not
             validate payloads.
-        NothingToUndoError: every key already has its target value.
+        NothingToUndoError: every key already has its target value, or is left out.
         SecretInTextError: the plan's description contains a token; nothing was changed.
     """
     reject_tokens(description=plan.description)
@@ -97,7 +97,8 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
     if not plan.changes:
         skipped = " that is not left out" * any(key.is_skipped for key in plan.keys)
         why = f"every key{skipped} already has its value from before these events"
-        raise NothingToUndoError(why)
+        all_skipped = all(key.is_skipped for key in plan.keys)
+        raise NothingToUndoError("every key is left out" if all_skipped else why)
     _require_validated(store, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
     header = (store.actor, undo, plan.description, plan.steps[0].event, plan.steps[-1].event)

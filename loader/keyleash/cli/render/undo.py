@@ -45,9 +45,7 @@ def print_plan(plan: UndoPlan, *, full: bool) -> None:
         )
     )
     print_table(columns(*names, fold={"key", "before", "now"}), rows)
-    found = [
-        (key, conflict) for key in plan.keys for conflict in key.conflicts if not key.is_skipped
-    ]
+    found = [(key, conflict) for key in plan.keys for conflict in key.conflicts]
     for (key, conflict), *others in fold(found, _kind, FEW if is_summary else len(found)):
         _print_conflict(key, conflict)
         if others:
