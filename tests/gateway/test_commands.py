@@ -193,6 +193,30 @@ def test_commands_of_the_connection_within_multi_are_answered_after_exec(
     assert [agent.reply() for _ in range(4)][2:] == [b"*-1\r\n", b"$1\r\na\r\n"]
 
 
+def test_confirmations_of_unsubscribe_within_multi_are_in_the_reply_to_exec(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """In their places, as pushes."""
+    agent = connect(gateway.port, leash.issue("one").token, 3)
+    agent.send(("SUBSCRIBE", "c:1", "c:2"), ("MULTI",), ("PING", "a"), ("UNSUBSCRIBE", "c:1"))
+    agent.send(("PING", "b"), ("EXEC",))
+    replies = [agent.reply() for _ in range(7)]
+    confirmed = b">3\r\n$11\r\nunsubscribe\r\n$3\r\nc:1\r\n:1\r\n"
+    assert replies[-1] == b"*3\r\n$1\r\na\r\n" + confirmed + b"$1\r\nb\r\n"
+
+
+def test_transaction_that_the_server_refuses_as_a_whole_is_aborted(
+    leash: Leash, gateway: ServedGateway, connect: Connect
+) -> None:
+    """Here for want of replicas."""
+    agent = connect(gateway.port, leash.issue("one").token)
+    leash.admin.config_set("min-replicas-to-write", 1)
+    agent.send(("MULTI",), ("SET", "k:t", "1"), ("EXEC",))
+    reply = [agent.reply() for _ in range(3)][2]
+    assert reply.startswith(b"-EXECABORT Transaction discarded because of: NOREPLICAS ")
+    leash.admin.config_set("min-replicas-to-write", 0)
+
+
 @pytest.mark.parametrize("is_open", [True, False])
 def test_exec_with_a_word_too_many_discards_the_transaction(
     leash: Leash, gateway: ServedGateway, connect: Connect, is_open: bool

@@ -93,6 +93,31 @@ def test_client_that_waits_for_more_keys_is_polled_while_it_is_the_first_of_one(
     assert broad.reply().endswith(b"x\r\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("BLPOP", "k:a", 0),
+        ("BZMPOP", 0, 1, "k:a", "MIN"),
+        ("XREAD", "BLOCK", 0, "STREAMS", "k:a", 0),
+    ],
+    ids=lambda words: words[0],
+)
+def test_key_that_gets_a_value_of_another_type_wakes_no_client(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, words: tuple[Any, ...]
+) -> None:
+    """As on a server: what finds such a value at once fails, and what waits goes on to wait."""
+    token = one_leash.issue("one").token
+    raw, other = connect(one_gateway.port, token), connect(one_gateway.port, token)
+    block(one_gateway, [raw], *words)
+
+    other.call("SET", "k:a", "x")
+    assert other.call(*words).startswith(b"-WRONGTYPE")
+    other.call("DEL", "k:a")
+    give = {"BLPOP": ("RPUSH", "k:a", "y"), "BZMPOP": ("ZADD", "k:a", 1, "y")}
+    other.call(*give.get(words[0], ("XADD", "k:a", "1-1", "f", "y")))
+    assert b"$1\r\ny\r\n" in raw.reply()
+
+
 def test_identities_and_groups_do_not_wait_for_each_other(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect
 ) -> None:

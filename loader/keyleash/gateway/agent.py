@@ -12,7 +12,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, ResponseError, WatchError
 
-from keyleash.client.actions import Pause, Words
+from keyleash.client.actions import Flow, Pause, Words
 from keyleash.client.aio_cluster import RedisCluster
 from keyleash.client.aio_cluster_pipeline import AsyncSpread
 from keyleash.client.aio_connection import AsyncGuarded
@@ -20,12 +20,14 @@ from keyleash.client.aio_holder import TokenHolder
 from keyleash.client.batches import chunks
 from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
+from keyleash.client.command_words import upper
 from keyleash.client.pools import guarded_class
 from keyleash.client.retries import mark_sent
 from keyleash.client.routing import HOME_SLOT, keys_of
 from keyleash.client.session import Session
 from keyleash.client.transactions import NESTED
-from keyleash.gateway.polls import UNITS_PER_S, Pace
+from keyleash.gateway.polls import UNITS_PER_S, Pace, Polls
+from keyleash.gateway.resp import error_line
 from keyleash.gateway.upstream import PipeConnection, Upstream
 from keyleash.store.wire import BatchMode
 
@@ -35,6 +37,20 @@ _ORIGIN = property(lambda _: source.get())
 CHECK_S = 1.0
 """Seconds after which subscriptions are checked again."""
 MAX_FREE = 64
+_AGAIN = ("BLMOVE", "BRPOPLPUSH", "XREADGROUP")
+
+
+class _Polling:
+    polls: Polls
+
+    def _read_within_rates(self, call: Call, undecoded: bool) -> Flow:
+        try:
+            return (yield from super()._read_within_rates(call, undecoded))  # type: ignore[misc]
+        except ResponseError as error:
+            # On a server, a key that gets another type wakes none; the others run again there.
+            is_again = call not in self.polls._waits or upper(call.commands[0][0]) in _AGAIN
+            if is_again or not error_line(error).startswith(b"WRONGTYPE "):
+                raise
 
 
 class Agent(TokenHolder):
@@ -65,8 +81,9 @@ class Agent(TokenHolder):
         self._kind.check_every_s = CHECK_S
         self._kind.pause = self._pause
         caller: Any = self._kind.caller_class
-        overridden = {"origin": _ORIGIN, "stop_waiting": staticmethod(self._polls.leave)}
-        self._kind.caller_class = type(caller.__name__, (caller,), overridden)
+        leave = staticmethod(self._polls.leave)
+        overridden = {"origin": _ORIGIN, "polls": self._polls, "stop_waiting": leave}
+        self._kind.caller_class = type(caller.__name__, (_Polling, caller), overridden)
         self.session: Session = self._kind.session
         self._free: list[Any] = []
 

@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._is_paused = self._is_reading_paused = self._ends = False
         self._is_aborted = False
         self._own: dict[int, Words] = {}
+        self._confirmed: list[bytes] | None = None
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
         self._written = self._read = 0
@@ -425,7 +426,7 @@ class Connection(asyncio.Protocol):
 
     def _let_go(self) -> None:
         held, self.held, self._is_aborted, self._queued_bytes = self.held, None, False, 0
-        self._own = {}
+        self._own, self._confirmed = {}, None
         if held is not None:
             held.agent.give_back(held)
 
@@ -500,6 +501,11 @@ class Connection(asyncio.Protocol):
                 raise ExecAbortError("Transaction discarded because of previous errors.")
             value = await held.run(words)
             held.agent.wake(queued or [words])
+        except ResponseError as error:
+            line = error_line(error).decode("latin-1")
+            if queued is None or not line.startswith(("OOM ", "NOREPLICAS ")):
+                raise
+            raise ExecAbortError(f"Transaction discarded because of: {line}") from None
         finally:
             if held.is_idle:
                 self._let_go()
@@ -507,7 +513,10 @@ class Connection(asyncio.Protocol):
             commands = [(WITHIN_MULTI.get(upper(name), name), *rest) for name, *rest in queued]
             replies = self._encoded(commands, value)
             for at, command in answered.items():
-                replies.insert(at, await own.answer(self, command))
+                # Those of UNSUBSCRIBE are in their places, and no messages before.
+                self._confirmed = []
+                replies.insert(at, await own.answer(self, command) or b"".join(self._confirmed))
+            self._confirmed = None
             return b"*%d\r\n" % len(replies) + b"".join(replies)
         is_status = queued is not None or role_of(words[0]) in (Role.TRANSACTION, Role.INFO)
         if value in (b"OK", b"QUEUED") and is_status:
@@ -566,6 +575,12 @@ class Connection(asyncio.Protocol):
             listener.agent.give_back(listener)
         self._confirming = None
 
+    def _deliver(self, kind: bytes, out: bytes) -> None:
+        if self._confirmed is not None and kind.endswith(b"unsubscribe"):
+            self._confirmed.append(out)
+        else:
+            self.write(out)
+
     async def _pass_messages(self, listener: Any) -> None:
         try:
             while True:
@@ -574,7 +589,7 @@ class Connection(asyncio.Protocol):
                     continue
                 out: list[bytes] = []
                 encode(message, self.protocol, out, self._push)
-                self.write(b"".join(out))
+                self._deliver(message[0], b"".join(out))
                 if self.transport.get_write_buffer_size() + len(self._backlog) > MAX_UNREAD:
                     self.cut("unread")
                     return
