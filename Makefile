@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check unit slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick redis-suite clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -98,6 +98,12 @@ compat: $(VENV)/.compat-agents
 compat-quick: $(VENV)/.compat
 	$(COMPAT) compat.redis_py.suite --quick
 	$(COMPAT) $(LIBRARIES) -n auto
+
+# Redis's own tests, directly and through the gateway: about ten minutes. apt-get downloads them from
+# Debian's source package, for the redis-server on PATH; they need tclsh. UNITS are some of them.
+# Writes docs/reference/redis-suite.md.
+redis-suite: $(VENV)/.compat
+	$(COMPAT) compat.redis_suite.suite $(UNITS)
 
 # Clients and libraries of all languages, by a URL alone through the gateway: about two minutes.
 # Writes docs/reference/gateway-clients.md.

@@ -97,7 +97,7 @@ def page(libraries: Iterable[Library], summary: Mapping[str, Any]) -> str:
 
 def _redis_py(summary: Mapping[str, Any]) -> str:
     lines = ["## redis-py", ""]
-    lines += _wrapped(
+    lines += wrapped(
         f"The tests of redis-py {redis.__version__} in {summary['modules']} modules, of those that"
         " pass without keyleash. The other modules are about clusters, TLS, modules of servers,"
         " passwords, COMMAND, and code that uses no connection:",
@@ -111,11 +111,12 @@ def _redis_py(summary: Mapping[str, Any]) -> str:
     lines += ["", "The others fail for these reasons:", ""]
     for entry in differences():
         denied = ", ".join(entry.denied)
-        lines += _wrapped(f"{entry.reason} {f'Denied: {denied}.' if denied else ''}".strip(), "- ")
+        lines += wrapped(f"{entry.reason} {f'Denied: {denied}.' if denied else ''}".strip(), "- ")
     return "\n".join([*lines, ""])
 
 
-def _wrapped(text: str, bullet: str) -> list[str]:
+def wrapped(text: str, bullet: str = "") -> list[str]:
+    """Return the lines of a text, the first with a bullet."""
     return textwrap.wrap(
         text, 100, initial_indent=bullet, subsequent_indent=" " * len(bullet),
         break_long_words=False, break_on_hyphens=False,
@@ -134,9 +135,9 @@ def _anchor(library: Library) -> str:
 def _section(library: Library) -> str:
     lines = [f"## {library.name}", ""]
     if library.has_modules:
-        lines += [*_wrapped(MODULES, ""), ""]
+        lines += [*wrapped(MODULES, ""), ""]
     if library.note:
-        lines += [*_wrapped(library.note, ""), ""]
+        lines += [*wrapped(library.note, ""), ""]
     lines += ["```python", library.recipe.strip(), "```", ""]
     if not library.unix.startswith("unix:"):
         socket = library.unix.format("/run/redis.sock")
@@ -146,8 +147,8 @@ def _section(library: Library) -> str:
         approved.append(f"files with {library.texts}")
     if approved:
         link = "scripts.md#bundles-of-libraries" if library.bundles else "scripts.md"
-        lines += [*_wrapped(f"With [approved scripts]({link}): {', '.join(approved)}.", ""), ""]
+        lines += [*wrapped(f"With [approved scripts]({link}): {', '.join(approved)}.", ""), ""]
     lines += ["With this policy:", "", "```yaml", library.policy.strip(), "```", ""]
     for feature, reason in library.features.items():
-        lines += _wrapped(f"{feature}: {f'does not work. {reason}' if reason else 'works.'}", "- ")
+        lines += wrapped(f"{feature}: {f'does not work. {reason}' if reason else 'works.'}", "- ")
     return "\n".join([*lines, ""])
