@@ -271,8 +271,10 @@ def test_a_reader_that_stands_is_cut(
     for _ in range(8):
         assert len(slow.reply()) > MIB
         time.sleep(0.3)
+    (share,) = one_gateway.gateway.shares._shares.values()
     wait_until(lambda: one_gateway.gateway.cuts["stalled"] == 1)
     assert slow.call("GET", "k:none") == b"$-1\r\n"
+    wait_until(lambda: share._unread == share.under_way == 0)
 
 
 def test_a_subscriber_that_does_not_read_is_cut(
@@ -322,6 +324,27 @@ def test_of_too_many_connections_the_newest_of_the_largest_agent_ends(
     assert one_gateway.gateway.cuts["share"] == 4
     assert [item.reply() for item in agents[-4:]] == [b""] * 4
     assert [item.call("PING") for item in agents[1:4]] == [b"+PONG\r\n"] * 3
+
+
+@pytest.mark.parametrize("used", [(shares.WINDOW, 0), (0, shares.MAX_UNREAD)])
+def test_calls_wait_while_their_agent_has_its_share_and_those_of_another_go_on(
+    used: tuple[int, int], one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Of calls under way, with a wide window alone, or of unread replies."""
+    one_leash.load(one={**BROAD, "idempotency": {"keep": "1h"}}, two=BROAD)
+    tokens = [one_leash.issue(name).token for name in ("one", "two")]
+    agent, blocked, other = (connect(one_gateway.port, tokens[at]) for at in (0, 0, 1))
+    share, _ = one_gateway.gateway.shares._shares.values()
+    blocked.send(("KEYLEASH", "ONCE", "id", "BLPOP", "k:q", "0"))
+    wait_until(lambda: one_gateway.busy == 1)
+    one_gateway.call(share.count, used[0])
+    assert agent.call("SET", "k:a", "1") == other.call("SET", "k:a", "2") == b"+OK\r\n"
+    one_gateway.call(share.count, 0, used[1])
+    agent.send(("GET", "k:a"))
+    wait_until(lambda: bool(share._waiting))
+    assert other.call("SET", "k:a", "3") == b"+OK\r\n"
+    one_gateway.call(share.count, -used[0], -used[1])
+    assert agent.reply() == b"$1\r\n3\r\n"
 
 
 def test_half_open_connections_leave_room_for_others(
@@ -440,7 +463,7 @@ def test_large_requests_have_their_places_until_they_are_answered(
         ]
         for sender in senders:
             sender.start()
-        wait_until(lambda: (taken(), len(gateway._waiting)) == (serve.MAX_LARGE // 2, 3))
+        wait_until(lambda: (taken(), len(gateway.waiting)) == (serve.MAX_LARGE // 2, 3))
         time.sleep(0.2)
         assert taken() == serve.MAX_LARGE // 2
     assert [agent.reply() for agent in agents] == [b"+OK\r\n"] * 5

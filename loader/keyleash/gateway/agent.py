@@ -127,9 +127,8 @@ class Agent(TokenHolder):
         if connection.is_connected and len(self._free) < MAX_FREE:
             self._free.append(connection)
 
-    def hold(self) -> Any:
-        """Return a guarded connection for a transaction, or for commands that need more."""
-        return self.take()
+    hold = take
+    """Return a guarded connection for a transaction, or for commands that need more."""
 
     def close(self) -> None:
         """Let go of what it has; it can be used again."""
@@ -202,7 +201,7 @@ class ClusterAgent(Agent):
         kind = type("UpstreamCluster", (RedisCluster,), {"connection_base": base})
         token, protocol = self.key
         # The server of the URL may be lost when a token is used first.
-        nodes = [ClusterNode(*address) for address in self._upstream.addresses]
+        nodes = [ClusterNode(*address) for address in self._upstream.nodes if address[0]]
         options = {**self._upstream.options, "protocol": protocol, "startup_nodes": nodes}
         self._cluster: Any = kind(**options, token=token)
         # Replies pass as the nodes send them.
@@ -235,10 +234,6 @@ class ClusterAgent(Agent):
     def keep(self, connection: Any) -> None:
         """Take back a guarded connection that left nothing unfinished."""
         connection.server.release(connection)
-
-    def take(self) -> Any:
-        """Return a guarded connection to the home."""
-        return self.take_for(())
 
     def hold(self) -> Any:
         """Return what runs a transaction, or commands that need more."""

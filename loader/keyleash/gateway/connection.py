@@ -13,7 +13,7 @@ import logging
 import sys
 import termios
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
@@ -50,6 +50,7 @@ from keyleash.gateway.resp import (
     passed,
     split,
 )
+from keyleash.gateway.shares import Share
 from keyleash.gateway.upstream import LARGE_BYTES
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, BatchMode
 
@@ -85,6 +86,7 @@ class Connection(asyncio.Protocol):
         protocol: 2 or 3.
         name: As CLIENT SETNAME gave it.
         source: Its address, and the subject of its certificate.
+        share: That of its agent, or of the last one.
         held: The guarded connection that it uses now, or has until a transaction ends.
         listener: The guarded connection that has its subscriptions.
     """
@@ -96,6 +98,7 @@ class Connection(asyncio.Protocol):
         self.name = b""
         self.correlation = f"gw-{number}"
         self.source = ""
+        self.share = Share("", Counter())
         self.held: Any = None
         self.listener: Any = None
         self._listening: asyncio.Task[None] | None = None
@@ -104,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Any] = deque()
         self._backlog = bytearray()
         self._call: tuple[Call, Any] | None = None
+        self._end_call = self.share.begin(0, waits=True)
         self._task: asyncio.Task[None] | None = None
         self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
@@ -129,6 +133,7 @@ class Connection(asyncio.Protocol):
         """End what it has under way."""
         self._ends = True
         self._queue.clear()
+        self.share.count(0, -len(self._backlog))
         self._backlog.clear()
         for task in (self._task, self._listening):
             if task is not None:
@@ -160,7 +165,7 @@ class Connection(asyncio.Protocol):
         """Go on."""
         self._is_paused = False
         self._flush()
-        self._next()
+        self.go_on()
 
     def data_received(self, data: bytes) -> None:
         """Queue the commands that have arrived."""
@@ -182,7 +187,7 @@ class Connection(asyncio.Protocol):
         if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
             self.pause_reading()
         if self._call is None and self._task is None:
-            self._next()
+            self.go_on()
 
     def check(self, now: float) -> None:
         """Cut the connection if it stands still where it must not."""
@@ -228,11 +233,6 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     @property
-    def is_idle(self) -> bool:
-        """True if it awaits no reply, and has no transaction."""
-        return not (self._call or self._task or self._queue or self.held)
-
-    @property
     def waiting_bytes(self) -> int:
         """The size of requests that wait or have not arrived whole, and of replies that wait."""
         arrived = self._waiting_bytes if self._queue else self._requests.size
@@ -240,12 +240,14 @@ class Connection(asyncio.Protocol):
 
     # Commands.
 
-    def _next(self) -> None:
+    def go_on(self) -> None:
         """Start with the next commands, unless there are none or the agent does not read."""
         if self.gateway.is_draining and self.held is None and not (self._call or self._task):
             self.end()
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
             words = self._queue[0]
+            if not self.share.may_call(self):
+                break
             if not (_is_plain(words[0]) and self._takes_plain):
                 self._queue.popleft()
                 self._start(partial(self._replies_to, words), [words])
@@ -256,7 +258,7 @@ class Connection(asyncio.Protocol):
         is_answered = not (self._call or self._task or self._queue)
         if self.gateway.large and is_answered and self._requests.size <= LARGE_BYTES:
             self.gateway.give_large(self)
-        if self._is_reading_paused and not (self._queue or self.gateway.waits_for_large(self)):
+        if self._is_reading_paused and not (self._queue or self in self.gateway.waiting):
             # Also where a part of the next request has arrived, as the rest is still to come.
             self.resume_reading()
 
@@ -307,6 +309,7 @@ class Connection(asyncio.Protocol):
             agent.give_back(connection)
             return False
         self._call = call, connection
+        self._end_call = self.share.begin(len(packet))
         connection._dialogue.due.append(call)
         connection.pipe.send(packet, self._reply_came)
         self.gateway.calls += 1
@@ -317,6 +320,7 @@ class Connection(asyncio.Protocol):
         """Pass on the reply to the call that was sent at once."""
         assert self._call is not None  # noqa: S101 - it was sent
         (call, connection), self._call = self._call, None
+        self._end_call(len(frame or b""))
         if frame is None:
             # It may have run: the agent sees what it would see of a lost server.
             connection.abandon()
@@ -338,9 +342,7 @@ class Connection(asyncio.Protocol):
         if self._ends:
             return
         self.write(out)
-        gateway = self.gateway
-        if self._queue or self._is_reading_paused or gateway.is_draining or gateway.large:
-            self._next()
+        self.go_on()
 
     def _passed(self, call: Call, connection: Any, frame: bytes) -> bytes:
         if call.mode is None:
@@ -379,6 +381,11 @@ class Connection(asyncio.Protocol):
 
     def _start(self, run: Run, commands: Sequence[Any]) -> None:
         """Run what takes more than one step."""
+        size = self._queued_bytes + sum(len(word) for words in commands for word in words)
+        first = commands[0]
+        name = upper(first[3]) if first[0] == "KEYLEASH" and len(first) > 3 else first[0]
+        waits = role_of(name) is Role.BLOCKING or name in ("AUTH", "HELLO", "WAIT", "WAITAOF")
+        self._end_call = self.share.begin(size, waits)
         self._task = self._loop.create_task(self._finish(run, commands))
 
     async def _finish(self, run: Run, commands: Sequence[Any]) -> None:
@@ -404,6 +411,7 @@ class Connection(asyncio.Protocol):
             self._report_failure()
         finally:
             self._task = None
+            self._end_call(sum(map(len, replies)))
             if self._ends:
                 self._let_go()
         if self._ends:
@@ -413,7 +421,7 @@ class Connection(asyncio.Protocol):
             self.gateway.cuts["refused"] += 1
             self.end()
         else:
-            self._next()
+            self.go_on()
 
     def _report_failure(self) -> None:
         """Log the exception that is handled, and close the connection."""
@@ -617,6 +625,7 @@ class Connection(asyncio.Protocol):
             self._written += len(out)
             if self._backlog or self._is_paused or len(out) > PIECE:
                 self._backlog += out
+                self.share.count(0, len(out))
                 self._flush()
             else:
                 self.transport.write(out)
@@ -626,6 +635,7 @@ class Connection(asyncio.Protocol):
         while self._backlog and not (self._is_paused or self.transport.is_closing()):
             piece = self._backlog[:PIECE]
             del self._backlog[:PIECE]
+            self.share.count(0, -len(piece))
             self.transport.write(piece)
         if self._ends and not self._backlog:
             self.transport.close()
@@ -633,7 +643,7 @@ class Connection(asyncio.Protocol):
     def authenticated(self, agent: Agent, protocol: int) -> None:
         """Act for an agent from now on."""
         self.gateway.enter(self, agent)
-        self.agent, self.protocol = agent, protocol
+        self.agent, self.share, self.protocol = agent, agent.share, protocol
         self._requests.is_trusted = True
 
     def set_name(self, name: bytes) -> None:

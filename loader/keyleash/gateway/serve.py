@@ -49,6 +49,7 @@ class Gateway:
         connections: Those of agents that are open.
         shares: What each agent uses.
         large: Those with a large request, and since when.
+        waiting: Those not read from until another large request has ended.
         is_draining: Whether it accepts no more, and ends connections as they become idle.
         commands, calls, logins, cuts: What it has done, as metrics report it.
     """
@@ -68,7 +69,7 @@ class Gateway:
         self._logging_in = asyncio.Semaphore(LOGINS_AT_ONCE)
         self._servers: list[asyncio.AbstractServer] = []
         self.large: dict[Connection, float] = {}
-        self._waiting: dict[Connection, None] = {}
+        self.waiting: dict[Connection, None] = {}
         self._path: Path | None = None
         self._inode = (0, 0)
 
@@ -154,41 +155,26 @@ class Gateway:
         """Forget a connection that was closed."""
         self.connections.discard(connection)
         self.give_large(connection)
-        self._waiting.pop(connection, None)
+        self.waiting.pop(connection, None)
         self.leave(connection)
         self._strangers.pop(connection, None)
 
     def take_large(self, connection: Connection) -> bool:
         """Return whether a large request may arrive now; otherwise reading goes on later."""
-        if connection in self.large:
+        identity = connection.share.identity
+        same = sum(other.share.identity == identity for other in self.large)
+        if connection in self.large or (len(self.large) < MAX_LARGE and same < MAX_LARGE // 2):
+            self.large.setdefault(connection, asyncio.get_running_loop().time())
+            self.waiting.pop(connection, None)
             return True
-        if self._has_room(connection):
-            self.large[connection] = asyncio.get_running_loop().time()
-            return True
-        self._waiting[connection] = None
+        self.waiting[connection] = None
         return False
-
-    def waits_for_large(self, connection: Connection) -> bool:
-        """Return whether a connection is not read from until another large request has ended."""
-        return connection in self._waiting
-
-    def _has_room(self, connection: Connection) -> bool:
-        """Return whether a large request may arrive; one identity has half of the room."""
-        return len(self.large) < MAX_LARGE and self._places_of(connection) < MAX_LARGE // 2
-
-    def _places_of(self, connection: Connection) -> int:
-        """Return the number of large requests of its identity."""
-        return sum(_identity(other) == _identity(connection) for other in self.large)
 
     def give_large(self, connection: Connection) -> None:
         """Note that a large request has ended, if there was one; let the next arrive."""
-        if connection in self.large:
-            del self.large[connection]
-            waiting = filter(self._has_room, self._waiting)
-            following = min(waiting, key=self._places_of, default=None)
-            if following is not None:
-                del self._waiting[following]
-                self.large[following] = asyncio.get_running_loop().time()
+        if self.large.pop(connection, None) is not None:
+            waiting, self.waiting = self.waiting, {}
+            for following in filter(self.take_large, waiting):
                 following.resume_reading()
 
     async def sweep(self) -> None:
@@ -213,8 +199,8 @@ class Gateway:
         """
         sizes, of_identity = Counter[str](), defaultdict[str, list[Connection]](list)
         for connection in sorted(self.connections, key=lambda connection: connection.waiting_bytes):
-            sizes[_identity(connection)] += connection.waiting_bytes
-            of_identity[_identity(connection)].append(connection)
+            sizes[connection.share.identity] += connection.waiting_bytes
+            of_identity[connection.share.identity].append(connection)
         while sizes.total() > MAX_WAITING:
             identity = max(sizes, key=sizes.__getitem__)
             largest = of_identity[identity].pop()
@@ -234,8 +220,7 @@ class Gateway:
                 if (found.st_dev, found.st_ino) == self._inode:
                     self._path.unlink()
         for connection in [*self.connections]:
-            if connection.is_idle:
-                connection.end()
+            connection.go_on()
         with suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
                 while self.connections:
@@ -279,7 +264,7 @@ class Gateway:
         return agent
 
     def _made(self, token: str, protocol: int) -> Agent:
-        kind = ClusterAgent if self.upstream.is_cluster else Agent
+        kind = ClusterAgent if self.upstream.hello.get("mode") == "cluster" else Agent
         return kind(self.upstream, token, protocol)
 
     def enter(self, connection: Connection, agent: Agent) -> None:
@@ -369,10 +354,6 @@ class Gateway:
             for value, number in numbers.items():
                 family.add_metric([value], number)
             yield family
-
-
-def _identity(connection: Connection) -> str:
-    return connection.agent.session.identity if connection.agent is not None else ""
 
 
 def _unusable(where: str, error: OSError) -> OperationError:

@@ -1,42 +1,90 @@
-"""The share of each agent in a gateway: its connections.
+"""The share of each agent in a gateway: connections, bytes under way, and time.
 
 An agent is a root token: one that was issued, with all that were delegated from it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 MAX_CONNECTIONS = 9_000
 """Connections with a token; one more ends the newest of the agent with most."""
+WINDOW, WIDE_WINDOW, CALL_BYTES = 32 << 10, 1 << 20, 4 << 10
+"""Bytes of calls under way from which an agent begins no more, while several make calls and while
+one does; and what a call counts beside its request and the reply that is expected."""
+REST, SLOWEST, MAX_CALL_S = 4, 5e6, 1.0
+"""After a call above `WINDOW` an agent rests for its duration by the first number: at most that of
+such bytes at 5 MB/s, or a second, since beyond that it has waited for others."""
+MAX_UNREAD = 64 << 20
+"""Bytes of unread replies from which an agent begins no calls."""
 
 
 class Share:
-    """The connections of one agent.
+    """The connections, calls and unread replies of one agent.
 
     Attributes:
         identity: Of the token.
         connections: Those that are open, the newest last.
+        under_way: The bytes that its calls count.
     """
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, callers: Counter[Any]) -> None:
         self.identity = identity
         self.connections: dict[Any, None] = {}
+        self.under_way = self._unread = 0
+        self._callers, self._expected = callers, 0
+        self._waiting: dict[Any, None] = {}
+
+    def may_call(self, connection: Any) -> bool:
+        """Return whether a connection may make a call; otherwise it goes on later."""
+        self._callers[self] = 2
+        window = WINDOW if len(self._callers) > 1 else WIDE_WINDOW
+        if is_full := self.under_way >= window or self._unread >= MAX_UNREAD:
+            self._waiting[connection] = None
+        return not is_full
+
+    def begin(self, request: int, waits: bool = False) -> Callable[[int], None]:
+        """Count a call, unless it waits for others; return what ends it, with the reply's size."""
+        weight = 0 if waits else CALL_BYTES + request + self._expected
+        self.under_way += weight
+        return partial(self._end, weight, request, time.monotonic())
+
+    def _end(self, weight: int, request: int, began_at: float, reply: int) -> None:
+        size, rest_s = max(request, reply), 0.0
+        self._expected = max(reply, self._expected - (self._expected >> 4))
+        if size > WINDOW and len(self._callers) > 1:
+            rest_s = REST * min(time.monotonic() - began_at, size / SLOWEST, MAX_CALL_S)
+        self.under_way += size - weight
+        asyncio.get_running_loop().call_later(rest_s, self.count, -size)
+
+    def count(self, calls: int, unread: int = 0) -> None:
+        """Add to the bytes of calls under way, and of unread replies; let those that wait go on."""
+        self.under_way += calls
+        self._unread += unread
+        while self._waiting and self.may_call(first := next(iter(self._waiting))):
+            del self._waiting[first]
+            first.go_on()
 
 
 class Shares:
     """The shares of all agents."""
 
     def __init__(self) -> None:
+        # Agents that made calls within the last second or two.
+        self._callers = Counter[Share]()
         self._shares: dict[str, Share] = {}
         self._count = 0
 
     def share(self, identity: str, root: str) -> Share:
         """Return the share of a root token, by its id."""
-        return self._shares.setdefault(root, Share(identity))
+        return self._shares.setdefault(root, Share(identity, self._callers))
 
     def enter(self, connection: Any, share: Share) -> None:
         """Count a connection; if there are too many, close one of the agent that has most.
@@ -66,6 +114,7 @@ class Shares:
 
     def sweep(self) -> None:
         """Forget agents that have left; once a second."""
+        self._callers -= Counter([*self._callers])
         for root, share in [*self._shares.items()]:
-            if not share.connections:
+            if not (share.connections or share.under_way):
                 del self._shares[root]

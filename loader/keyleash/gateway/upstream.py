@@ -252,6 +252,7 @@ class Upstream:
     Attributes:
         hello: The reply to HELLO of the first server.
         polls: The blocking commands that wait.
+        nodes: The servers that were called, by address; that of the URL has none.
         options: Those of connections.
     """
 
@@ -269,7 +270,7 @@ class Upstream:
         self.hello: dict[str, Any] = {}
         self.polls = Polls()
         self.wait_s = wait_s
-        self._nodes: dict[tuple[str, int], Node] = {}
+        self.nodes: dict[tuple[str, int], Node] = {}
         self._sentinels: Any = None
         addresses: Any = [parse_url(sentinel) for sentinel in sentinels]
         if addresses:
@@ -288,10 +289,10 @@ class Upstream:
 
     def node(self, host: str = "", port: int = 0) -> Node:
         """Return the server at an address; without one, that of the URL."""
-        node = self._nodes.get((host, port))
+        node = self.nodes.get((host, port))
         if node is None:
             node = Node(lambda: self._make(host, port), lambda: self._wait_for(host))
-            self._nodes[host, port] = node
+            self.nodes[host, port] = node
         return node
 
     def _wait_for(self, host: str) -> float:
@@ -322,19 +323,9 @@ class Upstream:
         }
 
     @property
-    def is_cluster(self) -> bool:
-        """Return whether the server is a node of a cluster."""
-        return self.hello.get("mode") == "cluster"
-
-    @property
-    def addresses(self) -> list[tuple[str, int]]:
-        """The nodes of the cluster that were called."""
-        return [address for address in self._nodes if address[0]]
-
-    @property
     def pipes(self) -> list[Pipe]:
         """The open connections to all servers."""
-        return [pipe for node in self._nodes.values() for pipe in node.pipes]
+        return [pipe for node in self.nodes.values() for pipe in node.pipes]
 
     async def close(self) -> None:
         """Close all connections."""
@@ -464,15 +455,13 @@ class PipeConnection:
     def _leave(self) -> None:
         self.pipe, self._is_pinned, self._is_open = None, False, False
 
-    def _close(self) -> None:
-        self.abandon()
-
-    def mark_for_reconnect(self) -> None:
-        """Do nothing: pipes outlast the list of nodes."""
+    _close = abandon
 
     def should_reconnect(self) -> bool:
-        """Return False: the server does not ask for it."""
+        """Return False: pipes outlast the list of nodes, and the server does not ask for it."""
         return False
+
+    mark_for_reconnect = should_reconnect
 
     async def can_read(self, *_: Any, **__: Any) -> bool:
         """Return whether a reply has come."""
