@@ -1,4 +1,4 @@
-"""The walk by which a guard finds whether a key of a delegation is granted, against `overlaps`."""
+"""The walk by which a guard compares keys of delegations and of indexes, against `overlaps`."""
 
 from __future__ import annotations
 
@@ -19,17 +19,14 @@ VALUES = [b"a", b"b", b"ab", b"%", b"\xff", b"aab"]
 
 def walk() -> Any:
     """Return the function of the template, of bindings, text, openness and pattern."""
-    text = (lua_root() / "guard" / "delegate" / "narrow.lua").read_text()
-    start, end = text.index("local function meets("), text.index("local keys_at")
-    lua = lua51.LuaRuntime(encoding=None)
+    text = (lua_root() / "guard" / "authorize" / "may_match.lua").read_text()
     source = f"""
-        local sub, match, find = string.sub, string.match, string.find
+        local find = string.find
+        {text}
         return function(x, y, text, is_open, pattern)
-          local bind = {{ x = x or nil, y = y or nil }}
-          {text[start:end]}
-          return meets(text, is_open, pattern)
+          return may_match(text, is_open, pattern, {{ x = x or nil, y = y or nil }})
         end"""
-    return lua.execute(source.encode())
+    return lua51.LuaRuntime(encoding=None).execute(source.encode())
 
 
 def drawn(dice: random.Random) -> Pattern:
@@ -50,7 +47,7 @@ def drawn(dice: random.Random) -> Pattern:
 
 def test_walk_over_segments_finds_the_same_overlaps_as_key_sets() -> None:
     """Keys and beginnings of keys, with and without values of captures."""
-    dice, meets = random.Random(7), walk()
+    dice, may_match = random.Random(7), walk()
     found: Counter[bool] = Counter()
 
     for _ in range(20_000):
@@ -67,6 +64,6 @@ def test_walk_over_segments_finds_the_same_overlaps_as_key_sets() -> None:
         assert bound is not None
         expected = overlaps(keys_under(key) if is_open else exactly(key), bound)
         values = [bind.get(name) or False for name in ("x", "y")]
-        assert meets(*values, key, is_open, written(pattern)) is expected, (key, pattern, bind)
+        assert may_match(*values, key, is_open, written(pattern)) is expected, (key, pattern, bind)
         found[expected] += 1
     assert min(found.values()) > 2000

@@ -364,11 +364,10 @@ class Governing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Exclusion:
-    """A denied pattern: how its keys begin and end, and all of it, 255 a capture and 254 a `*`."""
+    """A denied pattern: how its keys begin and end."""
 
     beginning: bytes
     ending: bytes
-    shape: bytes
     source: str
 
 
@@ -456,7 +455,7 @@ class Guard:
     value_bounds: tuple[ByteBound, ...] = ()
     value_plans: tuple[ValuePlan, ...] = ()
     patterns: tuple[PatternPlan, ...] = ()
-    index_excluded: tuple[Exclusion, ...] = ()
+    index_excluded: tuple[tuple[bytes, str], ...] = ()
 
     @property
     def takes_runs(self) -> bool:

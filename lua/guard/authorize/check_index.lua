@@ -61,6 +61,9 @@ if name_at < stop and not code then
 --% endif
 --% endif
   end
+--% if index_excluded
+--% include "authorize/may_match.lua"
+--% endif
   local index = key
   for i = 1, code and 0 or #prefixes do
     key = prefixes[i]
@@ -93,24 +96,12 @@ if name_at < stop and not code then
     end
 --% endif
 --% if index_excluded
-    -- Does a denied key begin with the prefix? \255 stands for a capture, \254 for all that follows.
     for _, denied in ipairs({
---% for item in index_excluded
-      { {{ item.shape }}, {{ item.source }} },
+--% for pattern, source in index_excluded
+      { {{ pattern }}, {{ source }} },
 --% endfor
     }) do
-      local rest = key
-      for part in string.gmatch(denied[1] .. ':', '([^:]*):') do
-        local before, wild, after = string.match(part, '^([^\254\255]*)([\254\255]?)(.*)$')
-        local text, least = string.match(rest, '^([^:]*):'), math.min(#before, #rest)
-        local begins = string.sub(before, 1, least) == string.sub(rest, 1, least)
-        if wild == '\254' or not text then
-          if begins and (wild ~= '' or least == #rest) and not code then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', denied[2] end
-          break
-        end
-        if not (wild == '' and text == before or wild ~= '' and begins and #text > #before + #after and string.sub(text, #text - #after + 1) == after) then break end
-        rest = string.sub(rest, #text + 2)
-      end
+      if not code and may_match(key, true, denied[1], {}) then code, detail, value, reason = 'KEY_DENIED', 'key', key .. '*', denied[2] end
     end
 --% endif
     if code then key = value break end

@@ -50,35 +50,7 @@ if words.allow[1] then
   classes = wanted
 end
 
--- Whether a key, or one that begins so, matches a pattern with the values of its bindings.
-local function meets(text, is_open, pattern)
-  local is_open_pattern, from, at = sub(pattern, -1) == '*', 1, 1
-  if is_open_pattern then pattern = sub(pattern, 1, -2) end
-  while true do
-    local stop = find(pattern, ':', from, true)
-    local segment = sub(pattern, from, (stop or 0) - 1)
-    if is_open_pattern and not stop then
-      local rest = sub(text, at)
-      return sub(rest, 1, #segment) == segment or is_open and sub(segment, 1, #rest) == rest
-    end
-    local colon = find(text, ':', at, true)
-    local piece = sub(text, at, (colon or 0) - 1)
-    local before, name, after = match(segment, '^([^\255]*)\255([^\255]*)\255(.*)$')
-    if name and bind[name] then segment, name = before .. bind[name] .. after, nil end
-    if is_open and not colon then
-      -- The segment may go on.
-      if name then segment, piece = before, sub(piece, 1, #before) end
-      return sub(segment, 1, #piece) == piece
-    end
-    if name then
-      if not (#piece > #before + #after and sub(piece, 1, #before) == before and sub(piece, #piece - #after + 1) == after) then return false end
-    elseif piece ~= segment then
-      return false
-    end
-    if not stop or not colon then return not stop and not colon end
-    from, at = stop + 1, colon + 1
-  end
-end
+--% include "authorize/may_match.lua"
 local keys_at = {{ tail_at }} + (cap_count or 0) * {{ cap_bytes }}
 local packed, key_count = narrow and sub(record, keys_at, bindings_at - 1) or '', narrow or 0
 if words.keys[1] then
@@ -100,7 +72,7 @@ if words.keys[1] then
     end
     local is_granted = false
     for n = 1, #bound, 2 do
-      is_granted = is_granted or band(bound[n], classes, {{ delegation.key_classes }}) > 0 and meets(text, is_open, bound[n + 1])
+      is_granted = is_granted or band(bound[n], classes, {{ delegation.key_classes }}) > 0 and may_match(text, is_open, bound[n + 1], bind)
     end
     if not (is_within and is_granted) then return 'keys', words.keys[i] end
     packed = packed .. string.char(is_open and 1 or 0, #text) .. text

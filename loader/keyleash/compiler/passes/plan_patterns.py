@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from keyleash.commands import CommandTable, OperationClass
+from keyleash.compiler.delegation import written
 from keyleash.compiler.ir import Exclusion, Guard, Matcher, PatternPlan, Usage
 from keyleash.compiler.passes.protect_control_keys import control_patterns
 from keyleash.policy.keysets import KeySet
-from keyleash.policy.model import AnySuffix, Capture, Literal, Pattern
+from keyleash.policy.model import Pattern
 from keyleash.policy.patterns import beginning, ending, is_open, keys_under
 from keyleash.store.keyspace import CONTROL_PREFIX
 
@@ -18,7 +19,8 @@ def plan_patterns(guard: Guard, _table: CommandTable) -> Guard:
     if any(usage.spec.index for usage in guard.usages):
         protected = [keys_under(CONTROL_PREFIX.encode())] if guard.identity.filters_indexes else []
         denied = dict.fromkeys([*_denied(guard), *protected])
-        guard = replace(guard, index_excluded=tuple(map(_exclusion, denied)))
+        with_sources = ((written(pattern), pattern.source) for pattern in denied)
+        guard = replace(guard, index_excluded=tuple(with_sources))
     names: dict[tuple[Matcher, ...], list[str]] = {}
     for usage in guard.usages:
         if usage.spec.patterns and usage.missing is None:
@@ -46,14 +48,12 @@ def _opens(guard: Guard, usage: Usage) -> tuple[Matcher, ...]:
 def _excluded(guard: Guard) -> tuple[Exclusion, ...]:
     """Return the denied patterns that some granted pattern with an open end meets."""
     granted = KeySet(filter(is_open, guard.identity.granted_keys))
-    return tuple(_exclusion(item) for item in _denied(guard) if granted.overlaps(item))
+    return tuple(
+        Exclusion(beginning(item), ending(item), item.source)
+        for item in _denied(guard)
+        if granted.overlaps(item)
+    )
 
 
 def _denied(guard: Guard) -> list[Pattern]:
     return [*control_patterns(guard), *guard.identity.denied_keys]
-
-
-def _exclusion(pattern: Pattern) -> Exclusion:
-    wild = {AnySuffix: b"\xfe", Capture: b"\xff"}
-    parts = (part.text if isinstance(part, Literal) else wild[type(part)] for part in pattern.parts)
-    return Exclusion(beginning(pattern), ending(pattern), b"".join(parts), pattern.source)
