@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
 from keyleash.commands import CHANNEL_CLASSES, CommandSpec, CommandTable, OperationClass
 from keyleash.commands.facts import UNCHECKED, is_unchecked
 from keyleash.commands.spec import CHANGING
-from keyleash.errors import Span
 from keyleash.policy.keysets import KeySet
 from keyleash.policy.model import (
     Deny,
@@ -344,31 +342,22 @@ def warn_of_masked_images(identity: Identity, node: YamlNode, warnings: Problems
     Args:
         node: The identity's mapping. Those of the defaults apply to other identities too.
     """
-    masks = KeySet(identity.audit.mask_keys)
-    grants = node.get("grants")
-    for entry, grant in zip(grants.entries if grants else (), identity.grants, strict=True):
-        images = entry.get("before_images")
-        if images and grant.image_bytes and _all_masked([grant], masks):
-            _warn("every key of the grant", images.label, warnings)
-    audit = node.get("audit")
-    images = audit.get("before_images") if audit else None
+    masks, audit, grants = KeySet(identity.audit.mask_keys), node.get("audit"), node.get("grants")
     affected = [
         grant
         for grant in identity.grants
         if grant.image_bytes is None and not CHANGING.isdisjoint(grant.allow)
     ]
-    if images and identity.audit.image_bytes and affected and _all_masked(affected, masks):
-        _warn("every key that it applies to", images.label, warnings)
-
-
-def _all_masked(grants: Iterable[Grant], masks: KeySet) -> bool:
-    return all(masks.covers(key) for grant in grants for key in grant.keys)
-
-
-def _warn(keys: str, span: Span, warnings: Problems) -> None:
-    warnings.add(
-        "masked-images",
-        f"`before_images` has no effect: {keys} is masked",
-        span,
-        "remove it, or narrow `mask_keys`; changes of masked keys cannot be undone",
-    )
+    images = audit.get("before_images") if audit and identity.audit.image_bytes else None
+    settings = [("every key that it applies to", images, affected)]
+    for entry, grant in zip(grants.entries if grants else (), identity.grants, strict=True):
+        images = entry.get("before_images") if grant.image_bytes else None
+        settings.append(("every key of the grant", images, [grant]))
+    for keys, images, among in settings:
+        if images and among and all(masks.covers(key) for grant in among for key in grant.keys):
+            warnings.add(
+                "masked-images",
+                f"`before_images` has no effect: {keys} is masked",
+                images.label,
+                "remove it, or narrow `mask_keys`; changes of masked keys cannot be undone",
+            )

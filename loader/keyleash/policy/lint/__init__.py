@@ -53,6 +53,7 @@ RULES: dict[str, PolicyRule] = {
     "index-cannot-work": _each(grant_rules.index_cannot_work),
     "unreachable-budget": _each(limit_rules.unreachable_budget),
     "unreachable-life": _each(limit_rules.unreachable_life),
+    "idle-flush": _each(limit_rules.idle_flush),
     "long-lease": _each(_on_clusters(cluster_rules.long_lease)),
     "small-rate": _each(_on_clusters(cluster_rules.small_rate)),
 }
@@ -100,9 +101,8 @@ def lint(policy: Policy) -> LintReport:
                 else:
                     message = f"unknown finding {quote(item.code)}"
                     help = did_you_mean(item.code, RULES, f"the findings are {listing(RULES)}")
-                findings.append(
-                    _lint_finding(NEEDLESS, identity, Finding(message, item.span, help))
-                )
+                finding = Finding(message, item.span, help)
+                findings.append(_lint_finding(NEEDLESS, identity, finding))
     findings.sort(key=lambda item: place(item.problem.span))
     return LintReport(
         tuple(item for item in findings if item.reason is None),

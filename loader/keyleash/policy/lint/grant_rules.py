@@ -114,10 +114,9 @@ def covered_grant(identity: Identity) -> Iterator[Finding]:
     removed: set[int] = set()
     # From the end, without those already found: of two identical grants, the first one stays.
     for number, grant in reversed([*enumerate(identity.grants)]):
-        if grant.image_bytes is not None or grant.values != ValueRules() or grant.scripts:
-            # Its bounds hold on its keys whichever grant allows a call; scripts are the identity's.
-            continue
-        if grant.indexes:
+        # Its bounds hold on its keys whichever grant allows a call; scripts are the identity's.
+        has_bounds = grant.image_bytes is not None or grant.values != ValueRules()
+        if has_bounds or grant.scripts or grant.indexes:
             continue
 
         @cache
@@ -378,14 +377,9 @@ def same_scope(policy: Policy) -> Iterator[tuple[Identity, Finding]]:
         first = firsts.setdefault((identity.kind, _scope(identity)), identity)
         if first is not identity:
             where = f" on line {first.span.line}" if first.span else ""
-            yield (
-                identity,
-                Finding(
-                    f"{quote(identity.name)} may do the same as {quote(first.name)}{where}",
-                    identity.span,
-                    "give each only what its job needs, or merge the two",
-                ),
-            )
+            message = f"{quote(identity.name)} may do the same as {quote(first.name)}{where}"
+            help = "give each only what its job needs, or merge the two"
+            yield identity, Finding(message, identity.span, help)
 
 
 def _scope(identity: Identity) -> Scope:

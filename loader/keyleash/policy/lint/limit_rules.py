@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from keyleash.commands import OperationClass
+from keyleash.commands.facts import SCANNED
 from keyleash.limits import SECOND_US, Budget, Counter, Limit, Period, Rate, SubjectKind
 from keyleash.limits.calendar import PERIOD_US
 from keyleash.limits.counters import COUNTED
 from keyleash.policy.lint.findings import Finding
-from keyleash.policy.model import Delegation, Identity, IdentityKind
+from keyleash.policy.model import Delegation, Flush, Identity, IdentityKind
 from keyleash.policy.problems import listing, quote
 from keyleash.policy.quantities import format_duration
 
@@ -199,9 +200,20 @@ def long_lived_token(identity: Identity) -> Iterator[Finding]:
 def no_idle_timeout(identity: Identity) -> Iterator[Finding]:
     """Find tokens of people that do not expire when they are unused."""
     if identity.token.idle_s is None:
-        yield Finding(
-            f"a token of the human identity {quote(identity.name)} does not expire when it is"
-            " unused",
-            identity.span,
-            "add `token: {idle: 15m}`",
-        )
+        message = f"a token of the human identity {quote(identity.name)} stays valid while unused"
+        yield Finding(message, identity.span, "add `token: {idle: 15m}`")
+
+
+def idle_flush(identity: Identity) -> Iterator[Finding]:
+    """Find `flush: own` of tokens whose FLUSHDB is denied nevertheless."""
+    rules, needed = identity.token, SCANNED["FLUSHDB"]
+    if not rules.publish_grants:
+        why, help = "agents cannot read what they may do", "remove `publish_grants: false`"
+    elif not any(needed <= {*grant.allow} and grant.keys for grant in identity.grants):
+        why = "no grant of keys allows both `scan` and `delete`"
+        help = "write both in one grant of the keys that FLUSHDB may delete"
+    else:
+        return
+    if rules.flush is Flush.OWN:
+        message = f"`flush: own` has no effect, FLUSHDB stays denied: {why}"
+        yield Finding(message, rules.spans.get("flush"), f"{help}, or remove `flush`")
