@@ -64,12 +64,18 @@ def backtest(settings: Settings, file: str, allow_undecided: float, **options: A
     return gate(found, allow_undecided)
 
 
-def gate(found: Backtest, allowed: float) -> int:
-    """Return the exit code: undecided calls are no pass, but up to *allowed* percent."""
+def gate(found: Backtest, allowed: float, empty: int = UNDECIDED) -> int:
+    """Return the exit code, *empty* without calls; up to *allowed* percent may be undecided."""
+    if not any(found.outcomes.values()):
+        print_note(f"{'error' if empty else 'warning'}: no call was recorded, nothing was decided")
+        command = "keyleash learn --capture 15m -o FILE"
+        print_note(
+            f"help: run agents first, or record a server by `{command}` for `--monitor FILE`"
+        )
+        return empty
     if not found.denies and found.undecided > allowed:
-        share = f"{found.undecided:.3g} % of the calls are undecided"
-        print_note(f"error: {share if any(found.outcomes.values()) else 'no call was recorded'}")
-        print_note("help: record reads, or accept this share with `--allow-undecided`")
+        print_note(f"error: {found.undecided:.3g} % of the calls are undecided")
+        print_note("help: record what decides them, or accept this share with `--allow-undecided`")
         return UNDECIDED
     return FAILED if found.denies else 0
 
@@ -79,9 +85,7 @@ def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) ->
     with progress("reading", is_wanted=not settings.json) as report:
         found = _operator(settings, options).backtest(policy, **options, progress=report)
     _warn_of_log(found.coverage, found.not_understood)
-    if not any(found.outcomes.values()):
-        print_note("warning: the log has no call, so nothing was decided")
-    elif options.get("monitor") is None:
+    if any(found.outcomes.values()) and options.get("monitor") is None:
         print_note("note: polls without a result are not recorded, so they are not decided")
     return found
 

@@ -82,6 +82,5 @@ def plan(
         if tested is not None:
             click.echo("\n".join(["", *backtest_lines(tested)]))
     # Without calls, nothing is worse than by the active policy.
-    has_calls = tested is not None and any(tested.outcomes.values())
-    code = gate(tested, allow_undecided) if tested and has_calls else 0
+    code = gate(tested, allow_undecided, empty=0) if tested else 0
     return code or (CHANGES if exit_code and not plan.is_empty else 0)

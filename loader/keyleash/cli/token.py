@@ -209,8 +209,8 @@ def revoke(settings: Settings, /, token_id: str | None, wait: bool, yes: bool, *
     """Revoke tokens, effective on the next call.
 
     Specify a token ID (or a token, whose id is then printed), an identity, labels or --all. Prints
-    the number of calls that each token made in the minute before, from the audit log. Later,
-    `token show ID` prints the number of calls denied since.
+    the number of calls of each token that the audit log has of the minute before: no reads, unless
+    the policy records them. Later, `token show ID` prints the number of calls denied since.
     """
     if token_id is not None and TOKEN_START in token_id:
         token_id = settings.operator.tokens.id_of(token_id)
@@ -227,16 +227,13 @@ def revoke(settings: Settings, /, token_id: str | None, wait: bool, yes: bool, *
         done = settings.operator.tokens.revoke(token_id, **group)
     if settings.json or done.tokens:
         _report(settings, done)
-        if done.unlisted:
-            print_note(f"{counted(done.unlisted, 'record')} without an entry revoked, too")
-    elif done.unlisted:
-        print_note(f"{counted(done.unlisted, 'record')} without an entry revoked")
-    elif done.unreadable:
+    elif done.unreadable and not done.unlisted:
         print_note("nothing was revoked")
-    elif token_id is not None:
-        click.echo(f"`{token_id}` was already revoked")
-    else:
-        click.echo("no live token to revoke")
+    elif not done.unlisted:
+        click.echo(f"`{token_id}` was already revoked" if token_id else "no live token to revoke")
+    if done.unlisted:
+        too = ", too" * bool(done.tokens)
+        print_note(f"{counted(done.unlisted, 'record')} without an entry revoked{too}")
     if done.unreadable:
         names = sorted(set(done.unreadable))
         count = counted(len(done.unreadable), "token")
@@ -260,7 +257,7 @@ def _report(settings: Settings, done: Revocation) -> None:
     elif done.not_reached:
         print_note("calls were not counted, since a node was not reached")
     else:
-        count = "calls in the minute before"
+        count = "recorded calls in the minute before"
         few = 0 if len(done.tokens) > SHOWN_BLOCKS else SHOWN_BLOCKS
         rows = (
             [some([item.id for item in items], 1), items[0].identity, _calls_before(items)]
