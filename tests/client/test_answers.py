@@ -144,7 +144,7 @@ def test_info_has_the_lines_of_the_server_that_libraries_read(
         leash.load(one=SCANNING)
         raw, found = leash.admin.info(), leash.agent("one").info()
 
-    facts = {"redis_version", "role", "loading", "cluster_enabled", "maxmemory_policy"}
+    facts = {"redis_version", "role", "loading", "cluster_enabled", "maxmemory_policy", "arch_bits"}
     assert {name: found[name] for name in facts} == {name: raw[name] for name in facts}
     assert found.keys() - raw.keys() <= {"redis_mode"}
     assert {*found.values()} <= {0, 1, "0B", *(raw[name] for name in found if name in raw)}

@@ -110,7 +110,7 @@ def info_reply(words: Words, hello: Sequence[Any]) -> bytes:
         versions = f"redis_version:{COMPATIBLE_VERSION} server_name:valkey valkey_version:{version}"
         versions += f" server_mode:{mode}"
     sections = {
-        "Server": f"{versions} redis_mode:{mode} uptime_in_seconds:0 uptime_in_days:0",
+        "Server": f"{versions} redis_mode:{mode} arch_bits:64 uptime_in_seconds:0 uptime_in_days:0",
         **_FIELDS,
         "Replication": f"role:{'slave' if role == 'replica' else role} connected_slaves:0",
         "Cluster": f"cluster_enabled:{int(mode == 'cluster')}",
