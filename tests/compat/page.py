@@ -83,8 +83,7 @@ def page(libraries: Iterable[Library], summary: Mapping[str, Any]) -> str:
 
     Args:
         libraries: The libraries.
-        summary: Of redis-py's own tests the number of modules, and the results by the protocol of
-            the pool.
+        summary: Of redis-py's own tests the number of modules, and the results.
     """
     libraries = sorted(libraries, key=lambda library: library.name.lower())
     rows = [
@@ -103,11 +102,8 @@ def _redis_py(summary: Mapping[str, Any]) -> str:
         " passwords, COMMAND, and code that uses no connection:",
         "",
     )
-    lines += ["", "| client | `protocol` of the pool | pass |", "|---|---|---|"]
-    for protocol, sides in summary["results"].items():
-        lines += [
-            f"| {side} | {protocol or 'not given'} | {result} |" for side, result in sides.items()
-        ]
+    lines += ["", "| client | `protocol` | connections | pass |", "|---|---|---|---|"]
+    lines += [f"| {' | '.join(row)} |" for row in summary["results"]]
     lines += ["", "The others fail for these reasons:", ""]
     for entry in differences():
         denied = ", ".join(entry.denied)

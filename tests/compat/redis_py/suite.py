@@ -1,11 +1,11 @@
-"""Run redis-py's own tests, raw and over guarded connections, and compare the outcomes.
+"""Run redis-py's own tests raw, over guarded connections and by a gateway's URL, and compare.
 
 The tests are in the source distribution of the redis-py that is installed. `differences.toml` lists
-the tests that may fail over guarded connections though they pass raw, with reasons. An unexpected
+the tests that may fail with keyleash though they pass raw, with reasons. An unexpected
 difference is an error, and so is an entry that nothing needs. A test that differs unexpectedly gets
 a second try.
 
-python -m compat.redis_py.suite            # raw and guarded, for pools with protocol 2 and without
+python -m compat.redis_py.suite            # in all three ways, with protocol 2 and without
 python -m compat.redis_py.suite --quick    # guarded, protocol 2; raw outcomes as recorded
 """
 
@@ -21,6 +21,7 @@ import tarfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import redis
@@ -41,11 +42,13 @@ MARKERS = (
     "redismod", "onlycluster", "ssl", "cp_integration", "multidb_integration", "replica"
 )  # fmt: skip
 KINDS = ("tests", "tests/test_asyncio")
+FLUSHES = {"flush(?:all|db)": "flush", "script_flush": "WORKER.admin.script_flush"}
 HUNG_S = 1200
 """How long a run may take. Its timeout of a test does not end a process that the test forked."""
 FEW = 20
 """The largest number of unexpected differences that get a second try."""
-BARS = {"sync": 98, "async": 107}
+WAYS = {"guarded": "over guarded connections", "gateway": "by a gateway's URL"}
+BARS = {"guarded": {"sync": 98, "async": 107}, "gateway": {"sync": 90, "async": 102}}
 """The largest number of differences."""
 
 
@@ -127,10 +130,9 @@ def unpack() -> Path:
         patch(folder / kind / "conftest.py")
         for path in (folder / kind).glob("test_*.py"):
             # Tests and their fixtures that begin or end with an empty server.
-            text = re.sub(
-                r"(?m)^( +)(await )?\w+\.flush(all|db)\(\)$", r"\1flush()", path.read_text()
-            )
-            text = re.sub(r"(?m)^( +)(await )?\w+\.script_flush\(\)$", r"\1flush_scripts()", text)
+            text = path.read_text()
+            for name, mine in FLUSHES.items():
+                text = re.sub(rf"(?m)^( +)(await )?\w+\.{name}\(\)$", rf"\1{mine}()", text)
             # One SCAN passes over keyleash's own keys, so that the sets of all rounds are compared.
             text = re.sub(r"(?m)= r\.scan\((.*)\)$", r"= 0, list(r.scan_iter(\1))", text)
             each = r"= 0, [key async for key in r.scan_iter(\1)]"
@@ -156,7 +158,7 @@ def patch(conftest: Path) -> None:
 
 def imported(text: str) -> str:
     """Return a module with the names of the plugin, after its docstring and future imports."""
-    line = "from compat.redis_py.plugin import flush, flush_scripts, guarded\n"
+    line = "from compat.redis_py.plugin import WORKER, flush, guarded\n"
     return re.sub(r"(?m)^(?=import |from (?!__future__))", line, text, count=1)
 
 
@@ -206,7 +208,7 @@ def outcomes(lines: Path) -> dict[str, Outcome]:
 
 
 def differing(guarded: Mapping[str, Outcome], passing: Iterable[str]) -> dict[str, Outcome]:
-    """Return the tests that pass raw and do not pass over guarded connections."""
+    """Return the tests that pass raw and do not pass otherwise."""
     return {
         test: guarded[test]
         for test in passing
@@ -223,15 +225,15 @@ def main() -> int:
     recorded = set() if arguments.record else {*RAW_FAILURES.read_text().splitlines()}
     unexpected: dict[str, Outcome] = {}
     needed, failures = set[tuple[str, str]](), set[str]()
-    summary: dict[str, dict[str, str]] = {}
+    rows: list[tuple[str, str, str, str]] = []
     is_over = False
-    for protocol in ["2"] if arguments.quick else ["2", ""]:
+    for protocol, mode in [("2", "guarded")] if arguments.quick else product(("2", ""), WAYS):
         # Those that fail raw show no difference, and take a fifth of the time.
         left_out = recorded if arguments.quick else ()
-        guarded = run("guarded", protocol, left_out=left_out)
+        guarded = run(mode, protocol, left_out=left_out)
         if arguments.quick:
             passing = {test for test in guarded if guarded[test].word != "skipped"}
-        else:
+        elif mode == "guarded":
             raw = run("raw", protocol)
             passing = {test for test, outcome in raw.items() if outcome.word == "passed"}
             failures |= {test for test, outcome in raw.items() if outcome.word == "failed"}
@@ -245,23 +247,24 @@ def main() -> int:
             }
             open_ = {test: found[test] for test, parts in covered.items() if not parts}
             if attempt == 1 and 0 < len(open_) <= FEW:
-                guarded = {**guarded, **run("guarded", protocol, sorted(open_))}
+                guarded = {**guarded, **run(mode, protocol, sorted(open_))}
         needed |= set[tuple[str, str]]().union(*covered.values())
         unexpected |= open_
-        for side, bar in BARS.items():
+        for side, bar in BARS[mode].items():
             total = sum(side_of(test) == side for test in passing)
             count = sum(side_of(test) == side for test in found)
             result = f"{total - count} of {total}"
-            summary.setdefault(protocol, {})[side] = result
-            print(f"{side}: {result} that pass raw pass over guarded connections")
+            rows.append((side, protocol or "not given", WAYS[mode], result))
+            print(f"{side}: {result} that pass raw pass {WAYS[mode]}")
             is_over |= count > bar
     for test, outcome in sorted(unexpected.items()):
         print(f"unexpected: {test}: {outcome.denied} {outcome.error}")
-    unneeded = [part for entry in entries for part in entry.parts() if part not in needed]
+    parts = () if arguments.quick else [part for entry in entries for part in entry.parts()]
+    unneeded = [part for part in parts if part not in needed]
     for kind, name in unneeded:
         print(f"not needed in differences.toml: {kind} {name}")
     modules = {path.stem for kind in KINDS for path in (unpack() / kind).glob("test_*.py")}
-    counted = {"modules": f"{len(NAMES)} of {len(modules)}", "results": summary}
+    counted = {"modules": f"{len(NAMES)} of {len(modules)}", "results": rows}
     (FOLDER / "summary.json").write_text(json.dumps(counted))
     if arguments.record:
         RAW_FAILURES.write_text("".join(f"{test}\n" for test in sorted(failures)))

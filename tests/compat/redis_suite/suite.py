@@ -45,6 +45,7 @@ OTHERS = (
 UNITS = (*(f"unit/type/{name}" for name in TYPES), *(f"unit/{name}" for name in OTHERS))
 EVICTING = ("Keyspace notifications: evicted events",)
 """Tests that let the server evict all keys, also those of keyleash: not run with a token."""
+SETTINGS = {"enable-debug-command": "yes", "enable-protected-configs": "yes"}
 HUNG_S = 300
 """How long a test may make no progress."""
 REPORT = re.compile(r"^\[(ok|err)\]: (.*(?:\n(?!\[|\*\*\*|\n).*)*)", re.M)
@@ -144,14 +145,6 @@ def unpack(version: str) -> Path:
 
 
 @contextmanager
-def server(binary: Path) -> Iterator[EmbeddedServer]:
-    """Run a server that the tests may administer."""
-    settings = {"enable-debug-command": "yes", "enable-protected-configs": "yes"}
-    with EmbeddedServer(binary=binary, settings=settings) as process:
-        yield process
-
-
-@contextmanager
 def gateway(process: EmbeddedServer) -> Iterator[tuple[int, str]]:
     """Run a gateway with a token that may do everything; yield its port and the token."""
     leash = Leash(RealServer("upstream", process))
@@ -209,7 +202,7 @@ def run_both(units: Sequence[str], label: str, binary: Path) -> None:
     def run(is_guarded: bool) -> None:
         # Servers of their own, as tests leave settings, or evict the keys of keyleash.
         for unit in units:
-            with server(binary) as process:
+            with EmbeddedServer(binary=binary, settings=SETTINGS) as process:
                 if not is_guarded:
                     run_unit(folder, unit, process, process.port, "")
                 else:
