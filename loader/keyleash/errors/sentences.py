@@ -84,6 +84,7 @@ _PHRASES = {
     "REPORT": "stop, and report it to the operator",
     "RESET": "raise it in the policy, or reset it with `keyleash limits reset {identity}`",
     "SEE": "{door} lists what the token allows",
+    "UNITS": "the call is {work} units, and the limit is {limit}",
     "STOP": "stop, and report that you cannot do this: do not try to replace it",
 }
 """What stands for `$NAME` in the catalog."""
@@ -268,7 +269,7 @@ BUDGET_EXHAUSTED: `{limit}` is exhausted
   agent: write less in one call, or retry after {resets_at}
 
 AUDIT_FULL: too many events await their export
-  agent: retry later, and report it to the operator; calls without an event still work
+  agent: retry later, and report it to the operator; reads that are not recorded still work
   operator: `audit.retain.hard_max` is {events}: export events with `keyleash audit export`
 
 COUNTER_CORRUPT: the counter of `{limit}` is corrupt
@@ -276,25 +277,25 @@ COUNTER_CORRUPT: the counter of `{limit}` is corrupt
   operator: find out what wrote to it, then reset it with `keyleash limits reset {identity}`
 
 WORK_TOO_LARGE: `{command}` is more work than one call may be
-  agent: use a range, COUNT or LIMIT, or send less: it is {work} units, and the limit is {limit}
+  agent: use a range, COUNT or LIMIT, or split the value, as 70 bytes are a unit: $UNITS
   operator: it is {work} units, and the policy allows {limit}: raise `limits: {{strings: …}}` for a
       call that reads many strings, else `limits: {{work: …}}`
   if command=EVAL
-  agent: do less in one call of the script: it is {work} units, and the limit is {limit}
+  agent: do less in one call of the script: $UNITS
   if command=FT.AGGREGATE, work=1000000000000000
   agent: make no lists: with a filter of the policy, TOLIST and RANDOM_SAMPLE are denied
   operator: with `where`, TOLIST and RANDOM_SAMPLE are denied: documents of others are not counted
   if command=TOPK.RESERVE|CMS.INIT|BF.|CF.|TDIGEST.CREATE
-  agent: use a smaller capacity, or fewer counters: it is {work} units, and the limit is {limit}
+  agent: use a smaller capacity, or fewer counters: $UNITS
   if command=JSON.
-  agent: use a path to one value, or smaller values: it is {work} units, and the limit is {limit}
+  agent: use a path to one value, or smaller values: $UNITS
 
 KEY_TOO_LONG: the name `{key}` of a key, channel or index is longer than allowed
-  agent: use a name of at most {limit} bytes: it has {bytes}
+  agent: use a shorter name: at most {limit} bytes, and it has {bytes}
   operator: it has {bytes} bytes; raise `limits: {{key_bytes: …}}` from {limit}
 
 VALUE_TOO_LARGE: a value or element of `{key}` would be longer than allowed
-  agent: write at most {limit} bytes: it would have {bytes}
+  agent: use a shorter value: at most {limit} bytes, and it would have {bytes}
   operator: it would have {bytes} bytes; raise `values: {{max_bytes: …}}` of a grant from {limit}
 
 VALUE_REFUSED: the rule `{rule}` does not allow the value that the call would leave in `{key}`
@@ -503,8 +504,7 @@ def _words_of(error: Any) -> defaultdict[str, str]:
             words[name] = clock_time(int(words[f"{name}_ms"]))
     amounts = [name for name in ("arguments", "commands", "keys") if name in words]
     words["amount"] = f"{words[amounts[0]]} {amounts[0]}" if amounts else "more"
-    if "state" in words:
-        words["over"] = _OVER.get(words["state"], "is over")
+    words["over"] = _OVER.get(words.get("state", ""), "is over")
     if "restriction" in words:
         words["life"] = span(int(words["restriction"])) if words["restriction"].isdecimal() else "?"
         words["capture"] = f"{{{words['restriction'].partition('=')[0]}}}"

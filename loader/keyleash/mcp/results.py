@@ -68,10 +68,9 @@ def result(reply: Any) -> CallToolResult:
 
 def _marked(found: dict[str, Any], text: str, is_error: bool = False) -> CallToolResult:
     """Return a result that is marked as data of others."""
-    content, meta = TextContent(text=text), {"keyleash/untrusted": True}
-    return CallToolResult(
-        content=[content], structured_content=found, is_error=is_error, _meta=meta
-    )
+    content: Any = [TextContent(text=text)]
+    meta = {"keyleash/untrusted": True}
+    return CallToolResult(content=content, structured_content=found, is_error=is_error, _meta=meta)
 
 
 def shown(value: Any) -> Any:
@@ -176,15 +175,16 @@ def denied(denial: LeashError, access: Access | None, names: Sequence[str]) -> C
         # A reason in words is part of the message.
         elif name != "identity" and not (name == "reason" and " " in value):
             more[name] = shown(value.encode("utf-8", "surrogateescape"))
-    nouns, instead = [name for name in ("key", "channel", "index", "class") if name in more], []
-    if nouns and access and access.grants is not None and not denial.is_to_stop:
-        more["allowed_instead"] = instead = access.patterns(names, like=str(more[nouns[0]]))
+    instead: list[str] = []
+    is_elsewhere = "NOT_GRANTED" in denial.code and not denial.is_to_stop
+    if is_elsewhere and access and access.grants is not None:
+        like = next((more[x] for x in ("key", "channel", "index", "class") if x in more), "")
+        more["allowed_instead"] = instead = access.patterns(names, like=str(like))
     sentence, help_ = explain(denial, Door.MCP, () if denial.pattern_of else instead)
     if never := access and access.never(instead):
         more["never"] = never
         help_ += "; what fits a pattern in never is always denied"
-    message = sentence.partition(": ")[2] + (f". To go on: {help_}" if help_ else "")
-    return failure(str(denial.code), message, **more)
+    return failure(str(denial.code), f"{sentence.partition(': ')[2]}. To go on: {help_}", **more)
 
 
 def failure(code: str, message: str, **more: Any) -> CallToolResult:
