@@ -80,7 +80,6 @@ CASES = {
     "MONITOR": (WITHOUT, ""),
     "RANDOMKEY": (WITHOUT, ""),
     "SHUTDOWN": (WITHOUT, ""),
-    "DEBUG SLEEP 1": (WITHOUT, ""),
     "ACL LIST": (WITHOUT, ""),
     "EVAL x 0": (SCRIPT, ""),
     "EVALSHA ffffffffffffffffffffffffffffffffffffffff 0": (SCRIPT, ""),

@@ -277,7 +277,7 @@ COUNTER_CORRUPT: the counter of `{limit}` is corrupt
   operator: find out what wrote to it, then reset it with `keyleash limits reset {identity}`
 
 WORK_TOO_LARGE: `{command}` is more work than one call may be
-  agent: use a range, COUNT or LIMIT, or split the value, as 70 bytes are a unit: $UNITS
+  agent: use a range, COUNT or LIMIT, or split the value, as bytes are work: $UNITS
   operator: it is {work} units, and the policy allows {limit}: raise `limits: {{strings: …}}` for a
       call that reads many strings, else `limits: {{work: …}}`
   if command=EVAL
