@@ -95,8 +95,10 @@ def rows(report: dict[str, Any]) -> list[tuple[str, str, str, int]]:
     return [(row["identity"], row["outcome"], row["rule"], row["calls"]) for row in report["rows"]]
 
 
-def test_a_backtest_lists_what_changes_by_identity_and_rule(recorded: Cli, policy: Path) -> None:
-    """A call that would be denied is an exit code of 1, and each row has examples."""
+def test_a_backtest_lists_what_changes_by_identity_and_rule(
+    recorded: Cli, policy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that would be denied is exit code 1; of hundreds of rows the worst are shown."""
     policy.write_text(POLICY.replace('"ctx:*"', '"other:*"').replace("b:*", "a:*"))
 
     report = recorded.json("backtest", policy, "--since", "1h", exit_code=1)
@@ -107,19 +109,21 @@ def test_a_backtest_lists_what_changes_by_identity_and_rule(recorded: Cli, polic
         ("runner", "deny_to_allow", "grant of `other:*`", 1),
     ]
     assert report["outcomes"]["unchanged"] == 9
-    assert report["rows"][0]["examples"] == [
-        f"keyleash explain runner --policy {policy} -- GET ctx:1"
-    ]
+    (example,) = report["rows"][0]["examples"]
+    assert example == f"keyleash explain runner --policy {policy} -- GET ctx:1"
     for row in report["rows"]:
         identity, *words = row["examples"][0].split()[2:]
         result = recorded.run("explain", identity, *words)
         assert result.exit_code == (row["outcome"] == "allow_to_deny")
     first, *_ = recorded.run("backtest", policy).stdout.splitlines()
-    assert re.fullmatch(
-        "calls of the audit log since [-0-9]+ [:0-9]+Z:"
-        " 9 unchanged, 2 allow→deny, 1 deny→allow, 0 undecided",
-        first,
-    )
+    counts = "9 unchanged, 2 allow→deny, 1 deny→allow, 0 undecided"
+    assert re.fullmatch(f"calls of the audit log since [-0-9]+ [:0-9]+Z: {counts}", first)
+    monkeypatch.setattr("keyleash.cli.backtest.SHOWN_IDENTITIES", 1)
+    for words, option in ((["backtest"], "--all"), (["plan", "--backtest", "7d"], "--full")):
+        shown = recorded.run(*words, policy).stdout
+        assert "blind: KEY" not in shown
+        assert f"\n\nand 2 more: `{option}` shows each\n" in shown
+        assert "allow→deny  blind: KEY" in recorded.run(*words, policy, option).stdout
 
 
 def test_a_backtest_of_the_active_policy_changes_nothing(recorded: Cli, policy: Path) -> None:

@@ -79,8 +79,6 @@ CASES = {
     "CONFIG GET *": (WITHOUT, ""),
     "MONITOR": (WITHOUT, ""),
     "RANDOMKEY": (WITHOUT, ""),
-    "SHUTDOWN": (WITHOUT, ""),
-    "ACL LIST": (WITHOUT, ""),
     "EVAL x 0": (SCRIPT, ""),
     "EVALSHA ffffffffffffffffffffffffffffffffffffffff 0": (SCRIPT, ""),
     "NOSUCH a": ("check the name of the command", ""),

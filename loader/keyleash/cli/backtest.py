@@ -50,8 +50,11 @@ allow_undecided_option = click.option(
 @click.argument("file", type=FILE)
 @options_of(Operator.backtest, _LOG)
 @allow_undecided_option
+@all_option
 @with_settings
-def backtest(settings: Settings, file: str, allow_undecided: float, **options: Any) -> int:
+def backtest(
+    settings: Settings, file: str, allow_undecided: float, every: bool, **options: Any
+) -> int:
     """Show which recorded calls a policy file would allow or deny otherwise.
 
     Decides every call of the audit log, of an archive or of a capture by FILE, and replays its
@@ -60,7 +63,8 @@ def backtest(settings: Settings, file: str, allow_undecided: float, **options: A
     and with 3 if a call is undecided, or there is none. `-` reads standard input.
     """
     found = run_backtest(settings, read_policy(file), options)
-    settings.show(found, lambda: click.echo("\n".join(backtest_lines(found))))
+    lines = backtest_lines(found, "" if every else "--all")
+    settings.show(found, lambda: click.echo("\n".join(lines)))
     return gate(found, allow_undecided)
 
 
@@ -90,8 +94,9 @@ def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) ->
     return found
 
 
-def backtest_lines(found: Backtest) -> Iterator[str]:
-    """Yield the outcomes of recorded calls, with examples, and the limits that they hit."""
+def backtest_lines(found: Backtest, option: str) -> Iterator[str]:
+    """Yield the outcomes of recorded calls and the limits that they hit; *option* shows all."""
+    most = SHOWN_IDENTITIES if option else None
     counts = (f"{count:,} {key.replace('_to_', '→')}" for key, count in found.outcomes.items())
     starts = [item.since_ms for item in found.coverage if item.since_ms is not None]
     since = f" since {clock_time(min(starts))}" if starts else ""
@@ -99,19 +104,21 @@ def backtest_lines(found: Backtest) -> Iterator[str]:
     if found.already_failing:
         of_active = "denied or undecided by the active policy, too"
         yield f"unchanged: {counted(found.already_failing, 'call')} {of_active}"
-    for row in found.rows:
+    for row in found.rows[:most]:
         yield ""
         title = f"{row.outcome.replace('_to_', '→')}  {row.identity}: {printable(row.rule)}"
         times = _times(row.first_ms, row.last_ms)
         yield without_tokens(f"{title}: {counted(row.calls, 'call')}, {times}")
         yield from (f"    {line}" for line in row.examples)
-    for hit in found.hits:
+    for hit in found.hits[:most]:
         yield ""
         yield (
             f"limit       {hit.identity}: {hit.limit}, {hit.allows}: denies"
             f" {counted(hit.calls, 'call')}, {_times(hit.first_ms, hit.last_ms)};"
             f" {hit.worst} of them in the period from {clock_time(hit.worst_ms)}"
         )
+    if most and (left := len(found.rows[most:]) + len(found.hits[most:])):
+        yield f"\nand {left} more: `{option}` shows each"
 
 
 @click.command(epilog=example("keyleash unused --since 30d -o narrowed.yaml"))

@@ -83,12 +83,8 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
         case OSError():
             return _file_failure(error)
         case json.JSONDecodeError() | struct.error():
-            return Failure(
-                "unreadable",
-                FAILED,
-                "a record on the server is corrupt",
-                "run `keyleash doctor`; find out what wrote to keyleash's keys",
-            )
+            help_ = "run `keyleash doctor`; find out what wrote to keyleash's keys"
+            return Failure("unreadable", FAILED, "a record on the server is corrupt", help_)
         case UnicodeEncodeError(encoding="utf-8"):
             # Bytes that the shell passed; nothing was sent.
             return Failure("usage", USAGE, "an argument, or KEYLEASH_ACTOR, is not UTF-8 text")

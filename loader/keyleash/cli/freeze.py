@@ -99,10 +99,9 @@ def _show(result: FreezeResult, status: Callable[[Frozen, int], str]) -> None:
 
 
 def _frozen_status(frozen: Frozen, now_ms: int) -> str:
-    until = "until `thaw`"
-    if frozen.until_ms is not None:
-        until = f"until {clock_time(frozen.until_ms)} ({distance(frozen.until_ms, now_ms)})"
-    return f"suspended {until}" if frozen.changed else f"unchanged, suspended {until}"
+    ends = frozen.until_ms
+    until = "`thaw`" if ends is None else f"{clock_time(ends)} ({distance(ends, now_ms)})"
+    return f"{'' if frozen.changed else 'unchanged, '}suspended until {until}"
 
 
 def _thawed_status(frozen: Frozen, _now_ms: int) -> str:

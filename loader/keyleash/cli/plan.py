@@ -74,13 +74,12 @@ def plan(
     warnings = plan.prepared.warnings
     if settings.json:
         members = {"server": settings.shown_url, "file": policy.file, **plan.to_dict()}
-        more = {} if tested is None else {"backtest": tested}
-        print_json({**members, "warnings": warnings, **more})
+        print_json({**members, "warnings": warnings, **({"backtest": tested} if tested else {})})
     else:
         warn(warnings)
         print_plan(describe_target(settings), plan, full=full)
         if tested is not None:
-            click.echo("\n".join(["", *backtest_lines(tested)]))
+            click.echo("\n".join(["", *backtest_lines(tested, "" if full else "--full")]))
     # Without calls, nothing is worse than by the active policy.
     code = gate(tested, allow_undecided, empty=0) if tested else 0
     return code or (CHANGES if exit_code and not plan.is_empty else 0)

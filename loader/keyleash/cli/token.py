@@ -195,9 +195,8 @@ def _rotation(info: TokenInfo) -> str:
 
 
 def _last_use(info: TokenInfo, shown: Callable[[int, int], str]) -> str:
-    if info.used_ms is None:
-        return "never"
-    return shown(min(info.used_ms, info.read_ms), info.read_ms)
+    used_ms, now_ms = info.used_ms, info.read_ms
+    return "never" if used_ms is None else shown(min(used_ms, now_ms), now_ms)
 
 
 @click.command(epilog=example("keyleash token revoke --identity agent-runner"))
