@@ -11,13 +11,19 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check unit slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick redis-suite clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check collected unit slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick redis-suite clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
 	@$(BIN)/keyleash demo
 
-test: check unit
+# Tests are compiled meanwhile, once for all workers; the checks keep one processor busy.
+test: $(VENV)/.dev
+	$(MAKE) --jobs=2 check collected
+	$(MAKE) unit
+
+collected: $(VENV)/.dev
+	@-$(BIN)/pytest --collect-only -qq > /dev/null
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check loader tests benchmarks tools deploy
@@ -33,9 +39,10 @@ unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml examples/memory.test.yaml --min-coverage 100
 
-# Tests that take long and rarely fail, property tests with many new examples, and the site.
+# Tests that take long and rarely fail; those of Python on the second server; property tests with
+# many new examples (`make test` has a third); and the site.
 slow: $(VENV)/.dev
-	$(BIN)/pytest -n auto -m slow
+	KEYLEASH_THOROUGH=1 $(BIN)/pytest -n auto -m slow
 	KEYLEASH_THOROUGH=4 $(BIN)/pytest -n auto tests/property tests/policy/test_keysets.py
 	$(MAKE) site
 

@@ -21,6 +21,10 @@ from support.servers import RealServer, RealServers, embedded_label, find_server
 HOUR_ENDS_S = 15
 """How long a test may take that counts in one hour, day or month."""
 
+ELSEWHERE = list(find_server_binaries())[1:]
+ON_BOTH = {"commands", "durability", "failover", "fence", "gateway", "guard"}
+"""The folders of what servers decide: other tests on a second one are slow."""
+
 # An example takes long where the machine is busy, and that is no failure.
 settings.register_profile("patient", settings(), deadline=None)
 settings.load_profile("patient")
@@ -33,9 +37,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tests on a server with modules, for `make stack`."""
+    """Mark the tests on a server with modules, for `make stack`, and on a second one as slow."""
     if "stack_process" in getattr(item, "fixturenames", ()):
         item.add_marker("stack")
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    if folder not in ON_BOTH and any(label in item.nodeid for label in ELSEWHERE):
+        item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:
@@ -93,14 +100,7 @@ def real_clusters() -> Iterator[RealClusters]:
         clusters.stop()
 
 
-# Clusters of other servers take as long again: `make slow`.
-CLUSTERS = [
-    label if label == embedded_label() else pytest.param(label, marks=pytest.mark.slow)
-    for label in find_server_binaries()
-]
-
-
-@pytest.fixture(params=CLUSTERS)
+@pytest.fixture(params=list(find_server_binaries()))
 def cluster(request: pytest.FixtureRequest, real_clusters: RealClusters) -> Iterator[RealCluster]:
     """A cluster of three primaries of every available server in turn, clean."""
     with real_clusters.lend(request.param) as cluster:
@@ -114,7 +114,7 @@ def embedded_cluster(real_clusters: RealClusters) -> Iterator[RealCluster]:
         yield cluster
 
 
-@pytest.fixture(params=CLUSTERS)
+@pytest.fixture(params=list(find_server_binaries()))
 def replicated_cluster(
     request: pytest.FixtureRequest, real_clusters: RealClusters
 ) -> Iterator[RealCluster]:

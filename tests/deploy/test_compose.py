@@ -131,6 +131,7 @@ def test_entrypoint_of_an_agent_makes_a_url_with_the_token_of_the_file(
     assert done.stdout == "redis://agent-runner:secret@gateway:6380\n2\n", done.stderr
 
 
+@pytest.mark.slow
 def test_setup_loads_the_policy_and_writes_two_tokens(embedded: RealServer, tmp_path: Path) -> None:
     """It runs again at each `up`, and then replaces the tokens."""
     setup = SERVICES["setup"]

@@ -30,6 +30,7 @@ PIECE = 500
 """Keys of an event at most that have before-images."""
 
 
+@pytest.mark.slow
 def test_incident_with_5000_conflicts_takes_eight_commands(
     how_to: HowTo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,14 +32,15 @@ HOST = "redis.example.com"
 
 def settings() -> list[Any]:
     """Return each server of each block of settings, with the heading and its name as the id."""
-    servers = []
+    servers: list[Any] = []
     for section in re.split(r"^#+ ", TEXT, flags=re.M):
         for block in re.findall(r"^```json\n(.*?)^```$", section, re.M | re.S):
             document = json.loads(block)
             (named,) = (document[key] for key in ("servers", "mcpServers") if key in document)
             heading = section.partition("\n")[0]
+            marks = [pytest.mark.slow] if servers else []  # each starts a server
             servers += [
-                pytest.param(named[name], id=f"{heading}: {name}")
+                pytest.param(named[name], id=f"{heading}: {name}", marks=marks)
                 for name in named
                 if name != "context"
             ]

@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from docs.test_readme import ROOT, SHELL, assert_printed, run
 from keyleash.servers.embedded import free_port
 from support.servers import RealServer
@@ -58,6 +60,7 @@ YOUNG = f"{MONTH} -o young.yaml\npython age.py\npython app.py\n"
 """A month, and what is unused before it."""
 
 
+@pytest.mark.slow
 def test_every_step_runs_from_an_empty_folder(embedded: RealServer, tmp_path: Path) -> None:
     """The application never fails, and a month later what it did not do is no longer allowed."""
     (tmp_path / "app.py").write_text(APPLICATION)

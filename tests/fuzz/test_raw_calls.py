@@ -15,7 +15,7 @@ from support.thorough import thorough
 
 CALLS = 4
 """Per example, so that one finds what another left."""
-EXAMPLES, EXAMPLES_ELSEWHERE = 150, 75
+EXAMPLES, EXAMPLES_ELSEWHERE = 450, 225
 
 # Hypothesis prefers repeated bytes; those of a seeded generator cover all commands.
 WRITTEN = st.binary(max_size=120) | st.integers(0, 2**32).map(

@@ -152,7 +152,7 @@ class Losses:
                 self.leash.load(one={**WITH_IDS, "budget": budget})
 
 
-@pytest.mark.parametrize("has_ids", [False, True])
+@pytest.mark.parametrize("has_ids", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_no_acknowledged_call_is_lost_and_none_with_an_id_runs_twice(
     has_ids: bool, tmp_path: Path
 ) -> None:

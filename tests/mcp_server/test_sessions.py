@@ -29,10 +29,11 @@ from support.command_line import Cli, Spawned
 from support.leash import Leash, grant, policy
 from support.mcp_clients import REVISIONS, in_process, over_stdio, run, with_path
 
+MODES = [pytest.param("legacy", marks=pytest.mark.slow), "auto"]
 STATE, RESULT = "agents:jobs:5:state", "agents:jobs:5:result"
 
 
-@pytest.mark.parametrize("mode", REVISIONS)
+@pytest.mark.parametrize("mode", MODES)
 def test_tools_read_write_and_explain_denials(
     connect: Callable[..., Any], leash: Leash, mode: str
 ) -> None:
@@ -78,7 +79,7 @@ def test_tools_read_write_and_explain_denials(
     run(body)
 
 
-@pytest.mark.parametrize("mode", REVISIONS)
+@pytest.mark.parametrize("mode", MODES)
 def test_bad_input_is_a_result_that_a_model_reads(
     connect: Callable[..., Any], leash: Leash, mode: str
 ) -> None:
@@ -359,7 +360,7 @@ def test_commands_of_connections_and_those_that_wait_are_denied(leash: Leash) ->
     run(body)
 
 
-@pytest.mark.parametrize("mode", REVISIONS)
+@pytest.mark.parametrize("mode", MODES)
 def test_the_list_changes_with_the_policy(
     connect: Callable[..., Any], leash: Leash, mode: str
 ) -> None:

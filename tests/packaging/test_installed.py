@@ -18,6 +18,8 @@ import pytest
 from docs.test_readme import README, README_OUTPUT, assert_printed
 from keyleash.cli import main
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = re.compile(r"^example: +(.*)$", re.M)
 
 WITHOUT_SERVER = {
@@ -182,7 +184,6 @@ def test_examples_that_need_no_server_work_after_init(installed: Path, tmp_path:
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.slow
 def test_examples_that_need_a_server_work_on_a_served_one(
     installed: Path, tmp_path: Path, served: str
 ) -> None:
@@ -203,7 +204,6 @@ def test_examples_that_need_a_server_work_on_a_served_one(
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.slow
 def test_readme_commands_lead_from_init_to_a_revoked_token(
     installed: Path, tmp_path: Path, served: str
 ) -> None:

@@ -13,14 +13,8 @@ from redteam.stage import Stage, staged
 from support.servers import find_server_binaries
 
 CASES = [
-    # ACL users are those of the server; the rest is the same on all.
-    pytest.param(
-        (label, tier),
-        attempt,
-        id=f"{label}-{tier}-{attempt.name}",
-        marks=[pytest.mark.slow] if number and tier is not Tier.FENCED else [],
-    )
-    for number, label in enumerate(find_server_binaries())
+    pytest.param((label, tier), attempt, id=f"{label}-{tier}-{attempt.name}")
+    for label in find_server_binaries()
     for tier in Tier
     for attempt in ATTEMPTS
     if tier in attempt.expected
@@ -35,9 +29,8 @@ def stage(
     label, tier = request.param
     binary, folder = find_server_binaries()[label], tmp_path_factory.mktemp("redteam")
     is_behind = tier is Tier.GATEWAY
-    stages = staged_behind_gateway(binary, folder) if is_behind else staged(binary, tier, folder)
-    with stages as stage:
-        yield stage
+    with staged_behind_gateway(binary, folder) if is_behind else staged(binary, tier, folder) as it:
+        yield it
 
 
 @pytest.mark.parametrize(("stage", "attempt"), CASES, indirect=["stage"])

@@ -620,6 +620,7 @@ def test_agents_on_a_cluster_are_guarded(project: pytest.Pytester) -> None:
     result.assert_outcomes(passed=3)
 
 
+@pytest.mark.slow
 def test_each_worker_of_xdist_has_a_server_of_its_own(project: pytest.Pytester) -> None:
     """Otherwise one would empty the server in the middle of another's test."""
     pytest.importorskip("xdist")
