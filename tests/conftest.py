@@ -21,7 +21,6 @@ from support.servers import RealServer, RealServers, embedded_label, find_server
 HOUR_ENDS_S = 15
 """How long a test may take that counts in one hour, day or month."""
 
-ELSEWHERE = list(find_server_binaries())[1:]
 ON_BOTH = {"commands", "durability", "failover", "fence", "gateway", "guard"}
 """The folders of what servers decide: other tests on a second one are slow."""
 
@@ -41,7 +40,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     if "stack_process" in getattr(item, "fixturenames", ()):
         item.add_marker("stack")
     folder = item.path.relative_to(Path(__file__).parent).parts[0]
-    if folder not in ON_BOTH and any(label in item.nodeid for label in ELSEWHERE):
+    if folder not in ON_BOTH and any(name in item.nodeid for name in [*find_server_binaries()][1:]):
         item.add_marker("slow")
 
 

@@ -41,7 +41,8 @@ ALLOWED = (
 )  # fmt: skip
 """What guarded connections send."""
 
-every_scheme = pytest.mark.parametrize("guarded", ["redis", "rediss", "unix"], indirect=True)
+SCHEMES = ["redis", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rediss", "unix"))]
+every_scheme = pytest.mark.parametrize("guarded", SCHEMES, indirect=True)
 """Runs a test with a URL of each scheme."""
 every_way = pytest.mark.parametrize("guarded", ["client", "pool", "gateway"], indirect=True)
 """Runs a test whose recipe has `from_url` of `keyleash.Redis` and `keyleash.asyncio.Redis`."""

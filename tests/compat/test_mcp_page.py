@@ -122,6 +122,7 @@ def test_denied_agent_goes_on_with_what_the_denial_allows(
     assert denial["correlation"] == event["correlation"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "allow", "end"),
     [
@@ -143,6 +144,7 @@ def test_agent_follows_the_grants_of_any_policy(
     assert run(page, model, tmp_path).splitlines()[-1] == end
 
 
+@pytest.mark.slow
 def test_agent_of_the_page_runs_by_http(page: HowTo, model: str, tmp_path: Path) -> None:
     """With the server that the page puts in the place of the other."""
     program = re.sub(r"^    server = .*?^    \)\n", BY_HTTP, PROGRAM, flags=re.M | re.S)

@@ -148,7 +148,7 @@ def test_python_example_of_the_tutorial_runs_as_written(
 def test_tutorial_and_incident_guide_lead_from_a_policy_to_a_restored_value(
     embedded: RealServer, tmp_path: Path
 ) -> None:
-    """Each command works as written; the undo of the guide restores what the tutorial changed."""
+    """Each command works as written, on SET for DEL; undo restores what the tutorial changed."""
     assert len(COMMAND.findall(INCIDENT)) == 8
     admin = embedded.client(decode_responses=True)
     admin.set(KEY, "queued", ex=1000)
@@ -158,7 +158,6 @@ def test_tutorial_and_incident_guide_lead_from_a_policy_to_a_restored_value(
     assert_printed(ran.stdout, ran, TUTORIAL_OUTPUT)
     assert admin.get(KEY) == "running"
 
-    # The agent of the guide deleted keys; that of the tutorial set one.
     ran = run(embedded, tmp_path, f"set -e\n{INCIDENT.replace('--op DEL', '--op SET')}", "y\n")
 
     assert ran.returncode == 0, ran.stderr

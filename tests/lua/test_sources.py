@@ -100,10 +100,9 @@ def test_header_of_a_script_says_whether_it_takes_keys(path: Path) -> None:
     assert ("none" in line) == (not re.search(r"\bKEYS\b", whole_body(path)))
 
 
-@pytest.mark.parametrize("path", PARTIALS, ids=lambda path: path.stem)
-def test_partial_never_names_keys_or_arguments_of_the_script(path: Path) -> None:
+def test_partial_never_names_keys_or_arguments_of_the_script() -> None:
     """A partial works on the names of the script it is put into."""
-    assert not re.search(r"\b(KEYS|ARGV)\b", path.read_text())
+    assert [path for path in PARTIALS if re.search(r"\b(KEYS|ARGV)\b", path.read_text())] == []
 
 
 def contract(path: Path) -> dict[str, set[str]]:
