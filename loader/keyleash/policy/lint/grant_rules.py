@@ -32,14 +32,11 @@ def bare_wildcard(identity: Identity) -> Iterator[Finding]:
     """Find each granted pattern `*`."""
     for grant in identity.grants:
         for thing, patterns in (("key", grant.keys), ("channel", grant.channels)):
+            help = f"name the {thing}s of its job, such as `agents:jobs:*`;"
+            help += f" grant all {thing}s to human identities only"
             for pattern in patterns:
                 if pattern.parts == (AnySuffix(),):
-                    yield Finding(
-                        f"a machine is granted every {thing}",
-                        pattern.span,
-                        f"name the {thing}s of its job, such as `agents:jobs:*`;"
-                        f" grant all {thing}s to human identities only",
-                    )
+                    yield Finding(f"a machine is granted every {thing}", pattern.span, help)
 
 
 def control_keys(identity: Identity) -> Iterator[Finding]:
@@ -56,15 +53,13 @@ def script_builds_keys(identity: Identity) -> Iterator[Finding]:
     help = "check that grants have these keys, which callers do not declare"
     building = [script for script in identity.scripts if script.text.built_keys]
     for name, group in groupby(building, lambda script: script.name):
-        first, *rest = group
+        first, *rest = scripts = [*group]
         places = [f"{line}:{column}" for line, column in first.text.built_keys]
         message = f"the script {quote(first.file)} puts names of keys together, at"
         message += f" {listing(places, 3)}"
         if rest:
-            files = listing((script.file for script in (first, *rest)), 3)
-            message = (
-                f"{len(rest) + 1} scripts of {quote(name)} put names of keys together: {files}"
-            )
+            files = listing((script.file for script in scripts), 3)
+            message = f"{len(scripts)} scripts of {quote(name)} put names of keys together: {files}"
         yield Finding(message, first.span, help)
 
 
