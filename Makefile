@@ -90,8 +90,8 @@ ROUNDS ?= 1000
 proxy: $(VENV)/.dev
 	KEYLEASH_ROUNDS=$(ROUNDS) $(BIN)/pytest -s tests/client/test_proxy.py tests/gateway/test_proxy.py
 
-# redis-py's own tests over guarded connections, and libraries built on it: about ten minutes. Those
-# of agent memory need redis-server 8.0 on PATH, on Linux and x86-64.
+# redis-py's own tests, over guarded connections and by a gateway's URL, and libraries built on it:
+# about a quarter of an hour. Those of agent memory need redis-server 8.0 on PATH, on Linux and x86-64.
 # Writes docs/reference/compatibility.md.
 COMPAT := PYTHONPATH=tests $(VENV)/compat/bin/python -m
 # What libraries leave open is no error of these tests.
