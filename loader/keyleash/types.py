@@ -54,7 +54,6 @@ from keyleash.status.snapshot import Snapshot
 from keyleash.store.fences import GeneratedPassword
 from keyleash.store.records import ActivePolicy
 from keyleash.store.restrictions import Restrictions
-from keyleash.watch.events import WatchEvent
 
 __all__ = [
     "Abilities", "AclPolicy", "AclStep", "ActivePolicy", "ArchiveReport", "AuditEntry",
@@ -69,5 +68,5 @@ __all__ = [
     "ReplacedToken", "Restart", "Restrictions", "ReturnedCredit", "Revocation", "RevokedToken",
     "Role", "RoleUser", "Rotation", "ServerSummary", "ShardStatus", "Skipped", "Snapshot", "Stats",
     "Tally", "TestReport", "Timeline", "TokenCount", "TokenInfo", "TokenTree", "TokenUse",
-    "UndoPlan", "UndoResult", "Unused", "UnusedRule", "ValueThen", "WatchEvent",
+    "UndoPlan", "UndoResult", "Unused", "UnusedRule", "ValueThen",
 ]  # fmt: skip

@@ -4,18 +4,15 @@
 --- KEYS[1]   layouts     hash    layouts of all states
 --- KEYS[2]   control     stream  operator actions
 ---
---- ARGV[1]   state       string  prefix of states
---- ARGV[2]   guard       string  prefix of guard records
---- ARGV[3]   suspension  string  prefix of records of suspensions
---- ARGV[4]   leases      string  prefix of the hashes of an identity's leases
---- ARGV[5]   latest_us   number  a time from here on is corrupt
---- ARGV[6]   max_reason  number  bytes of a reason
---- ARGV[7]   field       string  the field of the epoch in the hashes of leases
---- ARGV[8]   actor       string
---- ARGV[9]   reason      string  in every denial from now on
---- ARGV[10]  for_ms      string  duration; "" for no end
---- ARGV[11]  epoch       string  an identity of another epoch stays as it is; "" for any
---- ARGV[12…] identities          none for all that are active
+--- ARGV[1]  state       string  prefix of states
+--- ARGV[2]  guard       string  prefix of guard records
+--- ARGV[3]  suspension  string  prefix of records of suspensions
+--- ARGV[4]  latest_us   number  a time from here on is corrupt
+--- ARGV[5]  max_reason  number  bytes of a reason
+--- ARGV[6]  actor       string
+--- ARGV[7]  reason      string  in every denial from now on
+--- ARGV[8]  for_ms      string  duration; "" for no end
+--- ARGV[9…] identities          none for all that are active
 ---
 --- Replies  now_us, id of the control event or "", then for each identity: its name, the end of its
 ---          suspension (Unix ms; "" without an end), the reason, and 1 if this call suspended it, 0
@@ -25,13 +22,12 @@
 --- operator stopped.
 local layouts_key, control_key = KEYS[1], KEYS[2]
 local state_prefix, guard_prefix, suspension_prefix = ARGV[1], ARGV[2], ARGV[3]
-local leases_prefix, latest_us = ARGV[4], tonumber(ARGV[5])
-local max_reason_bytes, epoch_field, actor, reason, for_ms = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
-local epoch = ARGV[11]
+local latest_us = tonumber(ARGV[4])
+local max_reason_bytes, actor, reason, for_ms = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local call, argv = redis.call, ARGV
 --% include "operator/include/named_states.lua"
 local wanted = {}
-for i = 12, #argv do wanted[#wanted + 1] = argv[i] end
+for i = 9, #argv do wanted[#wanted + 1] = argv[i] end
 local states, unknown = named_states(wanted)
 if not states then return unknown end
 local time = call('TIME')
@@ -48,18 +44,17 @@ for i = 1, #states, 2 do
   -- A fenced agent may write any bytes there: an invalid time has no end.
   if not (before < latest_us) then before = 1 end
   local lasts = before == 1 or (until_us > 1 and before >= until_us)
-  local is_wanted = epoch == '' or call('HGET', leases_prefix .. name, epoch_field) == epoch
-  if is_wanted and not lasts then
+  if not lasts then
     call('SETRANGE', state, 8, struct.pack('<d', until_us))
     call('DEL', record)
     call('HSET', record, 'reason', reason, 'by', actor, 'since_ms', since_ms, 'until_ms', until_ms)
     changed[#changed + 1] = name
   end
-  local ends_us = is_wanted and not lasts and until_us or before
+  local ends_us = lasts and before or until_us
   reply[#reply + 1] = name
   reply[#reply + 1] = ends_us > 1 and string.format('%.0f', math.ceil(ends_us / 1000)) or ''
   reply[#reply + 1] = string.sub(call('HGET', record, 'reason') or '', 1, max_reason_bytes)
-  reply[#reply + 1] = is_wanted and not lasts and 1 or 0
+  reply[#reply + 1] = lasts and 0 or 1
 end
 if changed[1] then
   reply[2] = call('XADD', control_key, '*', 'event', 'freeze', 'actor', actor,

@@ -148,22 +148,8 @@ def test_metrics_are_served_while_the_block_runs(loaded: keyleash.Operator) -> N
     assert 'keyleash_identity_active{identity="one"} 1.0' in text
 
 
-def test_watcher_loads_missing_scripts(embedded: RealServer, loaded: keyleash.Operator) -> None:
-    """Its events are what the command prints."""
-    embedded.client().script_flush()
-    with loaded.watcher(nodes=[embedded.url]) as watcher:
-        events = list(watcher.look())
-        again = list(watcher.look_again(0.01))
-
-    assert [event.kind for event in events] == ["role", "loaded"]
-    assert list(events[0].to_dict()) == ["at", "node", "kind", "message", "subject", "state"]
-    assert (again, watcher.drifts) == ([], ())
-    with pytest.raises(redis.ConnectionError):
-        keyleash.Operator.from_url(NOWHERE).watcher(must_answer=True)
-
-
-def test_asyncio_operator_rolls_back_and_watches(embedded: RealServer) -> None:
-    """The methods of a watcher block, so they run in a thread."""
+def test_asyncio_operator_rolls_back_and_reads_metrics(embedded: RealServer) -> None:
+    """As the sync one does."""
 
     async def work() -> None:
         async with keyleash.asyncio.Operator.from_url(embedded.url, actor="x") as op:
@@ -173,8 +159,6 @@ def test_asyncio_operator_rolls_back_and_watches(embedded: RealServer) -> None:
             assert (await op.apply(plan, allow_removal=True)).generation == 3
             assert (await op.server()).generation == 3
             assert "keyleash_up 1.0" in await op.metrics()
-            with await op.watcher() as watcher:
-                assert await asyncio.to_thread(lambda: list(watcher.look()))
 
     asyncio.run(work())
 

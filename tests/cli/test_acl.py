@@ -108,7 +108,6 @@ class Stage:
             "limits reset": ["writer", "--reason", "incident"],
             "audit export": ["--to", self.folder / "archive", "--take-over"],
             "audit verify --recorded": [self.folder / "exported"],
-            "watch": ["--once"],
         }
         return [*operation.split(), *given.get(operation, [])]
 
@@ -163,7 +162,7 @@ FOLLOWED = {"audit follow"}
 
 OF_CLUSTERS = {"budget collect"}
 """Operations that one server has nothing for; tests/cluster/test_roles.py has them."""
-UNDENIED = {"watch", *FOLLOWED, *OF_CLUSTERS}
+UNDENIED = {*FOLLOWED, *OF_CLUSTERS}
 """Operations that a user without their rights is not denied as others are."""
 
 MISSING = re.compile(r"which lacks (the command `|`[A-Z ]+` on (one of )?`|a key of the script `)")
@@ -257,16 +256,6 @@ def test_loader_loads_many_identities_and_retires_old_policies(
 
     assert len(loader.lines("policy", "history")) == 20
     assert not embedded.client().acl_log()
-
-
-def test_watcher_without_rights_reports_the_missing_one(
-    embedded: RealServer, tmp_path: Path
-) -> None:
-    """A watch goes on, since another server may permit it."""
-    result = prepared(embedded, tmp_path).user("exporter").run("watch", "--once")
-
-    assert result.exit_code == 1
-    assert "access denied: the user lacks " in result.output
 
 
 def test_revocation_without_the_right_to_read_streams_reports_unknown_calls(

@@ -66,7 +66,6 @@ ARGUMENTS = {
     "audit verify": "FOLDER/archive",
     "undo": "--correlation many --dry-run",
     "limits reset": "agent-3 --reason x",
-    "watch": "--once",
     "acl": "reader",
     "fence apply": "--mint --yes",
     "fence rotate": "agent-4",

@@ -169,7 +169,7 @@ def test_agent_that_may_not_load_waits_for_who_may(
         fenced.set("t:a", 2)
     assert isinstance(caught.value, NoScriptError)
     assert "`one`" in str(caught.value)
-    assert "keyleash watch" in str(caught.value.help)
+    assert "keyleash load" in str(caught.value.help)
     assert sum(clock.slept) == pytest.approx(sum(RELOAD_PAUSES_S), rel=JITTER)
     assert sent.count("EVALSHA") == 1 + len(RELOAD_PAUSES_S)
     assert leash.admin.get("t:a") == b"1"

@@ -489,7 +489,7 @@ def test_lost_lease_script_is_loaded_again_at_the_home(session: ClusterSession, 
 def test_agent_that_may_not_load_the_lease_script_waits_for_it(
     session: ClusterSession, call: Call
 ) -> None:
-    """`keyleash watch` loads it; without it the calls fail in the end."""
+    """Another client may load it; else the calls fail in the end."""
     flow = fetch_lease(session, FetchLease("r", call, None))
     lost = NoScriptError("x")
 

@@ -65,45 +65,8 @@ def test_user_of_a_role_can_do_its_operations_and_no_other(
 
     # To collect, a shard that denies it is one that was not reached.
     others = set(RIGHTS) - set(ROLES[role].operations) - UNDENIED
-    if role == "watcher":
-        # It freezes identities that the circuit breaker of a node suspended.
-        others -= {"freeze", "policy show", "policy history"}
     for operation in sorted(others):
         result = stage.call(user, operation)
         assert result.exit_code == 77, (operation, result.output)
         assert MISSING.search(result.output), result.output
         assert f"`keyleash acl {roles_with(operation)[0]}`" in result.output
-
-
-def test_watcher_freezes_what_a_breaker_suspended(
-    embedded_cluster: RealCluster, tmp_path: Path
-) -> None:
-    """With the rights of its role, also on the nodes beside the home."""
-    stage = prepared(embedded_cluster, tmp_path)
-    document = stage.admin.json("acl", "watcher")
-    assert len(document["nodes"]) == len(embedded_cluster.nodes)
-    assert "keyleash:{*}:state:*" in document["command"]
-    token = stage.admin.token("writer")
-    for number in range(12):
-        # One slot, and so one node.
-        stage.admin.run("exec", "GET", f"{{1}}:{number}", KEYLEASH_TOKEN=token)
-
-    (*_, event) = stage.user("watcher").lines("watch", "--once")
-
-    assert event["kind"] == "frozen"
-    assert stage.admin.json("status")["identities"][0]["suspended"]
-    assert stage.denied() == set()
-
-
-@pytest.mark.slow
-def test_watcher_without_rights_on_users_reports_it(
-    embedded_cluster: RealCluster, tmp_path: Path
-) -> None:
-    """No role may manage ACL users: a node that joins would lack those of agents."""
-    stage = prepared(embedded_cluster, tmp_path)
-    stage.admin.ok("fence", "apply", "--mint", "--yes")
-
-    result = stage.user("watcher").run("watch", "--once")
-
-    assert result.exit_code == 1
-    assert "cannot look after ACL users: access denied: the user lacks " in result.output

@@ -9,7 +9,6 @@ import redis
 
 import keyleash
 from keyleash.store.keyspace import Keyspace
-from keyleash.watch.events import WatchEventKind
 from support.clusters import RealCluster
 from support.command_line import Cli
 from support.leases import HOME, ClusterAgent, tag_of
@@ -21,6 +20,7 @@ identities:
     kind: machine
     grants: [{allow: [read, write], keys: ["jobs:{id}"]}]
     budget: {writes: 1000/day}
+    on_denials: {threshold: 3/minute, suspend: 10m}
 """
 
 
@@ -143,6 +143,35 @@ def test_node_that_does_not_answer_is_named(
     assert f'keyleash_node_up{{node="127.0.0.1:{home.port}"}} 1.0' in metrics
 
 
+def test_node_that_lost_its_scripts_is_named_until_they_are_loaded(
+    embedded_cluster: RealCluster, op: keyleash.Operator
+) -> None:
+    """Clients load those that they call; a load of the same policy loads all."""
+    node = embedded_cluster.primaries[0]
+    node.admin.script_flush()
+    cli, name = Cli(embedded_cluster.url), f"127.0.0.1:{node.port}"
+
+    assert f"lacking    {name}: scripts of agent; clients load those" in cli.ok("status")
+    assert cli.json("status")["cluster"]["lacking"] == {name: ["agent"]}
+    op.load(keyleash.Policy(POLICY))
+    assert cli.json("status")["cluster"]["lacking"] == {}
+
+
+def test_identity_that_one_node_suspended_is_shown_with_that_node(
+    embedded_cluster: RealCluster, op: keyleash.Operator, agent: keyleash.RedisCluster
+) -> None:
+    """Circuit breakers count at each node; `freeze` suspends at all of them."""
+    node = embedded_cluster.primaries[0]
+    for number in range(4):
+        with pytest.raises(redis.ResponseError, match=r"KEY_NOT_GRANTED|SUSPENDED"):
+            agent.set(node.key(f"other{number}:"), "v")
+
+    (status,) = op.status(only="suspended").identities
+    suspended = [shard.node for shard in status.shards or () if shard.suspended]
+    assert suspended == [f"127.0.0.1:{node.port}"]
+    assert f"{suspended[0]}, suspended" in Cli(embedded_cluster.url).ok("status")
+
+
 def test_cluster_that_is_down_names_the_node_that_does_not_answer(
     embedded_cluster: RealCluster, op: keyleash.Operator
 ) -> None:
@@ -171,9 +200,6 @@ def test_node_that_the_cluster_gave_up_is_down_until_it_is_forgotten(
 
     assert cli.json("status", exit_code=1)["cluster"]["down"] == [name]
     assert f'keyleash_node_up{{node="{name}"}} 0.0' in cli.ok("metrics")
-    with keyleash.Operator.from_url(replicated_cluster.url) as op, op.watcher() as watcher:
-        found = {event.kind for event in watcher.look() if event.node == name}
-    assert WatchEventKind.UNREACHABLE in found
 
     for node in replicated_cluster.running:
         node.admin.cluster("FORGET", victim.identifier)

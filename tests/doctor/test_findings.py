@@ -504,7 +504,7 @@ def test_text_names_server_severity_code_and_help(target: DoctorTarget) -> None:
     first, second = result.stdout.splitlines()
     assert first.startswith(f"{target.node}: error: guards are not loaded: `one`, `two`; ")
     assert first.endswith(" [script-not-loaded]")
-    assert second.startswith("  help: `keyleash watch`")
+    assert second.startswith("  help: load the active policy again")
     assert result.stderr == "1 server: 1 error\n"
 
 

@@ -12,6 +12,7 @@ import redis
 
 import keyleash
 from client.alike import AsyncLeash, SyncLeash
+from keyleash.servers import EmbeddedServer
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.clocks import server_ahead
 from support.leash import NAMES, Leash, grant
@@ -62,6 +63,21 @@ def test_client_follows_a_promoted_replica(named: Any, mortals: Pair) -> None:
         client.set("t:a", 4)
     assert len(Leash(replica).events("one")) == 3
     assert replica.admin.script_exists(digest) == [True]
+
+
+def test_client_goes_on_after_a_restart_of_the_server(tmp_path: Path) -> None:
+    """The server has its data, and no scripts."""
+    with EmbeddedServer(data=tmp_path) as server:
+        leash = Leash(Node(server))
+        leash.load(one=ALL)
+        client = leash.agent("one")
+        client.incr("t:n")
+        server.restart()
+
+        assert leash.admin.script_exists(leash.digest("one")) == [False]
+        with contextlib.suppress(redis.ConnectionError):
+            client.get("t:n")  # the pool sees by itself that the connection has ended
+        assert client.incr("t:n") == 2
 
 
 def test_client_of_a_demoted_primary_reconnects(named: Any, mortals: Pair) -> None:

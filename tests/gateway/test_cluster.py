@@ -87,6 +87,18 @@ def bulk(text: str | int) -> bytes:
     return b"$%d\r\n%b\r\n" % (len(str(text)), str(text).encode())
 
 
+def test_a_node_that_joins_serves_calls(some_guarded: Guarded, connect: Connect) -> None:
+    """It has no scripts; the gateway loads them."""
+    cluster = some_guarded.cluster
+    agent = connect(some_guarded.served.port, some_guarded.token)
+    assert agent.call("INCR", KEYS[0]) == b":1\r\n"
+    node = cluster.add_node()
+    cluster.move_slot(key_slot(KEYS[0].encode()), node)
+
+    assert agent.call("INCR", KEYS[0]) == b":2\r\n"
+    assert node.admin.get(KEYS[0]) == b"2"
+
+
 @pytest.mark.parametrize("protocol", [2, 3])
 def test_commands_of_all_slots_are_those_of_one_server(
     protocol: int, guarded: Guarded, connect: Connect

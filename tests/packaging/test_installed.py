@@ -41,7 +41,6 @@ ENDLESS = {
     "keyleash metrics",
     "keyleash serve",
     "keyleash status",
-    "keyleash watch",
 }
 """The commands whose examples run until they are stopped."""
 PLACEHOLDERS = re.compile(

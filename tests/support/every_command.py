@@ -17,7 +17,6 @@ ONLINE: tuple[tuple[str, ...], ...] = (
     ("doctor",),
     ("status",),
     ("metrics",),
-    ("watch", "--once"),
     ("policy", "show"),
     ("policy", "history"),
     ("token", "issue", "agent-runner"),

@@ -28,17 +28,7 @@ from keyleash.learn.sources import LogOptions, open_log
 from keyleash.learn.unused import Unused, find_unused
 from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
-from keyleash.operations.rights import (
-    EVENTS,
-    FREEZE,
-    HISTORY,
-    IDENTITIES,
-    SHARDS,
-    STATUS,
-    TOKENS,
-    cluster,
-    each,
-)
+from keyleash.operations.rights import EVENTS, HISTORY, STATUS, TOKENS, each
 from keyleash.operations.types import Duration, IdentityName
 from keyleash.operator import decisions, suspension
 from keyleash.operator.abilities import identity_abilities
@@ -60,7 +50,6 @@ from keyleash.store.connect import (
 )
 from keyleash.store.identities import require_active
 from keyleash.store.records import read_active
-from keyleash.watch.watcher import Watcher
 
 LOG = (*EVENTS, *HISTORY, each("xlen", "%R~audit", "%R~denied"))
 
@@ -299,46 +288,6 @@ class Server(Noun[F]):
             report: Called after each scrape with the error that stopped it, or None.
         """
         return SnapshotCollector(partial(self._runner.call, read_snapshot), report)
-
-    @method(
-        "watch",
-        rights=(
-        IDENTITIES, each("script|exists script|load"),
-        each("hmget", "%R~policy"), each("hgetall", "%R~guard", "%R~source"),
-        each("hget", "%R~source"),
-        # Of identities that the circuit breaker of a node suspended.
-        cluster("hgetall", "%R~fence", "%R~layouts"), cluster("hget", "%R~leases"),
-        *(right._replace(is_of_cluster=True) for right in (*FREEZE, *SHARDS)),
-    ),
-    )  # fmt: skip
-    def watcher(
-        self,
-        *,
-        nodes: Sequence[AnyClient | str] = (),
-        sentinels: Sequence[AnyClient | str] = (),
-        service: str = "mymaster",
-        must_answer: bool = False,
-    ) -> Watcher:
-        """Return a watcher, which keeps guards loaded on a primary and its replicas.
-
-        It is a context manager. Its methods `look` and `run` block, and yield events; with asyncio
-        call them in a thread.
-
-        Args:
-            nodes: Clients or URLs of servers to begin with; this server if there are none, and no
-                *sentinels*. User and password of a URL default to those of this server.
-            sentinels: Clients or URLs of Sentinels that know the servers.
-            service: The name of the primary in Sentinel.
-            must_answer: Whether to raise an error if none of the servers answers.
-
-        Raises:
-            OperationError (bad-url): a URL does not name a server.
-            OperationError (unsupported-server): a server is older than the supported versions.
-            redis.ConnectionError, redis.TimeoutError: see *must_answer*.
-        """
-        return self._runner.run(
-            Watcher, self._runner.client, nodes, sentinels, service, must_answer=must_answer
-        )
 
 
 class Operator(Server[Runner]):

@@ -19,7 +19,7 @@ from keyleash.cli.failures import BUG, USAGE, failure_of, report
 from keyleash.cli.options import Group, json_option, reading, refuse_typed_password
 from keyleash.cli.settings import Settings, settings_of
 from keyleash.cli.terminal import Ended, is_plain, require_output
-from keyleash.errors.operations import FAILED
+from keyleash.errors.operations import FAILED, UsageError
 from keyleash.store.connect import DEFAULT_URL, TIMEOUT_S, parse_timeout
 from keyleash.text import with_links
 
@@ -65,7 +65,6 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "limits": ("limits:limits", "Reset the counters of rate limits and budgets."),
         "budget": ("limits:budget", "Return units that nodes of a cluster have not used."),
         "metrics": ("metrics:metrics", "Print or serve metrics for Prometheus."),
-        "watch": ("watch:watch", "Keep guards loaded on a primary and its replicas."),
     },
     "Hardening": {
         "acl": ("acl:acl", "Print the ACL rules of an operator's role."),
@@ -93,6 +92,12 @@ class Program(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command *cmd_name*, importing its module."""
+        if cmd_name == "watch" and not ctx.resilient_parsing:
+            raise UsageError(
+                "`keyleash watch` is gone: clients load missing scripts themselves",
+                help="`keyleash status` names nodes of a cluster that lack some; fenced agents need"
+                " `keyleash load` after a failover, and `keyleash fence apply` by a timer",
+            )
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")

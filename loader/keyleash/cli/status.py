@@ -26,7 +26,7 @@ from keyleash.errors.operations import FAILED
 from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
 from keyleash.policy.parse import active_policy
-from keyleash.policy.problems import SHOWN_IDENTITIES
+from keyleash.policy.problems import SHOWN_IDENTITIES, some
 from keyleash.status.identities import RECENT_S, IdentityStatus, LimitUse
 from keyleash.status.shards import LeasedLimit, ShardStatus
 from keyleash.status.snapshot import MEASURES, Snapshot
@@ -180,6 +180,9 @@ def snapshot_parts(settings: Settings, snapshot: Snapshot) -> Iterator[Renderabl
         )
         for node in cluster.down:
             yield Text(f"down       {node}: {printable(cluster.reasons[node])}", style="red")
+        for name, lacking in cluster.lacking.items():
+            text = f"scripts of {some(lacking, 5)}; clients load those that they call"
+            yield Text(f"lacking    {name}: {text}", style="yellow")
     for identity in snapshot.identities:
         if identity.suspension is not None:
             text = _suspension_text(identity.suspension, snapshot.now_ms)
@@ -300,7 +303,8 @@ def _leases(snapshot: Snapshot) -> RenderableType:
 
 
 def _lease(shard: ShardStatus, limit: LeasedLimit | None, now_ms: int) -> Sequence[str | Text]:
-    node = Text(f"{shard.node}, unread", style="red") if shard.reason else Text(shard.node)
+    note = ", unread" if shard.reason else ", suspended" if shard.suspended else ""
+    node = Text(f"{shard.node}{note}", style="red" if note else "")
     units = ["-"] * 4
     if limit is not None:
         numbers = (limit.granted, limit.unspent, limit.stranded)

@@ -28,7 +28,7 @@ from keyleash.store.records import GuardRecord
 from keyleash.store.server_check import too_old
 
 RELOAD_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
-"""3.25 s: `keyleash watch` looks every second by default."""
+"""3.25 s: another client, or `keyleash load`, may be loading the script."""
 JITTER = 0.1
 
 

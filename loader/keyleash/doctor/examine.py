@@ -154,7 +154,7 @@ def _find_servers(
     first: Client, nodes: Sequence[Client], timeout_s: float
 ) -> tuple[Deployment, tuple[Server, ...]]:
     """Return a deployment, and its servers, the one with the control keys first."""
-    replication = Replication(first, [first, *nodes], timeout_s=timeout_s)
+    replication = Replication([first, *nodes], timeout_s)
     main, *_ = replication.seeds.values()
     # A server that denies PING, to this user or since a snapshot failed, is reachable.
     with suppress(redis_errors.ResponseError):

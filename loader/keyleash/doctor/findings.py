@@ -70,7 +70,6 @@ class FindingKind(NamedTuple):
 
 _ERROR, _WARNING, _ADVICE = Severity
 _LOAD = "`keyleash load` the active policy again"
-_WATCH = "`keyleash watch` keeps them loaded on every server; `--once` loads them now"
 _APPEND = "set `appendonly yes` and `appendfsync everysec`, in the server's configuration file too"
 _APPLY = "`keyleash fence plan` shows what `keyleash fence apply` would change"
 
@@ -228,7 +227,7 @@ FINDINGS = {
     "script-not-loaded": FindingKind(
         _ERROR,
         "guards are not loaded: {names}; agents without the right to run SCRIPT LOAD are denied",
-        _WATCH,
+        "load the active policy again by `keyleash load`, unless all clients may load scripts",
     ),
     "script-without-text": FindingKind(
         _ERROR,

@@ -303,7 +303,7 @@ class GuardLostError(KeyleashError, NoScriptError):
     def __init__(self, identity: str) -> None:
         super().__init__(
             f"the server lost the guard of `{identity}`, and no client loaded it again in time",
-            help="run `keyleash watch`, which does so after a failover, or load the policy again",
+            help="let an operator run `keyleash load` with the active policy again",
         )
         self.identity = identity
 

@@ -109,8 +109,8 @@ VALUES = (
     each("smismember", "%R~forgeable"),
 )  # fmt: skip
 STATUS = (
-    ACTIVE, CLOCK, REPEATS,
+    ACTIVE, CLOCK, REPEATS, each("mget", "%R~token"), each("get", "%R~state"),
     each("hgetall", "%R~tokens", "%R~delegated", "%R~fence", "%R~suspension", "%R~layouts"),
-    each("mget", "%R~token"), each("get", "%R~state"),
+    cluster("hkeys", "%R~layouts"), cluster("hgetall", "%R~guard"), cluster("script|exists"),
     each("xrange xrevrange", "%R~denied"), each("xlen", "%R~audit", "%R~denied"), TAGS, *SHARDS,
 )  # fmt: skip

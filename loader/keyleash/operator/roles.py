@@ -86,7 +86,6 @@ ROLES: Mapping[str, Role] = {
             ("audit export", "audit verify --recorded", "policy show"),
         ),
         Role("scraper", "reads metrics and status", ("metrics", "status", "policy show")),
-        Role("watcher", "keeps guards loaded on a primary and its replicas", ("watch",)),
         Role(
             "admin",
             "everything, also managing ACL users; to replace the user `default`",

@@ -89,24 +89,11 @@ def freeze(
         ValueError: *reason* is blank or too long, or *duration* is not a positive duration.
     """
     check_reason("reason", reason)
-    return suspend(store, identities, reason, seconds_of("duration", duration))
-
-
-def suspend(
-    store: Store, identities: Sequence[str], reason: str, for_s: int | None, *, epoch: str = ""
-) -> FreezeResult:
-    """Suspend identities; see `freeze`.
-
-    Args:
-        for_s: The duration in seconds; until `thaw` if None. A longer suspension is not shortened.
-        epoch: On a cluster, leave identities as they are whose epoch is another by now: an operator
-            changed them meanwhile.
-    """
     reject_tokens(reason=reason)
+    for_s = seconds_of("duration", duration)
     for_ms = "" if for_s is None else str(for_s * 1000)
-    words = (reason, for_ms, epoch, *dict.fromkeys(identities))
-    result = _run(store, FREEZE, words, fields=4)
-    names = [item.identity for item in result.identities if item.changed or not epoch]
+    result = _run(store, FREEZE, (reason, for_ms, *dict.fromkeys(identities)), fields=4)
+    names = [item.identity for item in result.identities]
     return replace(result, nodes=expire_leases(store, names))
 
 
@@ -132,8 +119,6 @@ def thaw(
     names = [*dict.fromkeys(identities)]
     nodes, at_shards = None, ""
     if store.cluster is not None:
-        # Shards first: `watch` freezes the home for a shard that is still suspended, but not with
-        # an epoch of before the last step.
         for name in names:
             if read_packed_state(store, name) is None:
                 raise _no_records(store, name)

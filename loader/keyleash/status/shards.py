@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from redis.exceptions import ConnectionError, TimeoutError
+
 from keyleash.limits import SubjectKind
 from keyleash.policy import Identity
 from keyleash.results import Instant, Result
+from keyleash.store.deployment import Node, each_at_once
+from keyleash.store.guards import active_scripts, owners_not_loaded
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import LimitCredit, LimitEntry
 from keyleash.store.server import info_section
 from keyleash.store.shards import ShardRecords
+from keyleash.store.state import is_in_effect
 from keyleash.store.store import Store
 from keyleash.text import json_object
 
@@ -47,6 +52,7 @@ class ShardStatus(Result):
         granted_ms: The time of the newest grant, by the clock of the home, Unix milliseconds.
         limits: The units of its leased limits.
         events: The number of the newest event of its audit stream there.
+        suspended: Whether the circuit breaker suspends the identity at this shard.
         reason: Why the shard was not read; empty if it was.
         granted_at: `granted_ms` as a `datetime`.
     """
@@ -56,11 +62,12 @@ class ShardStatus(Result):
     granted_ms: int
     limits: tuple[LeasedLimit, ...]
     events: int
+    suspended: bool = False
     reason: str = ""
     granted_at = Instant[datetime]()
 
     def to_dict(self) -> dict[str, Any]:
-        shown = json_object(self, "tag", "node", "granted_ms", "events", "limits")
+        shown = json_object(self, "tag", "node", "granted_ms", "events", "suspended", "limits")
         return {**shown, "unread": self.reason or None}
 
 
@@ -81,6 +88,7 @@ def shard_status(identity: Identity, found: ShardRecords, now_us: int) -> ShardS
             for name, grant, credit in zip(names, grants, credits_, strict=False)
         ),
         events=0 if state is None else state.sequence,
+        suspended=state is not None and is_in_effect(state.suspended, now_us),
         reason=found.reason,
     )
 
@@ -109,6 +117,7 @@ class ClusterStatus(Result):
         primaries: The number of those that serve slots.
         home_operations: Commands per second of the node of the home, of all clients.
         reasons: Why each node is down, by its name; empty for those that answer.
+        lacking: The identities whose guards a node lacks, by its name. Clients load them.
     """
 
     home: str
@@ -116,6 +125,7 @@ class ClusterStatus(Result):
     primaries: int
     home_operations: int
     reasons: Mapping[str, str]
+    lacking: Mapping[str, Sequence[str]]
 
     @property
     def down(self) -> tuple[str, ...]:
@@ -123,7 +133,7 @@ class ClusterStatus(Result):
         return tuple(name for name, reason in self.reasons.items() if reason)
 
     def to_dict(self) -> dict[str, Any]:
-        return json_object(self, "home", "nodes", "primaries", "home_operations", "down")
+        return json_object(self, "home", "nodes", "primaries", "home_operations", "down", "lacking")
 
 
 def read_cluster(store: Store) -> ClusterStatus | None:
@@ -132,10 +142,21 @@ def read_cluster(store: Store) -> ClusterStatus | None:
         return None
     reasons = store.cluster.reasons()
     stats = info_section(store.client, "stats")
+    owners, answering = active_scripts(store), [node for node, why in reasons.items() if not why]
+
+    def lacking(node: Node) -> Sequence[str]:
+        try:
+            return owners_not_loaded(store.on_node(node.server.quick), owners)
+        except (ConnectionError, TimeoutError):
+            # It was lost meanwhile.
+            return ()
+
+    lists = zip(answering, each_at_once(lacking, answering), strict=True)
     return ClusterStatus(
         home=str(store.cluster.find(HOME_TAG)),
         nodes=len(reasons),
         primaries=sum(bool(node.slots) for node in reasons),
         home_operations=int(stats.get("instantaneous_ops_per_sec", 0)),
         reasons={str(node): reason for node, reason in reasons.items()},
+        lacking={str(node): names for node, names in lists if names},
     )

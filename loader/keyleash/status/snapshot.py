@@ -59,7 +59,9 @@ class Snapshot(Result):
 
 
 MEASURES: Mapping[str, Callable[[IdentityStatus], float]] = {
-    "suspended": lambda item: item.word != "active",
+    "suspended": lambda item: (
+        item.word != "active" or any(shard.suspended for shard in item.shards or ())
+    ),
     "limited": lambda item: max((use.share or 0 for use in item.limits), default=0),
     "denied": lambda item: item.recent,
     "due": lambda item: item.tokens.due,

@@ -137,9 +137,7 @@ def address_of(node: Client) -> Address:
     return Address(options.get("host", "localhost"), options.get("port", 6379))
 
 
-def node_client(
-    first: Client, node: Client, timeout_s: float | None = None, *, own_user: bool = False
-) -> Client:
+def node_client(first: Client, node: Client, timeout_s: float | None = None) -> Client:
     """Return a client for one of several servers, which need not be connected yet.
 
     Args:
@@ -147,7 +145,6 @@ def node_client(
             password has its user and password.
         node: A client, a URL, or an `Address`.
         timeout_s: Time to wait for each reply; by default that of the URL, or of *first*.
-        own_user: Whether a URL without user and password has none.
 
     Raises:
         OperationError (bad-url): the URL does not name a server.
@@ -161,7 +158,7 @@ def node_client(
         options = pool.connection_kwargs
         if timeout_s is None:
             options |= {name: timeouts[name] for name in timeouts.keys() - parse_url(node).keys()}
-        if not (own_user or any(options.get(name) for name in CREDENTIALS)):
+        if not any(options.get(name) for name in CREDENTIALS):
             options |= {name: first_options[name] for name in CREDENTIALS if name in first_options}
         return _client(pool, shown_url(node))
     if not isinstance(node, tuple):

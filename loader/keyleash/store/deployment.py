@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from threading import Lock
@@ -32,7 +31,7 @@ from keyleash.errors import KeyleashError, OperationError
 from keyleash.store.connect import address_of, node_client, quick_client
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.live_table import reply_mapping, reply_text
-from keyleash.store.server import Address, Role, addresses_of_sentinel, ping, read_role, round_trip
+from keyleash.store.server import Address, Role, ping, read_role, round_trip
 from keyleash.store.server_check import Client, operator_client
 from keyleash.store.wire import reading_reply, reason_of
 
@@ -45,9 +44,6 @@ COUNTED_AS_FAILED = "the cluster counts it as failed"
 """The reason why a node is down that answers."""
 UNKNOWN_HOSTS = frozenset(("", "?"))
 """The hosts that a node reports if it does not know its own."""
-FORGOTTEN_AFTER_LOOKS = 600
-"""Looks after which a silent server is dropped if no other server lists it: primaries do not list
-crashed replicas, which should be reported for a while."""
 
 
 class Server:
@@ -60,7 +56,6 @@ class Server:
         role: Its role; None if it did not answer the last look.
         error: Why it did not; None if it did.
         run_id: Its last known run id; its name if it never answered.
-        silences: The number of looks since it last answered.
     """
 
     def __init__(self, name: object, client: Client) -> None:
@@ -69,7 +64,6 @@ class Server:
         self.role: Role | None = None
         self.error: Exception | None = None
         self.run_id = self.name
-        self.silences = 0
 
     def __repr__(self) -> str:
         return f"Server({self.name!r})"
@@ -85,9 +79,9 @@ class Server:
             self.role = read_role(self.client)
         except (RedisError, OSError, KeyleashError, LookupError, ValueError) as error:
             # A malformed reply must not end the look at other servers.
-            self.role, self.error, self.silences = None, error, self.silences + 1
+            self.role, self.error = None, error
         else:
-            self.run_id, self.error, self.silences = self.role.run_id, None, 0
+            self.run_id, self.error = self.role.run_id, None
         return self.role
 
     def close(self) -> None:
@@ -97,25 +91,10 @@ class Server:
 
 
 class Deployment:
-    """The servers that belong together, as they were found at the last look.
-
-    Attributes:
-        servers: Each server once.
-        sentinel_errors: Why Sentinels did not answer, by name.
-    """
+    """The servers that belong together."""
 
     def __init__(self) -> None:
-        self.servers: Sequence[Server] = ()
-        self.sentinel_errors: dict[str, Exception] = {}
         self._known: dict[Address, Server] = {}
-
-    def look(self) -> None:
-        """Find all servers, and read their roles."""
-        raise NotImplementedError
-
-    def named(self, address: Address) -> Server | None:
-        """Return the server with this address, or an alias of it."""
-        return self._known.get(address)
 
     def close(self) -> None:
         """Close the connections, but not that of the first client of a cluster."""
@@ -126,88 +105,45 @@ class Deployment:
 class Replication(Deployment):
     """A primary and its replicas.
 
-    A silent server remains while another one lists it, and for a while longer. Seeds always remain.
-
     Args:
-        first: A client. URLs of seeds without user and password get its own.
-        seeds: Clients or URLs of servers to begin with. The first one has the options for servers
-            that are found later.
-        sentinels: Clients or URLs of Sentinels that know the servers.
-        service: The name of the primary in Sentinel.
+        seeds: Clients or URLs of servers to begin with. The first is a client; URLs without user
+            and password get its own, and servers that are found later its options.
         timeout_s: Time to wait for each reply; see `node_client`.
 
     Attributes:
         seeds: The servers to begin with, by address.
+        servers: Each server that `look` found, once.
 
     Raises:
         OperationError (bad-url): a URL does not name a server.
     """
 
-    def __init__(
-        self,
-        first: Client,
-        seeds: Iterable[Client],
-        sentinels: Iterable[Client] = (),
-        service: str = "",
-        timeout_s: float | None = None,
-    ) -> None:
+    def __init__(self, seeds: Sequence[Client], timeout_s: float | None = None) -> None:
         super().__init__()
-        self._first, self._timeout_s = first, timeout_s
-        self.seeds = {address_of(node): self._server(node) for node in seeds}
-        self._first = next((server.client for server in self.seeds.values()), first)
-        # Sentinels have users of their own, or none.
-        self._sentinels = [
-            Server(address_of(node), node_client(first, node, own_user=True)) for node in sentinels
-        ]
-        self._service = service
-        self._known = self.seeds
-        self._aliases: dict[Address, Server] = {}
+        self._first, self._timeout_s = seeds[0], timeout_s
+        self.seeds = self._known = {address_of(node): self._server(node) for node in seeds}
+        self.servers: Sequence[Server] = ()
 
     def look(self) -> None:
         """Find all servers, and read their roles."""
-        listed = {*self.seeds, *(by_sentinels := self._ask_sentinels())}
-        # Silent servers come last, because they may block again.
-        waiting = deque(sorted([*self.seeds, *by_sentinels, *self._known], key=self._was_silent))
-        seen = dict[Address, Server]()
+        waiting, seen = deque(self.seeds), dict[Address, Server]()
         while waiting:
             address = waiting.popleft()
             if address not in seen:
-                server = seen[address] = self._known.get(address) or self._server(address)
+                server = seen[address] = self.seeds.get(address) or self._server(address)
                 if role := server.look():
-                    listed.update(role.neighbours)
                     waiting += role.neighbours
-        silent = {item for item, server in seen.items() if server.silences > FORGOTTEN_AFTER_LOOKS}
-        for address in silent - listed:
-            seen.pop(address).close()
         self._known = seen
         # A server has one address: that of a seed, or else the first.
         by_run: dict[str, Server] = {}
-        by_seed = sorted(seen.items(), key=lambda item: item[0] not in self.seeds)
-        self._aliases = {item: by_run.setdefault(at.run_id, at) for item, at in by_seed}
-        self.servers = [server for item, server in seen.items() if self._aliases[item] is server]
-
-    def named(self, address: Address) -> Server | None:
-        """Return the server with this address, or an alias of it."""
-        return self._aliases.get(address)
+        for _, server in sorted(seen.items(), key=lambda item: item[0] not in self.seeds):
+            by_run.setdefault(server.run_id, server)
+        self.servers = [server for server in seen.values() if by_run[server.run_id] is server]
 
     def _server(self, node: Client) -> Server:
         """Return a server for a client, a URL or an address."""
         client = node_client(self._first, node, self._timeout_s)
         return Server(address_of(client), client)
-
-    def _was_silent(self, address: Address) -> bool:
-        server = self._known.get(address)
-        return server is not None and server.silences > 0
-
-    def _ask_sentinels(self) -> list[Address]:
-        """Return the primary and replicas that any Sentinel knows, including dead ones."""
-        self.sentinel_errors, addresses = {}, dict[Address, None]()
-        for sentinel in self._sentinels:
-            try:
-                addresses |= dict.fromkeys(addresses_of_sentinel(sentinel.client, self._service))
-            except (RedisError, OSError) as error:
-                self.sentinel_errors[sentinel.name] = error
-        return list(addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +214,6 @@ class Cluster(Deployment):
     def serving(self, slot: int) -> Node | None:
         """Return the node that serves a slot; None if there is none."""
         return next((node for node in self.nodes if node.serves(slot)), None)
-
-    def look(self) -> None:
-        """Read the slot map and the roles of all nodes."""
-        with suppress(RedisError):
-            # Known nodes remain if none reports the others.
-            self.read()
-        self.servers = [node.server for node in self.nodes + self.failed]
-        each_at_once(Server.look, self.servers)
 
     def reasons(self) -> dict[Node, str]:
         """Return why each node is down; empty if it answers, and is not one of `failed`."""

@@ -15,11 +15,10 @@ from redis.exceptions import RedisError, ResponseError
 from keyleash.errors import OperationError
 from keyleash.results import Progress
 from keyleash.store.deployment import Node, each_at_once
-from keyleash.store.identities import known_identities
+from keyleash.store.identities import active_records, known_identities
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.records import guard_record, packed_script, script_of
+from keyleash.store.records import GuardRecord, guard_record, packed_script, script_of
 from keyleash.store.scripts import COLLECT
-from keyleash.store.server_check import Client
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import reason_of
 
@@ -166,8 +165,8 @@ def load_on_nodes(store: Store, guards: Sequence[GuardScripts]) -> dict[str, str
     """Load guards into all nodes of a cluster but the home's, as `load_scripts` does.
 
     Returns:
-        The reason for each node that could not be reached, by its name; clients and `keyleash
-        watch` load missing scripts there. Empty on one server.
+        The reason for each node that could not be reached, by its name; clients load
+        missing scripts there. Empty on one server.
     """
     if store.cluster is None:
         return {}
@@ -224,25 +223,19 @@ def retire_sources(store: Store, guards: Sequence[GuardScripts], removed: Sequen
 
 @dataclass(slots=True)
 class Recorded:
-    """The scripts in the records of a server.
+    """The scripts in the records of a server that cannot be loaded again.
 
     Attributes:
-        owners: The identity of each script with a valid stored text, by digest.
         missing: Identity and digest of scripts in guard records without a stored text.
         changed: Identity and digest of stored texts that do not match the digest.
     """
 
-    owners: dict[str, str] = field(default_factory=dict)
     missing: list[tuple[str, str]] = field(default_factory=list)
     changed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def read_recorded(store: Store) -> Recorded:
-    """Read guard records and stored scripts, and compare each script with its digest.
-
-    Scripts that no record names yet belong to a running load; they are loaded as well, to be ready
-    when it activates.
-    """
+    """Read guard records and stored scripts, and compare each script with its digest."""
     recorded = Recorded()
     for identities in batches(known_identities(store)):
         with store.client.pipeline(transaction=False) as pipe:
@@ -254,13 +247,24 @@ def read_recorded(store: Store) -> Recorded:
             record = guard_record(next(replies))
             texts = {digest.decode("latin-1"): text for digest, text in next(replies).items()}
             for digest, text in texts.items():
-                if script_of(text, digest) is not None:
-                    recorded.owners[digest] = identity
-                else:
+                if script_of(text, digest) is None:
                     recorded.changed.append((identity, digest))
             named = () if record is None else record.digests
             recorded.missing += [(identity, digest) for digest in named if digest not in texts]
     return recorded
+
+
+def active_scripts(store: Store) -> dict[str, str]:
+    """Return the identity of each script in the guard records, by digest."""
+    records: dict[str, GuardRecord] = {}
+    for batch in batches(known_identities(store)):
+        records |= active_records(store, batch)
+    return {digest: name for name, record in records.items() for digest in record.digests}
+
+
+def owners_not_loaded(store: Store, owners: Mapping[str, str]) -> list[str]:
+    """Return the identities of which a script is not loaded; *owners* has them by digest."""
+    return sorted({owners[digest] for digest in not_loaded(store, owners)})
 
 
 def not_loaded(store: Store, digests: Iterable[str]) -> Iterator[str]:
@@ -269,25 +273,3 @@ def not_loaded(store: Store, digests: Iterable[str]) -> Iterator[str]:
         for digest, is_loaded in zip(batch, store.client.script_exists(*batch), strict=True):
             if not is_loaded:
                 yield digest
-
-
-def load_recorded(store: Store, identity: str, digest: str, into: Client) -> bool:
-    """Load a script from its stored text; return False if that is missing or another one.
-
-    Args:
-        store: The server with the text.
-        into: The server that lacks the script.
-    """
-    text = store.client.hget(store.keys.source(identity), digest)
-    # It may have changed since it was compared.
-    script = None if text is None else script_of(text, digest)
-    if script is None:
-        return False
-    into.script_load(script)
-    return True
-
-
-def load_missing(store: Store, recorded: Recorded, into: Client) -> int:
-    """Load the recorded scripts that a server lacks; return their number."""
-    missing = list(not_loaded(store.on_node(into), recorded.owners))
-    return sum(load_recorded(store, recorded.owners[digest], digest, into) for digest in missing)

@@ -115,10 +115,7 @@ COLLECT_CREDIT = OperatorScript("collect_credit", (), ("state_root",))
 CONFIRM = OperatorScript("confirm", ("confirmed",))
 EXPIRE_LEASES = OperatorScript("expire_leases", (), ("state_root", "suspension", "refused"))
 FREEZE = OperatorScript(
-    "freeze",
-    _RECORDS,
-    (*_STATES, "suspension", "leases"),
-    constants=(MOST, MAX_REASON_BYTES, EPOCH_FIELD),
+    "freeze", _RECORDS, (*_STATES, "suspension"), constants=(MOST, MAX_REASON_BYTES)
 )
 ISSUE_TOKENS = OperatorScript("issue_tokens", ("control",), _TOKENS, (*_TOKEN_TIMES, FLAG_BOUND))
 NEXT_EPOCH = OperatorScript("next_epoch", ("layouts",), ("leases",), (EPOCH_FIELD, MAX_SHARDS))

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
-from keyleash.store.live_table import reply_mapping, reply_text
+from keyleash.store.live_table import reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 
@@ -150,20 +150,6 @@ def _replicas(info: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for name, item in info.items():
         if _REPLICA.fullmatch(name) and isinstance(item, dict):
             yield item
-
-
-def addresses_of_sentinel(client: Client, service: str) -> list[Address]:
-    """Return the primary and the replicas that a Sentinel knows, including dead ones.
-
-    Raises:
-        redis.ResponseError: It knows no such service.
-    """
-    primary = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", service)
-    if primary is None:
-        raise ResponseError(f"it knows no `{service}`")
-    replicas = client.execute_command("SENTINEL REPLICAS", service)
-    pairs = [primary, *((item["ip"], item["port"]) for item in map(reply_mapping, replicas))]
-    return [Address(reply_text(host), int(port)) for host, port in pairs]
 
 
 def client_names(client: Client) -> Iterator[tuple[str, str]]:

@@ -157,7 +157,7 @@ def require_supported(client: Client, *, cluster: bool = False) -> bool:
         raise OperationError(
             "unsupported-server",
             "the server is a Sentinel, which has no data and runs no guards",
-            help="use the URL of the primary; `keyleash watch --sentinel` takes that of a Sentinel",
+            help="use the URL of the primary; `keyleash gateway --sentinel` takes a Sentinel's",
         )
     if _MAJOR.match(release_of(info)[1]) is None:
         raise OperationError(

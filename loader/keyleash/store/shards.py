@@ -417,7 +417,6 @@ class ShardRecords:
     Attributes:
         node: The node that serves the shard.
         entry: The newest grant to it.
-        epoch: The identity's epoch at the home, read before the state; empty if it has none.
         state: Its state; None if it has none, or was not read.
         audited: Entries of its audit stream.
         denied: Entries of its denials.
@@ -428,7 +427,6 @@ class ShardRecords:
     tag: str
     node: str
     entry: LeaseEntry
-    epoch: str = ""
     state: ShardState | None = None
     audited: int = 0
     denied: int = 0
@@ -444,14 +442,13 @@ def read_shards(store: Store, identities: Sequence[str]) -> list[ShardRecords]:
         calls = (("HGETALL", store.keys.leases(name)) for name in names)
         replies = round_trip(store.client, calls)
         for name, held in zip(names, replies, strict=True):
-            epoch = held.get(EPOCH_FIELD.encode(), b"").decode("latin-1")
             for field, packed in held.items():
                 tag = field.decode("latin-1")
                 if is_shard_tag(tag):
                     node = store.cluster.find(tag)
                     with reading_record(f"an entry of the leases of `{name}`"):
                         entry = unpack_entry(packed)
-                    records = ShardRecords(name, tag, _named(node, tag), entry, epoch)
+                    records = ShardRecords(name, tag, _named(node, tag), entry)
                     by_node[node].append(records)
     read = each_at_once(partial(_read_at, store), by_node.items())
     return sorted(chain.from_iterable(read), key=lambda item: (item.identity, item.tag))

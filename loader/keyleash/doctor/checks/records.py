@@ -11,12 +11,11 @@ from keyleash.errors import UnreadableCommandsError
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.tokens.list import read_tokens
 from keyleash.store.deployment import Server
-from keyleash.store.guards import not_loaded, read_recorded
+from keyleash.store.guards import active_scripts, owners_not_loaded, read_recorded
 from keyleash.store.identities import active_records, known_identities
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import MISSING, GuardSnapshot, read_snapshots, read_types
 from keyleash.store.states import read_states
-from keyleash.store.store import Store, batches
 from keyleash.store.token_entries import count_unlisted, record_names
 from keyleash.text import counted
 
@@ -131,17 +130,8 @@ def check_scripts(context: Context, server: Server) -> Iterator[CheckResult]:
             yield finding("script-text-changed", node, digest=digest, identity=identity, key=key)
         for identity, digest in recorded.missing:
             yield finding("script-without-text", node, digest=digest, identity=identity)
-    records = {
-        name: record
-        for batch in batches(known_identities(store))
-        for name, record in active_records(store, batch).items()
-    }
-    yield from _not_in_cache(store.on_node(server.client), node, records)
-
-
-def _not_in_cache(
-    store: Store, node: str, records: Mapping[str, GuardRecord]
-) -> Iterator[DoctorFinding]:
-    owners = {digest: name for name, record in records.items() for digest in record.digests}
-    if missing := sorted({owners[item] for item in not_loaded(store, owners)}):
+    if context.cluster is None and server.role is not None and server.role.primary is not None:
+        # Scripts are not replicated: clients load them after a failover.
+        return
+    if missing := owners_not_loaded(store.on_node(server.client), active_scripts(store)):
         yield finding("script-not-loaded", node, names=missing)

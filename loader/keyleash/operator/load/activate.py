@@ -30,7 +30,7 @@ from keyleash.store.guards import (
     MANY,
     load_on_nodes,
     load_scripts,
-    not_loaded,
+    owners_not_loaded,
     record_sources,
     retire_sources,
     step_lua_gc,
@@ -268,5 +268,4 @@ def _wrong_guards(store: Store, prepared: PreparedPolicy, generation: int) -> It
 
 def _missing_scripts(store: Store, prepared: PreparedPolicy) -> Iterator[str]:
     owners = {digest: guard.identity for guard in prepared.guards for digest in guard.scripts}
-    missing = {owners[digest] for digest in not_loaded(store, owners)}
-    yield from (f"the scripts of `{name}`" for name in sorted(missing))
+    yield from (f"the scripts of `{name}`" for name in owners_not_loaded(store, owners))

@@ -1,1 +1,0 @@
-"""Keep guards loaded on every server of a deployment, and report drift."""
