@@ -30,7 +30,7 @@ def test_texts_of_many_scripts_are_loaded_and_stored(server: RealServer) -> None
     load_policy(store, policy(**MANY))
 
     recorded = read_recorded(store)
-    owners = active_scripts(store)
+    owners = active_scripts(store, MANY)
     assert len(owners) == 2 * len(MANY)
     assert not recorded.missing
     assert not recorded.changed

@@ -111,6 +111,6 @@ VALUES = (
 STATUS = (
     ACTIVE, CLOCK, REPEATS, each("mget", "%R~token"), each("get", "%R~state"),
     each("hgetall", "%R~tokens", "%R~delegated", "%R~fence", "%R~suspension", "%R~layouts"),
-    cluster("hkeys", "%R~layouts"), cluster("hgetall", "%R~guard"), cluster("script|exists"),
+    cluster("hgetall", "%R~guard"), cluster("script|exists"),
     each("xrange xrevrange", "%R~denied"), each("xlen", "%R~audit", "%R~denied"), TAGS, *SHARDS,
 )  # fmt: skip

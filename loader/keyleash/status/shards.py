@@ -11,11 +11,13 @@ from redis.exceptions import ConnectionError, TimeoutError
 
 from keyleash.limits import SubjectKind
 from keyleash.policy import Identity
+from keyleash.policy.parse import active_policy
 from keyleash.results import Instant, Result
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.guards import active_scripts, owners_not_loaded
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import LimitCredit, LimitEntry
+from keyleash.store.records import ActivePolicy
 from keyleash.store.server import info_section
 from keyleash.store.shards import ShardRecords
 from keyleash.store.state import is_in_effect
@@ -136,13 +138,15 @@ class ClusterStatus(Result):
         return json_object(self, "home", "nodes", "primaries", "home_operations", "down", "lacking")
 
 
-def read_cluster(store: Store) -> ClusterStatus | None:
-    """Return the status of the cluster; None on one server."""
+def read_cluster(store: Store, active: ActivePolicy | None) -> ClusterStatus | None:
+    """Return the status of the cluster with the *active* policy; None on one server."""
     if store.cluster is None:
         return None
     reasons = store.cluster.reasons()
     stats = info_section(store.client, "stats")
-    owners, answering = active_scripts(store), [node for node, why in reasons.items() if not why]
+    identities = active_policy(active.document).identities if active else ()
+    owners = active_scripts(store, (item.name for item in identities))
+    answering = [node for node, why in reasons.items() if not why]
 
     def lacking(node: Node) -> Sequence[str]:
         try:

@@ -106,5 +106,5 @@ def read_snapshot(
     primary = ""
     with suppress(ResponseError):
         primary = str(primary_of(info_section(store.client, "replication")) or "")
-    cluster = read_cluster(store)
+    cluster = read_cluster(store, active)
     return Snapshot(now_ms, active, shown, cluster, primary, tiers)

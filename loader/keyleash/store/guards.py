@@ -254,10 +254,10 @@ def read_recorded(store: Store) -> Recorded:
     return recorded
 
 
-def active_scripts(store: Store) -> dict[str, str]:
-    """Return the identity of each script in the guard records, by digest."""
+def active_scripts(store: Store, identities: Iterable[str]) -> dict[str, str]:
+    """Return the identity of each script in the guard records of *identities*, by digest."""
     records: dict[str, GuardRecord] = {}
-    for batch in batches(known_identities(store)):
+    for batch in batches(identities):
         records |= active_records(store, batch)
     return {digest: name for name, record in records.items() for digest in record.digests}
 

@@ -133,5 +133,6 @@ def check_scripts(context: Context, server: Server) -> Iterator[CheckResult]:
     if context.cluster is None and server.role is not None and server.role.primary is not None:
         # Scripts are not replicated: clients load them after a failover.
         return
-    if missing := owners_not_loaded(store.on_node(server.client), active_scripts(store)):
+    owners = active_scripts(store, known_identities(store))
+    if missing := owners_not_loaded(store.on_node(server.client), owners):
         yield finding("script-not-loaded", node, names=missing)
