@@ -94,7 +94,7 @@ class Program(Group):
         """Return the command *cmd_name*, importing its module."""
         if cmd_name == "watch" and not ctx.resilient_parsing:
             raise UsageError(
-                "`keyleash watch` is gone: clients load missing scripts themselves",
+                "`watch` is gone: clients load missing scripts themselves",
                 help="`keyleash status` names nodes of a cluster that lack some; fenced agents need"
                 " `keyleash load` after a failover, and `keyleash fence apply` by a timer",
             )
