@@ -20,7 +20,7 @@ if sent > {{ free_bytes }} * {{ taken }} then
   work = sent * (first > last and not key and {{ echo_byte_work }} or {{ byte_work }})
 end
 --% if batch and reading
-if passed_reads + {{ taken }} > {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
+if reads and passed_reads + {{ taken }} > {{ unasked_reads }} and find({{ reading }}, ',' .. command .. ',', 1, true) then weighs = true end
 --% endif
 --% if running
 if times then

@@ -154,7 +154,7 @@ SCAN cursor [MATCH scanned] [COUNT number] [TYPE type]
 SCARD set
 SDIFF set+
 SDIFFSTORE to set+
-SET str value [NX|XX|GET|KEEPTTL] [EX number]
+SET str value [NX|XX|KEEPTTL] [GET] [EX number]
 SETBIT str number bit
 SETEX str number value
 SETNX str value

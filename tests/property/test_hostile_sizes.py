@@ -30,6 +30,11 @@ MEGA = b"k:hash:mega"
 NEW = b"k:new:0"
 KNOWN: dict[str, Sequence[tuple[Any, ...]]] = {
     "one string read often": [("GET", "k:str:long")] * 500,
+    **{
+        f"old value {' '.join(words)} ×{count}": [("SET", "k:str:most", *words)] * count
+        for words in (("y", "GET"), ("y", "NX", "GET"))
+        for count in (16, 1000)
+    },
     "string that grows and is read": [
         ("SETRANGE", NEW, "8000000", "x"),
         *[("GET", NEW)] * 300,

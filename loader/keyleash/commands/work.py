@@ -278,7 +278,7 @@ WORK: Mapping[str, Work] = {
 
 
 READS: Mapping[str, Work] = {
-    **each("GET GETDEL GETEX GETSET MGET", Work(STRING_WORK, "STRLEN", last=0)),
+    **each("GET GETDEL GETEX GETSET MGET SET", Work(STRING_WORK, "STRLEN", last=0)),
     **each("GETRANGE SUBSTR", Work(STRING_WORK, "STRLEN", bound=Bound.RANGE, place=2)),
 }
 """Estimates of the work of reading strings, for a batch that reads many."""
@@ -287,10 +287,10 @@ RETURNS = frozenset((
     "BITFIELD", "BLMOVE", "BLMPOP", "BLPOP", "BRPOP", "BRPOPLPUSH",
     "BZMPOP", "BZPOPMAX", "BZPOPMIN", "GETDEL", "GETEX", "GETSET",
     "HGETDEL", "HGETEX", "LMOVE", "LMPOP", "LPOP", "RPOP",
-    "RPOPLPUSH", "SPOP", "XAUTOCLAIM", "XCLAIM", "XREADGROUP", "ZMPOP",
-    "ZPOPMAX", "ZPOPMIN",
+    "RPOPLPUSH", "SPOP", "TOPK.ADD", "TOPK.INCRBY", "XAUTOCLAIM", "XCLAIM",
+    "XREADGROUP", "ZMPOP", "ZPOPMAX", "ZPOPMIN",
 ))  # fmt: skip
-"""The commands that change a key and return its old value: their replies may be long."""
+"""The commands that change a key and return its old value, beside SET with the option GET."""
 
 LENGTHENS: Mapping[str, Lengthens] = {
     **dict.fromkeys(("SET", "SETNX", "GETSET"), Lengthens(Lengthening.ARGUMENT, 2)),

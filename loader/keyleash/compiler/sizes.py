@@ -7,7 +7,7 @@ from functools import cache
 from types import SimpleNamespace
 
 from keyleash.commands import CommandSpec
-from keyleash.commands.spec import Bound, Size, Work
+from keyleash.commands.spec import Bound, OperationClass, Size, Work
 from keyleash.commands.work import (
     DEFAULT_VALUE_BYTES,
     PLAIN_BYTES,
@@ -57,7 +57,10 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         sandbox: For approved scripts, of which each command runs before the next is checked.
     """
     specs = [usage.spec for usage in guard.usages if usage.missing is None]
-    reading = sorted(spec.name for spec in specs if spec.name in READS)
+    # Without the class no SET has the option GET.
+    reads = any(OperationClass.READ in grant.allow for grant in guard.identity.grants)
+    reading = sorted(spec.name for spec in specs if reads and spec.name in READS)
+    gets = "SET" in reading
     works = {spec.name: spec.work for spec in specs if spec.work is not None}
     if batch:
         works |= {name: READS[name] for name in reading}
@@ -74,6 +77,8 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         # Before-images are work too, although a call alone has room for them.
         "bounds": frozenset(work.bound for work in works.values()),
         "reading": f",{','.join(reading)}," if reading else "",
+        "gets": gets,
+        "omitted": Text("unheard[i]" + " or olds and olds[i]" * gets),
         "returning": f",{','.join(sorted(RETURNS))},",
         "most_image_bytes": max((plan.max_bytes for plan in guard.images), default=0),
         "work_limit": guard.identity.work,

@@ -3,7 +3,7 @@
 -- in:  n, restore, command, argv, name_at, work, reads, writes, deletes, recorded, masked, first,
 --      last, step, walked, args_field, args_value, subjects_N, counted_N, kept_N, times, taken,
 --      from, run_end, keys, sequence, token_id, correlation, gone, byte_caps, instead
--- out: after, argv, count, entry, fields, n, names, passed, passed_deletes, passed_reads,
+-- out: after, argv, count, entry, fields, n, names, olds, passed, passed_deletes, passed_reads,
 --      passed_writes, readers, restores, runs, searches, spent, stop, unheard, works
 if restore then
   restores = restores or {}
@@ -43,7 +43,12 @@ if byte_caps and reads then
   readers[n] = true
 end
 --% endif
-if reads then passed_reads = passed_reads + {{ taken }} end
+if reads then
+  passed_reads = passed_reads + {{ taken }}
+--% if gets
+  if command == 'SET' then olds = olds or {} olds[n] = true end
+--% endif
+end
 if writes then passed_writes = passed_writes + {{ taken }} end
 if deletes then passed_deletes = passed_deletes + {{ taken }} end
 if recorded then

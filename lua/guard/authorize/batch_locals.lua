@@ -1,8 +1,8 @@
 -- batch_locals: declare what the phases find out about all commands of a batch.
 -- in:  none
 -- out: after, asks, count, counted_N, entry, event, expiring, fields, gone, grouped, header,
---      hidden, imaged, imaged_bound, is_full, lengths, n, names, passed, passed_deletes,
---      passed_over, passed_reads, passed_writes, readers, replies, restores, runs, spelled, spent,
+--      hidden, imaged, imaged_bound, is_full, lengths, n, names, olds, passed,
+--      passed_deletes, passed_over, passed_reads, passed_writes, readers, replies, restores, runs, spelled, spent,
 --      stop, taken_N, unheard, weighed, works
 --% for limit in limits
 --% filter suffix(limit.number)
@@ -32,6 +32,9 @@ local fields = header
 -- usual about some of them, in tables that are made for the first: how the reply is restored, and
 -- their full name.
 local replies, unheard, restores, names = {}, {}
+--% if gets
+local olds
+--% endif
 -- Work so far, and that of asking for sizes; by the commands' numbers, their work, and the keys
 -- of those whose work was estimated.
 local spent, asks, works, weighed = 0, 0

@@ -1,5 +1,6 @@
 -- run_item: run a command of a batch if the commands before it left enough of the allowed work.
--- in:  odd, expiring, works, i, weighed, argv, name_at, stop, weigh, names, run, unheard
+-- in:  odd, expiring, works, i, weighed, argv, name_at, stop, weigh, names, olds, run,
+--      unheard
 -- out: changed, held, odd, ran, reply, sizes, took, usages
 --
 -- `ran` is the work of the commands before, as their replies and sizes show it; `changed` says
@@ -13,6 +14,9 @@ local is_weighed = held
 if ran > {{ work_limit / 8 }} and not held and ran <= {{ work_limit }} and find({{ reading }}, ',' .. argv[name_at] .. ',', 1, true) then
   -- Strings turned out to be long, so the next one is asked about.
   held = { unpack(argv, name_at + 1, argv[name_at] == 'MGET' and stop or name_at + 1) }
+--% if gets
+  if argv[name_at] == 'SET' and not (olds and olds[i]) then held = nil end
+--% endif
 end
 --% endif
 if held and ran <= {{ work_limit }} and (changed or not is_weighed) then
@@ -39,7 +43,7 @@ held = held or search
 --% endif
 if false then
 --% if (reply_limits or counts_bytes) and not sandbox
-elseif {{ counts_item }} and code and (unheard[i] or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
+elseif {{ counts_item }} and code and ({{ omitted }} or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
   took = 0
   reply = { err = 'LEASH ' .. code .. ' limit=' .. value }
   if code == 'RATE_LIMITED' then
@@ -54,7 +58,7 @@ elseif odd then
   reply, odd = odd, nil
 --% endif
 -- A command that only writes was checked and runs: a batch makes all allowed changes.
-elseif not (ran + {{ most_taken }} <= {{ work_limit }}) and (unheard[i] or held or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
+elseif not (ran + {{ most_taken }} <= {{ work_limit }}) and ({{ omitted }} or held or find({{ returning }}, ',' .. argv[name_at] .. ',', 1, true)) then
   ran, took = math.min(ran + {{ most_taken }}, 1e15), 0
   reply = { err = string.format('LEASH WORK_TOO_LARGE command=%s work=%.0f limit=%.0f', (string.gsub(argv[name_at], '[^%w]', '_')), ran, {{ work_limit }}) }
 else
