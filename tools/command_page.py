@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from tools.command_costs import COSTS
 
+from keyleash.commands.facts import COUNTS_SUBSCRIBERS
 from keyleash.commands.spec import (
     CommandSpec,
     CommandTable,
@@ -92,7 +93,7 @@ REMARKS: Mapping[str, str] = MappingProxyType(
         ),
         "PSUBSCRIBE": "argument 1 is a pattern, which must lie within a granted one;"
         " [only checked](wire.md#publish-and-subscribe)",
-        "PUBSUB NUMSUB": "all arguments are channels",
+        **dict.fromkeys(COUNTS_SUBSCRIBERS, "all arguments are channels"),
         **dict.fromkeys(("SORT", "SORT_RO"), "patterns within read grants"),
         "SCAN": "its MATCH must lie within a grant; replies are [filtered](wire.md#scan)",
     }

@@ -53,7 +53,15 @@ def test_subscribers_of_granted_channels_are_counted(leash: Pooled) -> None:
     assert [event.op for event in read_events(leash.store, ["one"])] == ["SUBSCRIBE"]
 
 
-@pytest.mark.parametrize("words", ["CHANNELS", "NUMPAT", "SHARDCHANNELS", "SHARDNUMSUB events:a"])
+def test_subscribers_of_granted_shard_channels_are_counted(leash: Pooled) -> None:
+    """By the rule of NUMSUB; of the others the server has no counts."""
+    agent = leash.agent("one")
+    assert agent.pubsub_shardnumsub("events:a") == [(b"events:a", 0)]
+    with pytest.raises(keyleash.ChannelNotGrantedError):
+        agent.execute_command("PUBSUB SHARDNUMSUB", "events:a", "other")
+
+
+@pytest.mark.parametrize("words", ["CHANNELS", "NUMPAT", "SHARDCHANNELS"])
 def test_other_questions_about_subscribers_are_refused(leash: Pooled, words: str) -> None:
     """With channels and without, the denial has the same reason."""
     for grants in (LISTENING["grants"], [grant("read", keys="t:*")]):

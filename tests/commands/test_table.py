@@ -59,7 +59,7 @@ KEYS_AT_NO_FIXED_PLACE = {
 SUB_COMMANDS_WITH_A_KEY = [
     "MEMORY USAGE",
     *(f"OBJECT {word}" for word in words("ENCODING FREQ IDLETIME REFCOUNT")),
-    "PUBSUB NUMSUB",  # of its channels
+    *(f"PUBSUB {word}" for word in words("NUMSUB SHARDNUMSUB")),  # of its channels
     *(f"XGROUP {word}" for word in words("CREATE CREATECONSUMER DELCONSUMER DESTROY SETID")),
     *(f"XINFO {word}" for word in words("CONSUMERS GROUPS STREAM")),
 ]

@@ -265,7 +265,7 @@ DIFFERENCES: dict[str, Difference] = {
         [LISTEN],
         "SUBSCRIBE a a",
     ),
-    "channels of PUBSUB NUMSUB": Difference(
+    "channels of PUBSUB NUMSUB and SHARDNUMSUB": Difference(
         "ACLs do not check them.",
         lambda it: (
             it.spec.counts

@@ -98,8 +98,7 @@ REFUSED: Mapping[str, str] = {
         "it reaches the connections of all clients",
     ),
     **dict.fromkeys(
-        [f"PUBSUB {name}" for name in ("CHANNELS", "NUMPAT", "SHARDCHANNELS", "SHARDNUMSUB")],
-        LISTENERS,
+        [f"PUBSUB {name}" for name in ("CHANNELS", "NUMPAT", "SHARDCHANNELS")], LISTENERS
     ),
     **dict.fromkeys(("SELECT", "READONLY", "READWRITE"), ABOUT_THE_CONNECTION),
 }
@@ -296,12 +295,12 @@ SUBSCRIPTIONS: Mapping[str, Subscribes] = {
 }
 """Commands that subscribe. A guard checks one channel, or one pattern, in a call."""
 
-COUNTS_SUBSCRIBERS = "PUBSUB NUMSUB"
-"""The command that counts the subscribers of channels."""
+COUNTS_SUBSCRIBERS = ("PUBSUB NUMSUB", "PUBSUB SHARDNUMSUB")
+"""The commands that count the subscribers of channels."""
 
 CHANNELS: Mapping[str, int] = {
     **dict.fromkeys(("PUBLISH", "SPUBLISH", *SUBSCRIPTIONS), 1),
-    COUNTS_SUBSCRIBERS: 2,
+    **dict.fromkeys(COUNTS_SUBSCRIBERS, 2),
 }
 """Commands with channels, and the place of the first one."""
 

@@ -144,7 +144,7 @@ def place(name: str, row: CommandRow, *, is_container: bool) -> CommandSpec:
         patterns=PATTERNS.get(name, ()),
         channel=CHANNELS.get(name),
         subscribes=SUBSCRIPTIONS.get(name),
-        counts=name == COUNTS_SUBSCRIBERS,
+        counts=name in COUNTS_SUBSCRIBERS,
         scans=name in SCANS,
         index=index,
         waits=WAITS.get(name),
