@@ -37,7 +37,7 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow], most: float = math.i
 
     Args:
         scan: Makes a guarded call; its reply is not decoded.
-        most: The most calls. If they find nothing, and there are more keys, the reply is None.
+        most: The most calls. If there are more keys than these look at, the reply is None.
     """
     keys: dict[bytes, None] = {}
     for glob in words[1:]:
@@ -50,13 +50,13 @@ def keys_reply(words: Words, scan: Callable[[Words], Flow], most: float = math.i
                 raise as_command(denial, str(words[0])) from None
             keys |= dict.fromkeys(names)
             cursor, most = (cursor if int(cursor) else None), most - 1
-    return list(keys) if keys or cursor is None else None
+    return list(keys) if cursor is None else None
 
 
 def scanned_reply(words: Words, caller: Any) -> Flow:
     """Return the reply to DBSIZE, FLUSHDB or FLUSHALL, made of SCAN and UNLINK.
 
-    The guard denies what no grants allow, and the count of few keys among very many others.
+    The guard denies what no grants allow, and a count of more keys than the calls look at.
     """
     # It also fetches the guard of a policy that was loaded since.
     who = caller.session.whoami((yield from caller.about_token(Call([], BatchMode.WHOAMI))))

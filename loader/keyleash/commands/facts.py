@@ -88,7 +88,7 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("WATCH", "UNWATCH", "MULTI", "EXEC", "DISCARD"), TRANSACTS),
     "MONITOR": "it shows the commands of all clients",
     "KEYS": "it lists all keys at once; use SCAN",
-    "DBSIZE": "it counts what SCAN lists: no grant allows that, or too many keys are of others",
+    "DBSIZE": "it counts what SCAN lists: no grant allows that, or the server has too many keys",
     **dict.fromkeys(("FLUSHDB", "FLUSHALL"), FLUSHES),
     "INFO": "it describes the whole server",
     **dict.fromkeys(("AUTH", "HELLO", "QUIT", "RESET"), ABOUT_THE_CONNECTION),
