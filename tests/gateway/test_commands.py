@@ -295,6 +295,10 @@ def test_gateway_answers_as_a_standalone_server(
     assert agent.call("COMMAND", *keys) == b"*1\r\n$1\r\nx\r\n"
     assert agent.call("COMMAND", "GETKEYS", "PING").startswith(b"-ERR The command has no key")
     assert agent.call("COMMAND", "GETKEYS", "NONE").startswith(b"-ERR Invalid command")
+    for text in ("GET", "SET a", "GET a b"):
+        reply = agent.call("COMMAND", "GETKEYS", *text.split())
+        assert reply.startswith(b"-ERR Invalid number of arguments")
+    assert agent.call("COMMAND", "GETKEYS").startswith(b"-ERR wrong number of arguments")
     assert agent.call("CLIENT", "SETNAME", "a b").startswith(b"-ERR Client names cannot contain")
     assert agent.call("HELLO", 2, "SETNAME", "job").startswith(b"*14")
     assert agent.call("CLIENT", "GETNAME") == b"$3\r\njob\r\n"

@@ -204,12 +204,17 @@ async def command(connection: Any, words: Words) -> bytes:
 
 def _keys_of(table: CommandTable, words: Words) -> Sequence[bytes]:
     """Return the keys of a call, or raise the error of a server if it has none."""
-    name = upper(words[0])
+    if not words:
+        raise ResponseError("wrong number of arguments for 'command|getkeys' command")
+    spec, name = table.find(words), upper(words[0])
+    if spec is None:
+        raise ResponseError("Invalid command specified")
+    if len(words) < abs(spec.arity) or 0 < spec.arity < len(words):
+        raise ResponseError("Invalid number of arguments specified for command")
     script = script_call_of(name, words[1:]) if name in SCRIPT_CALLS else None
     keys = script.keys if script else declared_keys(table, (name.encode(), *words[1:]))
     if not (keys or script):
-        unknown, none = "Invalid command specified", "The command has no key arguments"
-        raise ResponseError(none if table.find(words) else unknown)
+        raise ResponseError("The command has no key arguments")
     return keys
 
 
