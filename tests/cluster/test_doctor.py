@@ -29,7 +29,7 @@ identities:
 OF_DEVELOPMENT = {
     "vulnerable-version", "eviction", "unbounded-output-buffers", "unbounded-client-memory",
     "large-bulk-length", "no-persistence", "open-default-user", "unvalidated-restore",
-    "snapshots-only",
+    "snapshots-only", "deletes-at-once",
 }  # fmt: skip
 """Findings of any server of tests, with or without a cluster."""
 

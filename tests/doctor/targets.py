@@ -7,6 +7,7 @@ from typing import Any
 
 import redis
 
+from keyleash.doctor.checks.settings import LAZY
 from keyleash.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
 from support.command_line import Cli
@@ -17,6 +18,7 @@ BOUNDS = {
     "client-output-buffer-limit": "normal 256mb 64mb 60",
     "maxmemory-clients": "128mb",
     "proto-max-bulk-len": "16mb",
+    **dict.fromkeys(LAZY, "yes"),
 }
 """The values that docs/how-to/operate.md recommends."""
 POLICY = """\

@@ -145,6 +145,7 @@ ADVICE: dict[str, Problem] = {
     ),
     "unbounded-client-memory": lambda item: item.admin.config_set("maxmemory-clients", 0),
     "large-bulk-length": lambda item: item.admin.config_set("proto-max-bulk-len", "512mb"),
+    "deletes-at-once": lambda item: item.admin.config_set("lazyfree-lazy-expire", "no"),
 }
 """Findings that leave the exit code 0."""
 ELSEWHERE = {
@@ -229,7 +230,7 @@ def test_advice_is_reported_with_exit_code_0(
     [found] = target.found(exit_code=0)
 
     assert (found["code"], found["severity"]) == (code, "advice")
-    assert found["help"].startswith("set `")
+    assert found["help"].startswith(("set `", "`CONFIG SET lazyfree-lazy-expire yes`"))
 
 
 def test_connections_without_any_memory_limit_are_a_warning(target: DoctorTarget) -> None:

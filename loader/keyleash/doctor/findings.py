@@ -115,6 +115,11 @@ FINDINGS = {
         " {needed_mib} MiB",
         "set `proto-max-bulk-len {needed_mib}mb`, or what the values of other clients need",
     ),
+    "deletes-at-once": FindingKind(
+        _ADVICE,
+        "{names} are `no`: deleting, replacing or expiring a large key stops the server meanwhile",
+        "`CONFIG SET {set} yes`, and set the same in redis.conf",
+    ),
     "slots-not-served": FindingKind(
         _ERROR,
         "{count} slots of the cluster have no working node: calls on their keys fail",

@@ -60,12 +60,18 @@ def _is_on(client: Client, setting: str) -> bool:
 
 
 MIB = 1 << 20
+LAZY = ("lazyfree-lazy-user-del", "lazyfree-lazy-server-del", "lazyfree-lazy-expire")
+"""The settings with which a server frees large keys in the background."""
 
 
 def check_clients(context: Context, server: Server) -> Iterator[DoctorFinding]:
-    """Check the limits of one connection, of all connections and of one argument."""
+    """Check the limits of connections and arguments, and how large keys are freed."""
     settings = read_settings(
-        server.client, "client-output-buffer-limit", "maxmemory-clients", "proto-max-bulk-len"
+        server.client,
+        "client-output-buffer-limit",
+        "maxmemory-clients",
+        "proto-max-bulk-len",
+        *LAZY,
     )
     has_maxmemory = bool(int(info_section(server.client, "memory").get("maxmemory", 0)))
     is_output_open = _is_output_open(settings.get("client-output-buffer-limit", ""))
@@ -84,6 +90,8 @@ def check_clients(context: Context, server: Server) -> Iterator[DoctorFinding]:
     needed_mib = -(-_longest_value(context.policy) // MIB)
     if mib > needed_mib:
         yield finding("large-bulk-length", server.name, mib=mib, needed_mib=needed_mib)
+    if eager := [name for name in LAZY if settings.get(name) == "no"]:
+        yield finding("deletes-at-once", server.name, names=eager, set=" yes ".join(eager))
 
 
 def _longest_value(policy: Policy) -> int:
