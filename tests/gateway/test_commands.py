@@ -305,6 +305,19 @@ def test_gateway_answers_as_a_standalone_server(
     assert leash.denials("one") == []
 
 
+def test_hello_with_a_bad_name_changes_nothing(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Neither the protocol nor the login, as on a server."""
+    token = one_leash.issue("one").token
+    agent, stranger = connect(one_gateway.port, token, 3), connect(one_gateway.port)
+    for raw in (agent, stranger):
+        words = ("HELLO", 2, "AUTH", "one", token, "SETNAME", "a b")
+        assert raw.call(*words).startswith(b"-ERR Client names cannot contain")
+    assert agent.call("GET", "k:none") == b"_\r\n"
+    assert stranger.call("GET", "k:none").startswith(b"-NOAUTH")
+
+
 def test_redis_py_works_by_its_url_alone(leash: Leash, gateway: ServedGateway) -> None:
     """In both protocols, with pipelines, transactions and locks."""
     token = leash.issue("one").token

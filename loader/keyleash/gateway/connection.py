@@ -653,12 +653,7 @@ class Connection(asyncio.Protocol):
             ResponseError: no server takes it.
             SecretInTextError: it contains a token.
         """
-        if name.translate(None, bytes(range(33, 127))):
-            problem = "Client names cannot contain spaces, newlines or special characters."
-            raise ResponseError(problem)
-        text = name.decode("latin-1")[:256]
-        with correlation(text):
-            self.name, self.correlation = name, text or f"gw-{self.number}"
+        self.name, self.correlation = name, own.text_of_name(name) or f"gw-{self.number}"
 
     def reset(self) -> None:
         """Forget transaction, watch and subscriptions."""

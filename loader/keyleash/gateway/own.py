@@ -11,6 +11,7 @@ from redis.exceptions import ResponseError
 from keyleash.client.actions import Words
 from keyleash.client.answers import callable_commands, command_reply, info_reply
 from keyleash.client.command_words import Role, role_of, script_call_of, upper
+from keyleash.client.correlation import correlation
 from keyleash.client.once import check_id, once
 from keyleash.commands import CommandTable, load_table
 from keyleash.commands.facts import SCRIPT_CALLS
@@ -59,6 +60,15 @@ async def answer(connection: Any, words: Words) -> bytes:
 def is_one_word(name: str) -> bool:
     """Return whether a name is ASCII without blanks, where the client library would split it."""
     return name.isascii() and name.split() == [name]
+
+
+def text_of_name(name: bytes) -> str:
+    """Return the name of a connection as a correlation id; raise the errors of `set_name`."""
+    if name.translate(None, bytes(range(33, 127))):
+        problem = "Client names cannot contain spaces, newlines or special characters."
+        raise ResponseError(problem)
+    with correlation(text := name.decode("latin-1")[:256]):
+        return text
 
 
 def source_of(transport: Any) -> str:
@@ -116,7 +126,7 @@ async def hello(connection: Any, words: Words) -> bytes:
             credentials = words[at + 1 : at + 3]
             at += 3
         elif option == "SETNAME" and at + 1 < len(words):
-            name = words[at + 1]
+            text_of_name(name := words[at + 1])
             at += 2
         else:
             raise ResponseError(f"Syntax error in HELLO option '{option.lower()[:64]}'")
