@@ -22,10 +22,12 @@ def on_a_terminal(
 ) -> Iterator[tuple[Any, int]]:
     """The command on a terminal of its own, and what reads that."""
     ours, theirs = pty.openpty()
+    # pytest-xdist sets the first two, which go before the size of the terminal.
+    environment = {**cli.process_env(), **dict.fromkeys(("COLUMNS", "LINES"), "")}
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     process = subprocess.Popen(
         [*cli.command, *map(str, words)],
-        env={**cli.process_env(), "TERM": cli.env.get("TERM", "xterm")},
+        env={**environment, "TERM": cli.env.get("TERM", "xterm")},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

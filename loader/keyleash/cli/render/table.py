@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import click
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -105,7 +105,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Re
 def show(*parts: RenderableType) -> None:
     """Print parts one below the other."""
     if is_terminal():
-        console().print(*parts, sep="\n", crop=False)
+        console().print(Group(*parts), crop=False)  # it joins texts alone, and folds the rows
     else:
         click.echo("\n".join(map(str, parts)))
 
