@@ -33,7 +33,7 @@ def stage(
         yield it
 
 
-@pytest.mark.parametrize(("stage", "attempt"), CASES, indirect=["stage"])
+@pytest.mark.parametrize(("stage", "attempt"), CASES, indirect=["stage"], scope="module")
 def test_attempt_has_the_outcome_on_the_page(stage: Stage, attempt: Attempt) -> None:
     """The page lists exactly what is possible."""
     outcome, details = stage.try_out(attempt)
