@@ -425,6 +425,18 @@ def test_a_reader_that_stands_behind_tls_is_cut(
             wait_until(lambda: served.gateway.cuts["stalled"] == 1)
 
 
+def test_much_before_login_that_is_no_command_closes_the_connection(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Its parsing takes time from others; a large pipeline may follow AUTH at once."""
+    stranger = connect(one_gateway.port)
+    stranger.socket.sendall(b"\r\n" * 9_000)
+    assert stranger.reply() == b"-ERR Protocol error: too much before login\r\n"
+    agent = connect(one_gateway.port)
+    agent.send(("AUTH", one_leash.issue("one").token), *[("ECHO", bytes(100))] * 300)
+    assert [agent.reply()[:1] for _ in range(301)] == [b"+"] + [b"$"] * 300
+
+
 def test_an_agent_that_leaves_while_it_subscribes_leaves_nothing(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect
 ) -> None:

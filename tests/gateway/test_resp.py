@@ -129,9 +129,12 @@ def test_long_inline_command_is_read_in_linear_time() -> None:
     assert requests_in([b"DEL" + b" k" * 30_000 + b"\n"], True) == ([TooManyWords([b"DEL"])], 0)
 
 
-def test_empty_array_is_no_command() -> None:
-    """As on a server; the next command is read."""
-    assert requests_in([b"*0\r\n*-10\r\n*1\r\n$4\r\nPING\r\n"], False) == ([("PING",)], 0)
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_empty_requests_are_no_commands(size: int) -> None:
+    """As on a server, also many, wherever they are cut; the next command is read."""
+    data = b"*0\r\n*-10\r\n*-00000000000000000000001\r\n \t\r\n\n" * 500 + b"*1\r\n$4\r\nPING\r\n"
+    parts = [data[at : at + size] for at in range(0, len(data), size)]
+    assert requests_in(parts, False) == ([("PING",)], 0)
 
 
 def test_request_before_login_is_bounded() -> None:

@@ -35,6 +35,7 @@ from keyleash.errors import ArgsTooManyError, KeyleashError, LeashError
 from keyleash.gateway import own
 from keyleash.gateway.agent import Agent, source
 from keyleash.gateway.resp import (
+    LOGIN_BYTES,
     MAX_NAME,
     MAX_REQUEST_BYTES,
     WITHIN_MULTI,
@@ -116,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._confirmed: list[bytes] | None = None
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
-        self._written = self._read = 0
+        self._written = self._read = self._sent_early = 0
         self._unsent = self._waiting_bytes = self._queued_bytes = 0
         self.transport: Any = None
 
@@ -171,9 +172,10 @@ class Connection(asyncio.Protocol):
         """Queue the commands that have arrived."""
         if self._ends:
             return
-        now = self._loop.time()
-        if self.agent is not None:
-            self._moved_at = now
+        if self.agent is None:
+            self._sent_early += len(data)
+        else:
+            self._moved_at = self._loop.time()
         before = self._waiting_bytes if self._queue else self._requests.size
         self._waiting_bytes = before + len(data)
         try:
@@ -186,8 +188,14 @@ class Connection(asyncio.Protocol):
         is_large = self._requests.size > LARGE_BYTES
         if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
             self.pause_reading()
+        elif self.agent is None and self._sent_early > LOGIN_BYTES and not (self._task or commands):
+            self.refuse(b"ERR Protocol error: too much before login")
         if self._call is None and self._task is None:
             self.go_on()
+        if len(data) >= LOGIN_BYTES and not (self._is_reading_paused or self._ends):
+            # The event loop would go on to read for as long as the agent sends.
+            self.pause_reading()
+            self._loop.call_soon(self.go_on)
 
     def check(self, now: float) -> None:
         """Cut the connection if it stands still where it must not."""

@@ -56,6 +56,8 @@ _WORD = re.compile(
     re.DOTALL,
 )
 """A word of an inline command: a part without quotes, and one in quotes, which ends it."""
+_EMPTY = re.compile(rb"(?:[ \t\v\f\r]*+\n|\*(?:0|-[0-9]{1,20})\r\n)*+")
+"""Requests without words, which have no reply: one by one, a flood of them would hold up others."""
 _ESCAPE = re.compile(rb"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"b": b"\b", b"a": b"\a"}
 _NULLS = (b"$-1\r\n", b"*-1\r\n")
@@ -116,6 +118,9 @@ class Requests:
         length, find = len(buffer), buffer.find
         while at < length:
             if not left and buffer[at] != 42:
+                if (end := _after_empty(buffer, at)) > at:
+                    at = end
+                    continue
                 stop = find(b"\n", at)
                 if (stop if stop >= 0 else length) - at > min(MAX_INLINE_BYTES, most_bytes):
                     raise ProtocolError("too big inline request")
@@ -138,7 +143,8 @@ class Requests:
             if not left:
                 if size > (MAX_WORDS if self.is_trusted else LOGIN_WORDS):
                     raise ProtocolError("invalid multibulk length")
-                at, left, read = line + 2, size, 0
+                at = line + 2 if size else max(line + 2, _after_empty(buffer, at))
+                left, read = size, 0
                 words = TooManyWords() if size > MAX_ARGUMENTS else []
                 continue
             stop = line + 2 + size
@@ -162,6 +168,11 @@ class Requests:
         else:
             del self._buffer[:at]
         return commands
+
+
+def _after_empty(buffer: bytes | bytearray, at: int) -> int:
+    found = _EMPTY.match(buffer, at)
+    return found.end() if found else at
 
 
 def _command(words: list[bytes]) -> Words | TooManyWords:
