@@ -1,8 +1,8 @@
 -- batch_locals: declare what the phases find out about all commands of a batch.
 -- in:  none
 -- out: after, asks, count, counted_N, entry, event, expiring, fields, gone, grouped, header,
---      hidden, imaged, imaged_bound, is_full, lengths, n, names, olds, passed,
---      passed_deletes, passed_over, passed_reads, passed_writes, readers, replies, restores, runs, spelled, spent,
+--      hidden, imaged, imaged_bound, is_full, lengths, n, names, olds, passed, passed_deletes,
+--      passed_over, passed_reads, passed_writes, readers, replies, restores, runs, spelled, spent,
 --      stop, taken_N, unheard, weighed, works
 --% for limit in limits
 --% filter suffix(limit.number)

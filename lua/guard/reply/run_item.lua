@@ -1,6 +1,5 @@
 -- run_item: run a command of a batch if the commands before it left enough of the allowed work.
--- in:  odd, expiring, works, i, weighed, argv, name_at, stop, weigh, names, olds, run,
---      unheard
+-- in:  odd, expiring, works, i, weighed, argv, name_at, stop, weigh, names, olds, run, unheard
 -- out: changed, held, odd, ran, reply, sizes, took, usages
 --
 -- `ran` is the work of the commands before, as their replies and sizes show it; `changed` says
