@@ -142,6 +142,7 @@ PSUBSCRIBE scanned
 PTTL any
 PUBLISH channel value
 PUBSUB NUMSUB channel+
+PUBSUB SHARDNUMSUB channel+
 RENAME any to
 RENAMENX any to
 RESTORE to 0 payload [REPLACE]
