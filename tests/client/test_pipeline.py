@@ -322,6 +322,7 @@ def test_transaction_that_is_too_long_is_refused_before_it_is_sent(
     with pytest.raises(ArgsTooManyError) as refused:
         pipe.execute()
     assert set(refused.value.details) == {what, "limit"}
+    assert "help: use several calls" in str(refused.value)
     assert packets == []
 
 

@@ -67,6 +67,7 @@ def test_help_for_the_agent_says_what_to_do_and_never_to_widen_access(
     """A model that reads "add a grant" will try; the operator reads which rule decided."""
     assert SAYS_WHAT_TO_DO.search(reason.agent)
     assert not MORE_RIGHTS.search(reason.agent)
+    assert not re.search(r"\w\(", reason.agent), "calls of Python"
     assert (reason == REASONS[code][-1]) == (not reason.when)
 
 

@@ -110,6 +110,7 @@ def test_every_denial_has_an_advice_that_its_reader_can_follow(
                 line = raw.call(*words).decode()
                 assert re.fullmatch(r"-LEASH [^\r\n]+\)\r\n", line), case
                 assert re.search(rf"[(;] ?{re.escape(advice)}", line), (case, line)
+                assert not re.search(r"\w\(", line), (case, line)
                 assert help_.replace("`client.whoami()`", "`KEYLEASH WHOAMI`") in line
                 question = raw.call("KEYLEASH", "CAN", *words).decode()
                 assert question.partition("\r\n")[2] == line[1:]
@@ -123,6 +124,25 @@ def test_every_denial_has_an_advice_that_its_reader_can_follow(
                     check_result((await client.call_tool(name, given)), case, help_, follows)
 
     run(body)
+
+
+def test_denials_of_the_client_have_an_advice_for_any_client(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """A transaction names the command, and none of them a method of Python."""
+    one_leash.load(one={"grants": [grant("read", "write", keys="jobs:*")]})
+    agent = connect(one_gateway.port, one_leash.issue("one").token)
+    long = ("RPUSH", "jobs:1", *range(3500))
+    for commands, expected in (
+        ([("DBSIZE",)], "LEASH COMMAND_REFUSED command=DBSIZE (it counts .*; use SCAN with"),
+        ([("MULTI",), ("SUBSCRIBE", "c")], "LEASH COMMAND_REFUSED .*; subscribe outside of"),
+        ([("EXEC",), ("MULTI",), long, long, ("EXEC",)], "LEASH ARGS_TOO_MANY .*(use several"),
+        ([("MULTI",), ("PING",), ("KEYS", "*"), ("EXEC",)], "LEASH CLASS_NOT_GRANTED .* item=2 ("),
+    ):
+        agent.send(*commands)
+        line = [agent.reply().decode() for _ in commands][-1]
+        assert re.match(f"-{expected.replace('(', '[(]')}", line), line
+        assert not re.search(r"\w\(", line), line
 
 
 def check_result(found: Any, case: str, help_: str, follows: str) -> None:

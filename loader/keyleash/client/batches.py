@@ -22,9 +22,9 @@ def require_one_call(commands: Sequence[Words]) -> None:
     """Raise ArgsTooManyError if the *commands* of a batch exceed one call."""
     values = sum(map(_values, commands))
     if len(commands) > MAX_BATCH_COMMANDS:
-        raise _too_many("commands", len(commands), MAX_BATCH_COMMANDS)
+        raise ArgsTooManyError({"commands": str(len(commands)), "limit": str(MAX_BATCH_COMMANDS)})
     if values > MAX_ARGUMENTS:
-        raise _too_many("arguments", values, MAX_ARGUMENTS)
+        raise ArgsTooManyError({"arguments": str(values), "limit": str(MAX_ARGUMENTS)})
 
 
 def fits_chunk(commands: Sequence[Words]) -> bool:
@@ -85,10 +85,3 @@ def _bytes(words: Words) -> int:
         elif isinstance(word, memoryview):
             size += word.nbytes
     return size
-
-
-def _too_many(what: str, count: int, limit: int) -> ArgsTooManyError:
-    return ArgsTooManyError(
-        {what: str(count), "limit": str(limit)},
-        help="make several batches, or use pipeline(transaction=False)",
-    )

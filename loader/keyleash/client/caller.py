@@ -505,16 +505,15 @@ class Caller:
         if not (isinstance(typed, LeashError) and call.commands):
             return typed
         item = typed.details.get("item")
-        words = call.commands[int(item or 1) - 1]
+        at = int(item or 1) - 1
+        words = call.commands[at]
         if call.mode in (None, BatchMode.CHECK) or item is not None:
             typed = described(typed, words, call.mode, self.session.table)
-        if item is not None and role_of(words[0]) is Role.SUBSCRIPTION:
+        if item is None:
+            return typed
+        if role_of(words[0]) is Role.SUBSCRIPTION:
             return as_command(typed, words[0])
-        if item is not None:
-            command = " ".join(str(word) for word in words)
-            text = f"Command # {item} ({command[:100]}) of pipeline caused error: {typed.args[0]}"
-            typed.args = (text, *typed.args[1:])
-        return typed
+        return of_item(typed, call.places[at] if call.places else at, words)
 
     def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
         try:
@@ -530,6 +529,14 @@ class Caller:
 
     def stop_waiting(self, call: Call) -> None:
         """Note that a blocking call is polled no more: for a program with many of them."""
+
+
+def of_item(denial: LeashError, at: int, words: Words) -> LeashError:
+    """Return the denial of a command of a batch with its place, also in the text, as redis-py's."""
+    denial = denial.with_details({**denial.details, "item": str(at + 1)})
+    command = " ".join(map(str, words))[:100]
+    denial.args = (f"Command # {at + 1} ({command}) of pipeline caused error: {denial.args[0]}",)
+    return denial
 
 
 def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:

@@ -92,6 +92,7 @@ class Call:
             repeat a transaction read its keys again.
         script: The script to call instead of commands.
         has_scripts: Whether commands of the batch call scripts.
+        places: Those of its commands in their transaction, if that has calls of KEYS, too.
         delegation: The child token to make instead of commands.
         guard: The guard that was called last.
         shape: For a batch with runs, the number of commands of each reply; see `wire.replies_of`.
@@ -110,6 +111,7 @@ class Call:
     is_watched: bool = False
     script: ScriptCall | None = None
     has_scripts: bool = False
+    places: Sequence[int] = ()
     delegation: Delegation | None = None
     guard: GuardRecord | None = None
     shape: Sequence[int] = ()

@@ -164,10 +164,8 @@ class Ids:
 
     def note(self, *, has_id: bool) -> None:
         """Note that a call is sent."""
-        if has_id:
-            self._has_id = True
-        else:
-            self._lacks_id = True
+        self._has_id |= has_id
+        self._lacks_id |= not has_id
 
 
 class Attempts(Block):

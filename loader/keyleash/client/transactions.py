@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,11 +11,12 @@ from redis.exceptions import ExecAbortError, ResponseError
 from keyleash.client.actions import Flow, Send, Unguarded, Words
 from keyleash.client.answers import keys_reply
 from keyleash.client.batches import require_one_call
-from keyleash.client.caller import Caller
+from keyleash.client.caller import Caller, of_item
 from keyleash.client.calls import Call
 from keyleash.client.command_words import Role, role_of, split_words
 from keyleash.client.queue import Queue
 from keyleash.client.script_calls import send_script
+from keyleash.errors import LeashError
 from keyleash.store.wire import BatchMode
 
 NESTED = {"MULTI": "MULTI calls can not be nested", "WATCH": "WATCH inside MULTI is not allowed"}
@@ -88,23 +89,24 @@ class Transaction:
             self._queue.add_reply([])
             return
         require_one_call(held)
-        keys = {at: held[at] for at, role in enumerate(roles) if role is Role.KEYS}
-        others = [words for at, words in enumerate(held) if at not in keys]
-        call = self._caller.new_call(others, BatchMode.ALL)
-        call.has_scripts, call.is_watched = Role.SCRIPT in roles, is_watched
+        keys = [at for at, role in enumerate(roles) if role is Role.KEYS]
+        places = [at for at in range(len(held)) if at not in keys]
+        call = self._caller.new_call([held[at] for at in places], BatchMode.ALL)
+        call.has_scripts, call.is_watched, call.places = Role.SCRIPT in roles, is_watched, places
         if keys or (is_watched and held):
-            self._queue.defer(self._run_prepared(call, keys))
+            self._queue.defer(self._run_prepared(call, held, keys))
         else:
             yield from self._queue.add([call])
 
-    def _run_prepared(self, call: Call, keys: Mapping[int, Words]) -> Flow:
-        """Run a transaction after its calls of KEYS, by place, which are rounds of SCAN."""
+    def _run_prepared(self, call: Call, held: Sequence[Words], keys: Sequence[int]) -> Flow:
+        """Run a transaction after its calls of KEYS, which are rounds of SCAN."""
         found: dict[int, Any] = {}
         try:
-            for at, words in keys.items():
-                found[at] = yield from keys_reply(words, self._caller.run)
+            for at in keys:
+                found[at] = yield from keys_reply(held[at], self._caller.run)
         except ResponseError as error:
-            return (yield from self._end(error, is_watched=call.is_watched))
+            failed = of_item(error, at, held[at]) if isinstance(error, LeashError) else error
+            return (yield from self._end(failed, is_watched=call.is_watched))
         if call.is_watched and call.commands:
             yield from self._caller.check(call)
         yield Send([call])

@@ -100,7 +100,7 @@ monitoring = partial(
 subscription_in_pipeline = partial(
     refused,
     reason="a subscription is no part of a pipeline or transaction",
-    instead="use `pubsub()` of the client",
+    instead="subscribe outside of the pipeline or transaction",
 )
 """The denial of a subscription within a pipeline or transaction."""
 

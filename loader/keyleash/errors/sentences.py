@@ -89,7 +89,7 @@ _PHRASES = {
 }
 """What stands for `$NAME` in the catalog."""
 
-_CATALOG = """
+_CATALOG = """\
 SUSPENDED: the identity is suspended: {reason}
   agent: $REPORT
   operator: resume it with `keyleash thaw {identity}`
@@ -170,6 +170,9 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   if reason=$MALFORMED
   agent: use this order: the script, the number of keys, the keys, the arguments
   operator: $NO_RULE
+  if command=DBSIZE
+  agent: use SCAN with a pattern of a grant with `scan`, or keys whose names you know; $SEE
+  operator: add `scan` to `allow` of a grant, $OWN; it is denied if 100 calls of SCAN do not end
 
 CLASS_NOT_GRANTED: no grant of the token gives `{class}` to `{command}`{on_key}
   agent: use another command, or report that you cannot do this; $SEE
@@ -385,8 +388,7 @@ RENEWAL_REFUSED: the token is not renewed: {reason}
   sentence: the token is not renewed: its issue is not recorded
   if reason=delegated
   sentence: the token is not renewed: another token made it
-  agent: ask the holder of its parent for another
-"""
+  agent: ask the holder of its parent for another"""
 """The entry of each code: its sentence, the help of each reader, and after each `if` what differs.
 
 The first `if` that fits decides: the details have all its names, and begin with one of the values
@@ -428,9 +430,7 @@ def _reasons(entry: str) -> Iterator[Reason]:
 
 REASONS: Mapping[ReplyCode, tuple[Reason, ...]] = {
     ReplyCode(entry.partition(":")[0]): tuple(_reasons(entry))
-    for entry in re.sub(r"\$([A-Z_]+)", lambda name: _PHRASES[name[1]], _CATALOG.strip()).split(
-        "\n\n"
-    )
+    for entry in re.sub(r"\$([A-Z_]+)", lambda name: _PHRASES[name[1]], _CATALOG).split("\n\n")
 }
 """The reasons of each code; the first that fits the details of a denial is its own."""
 
