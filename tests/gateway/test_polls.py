@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any
 
 import pytest
 
 from gateway.conftest import BROAD
+from keyleash.client import caller
 from support.gateways import Raw, ServedGateway
 from support.leash import Leash
 from support.replication import wait_until
 
 Connect = Callable[..., Raw]
+
+
+@pytest.fixture
+def rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Poll after writes through the gateway and at deadlines alone."""
+    monkeypatch.setattr(caller, "pauses", lambda _: repeat(3600.0))
 
 
 def waiting(gateway: ServedGateway) -> int:
@@ -65,32 +73,49 @@ def test_clients_that_wait_are_served_in_the_order_in_which_they_came(
 
 
 def test_client_that_leaves_gives_its_place_to_the_next(
-    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, rare: None
 ) -> None:
-    """Whatever ends its wait: a closed connection, or its timeout."""
+    """By a closed connection, or its timeout, at which it takes nothing from those before it."""
     token = one_leash.issue("one").token
     leaving, timed, last = (connect(one_gateway.port, token) for _ in range(3))
     block(one_gateway, [leaving], "BLPOP", "k:a", 0)
-    block(one_gateway, [timed], "BLPOP", "k:a", 0.05)
+    block(one_gateway, [timed], "BLPOP", "k:a", 1)
     block(one_gateway, [last], "BLPOP", "k:a", "k:b", 0)
-
-    leaving.close()
-    assert timed.reply() == b"*-1\r\n"
     one_leash.admin.rpush("k:a", "x")
+    assert timed.reply() == b"*-1\r\n"
+    leaving.close()
     assert last.reply() == b"*2\r\n$3\r\nk:a\r\n$1\r\nx\r\n"
 
 
-def test_client_that_waits_for_more_keys_is_polled_while_it_is_the_first_of_one(
-    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+@pytest.mark.parametrize(
+    "case",
+    [
+        "BZPOPMIN k:a 0; BLPOP k:b 0; BRPOP k:b k:a 0; RPUSH {} x",
+        "BLMOVE k:b k:a LEFT RIGHT 0; BLMPOP 0 2 k:b k:a LEFT; RPUSH {} x",
+        "BZPOPMIN k:b 0; BZMPOP 0 2 k:b k:a MAX; ZADD {} 1 x",
+        "{} k:b >; {} k:b k:a > >; XADD {} * f x",
+    ],
+)
+def test_client_that_waits_for_more_keys_is_polled_for_those_of_which_it_is_the_first(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, rare: None, case: str
 ) -> None:
-    """It does not wait for those that came before it, and wait for another of its keys."""
-    token = one_leash.issue("one").token
-    narrow, broad = connect(one_gateway.port, token), connect(one_gateway.port, token)
-    block(one_gateway, [narrow], "BLPOP", "k:low", 0)
-    block(one_gateway, [broad], "BLPOP", "k:high", "k:low", 0)
-
-    one_leash.admin.rpush("k:high", "x")
-    assert broad.reply().endswith(b"x\r\n")
+    """One that waits for another type, or moves to the key, does not come before it."""
+    for key in ("k:a", "k:b") if "XADD" in case else ():
+        one_leash.admin.xgroup_create(key, "g", mkstream=True)
+    token, read = one_leash.issue("one").token, "XREADGROUP GROUP g STREAMS BLOCK 0 STREAMS"
+    *waits, give = case.split("; ")
+    *_, first, client = clients = [connect(one_gateway.port, token) for _ in waits]
+    for raw, text in zip(clients, waits, strict=True):
+        block(one_gateway, [raw], *text.format(read).split())
+    other = connect(one_gateway.port, token)
+    one_leash.admin.execute_command(*give.format("k:b").split())
+    other.call(*give.format("k:a").split())
+    reply = client.reply()
+    assert b"k:a\r\n" in reply
+    assert b"k:b\r\n" not in reply
+    assert one_leash.admin.exists("k:b")
+    other.call(*give.format("k:b").split())
+    assert b"$1\r\nx\r\n" in first.reply()
 
 
 @pytest.mark.parametrize(

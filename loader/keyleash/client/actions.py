@@ -97,7 +97,7 @@ class AskForToken:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Sleep.
+    """Sleep; return True to end the wait of *polled* without another poll.
 
     Attributes:
         polled: The blocking call that is polled again then; None if it is no poll.

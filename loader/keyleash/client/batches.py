@@ -80,8 +80,5 @@ def _bytes(words: Words) -> int:
     """Return the approximate bytes of a command, without its numbers, which are short."""
     size = 0
     for word in words:
-        if isinstance(word, _TEXTS):
-            size += len(word)
-        elif isinstance(word, memoryview):
-            size += word.nbytes
+        size += len(word) if isinstance(word, _TEXTS) else getattr(word, "nbytes", 0)
     return size

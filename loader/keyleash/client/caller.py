@@ -519,7 +519,8 @@ class Caller:
         try:
             for pause_s in pauses(call.commands[0]):
                 # At least once: a program that serves others spaces calls here.
-                yield Pause(max(0, min(pause_s, deadline - self.clock())), call)
+                if (yield Pause(max(0, min(pause_s, deadline - self.clock())), call)):
+                    return None
                 yield Send([call])
                 reply = yield from self._read_within_rates(call, undecoded)
                 if reply is not None or self.clock() >= deadline:

@@ -37,10 +37,14 @@ _ORIGIN = property(lambda _: source.get())
 CHECK_S = 1.0
 """Seconds after which subscriptions are checked again."""
 MAX_FREE = 64
-_AGAIN = ("BLMOVE", "BRPOPLPUSH", "XREADGROUP")
+_MOVES = ("BLMOVE", "BRPOPLPUSH")
+_AGAIN = (*_MOVES, "XREADGROUP")
+"""Blocking commands that on a server run again, and fail, when a key gets another type."""
 
 
 class _Polling:
+    """Mixed in before a caller, whose blocking commands wait in `polls`."""
+
     polls: Polls
 
     def _read_within_rates(self, call: Call, undecoded: bool) -> Flow:
@@ -87,13 +91,15 @@ class Agent(TokenHolder):
         self.session: Session = self._kind.session
         self._free: list[Any] = []
 
-    async def _pause(self, pause: Pause) -> None:
-        if pause.polled is None:
+    async def _pause(self, pause: Pause) -> bool:
+        if (call := pause.polled) is None:
             await asyncio.sleep(pause.seconds)
-            return
-        keys = keys_of(self.session.table, pause.polled.commands[0])
-        identity = self.session.identity
-        await self._polls.wait(pause.polled, pause.seconds, keys, identity, self._pace)
+            return False
+        words, identity = call.commands[0], self.session.identity
+        keys = keys_of(self.session.table, words)
+        # Nothing is taken from the other key of BLMOVE.
+        keys = keys[:1] if upper(words[0]) in _MOVES else keys
+        return not await self._polls.wait(call, pause.seconds, keys, identity, self._pace)
 
     def wake(self, commands: Iterable[Words]) -> None:
         """Poll at once for what waits for keys that *commands* may have written."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from keyleash.client.actions import Words
 from keyleash.client.calls import Call
 from keyleash.client.command_words import upper
 
@@ -42,11 +43,14 @@ class Wait(NamedTuple):
 
     Attributes:
         line: Shared by the commands of which the first to come is the first to be served.
+        words: The command with all its keys.
+        keys: Those from which it takes, in its order.
         woken: Set when it is to be polled at once.
     """
 
     line: Any
-    keys: Collection[Any]
+    words: Words
+    keys: Sequence[Any]
     woken: asyncio.Event
 
 
@@ -54,8 +58,8 @@ class Polls:
     """The blocking commands of all agents that wait.
 
     Of the commands of one identity that wait for a key, only the first is polled: so it gets what
-    comes first, and the others cost nothing. A command is polled if it is the first for one of its
-    keys. XREAD takes nothing from others, so that each is polled.
+    comes first, and the others cost nothing. A command is polled for those of its keys for which it
+    is the first. XREAD takes nothing from others, so that each is polled.
 
     Attributes:
         is_draining: Whether commands stop to wait, as the gateway ends.
@@ -69,24 +73,26 @@ class Polls:
         self._lines: dict[Any, dict[Any, dict[Call, None]]] = {}
 
     async def wait(
-        self, call: Call, seconds: float, keys: Iterable[Any], identity: str, pace: Pace
-    ) -> None:
-        """Return when a blocking command is to be polled again.
+        self, call: Call, seconds: float, keys: Sequence[Any], identity: str, pace: Pace
+    ) -> bool:
+        """Wait until a blocking command is polled again, and leave it the keys of this poll.
 
         Args:
             seconds: The time until then, if it is the first for one of *keys*.
+            keys: Those from which it takes, in its order.
             pace: That of its token.
+
+        Returns:
+            False at its deadline if it is the first for none: what comes is for others.
 
         Raises:
             RedisConnectionError: the gateway ends.
         """
-        units = 1 + len(call.commands[0]) / WORDS_OF_UNIT
-        polled_at = time.monotonic() + seconds
+        is_new, polled_at = call not in self._waits, time.monotonic() + seconds
         try:
-            if call not in self._waits:
-                self._enter(call, Wait(_line(call, identity), {*keys}, asyncio.Event()))
-                # For the call that found nothing: with a short timeout, it is half of all.
-                units *= 2
+            if is_new:
+                words, line = call.commands[0], _line(call, identity)
+                self._enter(call, Wait(line, words, keys, asyncio.Event()))
             woken = self._waits[call].woken
             while not woken.is_set():
                 ends_at = polled_at if self._is_first(call) else call.deadline or 0
@@ -98,12 +104,20 @@ class Polls:
                         await woken.wait()
                 self._check()
             woken.clear()
-            await pace.take(units)
-            await self.paces[identity].take(units)
+            # Also for the call that found nothing: with a short timeout, it is half of all.
+            times = is_new + (is_polled := self._is_first(call))
+            units = times * (1 + len(self._waits[call].words) / WORDS_OF_UNIT)
+            if times:
+                await pace.take(units)
+                await self.paces[identity].take(units)
             self._check()
+            if is_polled and not call.once:
+                # Its id is for all of its words.
+                call.commands = [self._words_of_poll(call)]
         except BaseException:
             self.leave(call)
             raise
+        return is_polled
 
     def _check(self) -> None:
         if self.is_draining:
@@ -115,15 +129,31 @@ class Polls:
             self._lines.setdefault(key, {}).setdefault(wait.line, {})[call] = None
 
     def _is_first(self, call: Call) -> bool:
-        line, keys, _ = self._waits[call]
+        line, _, keys, _ = self._waits[call]
         return any(next(iter(self._lines[key][line])) is call for key in keys)
+
+    def _words_of_poll(self, call: Call) -> Words:
+        """Return a command with the keys for which it is the first."""
+        line, words, keys, _ = self._waits[call]
+        first = [at for at, key in enumerate(keys) if next(iter(self._lines[key][line])) is call]
+        name, count = upper(words[0]), len(keys)
+        if len(first) == count:
+            return words
+        is_read, is_counted = name == "XREADGROUP", name.endswith("MPOP")
+        start = len(words) - 2 * count if is_read else 3 if is_counted else 1
+        head, rest = words[:start], words[start + count :]
+        if is_counted:
+            head = (*words[:2], str(len(first)))
+        if is_read:
+            rest = tuple(rest[at] for at in first)
+        return (*head, *(keys[at] for at in first), *rest)
 
     def leave(self, call: Call) -> None:
         """Forget a command that waits no more; the next of its line are polled at once."""
         if call not in self._waits:
             return
-        line, keys, _ = self._waits.pop(call)
-        for key in keys:
+        line, _, keys, _ = self._waits.pop(call)
+        for key in {*keys}:
             lines = self._lines[key]
             del lines[line][call]
             if lines[line]:
@@ -149,4 +179,5 @@ def _line(call: Call, identity: str) -> Any:
         return call
     if upper(words[0]) == "XREADGROUP":
         return identity, words[[*map(upper, words)].index("GROUP") + 1]
-    return identity
+    # A server serves those that wait for a list and for a sorted set apart.
+    return identity, upper(words[0]).startswith("BZ")
