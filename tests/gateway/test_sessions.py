@@ -11,7 +11,7 @@ import random
 import re
 import socket
 from collections.abc import Callable, Sequence
-from itertools import repeat
+from itertools import zip_longest
 
 import pytest
 
@@ -29,6 +29,7 @@ SESSIONS = int(os.environ.get("KEYLEASH_SESSIONS", FEW))
 SEED = int(os.environ.get("KEYLEASH_SEED", 1 if SESSIONS == FEW else random.randrange(10**9)))
 PER_CONNECTION = 25
 END = b"the end of the session"
+LISTENERS = 3
 ENDING: list[Command] = [(b"DISCARD",), (b"UNWATCH",), (b"PING", END)]
 LARGE = {"work": 10**9, "strings": 10**9}
 PROTOCOLS = (2, 3)
@@ -100,31 +101,45 @@ def _split(received: bytes) -> list[bytes]:
 def test_random_subscriptions_have_the_messages_of_a_raw_connection(
     leash: Leash, gateway: ServedGateway, connect: Connect, protocol: int
 ) -> None:
-    """The same messages and replies; those of one kind in the same order."""
+    """The same messages and replies, also of several connections; those of one kind in order."""
     leash.load(one=BROAD)
     token = leash.issue("one").token
     for number in range(EACH // 10):
-        steps = listening_of(Draws(f"{SEED} {number}"))
-        expected: list[list[bytes]] = [*repeat([], len(steps))]
+        drawn = [listening_of(Draws(f"{SEED} {number} {at}")) for at in range(LISTENERS)]
+        steps = [pair for several in zip_longest(*drawn) for pair in enumerate(several) if pair[1]]
+        expected: list[list[list[bytes]]] = [[[]] * (LISTENERS + 1)] * len(steps)
         for port, password in ((leash.server.port, None), (gateway.port, token)):
-            raw = connect(port, password, protocol)
-            raw.call("HELLO", protocol)
+            raws = [connect(port, password, protocol) for _ in range(LISTENERS + 1)]
+            for raw in raws:
+                raw.call("HELLO", protocol)
             heard = [
-                _heard(leash, raw, step, len(frames))
+                _heard(raws, step, [*map(len, frames)])
                 for step, frames in zip(steps, expected, strict=True)
             ]
-            raw.close()
+            for raw in raws:
+                raw.close()
             if password is not None:
                 assert heard == expected, (SEED, number, steps)
             expected = heard
 
 
-def _heard(leash: Leash, raw: Raw, step: Step, count: int) -> list[bytes]:
-    """Take a step; return the frames that come, up to the reply to PING or to a number."""
-    if isinstance(step, list):
-        raw.send(*step)
+def _heard(raws: Sequence[Raw], step: tuple[int, Step], counts: Sequence[int]) -> list[list[bytes]]:
+    """Let one connection take a step, or the last one publish; return the frames that come."""
+    at, commands = step
+    if isinstance(commands, list):
+        raws[at].send(*commands)
     else:
-        leash.admin.publish(*step)
+        at = LISTENERS
+        raws[at].send((b"PUBLISH", *commands), (b"PUBSUB", b"NUMSUB", b"c:1", b"c:2", b"c:3"))
+    first = _received(raws[at], counts[at])
+    return [
+        first if number == at else _received(raw, count)
+        for number, (raw, count) in enumerate(zip(raws, counts, strict=True))
+    ]
+
+
+def _received(raw: Raw, count: int) -> list[bytes]:
+    """Return the frames up to the reply to PING, or to a number."""
     raw.send((b"PING", END))
     frames = [raw.reply()]
     while len(frames) < count or (not count and END not in frames[-1]):

@@ -34,6 +34,7 @@ from keyleash.client.routing import is_redirect
 from keyleash.errors import ArgsTooManyError, KeyleashError, LeashError
 from keyleash.gateway import own
 from keyleash.gateway.agent import Agent, source
+from keyleash.gateway.channels import counted
 from keyleash.gateway.resp import (
     LOGIN_BYTES,
     MAX_NAME,
@@ -51,7 +52,7 @@ from keyleash.gateway.resp import (
     passed,
     split,
 )
-from keyleash.gateway.shares import Share
+from keyleash.gateway.shares import CALL_BYTES, Share
 from keyleash.gateway.upstream import LARGE_BYTES
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS, BatchMode
 
@@ -65,6 +66,8 @@ MAX_UNREAD = 8 << 20
 """Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
 FIRST_BATCH = 16
 """Commands of the first batch; the next are larger while their replies are small."""
+PAUSE_S = 0.01
+"""Seconds after which subscriptions are checked that no check has found allowed."""
 UNREAD_S = 5.0
 """Seconds in which an agent with more than `MAX_UNREAD` must read something."""
 LOGIN_S, STALL_S = 10.0, 30.0
@@ -115,6 +118,8 @@ class Connection(asyncio.Protocol):
         self._is_aborted = False
         self._own: dict[int, Words] = {}
         self._confirmed: list[bytes] | None = None
+        self._messages: deque[tuple[bytes, bool]] = deque()
+        self._message_bytes = 0
         self._loop = asyncio.get_running_loop()
         self._moved_at = self._read_at = self._loop.time()
         self._written = self._read = self._sent_early = 0
@@ -136,10 +141,9 @@ class Connection(asyncio.Protocol):
         self._queue.clear()
         self.share.count(0, -len(self._backlog))
         self._backlog.clear()
-        for task in (self._task, self._listening):
-            if task is not None:
-                # After its first step: until then it would give nothing back.
-                self._loop.call_soon(task.cancel)
+        if self._task is not None:
+            # After its first step: until then it would give nothing back.
+            self._loop.call_soon(self._task.cancel)
         if self._task is None and self._call is None:
             self._let_go()
         self._unlisten()
@@ -244,7 +248,7 @@ class Connection(asyncio.Protocol):
     def waiting_bytes(self) -> int:
         """The size of requests that wait or have not arrived whole, and of replies that wait."""
         arrived = self._waiting_bytes if self._queue else self._requests.size
-        return arrived + self._queued_bytes + self._unsent
+        return arrived + self._queued_bytes + self._unsent + self._message_bytes
 
     # Commands.
 
@@ -252,6 +256,7 @@ class Connection(asyncio.Protocol):
         """Start with the next commands, unless there are none or the agent does not read."""
         if self.gateway.is_draining and self.held is None and not (self._call or self._task):
             self.end()
+        self._deliver()
         while self._queue and not (self._is_paused or self._ends or self._call or self._task):
             words = self._queue[0]
             if not self.share.may_call(self):
@@ -354,7 +359,7 @@ class Connection(asyncio.Protocol):
 
     def _passed(self, call: Call, connection: Any, frame: bytes) -> bytes:
         if call.mode is None:
-            return passed(call.commands[0], frame, self.protocol)
+            return self._counted(call.commands[0], passed(call.commands[0], frame, self.protocol))
         out, at, count = list[bytes](), 0, len(call.commands)
         for item, times in split(frame, call.shape or [1] * count):
             if item[0] == 45:
@@ -362,7 +367,10 @@ class Connection(asyncio.Protocol):
                     error = connection._dialogue.caller._item(words, parse(item))
                     out.append(b"-%b\r\n" % error_line(error))
             else:
-                out.append(passed(call.commands[at], item, self.protocol) * times)
+                out.append(
+                    self._counted(call.commands[at], passed(call.commands[at], item, self.protocol))
+                    * times
+                )
             at += times
         size = len(frame)
         if size > MAX_UNSENT:
@@ -385,7 +393,14 @@ class Connection(asyncio.Protocol):
 
     def _encoded(self, commands: Sequence[Words], values: Sequence[Any]) -> list[bytes]:
         pairs = zip(commands, values, strict=True)
-        return [encoded(words, value, self.protocol) for words, value in pairs]
+        return [self._reply(words, value) for words, value in pairs]
+
+    def _reply(self, words: Words, value: Any) -> bytes:
+        return self._counted(words, encoded(words, value, self.protocol))
+
+    def _counted(self, words: Words, reply: bytes) -> bytes:
+        more = self.gateway.upstream.more
+        return counted(more, words, reply) if more else reply
 
     def _start(self, run: Run, commands: Sequence[Any]) -> None:
         """Run what takes more than one step."""
@@ -537,25 +552,26 @@ class Connection(asyncio.Protocol):
         is_status = queued is not None or role_of(words[0]) in (Role.TRANSACTION, Role.INFO)
         if value in (b"OK", b"QUEUED") and is_status:
             value = Status(value)
-        return encoded(words, value, self.protocol)
+        return self._reply(words, value)
 
     async def subscribe(self, words: Words) -> bytes:
         """Begin or end subscriptions; return the confirmations, unless these come as messages."""
         assert self.agent is not None  # noqa: S101 - the caller looks
         is_end = words[0].endswith("UNSUBSCRIBE")
         own.require_count(words)
-        if self.listener is None:
-            if is_end:
-                out: list[bytes] = []
-                for channel in words[1:] or (None,):
-                    encode([words[0].lower().encode(), channel, 0], self.protocol, out, self._push)
-                return b"".join(out)
-            self.listener = self.agent.take()
-        listener = self.listener
+        name, listener = words[0].encode(), self.listener
+        heard = listener.heard[name.startswith(b"SUNSUB")] if listener else set()
+        due = len(words) - 1 or sum(key[0] == name.replace(b"UNSUB", b"SUB") for key in heard)
+        if is_end and (listener is None or not due):
+            out: list[bytes] = []
+            head = b">" if self.protocol == 3 else b"*"
+            for channel in words[1:] or (None,):
+                encode([name.lower(), channel, len(heard)], self.protocol, out, head)
+            return b"".join(out)
+        if listener is None:
+            self.listener = listener = self.agent.take()
+            listener.sink = self._take_message
         active = listener._dialogue.subscriptions.active
-        joined = words[0].replace("UNSUB", "SUB")
-        # Without channels there is one for each of them, and one if there are none.
-        due = len(words) - 1 or max(1, sum(name == joined for name, _ in active))
         confirmed = self._loop.create_future()
         self._confirming = due, confirmed
         try:
@@ -573,53 +589,70 @@ class Connection(asyncio.Protocol):
             listener.abandon()
             return b""
         if self._listening is None:
-            self._listening = self._loop.create_task(self._pass_messages(listener))
-        # Replies to later commands come after the confirmations.
+            self._listening = self._loop.create_task(self._check_subscriptions(listener))
+        # Replies to later commands come after the confirmations, which no other call is to prevent.
+        self._end_call(0)
+        self._end_call = self.share.begin(0, waits=True)
         await confirmed
         return b""
 
-    @property
-    def _push(self) -> bytes:
-        return b">" if self.protocol == 3 else b"*"
-
     def _unlisten(self) -> None:
-        listener, self.listener, self._listening = self.listener, None, None
+        listener, self.listener, self._confirming = self.listener, None, None
+        task, self._listening = self._listening, None
+        if task is not None:
+            task.cancel()
+        self._messages.clear()
+        self._message_bytes = 0
         if listener is not None:
-            if self._confirming is not None:
-                # What comes is not to be taken for a reply to the next user of its pipe.
-                listener.abandon()
             listener.agent.give_back(listener)
-        self._confirming = None
 
-    def _deliver(self, kind: bytes, out: bytes) -> None:
-        if self._confirmed is not None and kind.endswith(b"unsubscribe"):
-            self._confirmed.append(out)
-        else:
-            self.write(out)
+    def _take_message(self, message: bytes | None, is_due: bool = False) -> None:
+        """Take a message, or a confirmation that is due; None if the server is lost."""
+        if self._ends:
+            return
+        if message is None:
+            self.cut("upstream")
+            return
+        self._messages.append((message, is_due))
+        self._message_bytes += len(message)
+        if self._message_bytes + self._unsent > MAX_UNREAD:
+            self.cut("unread")
+        elif len(self._messages) == 1:
+            self._deliver()
 
-    async def _pass_messages(self, listener: Any) -> None:
+    def _deliver(self) -> None:
+        """Send messages, unless the subscriptions have to be checked first."""
+        while self._messages and not (self._is_paused or self._ends):
+            subscriptions = self.listener._dialogue.subscriptions
+            is_check_due = subscriptions.active and subscriptions.is_check_due
+            if is_check_due or not self.share.may_call(self):
+                break
+            message, is_due = self._messages.popleft()
+            end_call = self.share.begin(CALL_BYTES + len(message))
+            self._message_bytes -= len(message)
+            out = message if self.protocol == 2 else b">" + message[1:]
+            if is_due and self._confirmed is not None:
+                self._confirmed.append(out)
+            else:
+                self.write(out)
+            end_call(0)
+            if is_due and self._confirming is not None:
+                due, confirmed = self._confirming
+                self._confirming = (due - 1, confirmed) if due > 1 else None
+                if due == 1:
+                    # A server counts sharded channels apart.
+                    if not any(self.listener.heard):
+                        self._unlisten()
+                    if not confirmed.done():
+                        confirmed.set_result(None)
+
+    async def _check_subscriptions(self, listener: Any) -> None:
+        subscriptions = listener._dialogue.subscriptions
         try:
             while True:
-                message = await listener.read_response(True, timeout=3600)
-                if message is None:
-                    continue
-                out: list[bytes] = []
-                encode(message, self.protocol, out, self._push)
-                self._deliver(message[0], b"".join(out))
-                if self.transport.get_write_buffer_size() + len(self._backlog) > MAX_UNREAD:
-                    self.cut("unread")
-                    return
-                if message[0].endswith(b"subscribe") and self._confirming is not None:
-                    due, confirmed = self._confirming
-                    self._confirming = (due - 1, confirmed) if due > 1 else None
-                    if due == 1:
-                        # A server counts sharded channels apart.
-                        if not listener._dialogue.subscriptions.active:
-                            self._unlisten()
-                        if not confirmed.done():
-                            confirmed.set_result(None)
-                        if self.listener is None:
-                            return
+                await asyncio.sleep(next(subscriptions.pauses(None)) or PAUSE_S)
+                await listener.can_read(timeout=0)
+                self._deliver()
         except LeashError as denial:
             # Revoked, expired, frozen, or the policy has changed: the right has ended.
             self.refuse(error_line(denial))
@@ -665,8 +698,6 @@ class Connection(asyncio.Protocol):
 
     def reset(self) -> None:
         """Forget transaction, watch and subscriptions."""
-        if self._listening is not None:
-            self._listening.cancel()
         self._unlisten()
         if self.agent is not None:
             self.gateway.leave(self)

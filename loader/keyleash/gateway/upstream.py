@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeAlias
 
@@ -21,6 +21,7 @@ from redis.utils import str_if_bytes
 
 from keyleash.client._redis_py import pack, quiet_options, taken_over
 from keyleash.commands.facts import SUBSCRIPTIONS
+from keyleash.gateway.channels import Channels, Key
 from keyleash.gateway.polls import Polls
 from keyleash.gateway.resp import Frames, parse
 from keyleash.store.connect import TIMEOUT_S
@@ -39,14 +40,16 @@ SILENT_S = 30.0
 MAX_OWN = 512
 """Connections to one server for one agent each: WATCH, subscriptions, WAIT, large requests."""
 MAX_OF_IDENTITY = MAX_OWN // 2
-"""Those of them that agents of one identity may have, so that they leave some to others."""
+"""Those of them that agents of one identity may have, so that they leave some to others; and its
+agents with subscriptions, which are checked each second."""
+IN_USE = "all connections to the server are in use"
 _DEMOTED = (b"-READONLY", b"-MASTERDOWN")
 _LISTENS = frozenset(
     name.encode()
     for joined in SUBSCRIPTIONS
     for name in (joined, joined.replace("SUB", "UNSUB", 1))
 )
-_PINS = frozenset({b"WATCH", b"MULTI", *_LISTENS})
+_PINS = frozenset({b"WATCH", b"MULTI"})
 """Commands after which the connection has a state, so that it serves one agent."""
 _WAIT = b"*3\r\n$4\r\nWAIT\r\n"
 """The head of WAIT, which blocks its connection."""
@@ -154,10 +157,15 @@ class Node:
     Args:
         make: Returns a new connection of redis-py, which knows address, TLS and credentials.
         wait_s: Returns the seconds for which to wait for the server if it is lost.
+        more: Of the upstream.
     """
 
-    def __init__(self, make: Callable[[], Any], wait_s: Callable[[], float]) -> None:
-        self._make, self._wait_s = make, wait_s
+    def __init__(
+        self, make: Callable[[], Any], wait_s: Callable[[], float], more: Counter[Key]
+    ) -> None:
+        self._make, self._wait_s, self._more = make, wait_s, more
+        self._channels: dict[str, Channels] = {}
+        self._lock = asyncio.Lock()
         self._shared: Pipe | None = None
         self._connecting: asyncio.Future[Pipe] | None = None
         self._own: dict[Pipe, str] = {}
@@ -212,7 +220,7 @@ class Node:
         free = next((pipe for pipe, user in self._own.items() if not user), None)
         is_full = free is None and len(self._own) >= MAX_OWN
         if is_full or [*self._own.values()].count(identity) >= MAX_OF_IDENTITY:
-            raise NotSentError("all connections to the server are in use")
+            raise NotSentError(IN_USE)
         pipe = free or Pipe()
         # Before it is connected: others ask for one meanwhile.
         self._own[pipe] = identity
@@ -226,6 +234,21 @@ class Node:
                 pipe.is_open = False
                 raise
         return pipe
+
+    async def channels(self, identity: str) -> Channels:
+        """Return what an identity listens to.
+
+        Raises:
+            NotSentError: As `own`; or too many agents of the identity listen.
+        """
+        async with self._lock:
+            channels = self._channels.get(identity)
+            if channels is None or not channels.pipe.is_open:
+                channels = Channels(await self.own(identity), self._more)
+                self._channels[identity] = channels
+        if len(channels.listeners) >= MAX_OF_IDENTITY:
+            raise NotSentError(IN_USE)
+        return channels
 
     def give_back(self, pipe: Pipe) -> None:
         """Take back a connection whose agent has left no state."""
@@ -252,6 +275,7 @@ class Upstream:
     Attributes:
         hello: The reply to HELLO of the first server.
         polls: The blocking commands that wait.
+        more: The number of listeners to each channel beyond the first of each identity.
         nodes: The servers that were called, by address; that of the URL has none.
         options: Those of connections.
     """
@@ -269,6 +293,7 @@ class Upstream:
         self.database = int(parsed.get("db") or 0)
         self.hello: dict[str, Any] = {}
         self.polls = Polls()
+        self.more = Counter[Key]()
         self.wait_s = wait_s
         self.nodes: dict[tuple[str, int], Node] = {}
         self._sentinels: Any = None
@@ -291,7 +316,7 @@ class Upstream:
         """Return the server at an address; without one, that of the URL."""
         node = self.nodes.get((host, port))
         if node is None:
-            node = Node(lambda: self._make(host, port), lambda: self._wait_for(host))
+            node = Node(lambda: self._make(host, port), lambda: self._wait_for(host), self.more)
             self.nodes[host, port] = node
         return node
 
@@ -367,14 +392,16 @@ class Inbox:
 class PipeConnection:
     """The part of redis-py's connection that a guarded one needs, over a pipe that others share.
 
-    It has a pipe of its own after WATCH and SUBSCRIBE, and while WAIT blocks. So nothing else holds
-    a connection to the server, not even a blocking command, which is polled.
+    It has a pipe of its own after WATCH, and while WAIT blocks. So nothing else holds a connection
+    to the server, not even a blocking command, which is polled.
 
     Attributes:
         upstream: The servers. `agent` makes subclasses that know them.
         pipe: The pipe in use; None if there is none yet.
         agent: The holder of its token.
         server: On a cluster, the node of redis-py's client.
+        channels: What its identity listens to, if it does, too.
+        heard, sink: Those of a listener, see `Channels`.
     """
 
     upstream: ClassVar[Upstream]
@@ -398,6 +425,9 @@ class PipeConnection:
         self._is_pinned = False
         self._inbox = Inbox()
         self._awaited = 0
+        self.channels: Channels | None = None
+        self.heard = set[Key](), set[Key]()
+        self.sink: Any = None
 
     @property
     def is_answered(self) -> bool:
@@ -436,21 +466,24 @@ class PipeConnection:
         self.abandon()
 
     def abandon(self) -> None:
-        """Forget the replies to come; close a pipe of its own."""
+        """Forget the replies to come, and subscriptions; close a pipe of its own."""
         self._inbox, self._awaited = Inbox(), 0
+        self._unlisten()
         if self._is_pinned and self.pipe is not None:
-            self.pipe.listener = None
             self.pipe.close()
         self._leave()
 
     def unpin(self) -> None:
         """Give back a pipe of its own, which no longer has a state."""
+        self._unlisten()
         if self._is_pinned and self.pipe is not None:
-            if self.pipe.listener is not None:
-                self.abandon()
-                return
             self.node.give_back(self.pipe)
             self._leave()
+
+    def _unlisten(self) -> None:
+        channels, self.channels = self.channels, None
+        if channels is not None:
+            channels.leave(self)
 
     def _leave(self) -> None:
         self.pipe, self._is_pinned, self._is_open = None, False, False
@@ -471,6 +504,10 @@ class PipeConnection:
         """Send commands, in one packet."""
         parts: list[bytes] = command if isinstance(command, list) else [command]
         name = parts[0].split(b"\r\n", 3)[2].upper()
+        if name in _LISTENS:
+            self.channels = self.channels or await self.node.channels(self.session.identity)
+            self.channels.send(parse(b"".join(parts)), self)
+            return
         has_state = name in _PINS or parts[-1].startswith(_WAIT)
         # A large request would hold up what others send.
         if not self._is_pinned and (has_state or sum(map(len, parts)) > LARGE_BYTES):
@@ -480,12 +517,8 @@ class PipeConnection:
         assert self.pipe is not None  # noqa: S101 - it is connected
         if not self.pipe.is_open:
             raise RedisConnectionError("the server closed the connection")
-        if name in _LISTENS:
-            self.pipe.listener = self._inbox.put
-            self.pipe.send(b"".join(parts))
-        else:
-            self._awaited += len(parts)
-            self.pipe.send(b"".join(parts), *[self._inbox.put] * len(parts))
+        self._awaited += len(parts)
+        self.pipe.send(b"".join(parts), *[self._inbox.put] * len(parts))
 
     async def read_response(
         self, disable_decoding: bool = False, *, timeout: float | None = None, **_: Any
