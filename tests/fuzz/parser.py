@@ -43,6 +43,8 @@ def requests_in(parts: Sequence[bytes], is_trusted: bool) -> tuple[list[Any] | N
     try:
         for part in parts:
             found += parser.feed(part)
+            while parser.has_more:
+                found += parser.feed(b"")
     except ProtocolError:
         return None, 0
     return found, parser.size

@@ -26,7 +26,7 @@ MAX_KEYS = 1000
 
 
 class Channels:
-    """What an identity listens to.
+    """The subscriptions of an identity.
 
     A command of a listener is sent also where it changes nothing: its confirmation comes after the
     messages before it. Listeners have `heard`, their keys (those of sharded channels apart, which a

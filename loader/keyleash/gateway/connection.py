@@ -12,13 +12,15 @@ import fcntl
 import logging
 import sys
 import termios
+import time
 import traceback
-from collections import Counter, deque
+import types
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from redis.exceptions import ExecAbortError, ResponseError
 
@@ -102,7 +104,7 @@ class Connection(asyncio.Protocol):
         self.name = b""
         self.correlation = f"gw-{number}"
         self.source = ""
-        self.share = Share("", Counter())
+        self.share: Share = gateway.shares.strangers
         self.held: Any = None
         self.listener: Any = None
         self._listening: asyncio.Task[None] | None = None
@@ -180,26 +182,30 @@ class Connection(asyncio.Protocol):
             self._sent_early += len(data)
         else:
             self._moved_at = self._loop.time()
-        before = self._waiting_bytes if self._queue else self._requests.size
-        self._waiting_bytes = before + len(data)
-        try:
-            commands = self._requests.feed(data)
-        except ProtocolError as error:
-            self.refuse(b"ERR Protocol error: " + b" ".join(str(error).encode("latin-1").split()))
-            return
-        self._queue += commands
+        self._parse(data)
         is_full = len(self._queue) > MAX_QUEUED or self._waiting_bytes > MAX_QUEUED_BYTES
         is_large = self._requests.size > LARGE_BYTES
         if (is_full and self._queue) or (is_large and not self.gateway.take_large(self)):
             self.pause_reading()
-        elif self.agent is None and self._sent_early > LOGIN_BYTES and not (self._task or commands):
+        elif self._sent_early > LOGIN_BYTES and not (self.agent or self._task or self._queue):
             self.refuse(b"ERR Protocol error: too much before login")
         if self._call is None and self._task is None:
             self.go_on()
-        if len(data) >= LOGIN_BYTES and not (self._is_reading_paused or self._ends):
-            # The event loop would go on to read for as long as the agent sends.
+        if self._requests.has_more or self.share.is_resting:
+            # The event loop would read for as long as the agent sends.
             self.pause_reading()
-            self._loop.call_soon(self.go_on)
+            self.share.may_call(self)
+
+    def _parse(self, data: bytes = b"") -> None:
+        """Queue commands that have arrived."""
+        began_at = time.perf_counter()
+        before = self._waiting_bytes if self._queue else self._requests.size
+        self._waiting_bytes = before + len(data)
+        try:
+            self._queue += self._requests.feed(data)
+        except ProtocolError as error:
+            self.refuse(b"ERR Protocol error: " + b" ".join(str(error).encode("latin-1").split()))
+        self.share.spend(began_at)
 
     def check(self, now: float) -> None:
         """Cut the connection if it stands still where it must not."""
@@ -257,10 +263,15 @@ class Connection(asyncio.Protocol):
         if self.gateway.is_draining and self.held is None and not (self._call or self._task):
             self.end()
         self._deliver()
-        while self._queue and not (self._is_paused or self._ends or self._call or self._task):
-            words = self._queue[0]
+        while (self._queue or self._requests.has_more) and not (
+            self._is_paused or self._ends or self._call or self._task
+        ):
             if not self.share.may_call(self):
                 break
+            if not self._queue:
+                self._parse()
+                continue
+            words = self._queue[0]
             if not (_is_plain(words[0]) and self._takes_plain):
                 self._queue.popleft()
                 self._start(partial(self._replies_to, words), [words])
@@ -271,7 +282,8 @@ class Connection(asyncio.Protocol):
         is_answered = not (self._call or self._task or self._queue)
         if self.gateway.large and is_answered and self._requests.size <= LARGE_BYTES:
             self.gateway.give_large(self)
-        if self._is_reading_paused and not (self._queue or self in self.gateway.waiting):
+        is_held = self._queue or self._requests.has_more or self in self.gateway.waiting
+        if self._is_reading_paused and not is_held:
             # Also where a part of the next request has arrived, as the rest is still to come.
             self.resume_reading()
 
@@ -304,7 +316,7 @@ class Connection(asyncio.Protocol):
         Returns:
             False, and nothing was sent, if they need more.
         """
-        agent: Any = self.agent
+        began_at, agent = time.perf_counter(), cast(Any, self.agent)
         connection = agent.take_for(commands) if self._waiting_bytes < LARGE_BYTES else None
         if connection is None:
             return False
@@ -325,6 +337,7 @@ class Connection(asyncio.Protocol):
         self._end_call = self.share.begin(len(packet))
         connection._dialogue.due.append(call)
         connection.pipe.send(packet, self._reply_came)
+        self.share.spend(began_at)
         self.gateway.calls += 1
         self.gateway.commands += len(commands)
         return True
@@ -332,6 +345,7 @@ class Connection(asyncio.Protocol):
     def _reply_came(self, frame: bytes | None) -> None:
         """Pass on the reply to the call that was sent at once."""
         assert self._call is not None  # noqa: S101 - it was sent
+        began_at = time.perf_counter()
         (call, connection), self._call = self._call, None
         self._end_call(len(frame or b""))
         if frame is None:
@@ -355,6 +369,7 @@ class Connection(asyncio.Protocol):
         if self._ends:
             return
         self.write(out)
+        self.share.spend(began_at)
         self.go_on()
 
     def _passed(self, call: Call, connection: Any, frame: bytes) -> bytes:
@@ -417,7 +432,7 @@ class Connection(asyncio.Protocol):
         try:
             source.set(self.source)
             with correlation(self.correlation):
-                replies = await run()
+                replies = await _timed(run(), self)
         except (ResponseError, KeyleashError) as error:
             # Whether a nested MULTI or WATCH aborts it, `held` knows.
             self._is_aborted |= self._is_queueing and commands[0][0] not in ("MULTI", "WATCH")
@@ -704,6 +719,25 @@ class Connection(asyncio.Protocol):
         self._requests.is_trusted = False
         self.protocol, self.name, self.correlation = 2, b"", f"gw-{self.number}"
         self._let_go()
+
+
+@types.coroutine
+def _timed(steps: Coroutine[Any, Any, Any], connection: Connection) -> Any:
+    """Run a coroutine; the share of the connection spends the time of each step."""
+    step: Callable[[], Any] = partial(steps.send, None)
+    while True:
+        began_at = time.perf_counter()
+        try:
+            awaited = step()
+        except StopIteration as end:
+            return end.value
+        finally:
+            connection.share.spend(began_at)
+        try:
+            yield awaited
+            step = partial(steps.send, None)
+        except BaseException as error:  # also CancelledError: the coroutine handles it
+            step = partial(steps.throw, error)
 
 
 @lru_cache(maxsize=1024)

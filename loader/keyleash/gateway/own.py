@@ -25,6 +25,8 @@ HELP = (
     b"KEYLEASH WHOAMI: what the token allows; KEYLEASH CAN <command ...>: OK if it would be allowed"
     b" now, else its denial; KEYLEASH ONCE <id> <command ...>: run it at most once for the id"
 )
+MAX_ASKED = 256
+"""Names in one COMMAND INFO or DOCS."""
 SUBSCRIBED = "end the subscriptions of this connection first"
 ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
 """Sub-commands of CLIENT that change nothing here."""
@@ -204,6 +206,8 @@ async def command(connection: Any, words: Words) -> bytes:
         return encoded(words, _keys_of(session.table, asked), connection.protocol)
     if sub == "LIST":
         return encoded(words, [name.lower() for name in names], connection.protocol)
+    if len(asked) > MAX_ASKED:
+        raise ResponseError(f"COMMAND {sub} takes at most {MAX_ASKED} names")
     reply: Any = command_reply(names, asked or names)
     if sub == "DOCS":
         reply = {row[0]: {} for row in reply if row}

@@ -31,6 +31,8 @@ LOGIN_BYTES, LOGIN_WORDS = 16 << 10, 10
 
 SMALL_BYTES = 1 << 16
 """Packets below it are mostly read at once."""
+MAX_STEPS = 2000
+"""Words, or requests without any, that are parsed at a time: some milliseconds."""
 MAX_NAME = 1023
 """Bytes of a command's name, which is cached. All commands have shorter names."""
 _COUNTS = {b"*%d" % count: count for count in range(1, LOGIN_WORDS + 1)}
@@ -86,9 +88,10 @@ class Requests:
 
     Attributes:
         is_trusted: Whether the connection is authenticated, so that it may send large requests.
+        has_more: Whether `feed` has left something that it can parse.
     """
 
-    is_trusted = False
+    is_trusted = has_more = False
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -103,6 +106,8 @@ class Requests:
     def feed(self, data: bytes) -> list[Words | TooManyWords]:  # noqa: PLR0912, PLR0915 - for speed
         """Return the requests that *data* completes, with their names as `name_of` returns them.
 
+        It parses `MAX_STEPS` at a time; the next call parses more, also with empty data.
+
         Raises:
             ProtocolError: it breaks the protocol, or a bound.
         """
@@ -115,8 +120,10 @@ class Requests:
             data = buffer = _split_small(data, commands)
         at, left, words, read = 0, self._left, self._words, self._read
         most_bytes = MAX_REQUEST_BYTES if self.is_trusted else LOGIN_BYTES
-        length, find = len(buffer), buffer.find
-        while at < length:
+        length, find, is_cut = len(buffer), buffer.find, False
+        for _ in range(MAX_STEPS):
+            if at >= length:
+                break
             if not left and buffer[at] != 42:
                 if (end := _after_empty(buffer, at)) > at:
                     at = end
@@ -162,6 +169,9 @@ class Requests:
             if not left:
                 commands.append(_command(words))
                 read = 0
+        else:
+            is_cut = at < length
+        self.has_more = is_cut
         self._left, self._words, self._read = left, words, read
         if buffer is data:
             self._buffer += data[at:]

@@ -22,33 +22,64 @@ one does; and what a call counts beside its request and the reply that is expect
 REST, SLOWEST, MAX_CALL_S = 4, 5e6, 1.0
 """After a call above `WINDOW` an agent rests for its duration by the first number: at most that of
 such bytes at 5 MB/s, or a second, since beyond that it has waited for others."""
+SLICE_S = 1e-3
+"""Seconds of the event loop that an agent has in each turn; it rests for what it takes beyond."""
 MAX_UNREAD = 64 << 20
 """Bytes of unread replies from which an agent begins no calls."""
 
 
 class Share:
-    """The connections, calls and unread replies of one agent.
+    """The connections, calls, unread replies and time of one agent.
 
     Attributes:
         identity: Of the token.
         connections: Those that are open, the newest last.
         under_way: The bytes that its calls count.
+        spent_s: The seconds of the event loop that it has taken, until it has rested for them.
     """
 
-    def __init__(self, identity: str, callers: Counter[Any]) -> None:
+    def __init__(self, identity: str, callers: Counter[Any], rest: float = REST) -> None:
         self.identity = identity
         self.connections: dict[Any, None] = {}
         self.under_way = self._unread = 0
+        self.spent_s, self._rest = 0.0, rest
         self._callers, self._expected = callers, 0
         self._waiting: dict[Any, None] = {}
+
+    @property
+    def is_resting(self) -> bool:
+        """Return whether it has taken so much time that others come first."""
+        return self.spent_s >= SLICE_S and len(self._callers) > 1
 
     def may_call(self, connection: Any) -> bool:
         """Return whether a connection may make a call; otherwise it goes on later."""
         self._callers[self] = 2
         window = WINDOW if len(self._callers) > 1 else WIDE_WINDOW
-        if is_full := self.under_way >= window or self._unread >= MAX_UNREAD:
+        is_full = self.under_way >= window or self._unread >= MAX_UNREAD
+        if is_full := is_full or self.is_resting:
             self._waiting[connection] = None
         return not is_full
+
+    def spend(self, began_at: float) -> None:
+        """Count the time of the event loop since, by `time.perf_counter`."""
+        if not self.spent_s:
+            asyncio.get_running_loop().call_soon(self._take_rest)
+        self.spent_s += time.perf_counter() - began_at
+
+    def _take_rest(self) -> None:
+        spent_s, loop = self.spent_s, asyncio.get_running_loop()
+        if self.is_resting:
+            rest_s = min(self._rest * (spent_s - SLICE_S), MAX_CALL_S)
+            loop.call_later(rest_s, self._have_rested, spent_s)
+        else:
+            self._have_rested(spent_s)
+
+    def _have_rested(self, spent_s: float) -> None:
+        self.spent_s -= spent_s
+        if self.spent_s:
+            self._take_rest()
+        else:
+            self.count(0)
 
     def begin(self, request: int, waits: bool = False) -> Callable[[int], None]:
         """Count a call, unless it waits for others; return what ends it, with the reply's size."""
@@ -74,11 +105,17 @@ class Share:
 
 
 class Shares:
-    """The shares of all agents."""
+    """The shares of all agents.
+
+    Attributes:
+        strangers: That of connections that are not authenticated.
+    """
 
     def __init__(self) -> None:
         # Agents that made calls within the last second or two.
         self._callers = Counter[Share]()
+        # Half of the time: a thousand agents may come at once.
+        self.strangers = Share("", self._callers, rest=1)
         self._shares: dict[str, Share] = {}
         self._count = 0
 
