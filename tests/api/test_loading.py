@@ -173,3 +173,10 @@ def test_timeout_of_the_environment_may_have_a_unit(
     monkeypatch.setenv("KEYLEASH_TIMEOUT", "soon")
     with pytest.raises(ValueError, match="`soon` is not a time"):
         keyleash.Operator.from_env()
+
+
+def test_empty_url_of_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that CI lacks must not select the server on this machine."""
+    monkeypatch.setenv("KEYLEASH_URL", "")
+    with pytest.raises(keyleash.OperationError, match="set, but empty"):
+        keyleash.Operator.from_env()

@@ -108,7 +108,15 @@ def test_change_of_the_default_server_says_so(loaded: Cli, monkeypatch: pytest.M
     assert f"server     {loaded.url}, the default: set `--url` or KEYLEASH_URL\n" in shown.stderr
 
 
-@pytest.mark.parametrize("words", [("status",), ("freeze", "a", "--reason", "x"), ("whoami",)])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("freeze", "a", "--reason", "x"),
+        ("whoami",),
+        ("gateway", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+    ],
+)
 def test_empty_variable_of_the_server_is_no_default(
     loaded: Cli, example: Path, words: tuple[str, ...]
 ) -> None:

@@ -19,7 +19,7 @@ from keyleash.api.nouns import (
 )
 from keyleash.api.policy import Policy
 from keyleash.doctor.examine import Examination, examine
-from keyleash.errors import ArgumentError
+from keyleash.errors import ArgumentError, OperationError
 from keyleash.learn.acl import learn_acl
 from keyleash.learn.backtest import Backtest, backtest
 from keyleash.learn.learn import MIN_CALLS, Learned, Least, learn
@@ -102,11 +102,10 @@ class Server(Noun[F]):
             seconds = parse_timeout(timeout) if timeout else None
         except ValueError as error:
             raise ValueError(f"KEYLEASH_TIMEOUT: {error}") from None
-        return cls.from_url(
-            os.environ.get("KEYLEASH_URL", DEFAULT_URL),
-            actor=os.environ.get("KEYLEASH_ACTOR") or None,
-            timeout=seconds,
-        )
+        if not (url := os.environ.get("KEYLEASH_URL", DEFAULT_URL)):
+            raise OperationError("bad-url", "KEYLEASH_URL is set, but empty")
+        actor = os.environ.get("KEYLEASH_ACTOR") or None
+        return cls.from_url(url, actor=actor, timeout=seconds)
 
     def __repr__(self) -> str:
         return f"{type(self).__module__}.Operator({self._runner!r})"

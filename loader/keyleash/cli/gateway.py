@@ -19,7 +19,6 @@ from keyleash.errors import OperationError, UsageError
 from keyleash.extras import import_with_extra
 from keyleash.gateway.serve import Gateway, load_certificate, tls_context
 from keyleash.gateway.upstream import RETRY_S, WAIT_S, Upstream
-from keyleash.store.connect import answering_url, split_urls
 
 
 @click.command(epilog=example("keyleash gateway --listen 127.0.0.1:6380"))
@@ -101,8 +100,8 @@ def gateway(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ended.set)
         loop.add_signal_handler(signal.SIGHUP, reload)
-        url = await asyncio.to_thread(answering_url, settings.url, settings.timeout_s)
-        upstream = Upstream(split_urls(url)[0], sentinels, service, hold)
+        url = await asyncio.to_thread(settings.chosen_url)
+        upstream = Upstream(url, sentinels, service, hold)
         is_waiting = False
         while True:
             try:
