@@ -33,6 +33,7 @@ POLICY: dict[str, Any] = {
 }
 STOP = "stop, and report that you cannot do this"
 ANOTHER_KEY, ON_KEY = "use another key", "use another command on this key, or another key"
+ASK = "stop, and ask the operator for"
 OTHER, SCANNED = "use another command", "use a pattern of a grant with `scan`"
 WITHOUT, SCRIPT = "do without it, or report that you cannot", "use the text of an approved script"
 CASES = {
@@ -49,9 +50,9 @@ CASES = {
     "SORT queue:a STORE other": (ANOTHER_KEY, "SORT queue:a STORE counter:b"),
     "SET jobs:1:input x": (ON_KEY, "GET jobs:1:input"),
     # A command that `only` or `except` leave out.
-    "HGETALL ctx:h": (ON_KEY, "HGET ctx:h f"),
-    "TTL lock:a": (ON_KEY, "GET lock:a"),
-    "INCR lock:a": (ON_KEY, "SET lock:a 1"),
+    "HGETALL ctx:h": (ASK, "HGET ctx:h f"),
+    "TTL lock:a": (ASK, "GET lock:a"),
+    "INCR lock:a": (ASK, "SET lock:a 1"),
     "RESTORE jobs:1:state 0 x": (OTHER, "SET jobs:1:state x"),
     # Another key in its place would lose data.
     "DEL jobs:1:state": (STOP, ""),

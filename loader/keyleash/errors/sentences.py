@@ -178,7 +178,7 @@ CLASS_NOT_GRANTED: no grant of the token gives `{class}` to `{command}`{on_key}
   agent: use another command, or report that you cannot do this; $SEE
   operator: add `{class}` to `allow` of a grant, $OWN
   if by=command
-  agent: use another command on this key, or another key; $SEE
+  agent: stop, and ask the operator for `{command}` on this key; $SEE
   operator: `only` or `except` of the grants on the key leaves it out: change them, $OWN
   if class=scan
   agent: use keys whose names you know, or report that you cannot list them; $SEE
