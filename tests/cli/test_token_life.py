@@ -88,7 +88,7 @@ def test_leaked_token_is_revoked_by_itself_and_not_repeated(loaded: Cli) -> None
     again = loaded.run("token", "revoke", issued["token"])
     unknown = loaded.run("token", "revoke", "kl_agent-runner_" + "x" * 32)
 
-    assert f"note: the id of this token is `{issued['id']}`" in done.stderr
+    assert f"`{issued['id']}`; arguments are visible: use ids" in done.stderr
     assert (done.exit_code, again.exit_code, unknown.exit_code) == (0, 0, 1)
     assert "was already revoked" in again.stdout
     assert "error: the server has no such token" in unknown.stderr

@@ -213,7 +213,7 @@ def revoke(settings: Settings, /, token_id: str | None, wait: bool, yes: bool, *
     """
     if token_id is not None and TOKEN_START in token_id:
         token_id = settings.operator.tokens.id_of(token_id)
-        print_note(f"note: the id of this token is `{token_id}`")
+        print_note(f"note: the id of this token is `{token_id}`; arguments are visible: use ids")
     has_group = group["identity"] is not None or bool(group["meta"])
     if (token_id is not None) + has_group + group["all"] != 1:
         raise UsageError("specify exactly one of ID, `--all`, and `--identity` or `--meta` or both")

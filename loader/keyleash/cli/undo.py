@@ -98,6 +98,7 @@ def _apply(settings: Settings, plan: UndoPlan, yes: bool) -> UndoResult:
         question = f"change {counted(len(plan.changes), 'key')}{by}, on {settings.shown_url}?"
         require_consent(question, yes, "nothing was undone")
     undone = settings.operator.undo.apply(plan)
-    print_note(str(undone))
+    left = sum(key.is_skipped for key in plan.keys)
+    print_note(f"{undone}" + f"; {counted(left, 'key')} left out" * bool(left))
     print_note(f"to revert this undo: keyleash undo --correlation {undone.correlation}")
     return undone
