@@ -124,6 +124,7 @@ ELEMENT = b"x" * (200 * 1024)
 ELEMENTS: tuple[tuple[Any, ...], ...] = (
     ("SADD", "doc:a", "1", ELEMENT), ("RPUSH", "doc:a", ELEMENT), ("HSET", "doc:a", "f", ELEMENT),
     ("ZADD", "doc:a", "1", ELEMENT), ("XADD", "doc:a", "*", "f", ELEMENT[4:], "g", ""),
+    ("XGROUP", "CREATE", "doc:a", ELEMENT, "$", "MKSTREAM"),
 )  # fmt: skip
 
 

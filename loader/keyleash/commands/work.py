@@ -305,9 +305,10 @@ LENGTHENS: Mapping[str, Lengthens] = {
     "COPY": Lengthens(Lengthening.COPY, 1),
     **each(
         "SADD LPUSH RPUSH LPUSHX RPUSHX HSET HMSET HSETNX HSETEX HINCRBY HINCRBYFLOAT ZADD ZINCRBY"
-        " GEOADD LINSERT LSET VADD VSETATTR",
+        " GEOADD LINSERT LSET VADD VSETATTR XREADGROUP XCLAIM XAUTOCLAIM",
         Lengthens(Lengthening.ELEMENTS, 2),
     ),
+    **dict.fromkeys(("XGROUP CREATE", "XGROUP CREATECONSUMER"), Lengthens(Lengthening.ELEMENTS, 3)),
     "XADD": Lengthens(Lengthening.ENTRY, 2),
 }
 """The commands that may lengthen a string, or add an element."""

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 200869771920871 then code = 'POLICY_STALE' break end
+if stamp ~= 80324306835129 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -617,7 +617,7 @@ local function amount_of(what, much, most)
 return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
 end
 if lengthens or sent > 204800 then
-local kinds = ",APPEND,=a2\010,BITFIELD,=f2\010,BITOP,=l3\010,COPY,=c1\010,GEOADD,HINCRBY,HINCRBYFLOAT,HMSET,HSET,HSETEX,HSETNX,LINSERT,LPUSH,LPUSHX,LSET,RPUSH,RPUSHX,SADD,VADD,VSETATTR,ZADD,ZINCRBY,=e2\010,GETSET,SET,SETNX,=v2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SETBIT,=b2\010,SETRANGE,=r2\010,XADD,=x2\010"
+local kinds = ",APPEND,=a2\010,BITFIELD,=f2\010,BITOP,=l3\010,COPY,=c1\010,GEOADD,HINCRBY,HINCRBYFLOAT,HMSET,HSET,HSETEX,HSETNX,LINSERT,LPUSH,LPUSHX,LSET,RPUSH,RPUSHX,SADD,VADD,VSETATTR,XCLAIM,XREADGROUP,ZADD,ZINCRBY,=e2\010,GETSET,SET,SETNX,=v2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SETBIT,=b2\010,SETRANGE,=r2\010,XADD,=x2\010,XGROUP CREATE,XGROUP CREATECONSUMER,=e3\010"
 local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true) or #kinds)
 place = base + (place or 0)
 local is_element = how == 'e' or how == 'x'
