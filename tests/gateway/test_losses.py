@@ -362,6 +362,7 @@ def test_an_agent_that_leaves_at_any_moment_leaves_no_connection_to_the_server(
         for item in [*gateway.connections]:
             item.data_received(request(("GET", "k:n")))
             item.connection_lost(None)
+            item.transport.abort()
 
     if is_early:
         one_gateway.call(leave)
