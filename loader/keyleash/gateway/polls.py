@@ -155,11 +155,12 @@ class Polls:
         line, _, keys, _ = self._waits.pop(call)
         for key in {*keys}:
             lines = self._lines[key]
+            was_first = next(iter(lines[line])) is call
             del lines[line][call]
-            if lines[line]:
-                self._wake_first(lines[line])
-            else:
+            if not lines[line]:
                 del lines[line]
+            elif was_first:
+                self._wake_first(lines[line])
             if not lines:
                 del self._lines[key]
 
