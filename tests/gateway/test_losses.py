@@ -434,70 +434,65 @@ def test_draining_lets_a_transaction_end_and_ends_what_waits(one_leash: Leash) -
 # Other ways to the server.
 
 
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[tuple[Any, Any, ServedGateway, str]]:
+    """Two servers, their sentinels, a gateway to their primary, and a token."""
+    binary = find_server_binaries()[embedded_label()]
+    with nodes(binary, 2) as servers, sentinels(binary, servers[0], tmp_path) as found:
+        leash = Leash(servers[0])
+        leash.load(one=BROAD)
+        urls = [f"redis://{host}:{port}" for host, port in found.addresses]
+        served = ServedGateway(Upstream("redis://unused", urls, SERVICE))
+        yield servers, found, served, leash.issue("one").token
+        served.stop()
+
+
 def test_calls_go_on_at_the_primary_that_sentinels_promote(
-    tmp_path: Path, connect: Connect
+    watched: tuple[Any, Any, ServedGateway, str],
 ) -> None:
     """Those that were sent are lost with their connection; the agent's URL stays the same."""
-    binary = find_server_binaries()[embedded_label()]
-    with nodes(binary, 2) as servers, sentinels(binary, servers[0], tmp_path) as found:
-        leash = Leash(servers[0])
-        leash.load(one=BROAD)
-        token = leash.issue("one").token
-        urls = [f"redis://{host}:{port}" for host, port in found.addresses]
-        served = ServedGateway(Upstream("redis://unused", urls, SERVICE))
-        try:
-            agent = Counting(served.port, token, "agent", has_ids=False)
-            raw = agent._connection()
-            assert raw.call("SET", "k:n", "1") == b"+OK\r\n"
-            servers[0].settle()
-            switching = found.switched()
-            next(switching)
-            servers[0].kill()
-            next(switching)
+    servers, found, served, token = watched
+    agent = Counting(served.port, token, "agent", has_ids=False)
+    assert agent._connection().call("SET", "k:n", "1") == b"+OK\r\n"
+    servers[0].settle()
+    switching = found.switched()
+    next(switching)
+    servers[0].kill()
+    next(switching)
 
-            def goes_on() -> bool:
-                agent._attempt(["again"])
-                return bool(agent.acknowledged)
+    def goes_on() -> bool:
+        agent._attempt(["again"])
+        return bool(agent.acknowledged)
 
-            wait_until(goes_on)
-            assert agent.errors == []
-            assert agent.acknowledged == [2]
-            assert servers[1].admin.get("k:n") == b"2"
-        finally:
-            if agent._raw is not None:
-                agent._raw.close()
-            served.stop()
+    wait_until(goes_on)
+    assert agent.errors == []
+    assert agent.acknowledged == [2]
+    assert servers[1].admin.get("k:n") == b"2"
+    agent._connection().close()
 
 
-def test_a_demoted_primary_is_left_at_its_first_refusal(tmp_path: Path, connect: Connect) -> None:
+def test_a_demoted_primary_is_left_at_its_first_refusal(
+    watched: tuple[Any, Any, ServedGateway, str], connect: Connect
+) -> None:
     """Its READONLY reaches the agent, since nothing ran; the next call is at the new primary."""
-    binary = find_server_binaries()[embedded_label()]
-    with nodes(binary, 2) as servers, sentinels(binary, servers[0], tmp_path) as found:
-        leash = Leash(servers[0])
-        leash.load(one=BROAD)
-        token = leash.issue("one").token
-        urls = [f"redis://{host}:{port}" for host, port in found.addresses]
-        served = ServedGateway(Upstream("redis://unused", urls, SERVICE))
-        try:
-            agent = connect(served.port, token)
-            assert agent.call("SET", "k:n", "1") == b"+OK\r\n"
-            servers[0].settle()
-            found.clients[0].execute_command("SENTINEL", "FAILOVER", SERVICE)
-            wait_until(lambda: found.primary() == servers[1].address)
-            wait_until(lambda: servers[0].admin.info("replication")["role"] == "slave")
-            replies: list[bytes] = []
+    servers, found, served, token = watched
+    agent = connect(served.port, token)
+    assert agent.call("SET", "k:n", "1") == b"+OK\r\n"
+    servers[0].settle()
+    found.clients[0].execute_command("SENTINEL", "FAILOVER", SERVICE)
+    wait_until(lambda: found.primary() == servers[1].address)
+    wait_until(lambda: servers[0].admin.info("replication")["role"] == "slave")
+    replies: list[bytes] = []
 
-            def goes_on() -> bool:
-                # Sentinel closes connections of the node, and with it perhaps a call.
-                raw = agent if replies[-1:] != [b""] else connect(served.port, token)
-                replies.append(raw.call("SET", "k:n", "2"))
-                return replies[-1] == b"+OK\r\n"
+    def goes_on() -> bool:
+        # Sentinel closes connections of the node, and with it perhaps a call.
+        raw = agent if replies[-1:] != [b""] else connect(served.port, token)
+        replies.append(raw.call("SET", "k:n", "2"))
+        return replies[-1] == b"+OK\r\n"
 
-            wait_until(goes_on)
-            assert servers[1].admin.get("k:n") == b"2"
-            assert {reply.split(b" ")[0] for reply in replies[:-1]} <= {b"-READONLY", b"-NOTSENT"}
-        finally:
-            served.stop()
+    wait_until(goes_on)
+    assert servers[1].admin.get("k:n") == b"2"
+    assert {reply.split(b" ")[0] for reply in replies[:-1]} <= {b"-READONLY", b"-NOTSENT"}
 
 
 @pytest.mark.parametrize("way", ["tls", "unix"])
