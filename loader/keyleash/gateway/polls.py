@@ -89,10 +89,9 @@ class Polls:
             RedisConnectionError: the gateway ends.
         """
         is_new, polled_at = call not in self._waits, time.monotonic() + seconds
+        if is_new:
+            self._enter(call, Wait(_line(call, identity), call.commands[0], keys, asyncio.Event()))
         try:
-            if is_new:
-                words, line = call.commands[0], _line(call, identity)
-                self._enter(call, Wait(line, words, keys, asyncio.Event()))
             woken = self._waits[call].woken
             while not woken.is_set():
                 ends_at = polled_at if self._is_first(call) else call.deadline or 0
