@@ -14,6 +14,7 @@ from keyleash.client import caller
 from support.gateways import Raw, ServedGateway
 from support.leash import Leash
 from support.replication import wait_until
+from support.servers import stopped
 
 Connect = Callable[..., Raw]
 
@@ -84,6 +85,21 @@ def test_client_that_leaves_gives_its_place_to_the_next(
     one_leash.admin.rpush("k:a", "x")
     assert timed.reply() == b"*-1\r\n"
     leaving.close()
+    assert last.reply() == b"*2\r\n$3\r\nk:a\r\n$1\r\nx\r\n"
+
+
+def test_client_that_leaves_during_its_poll_gives_its_place_to_the_next(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, rare: None
+) -> None:
+    """At once."""
+    token, gateway = one_leash.issue("one").token, one_gateway.gateway
+    leaving, last, other = (connect(one_gateway.port, token) for _ in range(3))
+    block(one_gateway, [leaving, last], "BLPOP", "k:a", 0)
+    with stopped(one_leash.server):
+        one_gateway.call(gateway.upstream.polls.wake, [b"k:a"])
+        leaving.close()
+        wait_until(lambda: len(gateway.connections) == 2)
+    other.call("RPUSH", "k:a", "x")
     assert last.reply() == b"*2\r\n$3\r\nk:a\r\n$1\r\nx\r\n"
 
 

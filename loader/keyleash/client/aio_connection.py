@@ -458,6 +458,8 @@ class AsyncGuarded(Guarding):
                     action = flow.send(outcome)
         except StopIteration as end:
             return end.value
+        finally:
+            flow.close()
 
     async def _carry_out(self, action: Any, options: dict[str, Any], check_health: bool) -> Any:
         above: Any = super()

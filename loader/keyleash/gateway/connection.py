@@ -546,7 +546,7 @@ class Connection(asyncio.Protocol):
                 await held.run(("DISCARD",))
                 raise ExecAbortError("Transaction discarded because of previous errors.")
             value = await held.run(words)
-            held.agent.wake(queued or [words])
+            held.agent.wake([] if value is None else queued or [words])
         except ResponseError as error:
             line = error_line(error).decode("latin-1")
             if queued is None or not line.startswith(("OOM ", "NOREPLICAS ")):

@@ -450,6 +450,8 @@ class Guarded(Guarding):
                     action = flow.send(outcome)
         except StopIteration as end:
             return end.value
+        finally:
+            flow.close()
 
     def _carry_out(self, action: Any, options: dict[str, Any], check_health: bool) -> Any:
         above: Any = super()
