@@ -177,7 +177,7 @@ site: $(VENV)/.docs
 	$(MKDOCS)
 	KEYLEASH_SITE=site $(BIN)/pytest tests/docs/test_site.py
 
-MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) site .bench .compat .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -9,13 +9,18 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
-from tools.site_pages import API, CLI, ERRORS, generated_navigation, generated_pages
 
 ROOT = Path(__file__).resolve().parents[1]
+# The command `mkdocs`, unlike `python -m mkdocs`, does not look for modules here.
+sys.path.insert(0, str(ROOT))
+
+from tools.site_pages import API, CLI, ERRORS, generated_navigation, generated_pages  # noqa: E402
+
 MOVED = {
     "README.md": "index.md",
     "docs/README.md": "contents.md",
