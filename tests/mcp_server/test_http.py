@@ -112,6 +112,13 @@ def test_foreign_hosts_and_origins_are_denied(url: str, leash: Leash) -> None:
     assert post(url, token, INITIALIZE, Origin="http://evil.example").status_code == 403
     assert post(url, token, INITIALIZE, Origin="http://localhost:3000").status_code == 200
     assert post(url, token, INITIALIZE, Host="mcp.internal").status_code == 200
+    for place in ("/metrics", "/.well-known/oauth-protected-resource/mcp", "/.well-known/x"):
+        page = url.removesuffix("/mcp") + place
+        assert CLIENT.get(page, headers={"Host": "evil.example"}).status_code == 421, place
+        assert CLIENT.get(page, headers={"Origin": "http://evil.example"}).status_code == 403, place
+        proxied = CLIENT.get(page, headers={"Host": "mcp.internal", "X-Forwarded-Proto": "https"})
+        if place.endswith("/mcp"):
+            assert proxied.json()["resource"] == "https://mcp.internal/mcp"
 
 
 def test_requests_are_bounded(url: str, leash: Leash) -> None:

@@ -198,7 +198,10 @@ class Holder:
         waits = timeout_of(tuple(words)) is not None
         if waits or role_of(name) not in (None, Role.KEYS, Role.BLOCKING):
             reason = "no tool runs commands that wait, subscribe, run scripts or name no key"
-            raise refused(name.upper(), reason, "use the listed tools, and LPOP in place of BLPOP")
+            instead = "use the listed tools, or report that you cannot do this"
+            if waits:
+                instead = "use a form that does not wait, LPOP for BLPOP or no BLOCK, and repeat it"
+            raise refused(name.upper(), reason, instead)
         spec = self._session.table.find(words[:2])
         if spec is None:
             raise ValueError(f"`{name}` is no command that keyleash knows")
@@ -207,6 +210,8 @@ class Holder:
                 raise ValueError(f"`{name}` is a command for the tool `{class_of(spec)}`")
             denial = CommandRefusedError(with_reason(access.table, {"command": spec.name}))
             raise described(denial, tuple(words), None, access.table)
+        if not spec.takes(len(words)):
+            raise ValueError(f"wrong number of arguments for `{spec.name}`")
         # redis-py names a sub-command with its container.
         return [spec.name, *words[spec.name.count(" ") + 1 :]]
 

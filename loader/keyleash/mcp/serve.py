@@ -159,11 +159,13 @@ class McpServer(Server[Any]):
             AuthenticationError: it does not accept it, or cannot be asked; with the response.
         """
         # Probes call a pod by its address, so before the name is checked.
-        if (path := connection.scope["path"]) in _OPEN or path.startswith("/.well-known/"):
+        if (path := connection.scope["path"]) == "/healthz":
             return None
         # First, since a page of another origin must cost no call.
         if refusal := await self._security.validate_request(connection):
             raise AuthenticationError(refusal)
+        if path in _OPEN or path.startswith("/.well-known/"):
+            return None
         scheme, _, token = connection.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise _refused("no bearer token: send `Authorization: Bearer kl_...`")
