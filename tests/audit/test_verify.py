@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,20 @@ def test_planted_files_are_findings(to: Path, what: str) -> None:
     plant(to / "archive.json", what)
     with pytest.raises(OperationError, match=r"cannot read `.*archive\.json`"):
         verify_archive(to)
+
+
+def test_lock_that_is_a_pipe_is_an_error(to: Path) -> None:
+    """Opening it would wait for a writer, and no archiver locks it."""
+    (to / "archive.lock").unlink()
+    os.mkfifo(to / "archive.lock")
+
+    with raises_code("file", match=r"archive\.lock`: it is not a regular file"):
+        verify_archive(to)
+    with (
+        raises_code("file", match=r"archive\.lock`: it is not a regular file"),
+        locked_archive(to),
+    ):
+        pass
 
 
 def test_intact_archive_is_valid(to: Path) -> None:

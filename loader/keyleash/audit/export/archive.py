@@ -29,7 +29,7 @@ from typing import Any, Self
 
 from keyleash.audit.export.rows import ArchiveRow, lines_of, open_regular, read_rows
 from keyleash.audit.streams import id_order
-from keyleash.errors import ArchiveError
+from keyleash.errors import ArchiveError, OperationError
 from keyleash.policy.files import read_bytes
 from keyleash.store.streams import AuditStream
 
@@ -190,7 +190,7 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
             f"`{directory}` is not empty, and not an archive",
             help=f"name an empty or a new directory, or restore `{ARCHIVE}`",
         )
-    file = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    file = _open_lock(directory, os.O_RDWR | os.O_CREAT)
     try:
         # `verify` holds the lock for a moment to check whether it is free.
         for _ in range(ATTEMPTS):
@@ -218,12 +218,20 @@ def locked_archive(directory: Path) -> Iterator[Archive]:
 def is_being_written(directory: Path) -> bool:
     """Return whether an archiver is running there."""
     with suppress(OSError):
-        file = os.open(directory / LOCK, os.O_RDONLY)
+        file = _open_lock(directory, os.O_RDONLY)
         try:
             return not _try_lock(file, fcntl.LOCK_SH)
         finally:
             os.close(file)
     return False
+
+
+def _open_lock(directory: Path, flags: int) -> int:
+    # Neither a planted symbolic link nor a pipe, which waits for a writer, is opened.
+    path = directory / LOCK
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OperationError("file", f"cannot read `{path}`: it is not a regular file")
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def read_archive(directory: Path) -> Archive:
