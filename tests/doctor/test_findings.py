@@ -117,7 +117,9 @@ PROBLEMS: dict[str, Problem] = {
     "policy-changed": lambda item: item.admin.hset(NAMES.policy, "digest", "0" * 64),
     "wrong-type": lambda item: item.admin.set(NAMES.audit("one"), "x"),
     "records-deleted": deleted_events,
-    "command-denied": lambda item: item.admin.execute_command("ACL", "SETUSER", OPS, "-memory"),
+    "command-denied": lambda item: item.admin.execute_command(
+        "ACL", "SETUSER", OPS, "-script|load"
+    ),
     "no-guard": lambda item: item.admin.delete(NAMES.guard("one")),
     "guard-differs": lambda item: item.admin.hset(NAMES.guard("one"), "commands", "{}"),
     "stray-guard": stray_guard,
@@ -414,14 +416,28 @@ def test_failed_snapshot_is_found(target: DoctorTarget) -> None:
     assert target.codes() == ["persistence-failing", "snapshots-only"]
 
 
-def test_deleted_index_of_tokens_is_found(target: DoctorTarget) -> None:
-    """Its tokens work, but are listed no more."""
-    target.cli.token("one")
-    target.admin.delete(NAMES.tokens("one"))
+@pytest.mark.parametrize(
+    ("key", "what"),
+    [
+        (NAMES.tokens("one"), "index of tokens of `one`"),
+        (NAMES.denied("one"), "stream of denials of `one`"),
+        (NAMES.control, "stream of operator actions"),
+        (NAMES.history, "list of earlier policies"),
+    ],
+)
+def test_deleted_key_is_found(target: DoctorTarget, key: str, what: str) -> None:
+    """Calls work without it, but lists lack its entries; of another type, it is found as well."""
+    agent = keyleash.Redis.from_url(target.url, token=target.cli.token("one"))
+    with agent, pytest.raises(keyleash.KeyNotGrantedError):
+        agent.get("other:1")
+    target.cli.json("doctor")
+    target.admin.delete(key)
 
     (found,) = target.found()
 
-    assert "the index of tokens of `one` was deleted" in found["message"]
+    assert f"the {what} was deleted" in found["message"]
+    target.admin.set(key, "x")
+    assert "wrong-type" in target.codes()
 
 
 def test_open_default_user_is_an_error_if_agents_are_fenced(target: DoctorTarget) -> None:

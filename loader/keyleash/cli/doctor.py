@@ -48,9 +48,9 @@ def doctor(
 
     Of a cluster, all nodes and their slots.
 
-    Exits with 1 if there is an error or a warning that is not accepted, otherwise with 0;
-    `vulnerable-version` counts with --strict alone, since distributions backport fixes. Checks that
-    the user of the URL may not make are listed as skipped; if all are skipped, the exit code is 77.
+    Exits with 1 if there is an error or a warning that is not accepted, otherwise with 0; the
+    advice `vulnerable-version` counts with --strict, too. Checks that the user of the URL may not
+    make are listed as skipped; if all are skipped, the exit code is 77.
     """
     examination = settings.unconnected().doctor(
         nodes=nodes,

@@ -83,9 +83,8 @@ class Examination(Result):
 
     @property
     def is_healthy(self) -> bool:
-        """Return whether all findings are accepted, advice, or the version."""
-        kinds = {item.severity for item in self.findings if item.code != VERSION}
-        return kinds <= {Severity.ADVICE}
+        """Return whether all findings are accepted or advice."""
+        return {item.severity for item in self.findings} <= {Severity.ADVICE}
 
     @property
     def is_vulnerable(self) -> bool:

@@ -22,7 +22,7 @@ class Severity(StrEnum):
     WARNING = "warning"
     """It becomes an error when something else happens."""
     ADVICE = "advice"
-    """A setting could be safer; nothing is wrong."""
+    """A setting or a release could be safer; nothing is known to be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,8 @@ FINDINGS = {
         " password are valid there",
     ),
     "vulnerable-version": FindingKind(
-        _ERROR,
+        # Distributions backport fixes, so a version alone proves nothing.
+        _ADVICE,
         "{product} {version} has known vulnerabilities that agents, or clients that may load"
         " scripts, can exploit: {advisories}; the worst: {worst}",
         "upgrade to {product} {target} or later; if your distribution backported the fixes, accept"
@@ -189,7 +190,7 @@ FINDINGS = {
     ),
     "records-deleted": FindingKind(
         _WARNING,
-        "the {what} of {names} was deleted: `audit log`, `undo` and `token list` {effect}",
+        "the {what} was deleted: {effect}",
         "find out what deleted it; `token revoke --identity` also ends unlisted tokens; `audit"
         " export` keeps events elsewhere",
     ),

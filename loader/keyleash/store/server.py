@@ -48,7 +48,8 @@ def ping(client: Client) -> None:
 
 def denied_commands(client: Client, key: str) -> dict[str, str]:
     """Return why the user may not run commands that guards and loads need, by their names."""
-    calls = (("MEMORY", "USAGE", key), ("SCRIPT", "EXISTS", "0" * 40))
+    # No script: the server compiles nothing, and loads nothing.
+    calls = (("MEMORY", "USAGE", key), ("SCRIPT", "LOAD", "("))
     replies = zip(calls, round_trip(client, calls, raises=False), strict=True)
     return {
         name: str(reply)

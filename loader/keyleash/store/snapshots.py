@@ -81,7 +81,7 @@ def read_types(store: Store, identities: Iterable[str]) -> dict[str, tuple[str, 
     """Return by control key the type that it should have, and the type that it has."""
     names = [*identities]
     types = {getattr(store.keys, x)(name): kind for x, kind in _TYPES.items() for name in names}
-    types |= {store.keys.control: "stream", store.keys.layouts: "hash"}
+    types |= {store.keys.control: "stream", store.keys.history: "zset", store.keys.layouts: "hash"}
     found = map(reply_text, round_trip(store.client, (("TYPE", key) for key in types)))
     return dict(zip(types, zip(types.values(), found, strict=True), strict=True))
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.context import Context
-from keyleash.doctor.findings import CheckResult, DoctorFinding, Skipped, finding
+from keyleash.doctor.findings import SHOWN, CheckResult, DoctorFinding, Skipped, finding
 from keyleash.errors import UnreadableCommandsError
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.tokens.list import read_tokens
+from keyleash.policy.problems import listing
 from keyleash.store.deployment import Server
 from keyleash.store.guards import active_scripts, owners_not_loaded, read_recorded
 from keyleash.store.identities import active_records, known_identities
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import MISSING, GuardSnapshot, read_snapshots, read_types
 from keyleash.store.states import read_states
+from keyleash.store.streams import AuditStream, StreamKind, read_first_repeats
 from keyleash.store.token_entries import count_unlisted, record_names
 from keyleash.text import counted
 
@@ -74,20 +76,35 @@ def check_unlisted(context: Context, main: Server) -> Iterator[DoctorFinding]:
 def check_keys(context: Context, main: Server) -> Iterator[DoctorFinding]:
     """Compare the types of control keys, and look for those that were deleted."""
     store, names = context.store_of(main), [item.name for item in context.policy.identities]
-    types = read_types(store, names)
-    for key, (kind, found) in types.items():
+    for key, (kind, found) in read_types(store, names).items():
         if found not in (kind, MISSING):
             yield finding("wrong-type", key=key, found=found, kind=kind)
-    gone = {key for key, (_, found) in types.items() if found == MISSING}
-    states = zip(names, read_states(store, names), strict=True)
-    lost = [x for x, state in states if state and state.sequence and store.keys.audit(x) in gone]
-    if lost:
-        yield finding("records-deleted", what="audit stream", names=lost, effect="lack its events")
-    bare = {name for name in names if store.keys.tokens(name) in gone}
+    states = read_states(store, names)
+    written = [x for x, state in zip(names, states, strict=True) if state and state.sequence]
+    home = store.keys
+    streams = [AuditStream(StreamKind.DENIED, x, home.denied(x), home.tag) for x in names]
+    counts = zip(names, read_first_repeats(store, streams), strict=True)
+    denied = [name for name, fields in counts if b"seq" in fields]
+    # Read again, since a stream may have got its first entry meanwhile.
+    gone = {key for key, (_, found) in read_types(store, names).items() if found == MISSING}
+    for what, key, effect in (
+        ("stream of operator actions", home.control, "`audit log --control` lacks them"),
+        ("list of earlier policies", home.history, "`rollback` and `policy history` fail"),
+    ):
+        if key in gone:
+            yield finding("records-deleted", what=what, effect=effect)
+    if lost := [name for name in written if home.audit(name) in gone]:
+        yield _deleted("audit stream", lost, "`audit log` and `undo` lack its events")
+    if lost := [name for name in denied if home.denied(name) in gone]:
+        yield _deleted("stream of denials", lost, "`audit log` and `status` lack them")
+    bare = {name for name in names if home.tokens(name) in gone}
     owners = {x.partition(":")[0] for x in (record_names(store) if bare else ())}
     if unlisted := sorted(bare & owners):
-        effect = "lack its tokens, which work"
-        yield finding("records-deleted", what="index of tokens", names=unlisted, effect=effect)
+        yield _deleted("index of tokens", unlisted, "`token list` lacks its tokens, which work")
+
+
+def _deleted(what: str, names: Sequence[str], effect: str) -> DoctorFinding:
+    return finding("records-deleted", what=f"{what} of {listing(names, SHOWN)}", effect=effect)
 
 
 def _differs(record: GuardRecord | None, guard: CompiledGuard, commands: str) -> bool:
