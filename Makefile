@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check collected unit slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick redis-suite clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check collected unit redis slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick redis-suite clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -38,6 +38,10 @@ check: $(VENV)/.dev
 unit: $(VENV)/.dev
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 	$(BIN)/keyleash test examples/agents.test.yaml examples/jobs.test.yaml examples/memory.test.yaml --min-coverage 100
+
+# The tests of `make test` that use redis-server, where that was installed later.
+redis: $(VENV)/.dev
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -k "redis-7 or redis-8 or stack or tls or readme"
 
 # Tests that take long and rarely fail; those of Python on the second server; property tests with
 # many new examples (`make test` has a third); and the site.
