@@ -483,6 +483,21 @@ def test_large_requests_have_their_places_until_they_are_answered(
     assert [agent.reply() for agent in agents] == [b"+OK\r\n"] * 5
 
 
+def test_a_new_connection_begins_with_batches_as_small_as_its_agent_needs(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect
+) -> None:
+    """Large replies of another connection made them small."""
+    token, gateway = one_leash.issue("one").token, one_gateway.gateway
+    one_leash.admin.set("k:mib", bytes(MIB))
+    calls = []
+    for agent in (connect(one_gateway.port, token), connect(one_gateway.port, token)):
+        before = gateway.calls
+        agent.send(*[("GET", "k:mib")] * 8)
+        assert [len(agent.reply()) for _ in range(8)] == [MIB + 12] * 8
+        calls.append(gateway.calls - before)
+    assert calls[0] < calls[1] == 8
+
+
 def test_what_waits_in_memory_is_cut_of_the_identity_that_has_most(
     one_leash: Leash,
     one_gateway: ServedGateway,

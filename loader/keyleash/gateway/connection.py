@@ -66,8 +66,6 @@ PIECE = 1 << 16
 """Bytes that the transport gets at once: that of TLS hides how many of them it still has."""
 MAX_UNREAD = 8 << 20
 """Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
-FIRST_BATCH = 16
-"""Commands of the first batch; the next are larger while their replies are small."""
 PAUSE_S = 0.01
 """Seconds after which subscriptions are checked that no check has found allowed."""
 UNREAD_S = 5.0
@@ -115,7 +113,6 @@ class Connection(asyncio.Protocol):
         self._call: tuple[Call, Any] | None = None
         self._end_call = self.share.begin(0, waits=True)
         self._task: asyncio.Task[None] | None = None
-        self._largest_batch = FIRST_BATCH
         self._is_paused = self._is_reading_paused = self._ends = False
         self._is_aborted = False
         self._own: dict[int, Words] = {}
@@ -298,15 +295,15 @@ class Connection(asyncio.Protocol):
 
     def _plain_commands(self) -> list[Words]:
         """Take the next plain commands off the queue."""
-        queue = self._queue
+        queue, most = self._queue, self.share.largest_batch
         if len(queue) == 1:
             return [queue.popleft()]
-        if len(queue) <= self._largest_batch and all(map(_is_plain, {words[0] for words in queue})):
+        if len(queue) <= most and all(map(_is_plain, {words[0] for words in queue})):
             commands = [*queue]
             queue.clear()
             return commands
         commands = [queue.popleft()]
-        while queue and len(commands) < self._largest_batch and _is_plain(queue[0][0]):
+        while queue and len(commands) < most and _is_plain(queue[0][0]):
             commands.append(queue.popleft())
         return commands
 
@@ -389,9 +386,9 @@ class Connection(asyncio.Protocol):
             at += times
         size = len(frame)
         if size > MAX_UNSENT:
-            self._largest_batch = max(1, count * MAX_UNSENT // size)
+            self.share.largest_batch = max(1, count * MAX_UNSENT // size)
         elif size < MAX_UNSENT // 4:
-            self._largest_batch = min(MAX_CHUNK_COMMANDS, 2 * self._largest_batch)
+            self.share.largest_batch = min(MAX_CHUNK_COMMANDS, 2 * self.share.largest_batch)
         return b"".join(out)
 
     async def _recovered(self, call: Call, connection: Any, frame: bytes) -> list[bytes]:

@@ -34,7 +34,7 @@ LOGINS_AT_ONCE = 2
 DENIED_LOGIN_S, DENIALS_S, MAX_DENIED_S = 0.5, 0.01, 5.0
 """The pause after a denied login, longer by the second number for each one that pauses, and the
 longest one, so that a flood of them takes little from others."""
-SWEEP_S = 1.0
+SWEEP_S, SWEPT_AT_ONCE = 1.0, 100
 DRAIN_S = 10.0
 HANDSHAKE_S, SHUTDOWN_S = 3.0, 5.0
 MAX_ADMIN_BYTES = 4096
@@ -182,16 +182,21 @@ class Gateway:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(SWEEP_S)
-            now = loop.time()
-            for connection in [*self.connections]:
-                connection.check(now)
+            now, waiting = loop.time(), 0
+            for number, connection in enumerate([*self.connections]):
+                if not number % SWEPT_AT_ONCE:
+                    await asyncio.sleep(0)
+                if connection in self.connections:
+                    connection.check(now)
+                    waiting += connection.waiting_bytes
             for pipe in self.upstream.pipes:
                 pipe.close_if_silent()
             for connection, since in [*self.large.items()]:
                 if now - since > LARGE_S:
                     connection.cut("slow")
             self.shares.sweep()
-            self._bound_memory()
+            if waiting > MAX_WAITING:
+                self._bound_memory()
 
     def _bound_memory(self) -> None:
         """Cut the largest connections of the identity that has most in memory, while all have too

@@ -24,6 +24,8 @@ REST, SLOWEST, MAX_CALL_S = 4, 5e6, 1.0
 such bytes at 5 MB/s, or a second, since beyond that it has waited for others."""
 SLICE_S = 1e-3
 """Seconds of the event loop that an agent has in each turn; it rests for what it takes beyond."""
+FIRST_BATCH = 16
+"""Commands of the first batch; the next are larger while their replies are small."""
 MAX_UNREAD = 64 << 20
 """Bytes of unread replies from which an agent begins no calls."""
 
@@ -35,6 +37,7 @@ class Share:
         identity: Of the token.
         connections: Those that are open, the newest last.
         under_way: The bytes that its calls count.
+        largest_batch: The most commands of its next call.
         spent_s: The seconds of the event loop that it has taken, until it has rested for them.
     """
 
@@ -42,6 +45,7 @@ class Share:
         self.identity = identity
         self.connections: dict[Any, None] = {}
         self.under_way = self._unread = 0
+        self.largest_batch = FIRST_BATCH
         self.spent_s, self._rest = 0.0, rest
         self._callers, self._expected = callers, 0
         self._waiting: dict[Any, None] = {}
