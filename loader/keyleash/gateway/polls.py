@@ -93,8 +93,9 @@ class Polls:
             self._enter(call, Wait(_line(call, identity), call.commands[0], keys, asyncio.Event()))
         try:
             woken = self._waits[call].woken
+            # It is woken when that changes: with many keys, to look takes a millisecond.
+            ends_at = polled_at if self._is_first(call) else call.deadline or 0
             while not woken.is_set():
-                ends_at = polled_at if self._is_first(call) else call.deadline or 0
                 left_s = ends_at - time.monotonic()
                 if left_s <= 0:
                     break
