@@ -131,10 +131,16 @@ def test_denials_of_the_client_have_an_advice_for_any_client(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect
 ) -> None:
     """A transaction names the command, and none of them a method of Python."""
-    one_leash.load(one={"grants": [grant("read", "write", keys="jobs:*")]})
+    keys = grant("read", "write", keys="jobs:*", **{"except": ["HGETALL"]})
+    one_leash.load(one={"grants": [keys]}, two={"grants": [{**keys, "only": ["GET"]}]})
+    two = connect(one_gateway.port, one_leash.issue("two").token)
+    for name, instead in (("SCAN", "use keys whose names"), ("SET", "stop, and ask the operator")):
+        assert f"no grant allows it, or the server lacks it; {instead}" in str(two.call(name, 1, 2))
     agent = connect(one_gateway.port, one_leash.issue("one").token)
     long = ("RPUSH", "jobs:1", *range(3500))
     for commands, expected in (
+        ([("HGETALL", "jobs:1")], "LEASH COMMAND_REFUSED .*; stop, and ask .* for `HGETALL`"),
+        ([("PUBLISH", "c", "x")], "LEASH CLASS_NOT_GRANTED class=publish .*(do without it, or"),
         ([("DBSIZE",)], "LEASH COMMAND_REFUSED command=DBSIZE (it counts .*; use SCAN with"),
         ([("MULTI",), ("SUBSCRIBE", "c")], "LEASH COMMAND_REFUSED .*; subscribe outside of"),
         ([("EXEC",), ("MULTI",), long, long, ("EXEC",)], "LEASH ARGS_TOO_MANY .*(use several"),

@@ -76,6 +76,7 @@ _PHRASES = {
     "NO_IDS": NO_IDS,
     "ASK": "ask the operator for another token",
     "CLIENT": "use keyleash's client, of the same version",
+    "KNOWN": "use keys whose names you know, or report that you cannot list them",
     "ISSUE": "issue another with `keyleash token issue {identity}`",
     "OF_TOKEN": "if by=token\n  operator: the identity may, its token may not: issue a token with"
     " other restrictions",
@@ -161,8 +162,11 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   agent: use another command; $SEE
   operator: name it in `only` of a grant, $OWN and the command touches only the keys that its module
       declares
+  if reason=no grant, command=SCAN|KEYS|DBSIZE
+  agent: $KNOWN; $SEE
+  operator: see `scan`, `only` and `except` of the grants, $OWN
   if reason=no grant
-  agent: use another command; $SEE
+  agent: stop, and ask the operator for `{command}`; $SEE
   operator: see `only`, `except`, `channels` and `indexes` of the grants, $OWN
   if reason=$IN_A_BATCH
   agent: make the call before the transaction, or use SCAN in place of KEYS
@@ -175,13 +179,13 @@ COMMAND_REFUSED: the command `{command}` is not allowed: {reason}
   operator: add `scan` to `allow` of a grant, $OWN; it is denied if 100 calls of SCAN do not end
 
 CLASS_NOT_GRANTED: no grant of the token gives `{class}` to `{command}`{on_key}
-  agent: use another command, or report that you cannot do this; $SEE
+  agent: do without it, or report that you cannot do this; $SEE
   operator: add `{class}` to `allow` of a grant, $OWN
   if by=command
   agent: stop, and ask the operator for `{command}` on this key; $SEE
   operator: `only` or `except` of the grants on the key leaves it out: change them, $OWN
   if class=scan
-  agent: use keys whose names you know, or report that you cannot list them; $SEE
+  agent: $KNOWN; $SEE
   $OF_TOKEN
   if key
   agent: use another command on this key, or another key; $SEE
