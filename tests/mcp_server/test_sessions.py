@@ -136,7 +136,7 @@ def test_bad_input_is_a_result_that_a_model_reads(
         ("whoami", {"a": 1}, "there are: none"),
         ("read", {"command": ["DEL", STATE]}, "`DEL` is not allowed: no grant allows it"),
         ("read", {"command": ["SET", STATE, "x"]}, "for the tool `write`"),
-        ("batch", {"commands": [["GET"]]}, "wrong number of arguments for `GET`"),
+        ("batch", {"commands": [["GET"]]}, "replied: wrong number of arguments for 'get'"),
         ("read", {"command": ["EVAL", "x", "0"]}, "use the listed tools, or report"),
         ("read", {"command": ["BLPOP", "a", "0"]}, "LPOP for BLPOP"),
         ("get", {"key": "agents:jobs:{job_id}:result"}, "replace `{job_id}` by a value"),

@@ -211,7 +211,8 @@ class Holder:
             denial = CommandRefusedError(with_reason(access.table, {"command": spec.name}))
             raise described(denial, tuple(words), None, access.table)
         if not spec.takes(len(words)):
-            raise ValueError(f"wrong number of arguments for `{spec.name}`")
+            shown = spec.name.lower().replace(" ", "|")
+            raise ResponseError(f"wrong number of arguments for '{shown}' command")
         # redis-py names a sub-command with its container.
         return [spec.name, *words[spec.name.count(" ") + 1 :]]
 
