@@ -671,6 +671,46 @@ def test_bytes_of_the_documents_of_a_search_are_work(leash: Leash, on: str) -> N
         assert not can_i(leash.store, "ann", "FT.SEARCH", "kb", "w", *map(str, options))
 
 
+UPPER = [["APPLY", f"upper(@{'tabcdefgh'[i]})", "AS", "abcdefgh"[i]] for i in range(6)]
+
+
+@pytest.mark.parametrize("on", ["HASH", "JSON"])
+def test_bytes_that_an_aggregation_copies_are_work(leash: Leash, on: str) -> None:
+    """Those of its rows and of each function, before anything runs; numbers of few rows are not."""
+    paths = [word for name in "tn" for word in ([f"$.{name}", "AS"] * (on == "JSON") + [name])]
+    for i in range(280):
+        document: dict[str, Any] = {"t": "w" * 80 * 1024, "n": i}
+        if on == "JSON":
+            leash.admin.json().set(f"kb:big:{i}", "$", document)
+        else:
+            leash.admin.hset(f"kb:big:{i}", mapping=document)
+    fields = [*paths[: len(paths) // 2], "TAG", *paths[len(paths) // 2 :], "NUMERIC"]
+    make(leash, "kb", "ON", on, "PREFIX", 1, "kb:big:", "SCHEMA", *fields)
+    agent = leash.agent("ann").execute_command
+    load, count = ["LOAD", 1, "@t"], ["GROUPBY", 0, "REDUCE", "COUNT", 0, "AS", "n"]
+    aliases = ["LOAD", 30, *[word for i in range(10) for word in ("@t", "AS", f"a{i}")]]
+    assert len(agent("FT.AGGREGATE", "kb", "*", *load, "LIMIT", 0, 10)) == 11
+    assert len(agent("FT.AGGREGATE", "kb", "*", "GROUPBY", 1, "@n", *count)) == 2
+    assert denied(agent, "FT.AGGREGATE", "kb", "*", *load)["code"] == "WORK_TOO_LARGE"
+    for words in (
+        [*load, *[word for step in UPPER for word in step], *count],
+        [*load, "FILTER", "||".join(["@t!=@t"] * 20), *count],
+        ["LOAD", 1, "@t", *aliases, *aliases, *count],
+    ):
+        leash.admin.config_resetstat()
+        assert denied(agent, "FT.AGGREGATE", "kb", "*", *words)["code"] == "WORK_TOO_LARGE", words
+        assert "cmdstat_FT.AGGREGATE" not in leash.admin.info("commandstats")
+        assert not can_i(leash.store, "ann", "FT.AGGREGATE", "kb", "*", *map(str, words)), words
+    many: Any = leash.agent("ann").pipeline(transaction=False)
+    leash.admin.config_resetstat()
+    for _ in range(20):
+        many.execute_command("FT.AGGREGATE", "kb", "@n:[0 9]", *load, *UPPER[0], *count)
+    replies = many.execute(raise_on_error=False)
+    done = sum(not isinstance(reply, keyleash.WorkTooLargeError) for reply in replies)
+    assert done < 20
+    assert leash.admin.info("commandstats")["cmdstat_FT.AGGREGATE"]["calls"] == done
+
+
 @pytest.mark.parametrize(
     "options",
     [

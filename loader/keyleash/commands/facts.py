@@ -142,12 +142,14 @@ A letter says what these words are: `d` numbers of rows, `m` marks between words
 `t` texts, `x` an expression; without one they are names of fields, or paths.
 """
 
-FUNCTIONS = (
-    " abs case ceil contains day dayofmonth dayofweek dayofyear exists exp floor format geodistance"
-    " hour log log2 lower minute month monthofyear parsetime sqrt startswith strlen substr timefmt"
-    " to_number to_str upper year "
+TEXT_FUNCTIONS = (
+    " case contains format lower parsetime startswith strlen substr timefmt to_str upper "
 )
-"""The functions that an expression may call.
+FUNCTIONS = (
+    f"{TEXT_FUNCTIONS}abs ceil day dayofmonth dayofweek dayofyear exists exp floor geodistance hour"
+    " log log2 minute month monthofyear sqrt to_number year "
+)
+"""The functions that read texts or make some, and all that an expression may call.
 
 `split` makes as many strings as a text has parts, and `matched_terms` allocates as many as a call
 asks for.

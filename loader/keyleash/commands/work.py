@@ -40,8 +40,8 @@ MAX_QUERY_BYTES, MAX_EXPANDED_TERMS, MAX_NEIGHBOURS, MAX_INKEYS = 4096, 32, 1000
 MAX_SEARCH_STEPS, MAX_EXPRESSION_BYTES, MAX_RETURNED, MAX_FORMATTED, MAX_CALLS = 8, 1024, 32, 8, 16
 MAX_WORD_BYTES, MAX_MARK_BYTES, MAX_PARAM_BYTES = 512, 32, 64 * 1024
 MAX_INDEX_WORDS, MAX_INDEXES, MAX_SEARCH_OPTIONS, MAX_ROWS = 1024, 256, 64, 1_000_000
-MAX_VECTOR_RANGES = 4
-"""Bounds on what the time limit of a search does not stop."""
+MAX_VECTOR_RANGES, TIMED_ROWS = 4, 100
+"""Bounds on what the time limit of a search does not stop; rows after which it is looked at."""
 
 MANY_ARGUMENTS = 2_000
 """Arguments of a call from which a guard collects garbage: less than a twentieth of its time."""

@@ -17,7 +17,14 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 
 from keyleash.commands import OperationClass, work
-from keyleash.commands.facts import FUNCTIONS, LONG_PLACE, PATHS, REFUSED_OPTIONS, VECTOR_OPTIONS
+from keyleash.commands.facts import (
+    FUNCTIONS,
+    LONG_PLACE,
+    PATHS,
+    REFUSED_OPTIONS,
+    TEXT_FUNCTIONS,
+    VECTOR_OPTIONS,
+)
 from keyleash.commands.spec import Bound, Join, Lengthening, Size
 from keyleash.commands.writes import Expiry, Target, Writes
 from keyleash.compiler.ir import LimitPlan
@@ -166,6 +173,7 @@ def environment() -> Environment:
         paths=PATHS,
         refused_words=f" {' '.join(REFUSED_OPTIONS)} ",
         functions=FUNCTIONS,
+        text_functions=TEXT_FUNCTIONS,
         vector_options=VECTOR_OPTIONS,
         long_place=LONG_PLACE,
         sketches="".join(f" {name}={forms}" for name, forms in work.SKETCHES.items()),

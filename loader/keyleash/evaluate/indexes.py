@@ -10,7 +10,13 @@ from typing import Any
 
 from keyleash.commands import CommandSpec, OperationClass
 from keyleash.commands import work as bounds
-from keyleash.commands.facts import FUNCTIONS, INDEX_OPTIONS, LISTS_INDEXES, VECTOR_OPTIONS
+from keyleash.commands.facts import (
+    FUNCTIONS,
+    INDEX_OPTIONS,
+    LISTS_INDEXES,
+    TEXT_FUNCTIONS,
+    VECTOR_OPTIONS,
+)
 from keyleash.commands.refusals import why_argument
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import (
@@ -41,6 +47,7 @@ NOT_LOOKED_UP = "its prefixes were not checked"
 _LISTED = (("REDUCE", b"R"), ("REDUCE", b"T"))
 _NAME = re.compile(rb"([^-\s+*/%^,!<>=&|'\"()]+)\s*(\(?)")
 _EXPANDS = re.compile(rb"[wW]'|%|[^\s(|{]\*|\*[^\s)|}]")
+_OF_QUERIES = ("VERBATIM", "INORDER", "SLOP", "TIMEOUT", "PARAMS", "DIALECT")
 _OF_SCORES = ("WITHSCORES", "EXPLAINSCORE", "ADDSCORES", "SCORER")
 
 
@@ -243,14 +250,23 @@ class IndexCall:
         if is_search and cost > left:
             reply = self.ask("FT.SEARCH", *sent, *_words(options, limit=(b"0", b"0")))
             rows.documents = reply[0] if reply else 0
-        elif cost > left:
-            counting = b"GROUPBY 0 REDUCE COUNT 0 AS n".split()
-            reply = self.ask("FT.AGGREGATE", *sent, *_words(options), *counting)
-            rows.shown = float(reply[1][1]) if reply and len(reply) > 1 else 0
-        cost = rows.work(units)
+        is_weighed, is_counted = is_search, is_search
+        for _ in range(2):
+            cost = rows.work(units)
+            is_long = cost <= left and rows.returned > bounds.COMPARED_STRINGS
+            if not is_weighed and (rows.copies >= 1 or is_long):
+                is_weighed = True
+                self.measure(sent, options, rows)
+                cost = rows.work(units)
+            if not is_counted and cost > left and rows.bytes_of(bounds.TIMED_ROWS) <= left:
+                is_counted = True
+                counting = b"GROUPBY 0 REDUCE COUNT 0 AS n".split()
+                reply = self.ask("FT.AGGREGATE", *sent, *_words(options), *counting)
+                rows.shown = float(reply[1][1]) if reply and len(reply) > 1 else 0
+                cost = rows.work(units)
         if not (is_search and rows.is_shown) or rows.shown <= 0 or cost > left:
             return cost
-        wide, held = 0.0, 0.0
+        wide = 0.0
         found = self.ask("FT.SEARCH", *sent, *_words(options), b"NOCONTENT") or [0]
         for key in found[1 :: 1 + len(rows.parts)]:
             width = 0 if rows.on_json else self.about(key, ("HLEN",))
@@ -258,9 +274,24 @@ class IndexCall:
             cost = max(cost, wide * units, width * bounds.USAGE_WORK)
             if cost > left:
                 break
-            held += self.about(key, ("MEMORY", "USAGE"), b"SAMPLES", b"0")
-            cost = max(cost, held * (bounds.MARKING_WORK if rows.is_marked else bounds.BYTE_WORK))
+            rows.held += self.about(key, ("MEMORY", "USAGE"), b"SAMPLES", b"0")
+            unit = bounds.MARKING_WORK if rows.is_marked else bounds.BYTE_WORK
+            cost = max(cost, rows.held * unit * (1 + rows.copies))
         return cost
+
+    def measure(self, sent: Sequence[bytes], options: Sequence[Option], rows: _Rows) -> None:
+        """Read the bytes of the documents of an aggregation."""
+        most = int(self.identity.work / self.identity.string_units)
+        own = [item for item in options if item[0] in _OF_QUERIES]
+        listing = (b"NOCONTENT", b"LIMIT", b"0", b"%d" % most, *_words(own))
+        found = self.ask("FT.SEARCH", *sent, *listing) or [0]
+        if found[0] > most:
+            rows.held = rows.largest = inf
+        for key in found[1:]:
+            if rows.bytes_of(bounds.TIMED_ROWS) > self.identity.work:
+                break
+            size = self.about(key, ("MEMORY", "USAGE"), b"SAMPLES", b"0")
+            rows.held, rows.largest = rows.held + size, max(rows.largest, size)
 
     def about(self, key: bytes, command: Sequence[str], *words: bytes) -> float:
         """Return the size of a document."""
@@ -286,6 +317,8 @@ class _Rows:
         lists: How many of them are lists of values of many documents.
         is_whole, is_shown, is_marked: Whether a row is a document, has fields of one, has marks.
         parts: What a row has between its key and its fields.
+        copies, held, largest: How often the bytes of a document are copied, those of all documents,
+            and of the largest one.
     """
 
     documents: float
@@ -299,6 +332,9 @@ class _Rows:
     is_shown: bool = True
     is_marked: bool = False
     parts: set[str] = field(default_factory=set)
+    copies: float = 0.0
+    held: float = 0.0
+    largest: float = 0.0
 
     def read_search(self, options: Sequence[Option], query: bytes) -> None:
         self.shown, self.unit, self.is_whole = 10, bounds.DOCUMENT_WORK, True
@@ -311,6 +347,7 @@ class _Rows:
                 self.strings += 2 * max(len(words) - 1, 0)
                 self.is_shown = len(words) > 1 or (self.is_shown and not self.is_whole)
                 self.is_whole = False
+                self.copies = max(self.copies, (len(words) - 4) / 3)
             elif name in ("HIGHLIGHT", "SUMMARIZE"):
                 self.unit = bounds.SUMMARY_WORK if name == "SUMMARIZE" else self.unit
                 self.is_marked = True
@@ -329,17 +366,36 @@ class _Rows:
             elif name in ("LOAD", "GROUPBY", "SORTBY"):
                 self.unit = bounds.DOCUMENT_WORK if name == "LOAD" else self.unit
                 self.strings = (0 if name == "GROUPBY" else self.strings) + 2 * (len(words) - 1)
+                self.copies += (len(words) - 1 + 2 * (name == "LOAD" and self.on_json)) / 3
                 if words[0] == b"*":
                     self.strings = self.strings + 4 if self.on_json else inf
-            elif name in ("REDUCE", "APPLY", "ADDSCORES"):
-                self.strings += 2
+            elif name in ("FILTER", "REDUCE", "APPLY", "ADDSCORES"):
+                self.strings += 2 * (name != "FILTER")
+                if name in ("FILTER", "APPLY"):
+                    text = words[0].lower()
+                    called = [name.decode() for name in re.findall(rb"([a-z_]+)\s*\(", text)]
+                    self.copies += len(re.findall(rb"%s|[=<>][\s(]*@", text))
+                    self.copies += sum(name in TEXT_FUNCTIONS.split() for name in called)
                 self.lists += name == "REDUCE" and words[0][:1].upper() in (b"T", b"R")
 
+    @property
+    def number(self) -> float:
+        return min(self.shown, max(self.documents - self.first, 0))
+
+    @property
+    def returned(self) -> float:
+        """The number of strings in the reply."""
+        return self.number * self.strings + (self.lists and self.lists * self.documents)
+
+    def bytes_of(self, number: float) -> float:
+        """Return the work of the bytes of a number of documents."""
+        bytes_ = self.held if number == inf else min(self.held, number * self.largest)
+        return bytes_ * (1 + self.copies) * bounds.BYTE_WORK
+
     def work(self, string_units: float) -> float:
-        shown = min(self.shown, max(self.documents - self.first, 0))
-        listed = self.lists * self.documents if self.lists else 0
-        units = min(self.first, self.documents) * bounds.HIT_WORK + shown * self.unit
-        return max(units, (shown * self.strings + listed) * string_units)
+        units = min(self.first, self.documents) * bounds.HIT_WORK + self.number * self.unit
+        bytes_ = self.bytes_of(inf if self.lists else max(self.number, bounds.TIMED_ROWS))
+        return max(units, self.returned * string_units, bytes_)
 
 
 def _words(options: Sequence[Option], limit: Sequence[bytes] = ()) -> Iterator[bytes]:

@@ -233,7 +233,8 @@ def _helpers_of(spec: CommandSpec, grants: Sequence[Grant]) -> Iterator[tuple[st
     """Yield the commands that a guard or a client runs in addition to a command."""
     if spec.index is not None:
         yield READ_INDEX, _reach(spec, grants)
-    if spec.name == "FT.SEARCH":
+    if spec.name in ("FT.SEARCH", "FT.AGGREGATE"):
+        yield "FT.SEARCH", _reach(spec, grants)
         opens = tuple(filter(is_open, patterns_for(grants, {READ})))
         yield from ((helper, Reach(read=opens)) for helper in ("HLEN", "MEMORY USAGE"))
     if spec.subscribes:

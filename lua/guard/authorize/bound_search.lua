@@ -78,6 +78,7 @@ if code then
   -- By force_filter.
 elseif broken then
   code, detail, value = 'COMMAND_REFUSED', 'command', command .. ' ' .. broken
-else
+elseif left > {{ search_work }} then
+  -- Without work left, nothing is counted.
 --% include "authorize/estimate_search.lua"
 end
