@@ -403,7 +403,9 @@ def test_conflicts_are_skipped_by_one_option_by_pattern_and_by_file(
     )
     if options == ["--skip-from", "-"]:
         assert (done.exit_code, "`*:2:*` is not a key of this undo" in done.stderr) == (2, True)
-        done = cli.run("undo", "--correlation", "c", *options, "--yes", stdin="\n".join(keys))
+        done = cli.run(
+            "undo", "--correlation", "c", *options, "--yes", stdin="\n".join(["# a comment", *keys])
+        )
 
     assert (done.exit_code, "1 key removed; 2 keys left out" in done.stderr) == (0, True), (
         done.output

@@ -73,7 +73,8 @@ def undo(
     with --yes an undo of several needs --all-identities.
     """
     if skip_from is not None:
-        skip += tuple(filter(None, read_text(skip_from)[1].split("\n")))
+        lines = read_text(skip_from)[1].split("\n")
+        skip += tuple(line for line in lines if line.strip() and not line.startswith("#"))
     with waiting(settings):
         plan = settings.operator.undo.plan(skip=skip, **selection)
     settings.name_server()

@@ -12,7 +12,7 @@ from keyleash.learn.calls import CallLog, NotUnderstood
 from keyleash.learn.document import SCRIPT_KEYS, PolicyWriter, test_document
 from keyleash.learn.needs import CHANGING, LearnedIdentity, ObservedCalls
 from keyleash.operations.types import Param
-from keyleash.policy.problems import listing
+from keyleash.policy.problems import SHOWN_IDENTITIES, listing
 from keyleash.results import Result
 from keyleash.text import clock_time, counted, json_object
 
@@ -131,7 +131,9 @@ def learn(log: CallLog, *, least: int = MIN_CALLS) -> Learned:
             doubts |= {r.doubt: f"`{r.pattern}` {r.doubt}" for r in identity.rules if r.doubt}
     if not found:
         most = max(too_few.values(), default=0)
-        names = listing(name for name, calls in too_few.items() if calls == most)
+        names = listing(
+            (name for name, calls in too_few.items() if calls == most), SHOWN_IDENTITIES
+        )
         shown = (
             f"{log.name} has {counted(most, 'call')} of {names or 'one identity'}, and {needed} are"
             f" needed, {least} of them for a class on one pattern"
