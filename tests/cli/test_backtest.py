@@ -136,13 +136,14 @@ def test_a_backtest_of_the_active_policy_changes_nothing(recorded: Cli, policy: 
 
 
 def test_a_log_without_calls_is_reported(cli: Cli, policy: Path) -> None:
-    """It is no pass of a backtest, as there is nothing to accept; a plan makes nothing worse."""
+    """It is no pass of a backtest, as there is nothing to accept; a plan may accept that."""
     policy.write_text(POLICY)
     cli.ok("load", policy, "--yes")
 
     for words, exit_code, kind in (
         (("backtest", policy, "--allow-undecided", "100%"), 3, "error"),
-        (("plan", policy, "--backtest", "7d"), 0, "warning"),
+        (("plan", policy, "--backtest", "7d"), 3, "error"),
+        (("plan", policy, "--backtest", "7d", "--allow-undecided", "1%"), 0, "warning"),
     ):
         result = cli.run(*words)
         assert result.exit_code == exit_code

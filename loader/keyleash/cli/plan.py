@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from keyleash.cli.backtest import allow_undecided_option, backtest_lines, gate, run_backtest
+from keyleash.cli.backtest import (
+    UNDECIDED,
+    allow_undecided_option,
+    backtest_lines,
+    gate,
+    run_backtest,
+)
 from keyleash.cli.failures import warn
 from keyleash.cli.load import print_plan
 from keyleash.cli.options import (
@@ -80,6 +86,6 @@ def plan(
         print_plan(describe_target(settings), plan, full=full)
         if tested is not None:
             click.echo("\n".join(["", *backtest_lines(tested, "" if full else "--full")]))
-    # Without calls, nothing is worse than by the active policy.
-    code = gate(tested, allow_undecided, empty=0) if tested else 0
+    # Without calls, nothing is worse than by the active policy, and nothing was decided.
+    code = gate(tested, allow_undecided, 0 if allow_undecided else UNDECIDED) if tested else 0
     return code or (CHANGES if exit_code and not plan.is_empty else 0)
