@@ -293,7 +293,7 @@ def test_list_shows_one_screen_with_those_that_are_due(
     loaded: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of tokens do not fill the terminal."""
-    monkeypatch.setattr("keyleash.cli.token.SHOWN_BLOCKS", 2)
+    monkeypatch.setenv("LINES", "8")
     ids = [loaded.json("token", "issue", "agent-runner")["id"] for _ in range(3)]
 
     result = loaded.run("token", "list")

@@ -15,11 +15,11 @@ from keyleash.cli.options import FILE, all_option, example, reading, with_settin
 from keyleash.cli.progress import progress
 from keyleash.cli.render.table import Column, print_table
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import print_json, print_note, read_policy, write_output
+from keyleash.cli.terminal import print_json, print_note, read_policy, screen_rows, write_output
 from keyleash.errors.operations import FAILED
 from keyleash.learn.backtest import Backtest
 from keyleash.learn.calls import Coverage, NotUnderstood
-from keyleash.policy.problems import SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
+from keyleash.policy.problems import FEW, SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.policy.scripts import MARK
 from keyleash.text import clock_time, counted, printable, without_tokens
 
@@ -152,9 +152,10 @@ def unused(
         return
     columns = [Column(name) for name in ("identity", "kind", "rule", "grant", "since", "verdict")]
     rows = sorted(_rows(found, every), key=lambda row: row[-1].startswith("undecided"))
-    print_table(columns, rows if every else rows[:SHOWN_BLOCKS])
-    if not every and len(rows) > SHOWN_BLOCKS:
-        print_note(f"and {counted(len(rows) - SHOWN_BLOCKS, 'more row')}: `--all` shows each")
+    most = len(rows) if every else screen_rows(SHOWN_BLOCKS)
+    print_table(columns, rows[:most])
+    if len(rows) > most:
+        print_note(f"and {counted(len(rows) - most, 'more row')}: `--all` shows each")
     if any(rule.undecided.startswith("only since") for rule in found.rules):
         print_note("warning: the log, or some rules, are younger than the time that is asked for")
     if output is not None:
@@ -203,7 +204,7 @@ def _warn_of_log(coverage: Sequence[Coverage], left_out: NotUnderstood) -> None:
     if left := lines[SHOWN_IDENTITIES:]:
         lines = [*lines[:SHOWN_IDENTITIES], f"and {len(left)} more: `--json` has all"]
     unread = [item.identity for item in coverage if item.calls and item.reads_since_ms is None]
-    lines += [f"reads of {some(unread, SHOWN_IDENTITIES)} are not recorded"] if unread else []
+    lines += [f"reads of {some(unread, FEW)} are not recorded"] if unread else []
     if left_out.count:
         lines.append(f"{counted(left_out.count, 'line')} left out: {'; '.join(left_out.examples)}")
     for line in lines:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shutil import get_terminal_size
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +117,11 @@ def write_output(path: Path, data: bytes, mode: int = 0o666, *, is_new: bool = F
 def is_terminal() -> bool:
     """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
+
+
+def screen_rows(most: int) -> int:
+    """Return the rows of a list that fit the screen below its warnings, up to *most*."""
+    return max(1, min(most, get_terminal_size().lines - 6))
 
 
 def is_plain() -> bool:

@@ -24,7 +24,7 @@ from keyleash.cli.options import (
 )
 from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.settings import Settings
-from keyleash.cli.terminal import print_json, print_note
+from keyleash.cli.terminal import print_json, print_note, screen_rows
 from keyleash.errors import KeyleashError, OperationError, UsageError
 from keyleash.errors.operations import FAILED
 from keyleash.operator.tokens.issue import IssuedToken, issue_token
@@ -119,7 +119,7 @@ def list_(
     every: bool,
     **options: Any,
 ) -> int:
-    """List the tokens of IDENTITY, or of all, newest first; of more than 50, those that are due.
+    """List the tokens of IDENTITY, or of all, newest first; of too many, those that are due.
 
     A token is listed until a week after it expired. The tokens themselves are not stored.
     `rotate` is the time until the policy's `rotate_after`, or the token that replaced it. `by` is
@@ -131,14 +131,15 @@ def list_(
     due = [info for info in found if info.is_stale]
     if stale:
         found = due
-    is_cut = not every and len(found) > SHOWN_BLOCKS
+    most = screen_rows(SHOWN_BLOCKS)
+    is_cut = not every and len(found) > most
     if settings.json:
         print_json({"tokens": found})
     elif found:
         worst = sorted(found, key=lambda info: not info.is_stale) if is_cut else found
-        _print_tokens(worst[: SHOWN_BLOCKS if is_cut else None])
+        _print_tokens(worst[: most if is_cut else None])
         if is_cut:
-            print_note(f"shown: {SHOWN_BLOCKS} of {len(found)} tokens; `--all` shows each")
+            print_note(f"shown: {most} of {len(found)} tokens; `--all` shows each")
     if stale and due:
         print_note(f"{counted(len(due), 'token')} to rotate: `keyleash token rotate ID`")
         return FAILED
