@@ -124,7 +124,6 @@ ELEMENT = b"x" * (200 * 1024)
 ELEMENTS: tuple[tuple[Any, ...], ...] = (
     ("SADD", "doc:a", "1", ELEMENT), ("RPUSH", "doc:a", ELEMENT), ("HSET", "doc:a", "f", ELEMENT),
     ("ZADD", "doc:a", "1", ELEMENT), ("XADD", "doc:a", "*", "f", ELEMENT[4:], "g", ""),
-    ("XGROUP", "CREATE", "doc:a", ELEMENT, "$", "MKSTREAM"),
 )  # fmt: skip
 
 
@@ -146,6 +145,38 @@ def test_element_longer_than_the_default_is_denied(
         assert denied.value.limit == 200 * 1024
     assert (decided(leash, KEYS, argv), decided(leash, KEYS, longer)) == ("None", "VALUE_TOO_LARGE")
     leash.agent("other").execute_command(*longer)
+
+
+CONSUMER = b"n" * 1024
+OF_GROUPS: tuple[tuple[Any, ...], ...] = (
+    ("XGROUP", "CREATE", "doc:a", CONSUMER, "$", "MKSTREAM"),
+    ("XGROUP", "CREATECONSUMER", "doc:a", "g", CONSUMER),
+    ("XREADGROUP", "COUNT", "1", "GROUP", "g", CONSUMER, "STREAMS", "doc:a", ">"),
+    ("XCLAIM", "doc:a", "g", CONSUMER, "0", "1-1"),
+    ("XAUTOCLAIM", "doc:a", "g", CONSUMER, "0", "0"),
+)
+
+
+@pytest.mark.parametrize("argv", OF_GROUPS, ids=lambda argv: " ".join(argv[:2]))
+def test_name_of_a_group_or_consumer_longer_than_those_of_keys_is_denied(
+    server: RealServer, argv: tuple[Any, ...]
+) -> None:
+    """Also where a grant bounds values: what lists them has them whole."""
+    wide = {"grants": [{**KEYS["grants"][0], "values": {"max_bytes": "1mb"}}]}
+    leash = Leash(server)
+    leash.load(one=KEYS, other=wide)
+    leash.admin.xgroup_create("doc:a", "g", mkstream=True)
+    longer = tuple(word + b"x" if word is CONSUMER else word for word in argv)
+
+    for identity, held in (("one", KEYS), ("other", wide)):
+        agent: Any = leash.agent(identity)
+        for call in (agent.execute_command, lambda *words: alone(agent, words)):  # noqa: B023
+            with pytest.raises(keyleash.ValueTooLargeError) as denied:
+                call(*longer)
+            assert denied.value.limit == 1024
+        assert decided(leash, held, longer) == "VALUE_TOO_LARGE"
+        assert decided(leash, held, argv) == "None"
+    agent.execute_command(*argv)
 
 
 READS: tuple[tuple[Any, ...], ...] = (

@@ -223,6 +223,7 @@ class Lengthening(StrEnum):
     COPY = "c"  # its first key
     ELEMENTS = "e"  # the longest of the arguments
     ENTRY = "x"  # all arguments together
+    NAMES = "n"  # the longest of the arguments, which are names of groups and consumers
 
 
 ELEMENTS = (Lengthening.ELEMENTS, Lengthening.ENTRY)

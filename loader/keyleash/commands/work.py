@@ -305,10 +305,11 @@ LENGTHENS: Mapping[str, Lengthens] = {
     "COPY": Lengthens(Lengthening.COPY, 1),
     **each(
         "SADD LPUSH RPUSH LPUSHX RPUSHX HSET HMSET HSETNX HSETEX HINCRBY HINCRBYFLOAT ZADD ZINCRBY"
-        " GEOADD LINSERT LSET VADD VSETATTR XREADGROUP XCLAIM XAUTOCLAIM",
+        " GEOADD LINSERT LSET VADD VSETATTR",
         Lengthens(Lengthening.ELEMENTS, 2),
     ),
-    **dict.fromkeys(("XGROUP CREATE", "XGROUP CREATECONSUMER"), Lengthens(Lengthening.ELEMENTS, 3)),
+    **dict.fromkeys(("XREADGROUP", "XCLAIM", "XAUTOCLAIM"), Lengthens(Lengthening.NAMES, 2)),
+    **dict.fromkeys(("XGROUP CREATE", "XGROUP CREATECONSUMER"), Lengthens(Lengthening.NAMES, 3)),
     "XADD": Lengthens(Lengthening.ENTRY, 2),
 }
 """The commands that may lengthen a string, or add an element."""

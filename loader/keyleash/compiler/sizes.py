@@ -7,7 +7,7 @@ from functools import cache
 from types import SimpleNamespace
 
 from keyleash.commands import CommandSpec
-from keyleash.commands.spec import Bound, OperationClass, Size, Work
+from keyleash.commands.spec import Bound, Lengthening, OperationClass, Size, Work
 from keyleash.commands.work import (
     DEFAULT_VALUE_BYTES,
     PLAIN_BYTES,
@@ -93,6 +93,7 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         "free_bytes": 1024 if batch else PLAIN_BYTES,
         "lengthening": lengthening,
         "lengths": guard.value_bounds,
+        "naming": any(spec.lengthens and spec.lengthens.how is Lengthening.NAMES for spec in specs),
         # Later commands may add to what earlier ones leave under any name.
         "adding_bytes": batch and not sandbox and bool(guard.value_bounds and lengthening),
         **_values_of(guard, specs, remembering=batch and not sandbox),

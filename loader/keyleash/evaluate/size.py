@@ -65,6 +65,8 @@ def judge_size(
             if grant:
                 continue  # `judge_values` checks them
             bound = bounds.DEFAULT_ELEMENT_BYTES
+        if how is Lengthening.NAMES:
+            grant, bound = None, identity.key_bytes
         if length > bound:
             code = ReplyCode.VALUE_TOO_LARGE
             trace.append(SizeStep("bytes", length, bound, key, grant, code=code))
@@ -152,7 +154,7 @@ def _lengths(
             yield keys[0], max(map(length, keys[1:]), default=0)
         case Lengthening.COPY:
             yield keys[-1], length(keys[0])
-        case Lengthening.ELEMENTS:
+        case Lengthening.ELEMENTS | Lengthening.NAMES:
             yield keys[0], max(map(len, argv[at:]), default=0)
         case Lengthening.ENTRY:
             yield keys[0], sum(map(len, argv[at:]))

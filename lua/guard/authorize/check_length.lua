@@ -6,6 +6,9 @@ local kinds = {{ lengthening }}
 local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true) or #kinds)
 place = base + (place or 0)
 local is_element = how == {{ Lengthening.ELEMENTS }} or how == {{ Lengthening.ENTRY }}
+--% if naming
+  or how == {{ Lengthening.NAMES }}
+--% endif
 local function check(bytes)
   local name = walked[at]
   -- In a batch, the next command is in the place of a missing key.
@@ -28,6 +31,9 @@ local function check(bytes)
     end
 --% endfor
   end
+--% if naming
+  if how == {{ Lengthening.NAMES }} then bound = {{ key_bytes }} end
+--% endif
   if bytes > bound then
     key, code, detail, value, amount = name, 'VALUE_TOO_LARGE', 'key', name, amount_of('bytes', bytes, bound)
   end

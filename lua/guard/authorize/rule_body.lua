@@ -108,6 +108,10 @@ lengthens = #(argv[name_at + {{ rule.length_at }}] or '') > {{ asked_bytes }}
 for at = name_at + {{ rule.length_at }}, stop, 2 do
   if #argv[at] > {{ asked_bytes }} then lengthens = true end
 end
+--% elif rule.lengthens == "names"
+for at = name_at + {{ rule.length_at }}, stop do
+  if #argv[at] > {{ key_bytes }} then lengthens = true end
+end
 --% elif rule.lengthens
 lengthens = true
 --% endif

@@ -14,7 +14,7 @@ if not state then code = 'NOT_ACTIVE' break end
 if #state < 64 then code = 'POLICY_STALE' break end
 local stamp, suspended
 stamp, suspended, sequence, tat_1, ends_2, used_2, ends_3, used_3 = struct.unpack("<dddddddd", state)
-if stamp ~= 80324306835129 then code = 'POLICY_STALE' break end
+if stamp ~= 88316074072845 then code = 'POLICY_STALE' break end
 if not (sequence < 9007199254740992 and sequence % 1 == 0) then sequence = 0 end
 if #token <= 160 then
 token_key = "keyleash:token:agent-runner:" .. redis.sha1hex(token)
@@ -93,7 +93,7 @@ then rule = 11
 elseif command == "LRANGE"
 then rule = 23
 elseif command == "ZRANGE"
-then rule = 50
+then rule = 51
 elseif command == "XRANGE"
 then rule = 2
 elseif command == "INCRBY"
@@ -130,10 +130,10 @@ rule, command = (function(command)
 local length, rule, records = #command
 if length == 6 then records = "APPEND001PSETEX001BITPOS002LINDEX002DECRBY009GEOADD012HSETEX012HSETNX012LPUSHX012RPUSHX012XSETID012GEOPOS013GETBIT013SUBSTR013ZCOUNT013ZSCORE013GETSET017SETBIT017HGETEX019MSETEX027MSETNX028SINTER030SUNION030STRLEN018VLINKS041XCLAIM044ZINTER038ZUNION038UNLINK007BLMOVE007BLMPOP007BZMPOP007GETDEL007RENAME007"
 elseif length == 8 then records = "BITCOUNT002XPENDING002BITFIELD004EXPIREAT012HPERSIST012HPEXPIRE012GETRANGE013ZREVRANK013SETRANGE001VGETATTR041VSETATTR009BZPOPMAX007BZPOPMIN007RENAMENX007SPUBLISH033"
-elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE031SUNIONSTORE031SRANDMEMBER002ZRANDMEMBER002ZRANGEBYLEX002VRANDMEMBER042ZINTERSTORE049ZUNIONSTORE049ZRANGESTORE016"
-elseif length == 5 then records = "BITOP006GETEX009HKEYS002HSCAN002HVALS002SSCAN002ZSCAN002HMGET020HMSET012PFADD012HPTTL013ZRANK013SCARD018ZCARD018SDIFF030SETNX001TOUCH011VCARD041VINFO041XREAD047ZDIFF038BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
+elseif length == 11 then records = "BITFIELD_RO005HEXPIRETIME013PEXPIRETIME013INCRBYFLOAT009SINTERSTORE031SUNIONSTORE031SRANDMEMBER002ZRANDMEMBER002ZRANGEBYLEX002VRANDMEMBER042ZINTERSTORE050ZUNIONSTORE050ZRANGESTORE016"
+elseif length == 5 then records = "BITOP006GETEX009HKEYS002HSCAN002HVALS002SSCAN002ZSCAN002HMGET020HMSET012PFADD012HPTTL013ZRANK013SCARD018ZCARD018SDIFF030SETNX001TOUCH011VCARD041VINFO041XREAD048ZDIFF038BLPOP007BRPOP007LMOVE007LMPOP007LTRIM007SMOVE007XTRIM007ZMPOP007"
 elseif length == 4 then records = "COPY008DECR009VREM009DUMP002LPOS002ECHO010PING010TIME010HLEN018LLEN018TYPE018XLEN018HTTL013PTTL013LSET022SORT039VADD040VDIM041VEMB041VSIM042XACK012LPOP007RPOP007HDEL007LREM007SPOP007SREM007XDEL007ZREM007SCAN034"
-elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD002SDIFFSTORE031SINTERCARD038ZINTERCARD038XREADGROUP048ZDIFFSTORE049BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE032SSUBSCRIBE032"
+elseif length == 10 then records = "EXPIRETIME013SMISMEMBER013HPEXPIREAT012HRANDFIELD002SDIFFSTORE031SINTERCARD038ZINTERCARD038XREADGROUP049ZDIFFSTORE050BRPOPLPUSH007XAUTOCLAIM007PSUBSCRIBE032SSUBSCRIBE032"
 elseif length == 7 then records = "GEODIST013GEOHASH013ZMSCORE013HEXISTS018HSTRLEN018HEXPIRE012PERSIST012PEXPIRE012LINSERT022PFCOUNT030PFMERGE031SORT_RO002ZINCRBY009DELIFEQ007HGETDEL007ZPOPMAX007ZPOPMIN007PUBLISH033"
 elseif length == 9 then records = "GEORADIUS014GEOSEARCH002XREVRANGE002ZREVRANGE002HEXPIREAT012PEXPIREAT012VISMEMBER041ZLEXCOUNT013RPOPLPUSH007SUBSCRIBE032"
 elseif length == 17 then records = "GEORADIUSBYMEMBER015"
@@ -168,8 +168,9 @@ local subcommand = string.upper(3 < stop and argv[4] or '')
 command = command .. ' ' .. subcommand
 if subcommand == "CREATE"
 or subcommand == "CREATECONSUMER"
-or subcommand == "SETID"
 then rule = 45
+elseif subcommand == "SETID"
+then rule = 46
 elseif subcommand == "DELCONSUMER"
 or subcommand == "DESTROY"
 then rule = 7
@@ -180,7 +181,7 @@ command = command .. ' ' .. subcommand
 if subcommand == "CONSUMERS"
 or subcommand == "GROUPS"
 or subcommand == "STREAM"
-then rule = 46
+then rule = 47
 end
 end
 return rule, command
@@ -226,7 +227,7 @@ weighs = true
 elseif rule == 23 then
 reads = true
 weighs = not (find(argv[5] or '', '^%d?%d$') and find(argv[6] or '', '^%d?%d$'))
-elseif rule == 50 then
+elseif rule == 51 then
 reads = true
 weighs = stop > 6 or not (find(argv[5] or '', '^%d?%d$') and find(argv[6] or '', '^%d?%d$'))
 elseif rule == 43 then
@@ -470,17 +471,28 @@ reads = true
 writes = true
 recorded = true
 weighs = stop - 3 > 20
+for at = 5, stop do
+if #argv[at] > 1024 then lengthens = true end
+end
 elseif rule == 45 then
 first = 5
 last = 5
 writes = true
 recorded = true
+for at = 6, stop do
+if #argv[at] > 1024 then lengthens = true end
+end
 elseif rule == 46 then
+first = 5
+last = 5
+writes = true
+recorded = true
+elseif rule == 47 then
 first = 5
 last = 5
 reads = true
 weighs = true
-elseif rule == 47 then
+elseif rule == 48 then
 walked, first, last = {}, 1, 0
 local option_at = 4
 while option_at <= stop do
@@ -502,7 +514,7 @@ end
 last = #walked
 reads = true
 weighs = true
-elseif rule == 48 then
+elseif rule == 49 then
 walked, first, last = {}, 1, 0
 local option_at = 4
 while option_at <= stop do
@@ -533,7 +545,10 @@ last = #walked
 reads = true
 recorded = true
 weighs = true
-elseif rule == 49 then
+for at = 5, stop do
+if #argv[at] > 1024 then lengthens = true end
+end
+elseif rule == 50 then
 walked, first, last = {}, 1, 0
 if 4 <= stop then walked[1] = argv[4] end
 local how_many = string.match(argv[5] or '', '^%s*%+?(%d+)')
@@ -617,10 +632,11 @@ local function amount_of(what, much, most)
 return string.format(' %s=%.0f limit=%.0f', what, math.ceil(math.min(much, 1e15)), most)
 end
 if lengthens or sent > 204800 then
-local kinds = ",APPEND,=a2\010,BITFIELD,=f2\010,BITOP,=l3\010,COPY,=c1\010,GEOADD,HINCRBY,HINCRBYFLOAT,HMSET,HSET,HSETEX,HSETNX,LINSERT,LPUSH,LPUSHX,LSET,RPUSH,RPUSHX,SADD,VADD,VSETATTR,XCLAIM,XREADGROUP,ZADD,ZINCRBY,=e2\010,GETSET,SET,SETNX,=v2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SETBIT,=b2\010,SETRANGE,=r2\010,XADD,=x2\010,XGROUP CREATE,XGROUP CREATECONSUMER,=e3\010"
+local kinds = ",APPEND,=a2\010,BITFIELD,=f2\010,BITOP,=l3\010,COPY,=c1\010,GEOADD,HINCRBY,HINCRBYFLOAT,HMSET,HSET,HSETEX,HSETNX,LINSERT,LPUSH,LPUSHX,LSET,RPUSH,RPUSHX,SADD,VADD,VSETATTR,ZADD,ZINCRBY,=e2\010,GETSET,SET,SETNX,=v2\010,MSET,MSETNX,=p2\010,MSETEX,=p3\010,PSETEX,SETEX,=v3\010,SETBIT,=b2\010,SETRANGE,=r2\010,XADD,=x2\010,XCLAIM,XREADGROUP,=n2\010,XGROUP CREATE,XGROUP CREATECONSUMER,=n3\010"
 local at, how, place = first, string.match(kinds, '=(.)(.)', find(kinds, ',' .. command .. ',', 1, true) or #kinds)
 place = base + (place or 0)
 local is_element = how == 'e' or how == 'x'
+or how == 'n'
 local function check(bytes)
 local name = walked[at]
 if not name or not names[1] then return end
@@ -629,6 +645,7 @@ local bound, matched = is_element and 204800 or 16777216, false
 do
 local key = name
 end
+if how == 'n' then bound = 1024 end
 if bytes > bound then
 key, code, detail, value, amount = name, 'VALUE_TOO_LARGE', 'key', name, amount_of('bytes', bytes, bound)
 end

@@ -14,6 +14,7 @@ from keyleash.commands.spec import (
     DATA_CLASSES,
     ELEMENTS,
     Bound,
+    Lengthening,
     Needs,
     OptionKey,
     Subscribes,
@@ -254,7 +255,7 @@ def _sizing(spec: CommandSpec) -> dict[str, Any]:
     lengthens, length_at = "" if spec.lengthens is None else "always", 0
     if spec.lengthens is not None and spec.lengthens.how in ELEMENTS:
         lengthens = ""  # the bytes of the call decide
-    elif spec.lengthens is not None and is_often:
+    elif spec.lengthens is not None and (is_often or spec.lengthens.how is Lengthening.NAMES):
         lengthens, length_at = spec.lengthens.how.name.lower(), spec.lengthens.place
     return {
         "weigh": weigh,
