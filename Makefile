@@ -11,7 +11,7 @@ WORKERS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 3)')
 # Tests start many processes, which compile every module again wherever this is set.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test check collected unit redis slow cluster model servers stack node lowest lowest-cluster proxy compat compat-quick redis-suite clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
+.PHONY: demo test check collected unit redis slow cluster model servers stack node lowest lowest-cluster proxy compat libraries compat-quick redis-suite clients bench fuzz fuzz-parser sessions runs hostile audit format sync \
 	golden docs site clean
 
 demo: $(VENV)/.run
@@ -104,11 +104,13 @@ compat: $(VENV)/.compat-agents
 	$(COMPAT) compat.redis_py.suite
 	KEYLEASH_COMPAT_PAGE=docs/reference/compatibility.md $(COMPAT) $(LIBRARIES) -m ''
 
-# The same, but redis-py's tests over guarded connections alone, for one protocol; libraries by one
-# scheme of URLs, without those of agents: about a minute and a half.
-compat-quick: $(VENV)/.compat
-	$(COMPAT) compat.redis_py.suite --quick
+# Libraries by one scheme of URLs, without those of agents: less than a minute. With redis-py's tests
+# over guarded connections alone, for one protocol (compat-quick), two more.
+libraries: $(VENV)/.compat
 	$(COMPAT) $(LIBRARIES) -n auto
+
+compat-quick: libraries
+	$(COMPAT) compat.redis_py.suite --quick
 
 # Redis's own tests, directly and through the gateway: about ten minutes. apt-get downloads them from
 # Debian's source package, for the redis-server on PATH; they need tclsh. UNITS are some of them.

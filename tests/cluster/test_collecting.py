@@ -60,6 +60,7 @@ def test_unused_units_are_returned(
     assert {item.units for item in op.limits.collect("agent").returned} == {0}
 
 
+@pytest.mark.slow
 def test_budget_is_exact_after_a_collection(op: keyleash.Operator, agent: ClusterAgent) -> None:
     """Every unit can be used once: by the shard that had it, or by another."""
     op.limits.collect()

@@ -406,6 +406,7 @@ def test_identity_without_delegation_refuses_the_mode(leash: Leash) -> None:
     assert denied(child.get, "shared:a")["code"] == "TOKEN_REVOKED"
 
 
+@pytest.mark.slow
 def test_a_thousand_descendants_are_over_with_their_root(leash: Leash) -> None:
     """Any tree: the next call of each is denied."""
     leash.load(runner={**AGENT, "delegate": {"depth": 8, "children": 1000, "max_ttl": "1h"}})

@@ -181,6 +181,7 @@ PARTS = (
 """Parts of hostile paths."""
 
 
+@pytest.mark.slow
 def test_hostile_paths_leave_the_server_within_its_memory(leash: Leash) -> None:
     """Each is denied, or its reply and what it adds are bounded: a few times the default work."""
     admin, agent = leash.admin, leash.agent("one")
@@ -212,6 +213,7 @@ def test_hostile_paths_leave_the_server_within_its_memory(leash: Leash) -> None:
     assert longest < 25_000_000
 
 
+@pytest.mark.slow
 def test_explain_decides_hostile_calls_as_the_guard_does(leash: Leash) -> None:
     """With the same work in the denial."""
     operator, agent = keyleash.Operator.from_url(leash.server.url), leash.agent("one")

@@ -17,6 +17,7 @@ from redteam.attempts import ATTEMPTS
 from redteam.behind_gateway import GatewayStage, staged_behind_gateway
 from redteam.test_every_command import calls_of
 from support.servers import find_server_binaries
+from support.thorough import IS_QUICK
 
 README = Path(__file__).parents[2] / "README.md"
 CLAIM = "every direct command"
@@ -39,9 +40,12 @@ def test_nothing_is_possible_behind_a_gateway() -> None:
 
 
 def test_no_command_reaches_what_no_grant_covers(stage: GatewayStage) -> None:
-    """Every command of a server: nothing else changes or is revealed, and changes are recorded."""
+    """Every command of a server, `make test` a third of them: nothing else changes or is revealed,
+    and changes are recorded.
+    """
     failures: dict[str, list[str]] = defaultdict(list)
-    for spec in {**load_table().commands, **read_table(stage.operator).commands}.values():
+    specs = [*{**load_table().commands, **read_table(stage.operator).commands}.values()]
+    for spec in specs[:: 3 if IS_QUICK else 1]:
         stage.reset()
         stage.intruder.forget()
         stage.given("PING")
