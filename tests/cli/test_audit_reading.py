@@ -474,8 +474,10 @@ def test_timeline_shows_all_entries_of_one_key(loaded: Cli, streams: Streams) ->
     assert newest.stderr == "there is more: these are the newest 2\n"
 
 
-def test_stats_count_events_and_denials(loaded: Cli, streams: Streams) -> None:
-    """Tables are cut by --top; JSON has all rows."""
+def test_stats_count_events_and_denials(
+    loaded: Cli, streams: Streams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tables are cut by --top or to the screen; JSON has all rows."""
     for number in range(1, 4):
         streams.event(RUNNER, f"{number}-0", key=f"a:b{number}:c")
     streams.error(RUNNER, "3-1", of="3-0")
@@ -485,13 +487,17 @@ def test_stats_count_events_and_denials(loaded: Cli, streams: Streams) -> None:
     rows = loaded.lines("audit", "stats")
 
     assert "agent-runner       3       1       0" in result.stdout
-    assert "2 rows more: see --top" in result.stderr
+    assert "and more rows, 2 of prefix: `--all` shows each" in result.stderr
     assert [row["prefix"] for row in rows if row["kind"] == "prefix"] == [
         "",
         "a:b1:",
         "a:b2:",
         "a:b3:",
     ]
+    monkeypatch.setenv("LINES", "18")
+    assert loaded.run("audit", "stats").output.splitlines() == result.output.splitlines()
+    assert len(result.output.splitlines()) == 17
+    assert "a:b3:" in loaded.ok("audit", "stats", "--all")
     assert loaded.lines("audit", "stats", "human-admin")[-1] == {
         "kind": "code",
         "code": "KEY_NOT_GRANTED",

@@ -118,7 +118,7 @@ def test_a_backtest_lists_what_changes_by_identity_and_rule(
     first, *_ = recorded.run("backtest", policy).stdout.splitlines()
     counts = "9 unchanged, 2 allow→deny, 1 deny→allow, 0 undecided"
     assert re.fullmatch(f"calls of the audit log since [-0-9]+ [:0-9]+Z: {counts}", first)
-    monkeypatch.setattr("keyleash.cli.backtest.SHOWN_IDENTITIES", 1)
+    monkeypatch.setenv("LINES", "12")
     for words, option in ((["backtest"], "--all"), (["plan", "--backtest", "7d"], "--full")):
         shown = recorded.run(*words, policy).stdout
         assert "blind: KEY" not in shown

@@ -255,11 +255,13 @@ def test_status_selects_sorts_and_limits_identities(
     assert "agent-0" not in text
     none = cli.ok("status", "--only", "due")
     assert none.endswith("tier       cooperative\n\nnone of 6 identities matches\n")
+    monkeypatch.setenv("LINES", "40")
     assert "shown" not in cli.ok("status")
-    monkeypatch.setattr("keyleash.cli.status.SHOWN_IDENTITIES", 2)
+    monkeypatch.setenv("LINES", "15")
     screen = cli.ok("status")
     assert re.findall("^(agent-.)  +machine", screen, re.M) == ["agent-5", "agent-4"]
     assert "shown      2 of 6 identities; `--all` shows each\n" in screen
+    assert screen.count("\n") == 14
     assert re.findall("^(agent-.)  +machine", cli.ok("status", "--all"), re.M) == names
     unknown = cli.run("status", "agent-9")
     assert (unknown.exit_code, "did you mean `agent-" in unknown.stderr) == (2, True)

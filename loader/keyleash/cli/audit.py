@@ -27,10 +27,10 @@ from keyleash.cli.audit_selection import (
 )
 from keyleash.cli.derive import command, options_of
 from keyleash.cli.nodes import MissingNodes
-from keyleash.cli.options import Group, example, json_lines_option, with_settings
+from keyleash.cli.options import Group, all_option, example, json_lines_option, with_settings
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
-from keyleash.cli.render.table import columns, print_table
+from keyleash.cli.render.table import Column, columns, fitting, print_table, table
 from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
@@ -180,7 +180,8 @@ def as_of(_settings: Settings, then: ValueThen) -> None:
 @identities_argument
 @identities_option
 @options_of(read_stats, "since until segments")
-@click.option("--top", type=click.IntRange(1), default=20, help="Rows of each table.")
+@click.option("--top", type=click.IntRange(1), help="Rows of each table, not one screen.")
+@all_option
 @json_lines_option
 @pass_settings
 def stats(
@@ -188,7 +189,8 @@ def stats(
     named: tuple[str, ...],
     identities: tuple[str, ...],
     segments: int,
-    top: int,
+    top: int | None,
+    every: bool,
     **times: str | None,
 ) -> int:
     """Count events and denials by identity, operation, key prefix and reply code.
@@ -212,28 +214,34 @@ def stats(
         print_note("no events and no denials")
     else:
         click.echo(f"from {clock_time(found.first_ms)} to {clock_time(found.last_ms or 0)}")
-        for kind, tallies in found.tables.items():
-            _print_tallies(kind, tallies, top)
+        tables = {kind: tallies for kind, tallies in found.tables.items() if tallies}
+        most = max(map(len, tables.values()))
+        if not every:
+            most = top or fitting(
+                20,
+                lambda count: (table(*_tallies(*item, count)) for item in tables.items()),
+                # The first line, a blank one for each table, the notes and the prompt.
+                3 + len(tables) + len(found.gaps),
+            )
+        for item in tables.items():
+            click.echo()
+            print_table(*_tallies(*item, most))
+        if left := [f"{len(x) - most} of {kind}" for kind, x in tables.items() if x[most:]]:
+            print_note(f"and more rows, {', '.join(left)}: `--all` shows each")
     for gap in found.gaps:
         print_note(str(gap))
     return missing.exit_code
 
 
-def _print_tallies(kind: str, tallies: list[tuple[str | bytes, Tally]], top: int) -> None:
-    if not tallies:
-        return
-    click.echo()
+def _tallies(
+    kind: str, tallies: list[tuple[str | bytes, Tally]], most: int
+) -> tuple[list[Column], Iterator[list[str]]]:
     counts = ("events", "failed", "denied")
     rows = (
-        [
-            without_tokens(printable(name)) or "(none)",
-            *(str(getattr(tally, count)) for count in counts),
-        ]
-        for name, tally in tallies[:top]
+        [without_tokens(printable(name)) or "(none)", *(str(getattr(tally, x)) for x in counts)]
+        for name, tally in tallies[:most]
     )
-    print_table(columns(kind, *counts, right=counts, fold={kind}), rows)
-    if len(tallies) > top:
-        print_note(f"{counted(len(tallies) - top, 'row')} more: see --top")
+    return columns(kind, *counts, right=counts, fold={kind}), rows
 
 
 @click.command(epilog=example("keyleash audit report --since 1h -o report.html"))

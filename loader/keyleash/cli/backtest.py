@@ -13,7 +13,7 @@ from keyleash.api import Operator, Policy
 from keyleash.cli.derive import options_of
 from keyleash.cli.options import FILE, all_option, example, reading, with_settings
 from keyleash.cli.progress import progress
-from keyleash.cli.render.table import Column, print_table
+from keyleash.cli.render.table import Column, fitting, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy, screen_rows, write_output
 from keyleash.errors.operations import FAILED
@@ -95,8 +95,14 @@ def run_backtest(settings: Settings, policy: Policy, options: dict[str, Any]) ->
 
 
 def backtest_lines(found: Backtest, option: str) -> Iterator[str]:
-    """Yield the outcomes of recorded calls and the limits that they hit; *option* shows all."""
-    most = SHOWN_IDENTITIES if option else None
+    """Return the outcomes of recorded calls and the limits that they hit; *option* shows all."""
+    most = max(len(found.rows), len(found.hits))
+    if option:
+        most = fitting(SHOWN_IDENTITIES, lambda count: _lines(found, option, count), besides=6)
+    return _lines(found, option, most)
+
+
+def _lines(found: Backtest, option: str, most: int) -> Iterator[str]:
     counts = (f"{count:,} {key.replace('_to_', '→')}" for key, count in found.outcomes.items())
     starts = [item.since_ms for item in found.coverage if item.since_ms is not None]
     since = f" since {clock_time(min(starts))}" if starts else ""
@@ -117,7 +123,7 @@ def backtest_lines(found: Backtest, option: str) -> Iterator[str]:
             f" {counted(hit.calls, 'call')}, {_times(hit.first_ms, hit.last_ms)};"
             f" {hit.worst} of them in the period from {clock_time(hit.worst_ms)}"
         )
-    if most and (left := len(found.rows[most:]) + len(found.hits[most:])):
+    if left := len(found.rows[most:]) + len(found.hits[most:]):
         yield f"\nand {left} more: `{option}` shows each"
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from keyleash.cli.failures import failure_of
 from keyleash.cli.options import IDENTITY, all_option, as_duration, example, with_settings
-from keyleash.cli.render.table import columns, console, show, table
+from keyleash.cli.render.table import columns, console, fitting, show, table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import is_terminal, print_json, print_json_line, print_note, until_signal
 from keyleash.errors import KeyleashError
@@ -61,8 +61,8 @@ def status(
     """Show identities, tokens, limits and recent denials.
 
     `suspended` identities have no state or a suspension, `limited` ones a limit that is used up,
-    `denied` ones recent denials, `due` ones a token to rotate. Of more than 10 identities those
-    are shown first to which most of this applies, and --all shows each.
+    `denied` ones recent denials, `due` ones a token to rotate. Of more identities than fit the
+    screen, those are shown to which most of this applies, and --all shows each.
 
     The use of a budget is the calls in its open window, of a rate those in the last period, and of
     a rate with a burst the part of the burst in use. `oldest` is the age of the oldest live token,
@@ -78,12 +78,14 @@ def status(
 
     def read(operator: Any) -> Snapshot:
         found: Snapshot = operator.status(*identities, **options)
-        shown = list(found.identities)
-        if is_whole or len(shown) <= SHOWN_IDENTITIES:
+        if is_whole:
             return found
+        worst = list(found.identities)
         if not options["sort"]:
-            shown.sort(key=lambda item: [x(item) for x in MEASURES.values()], reverse=True)
-        return replace(found, identities=tuple(shown[:SHOWN_IDENTITIES]))
+            worst.sort(key=lambda item: [x(item) for x in MEASURES.values()], reverse=True)
+        cuts = [replace(found, identities=tuple(worst[:n])) for n in range(SHOWN_IDENTITIES + 1)]
+        count = fitting(SHOWN_IDENTITIES, lambda count: snapshot_parts(settings, cuts[count]))
+        return cuts[count] if count < len(worst) else found
 
     if watch:
         snapshots = _poll(settings, interval, read)

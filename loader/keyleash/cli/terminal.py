@@ -119,9 +119,9 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def screen_rows(most: int) -> int:
-    """Return the rows of a list that fit the screen below its warnings, up to *most*."""
-    return max(1, min(most, get_terminal_size().lines - 6))
+def screen_rows(most: int, besides: int = 6) -> int:
+    """Return the rows that fit the screen with *besides* others, such as warnings, up to *most*."""
+    return max(1, min(most, get_terminal_size((80, most + besides)).lines - besides))
 
 
 def is_plain() -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from itertools import chain, islice
 from typing import Any, Literal
 
@@ -13,7 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from keyleash.cli.terminal import is_terminal
+from keyleash.cli.terminal import is_terminal, screen_rows
 
 PIPED_WIDTH = 100_000
 GAP = 2
@@ -108,6 +110,18 @@ def show(*parts: RenderableType) -> None:
         console().print(Group(*parts), crop=False)  # it joins texts alone, and folds the rows
     else:
         click.echo("\n".join(map(str, parts)))
+
+
+def fitting(most: int, parts: Callable[[int], Iterable[RenderableType]], besides: int = 1) -> int:
+    """Return how many items fit the screen with *besides* lines, by the *parts* that show them."""
+    room = screen_rows(PIPED_WIDTH, besides)
+    return max(1, bisect_right(range(1, most + 1), room, key=lambda count: _height(parts(count))))
+
+
+def _height(parts: Iterable[RenderableType]) -> int:
+    width, shown = console().width, StringIO()
+    Console(file=shown, width=width, color_system=None).print(Group(*parts), crop=False)
+    return sum(max(1, -(-cell_len(line) // width)) for line in shown.getvalue().splitlines())
 
 
 def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
