@@ -103,6 +103,22 @@ def test_client_that_leaves_during_its_poll_gives_its_place_to_the_next(
     assert last.reply() == b"*2\r\n$3\r\nk:a\r\n$1\r\nx\r\n"
 
 
+@pytest.mark.parametrize("behind", [2, 1200])
+def test_client_that_leaves_with_commands_queued_gives_its_place_to_the_next(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, behind: int
+) -> None:
+    """Also with more queued than the gateway reads."""
+    token, gateway = one_leash.issue("one").token, one_gateway.gateway
+    leaving, last = connect(one_gateway.port, token), connect(one_gateway.port, token)
+    leaving.send(("BLPOP", "k:a", 0), *[("PING",)] * behind)
+    wait_until(lambda: waiting(one_gateway) == 1)
+    block(one_gateway, [last], "BLPOP", "k:a", 0)
+    leaving.close()
+    wait_until(lambda: len(gateway.connections) == 1)
+    one_leash.admin.rpush("k:a", "x")
+    assert last.reply() == b"*2\r\n$3\r\nk:a\r\n$1\r\nx\r\n"
+
+
 @pytest.mark.parametrize(
     "case",
     [

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import select
 import sys
 import termios
 import time
@@ -113,6 +114,8 @@ class Connection(asyncio.Protocol):
         self._call: tuple[Call, Any] | None = None
         self._end_call = self.share.begin(0, waits=True)
         self._task: asyncio.Task[None] | None = None
+        self._left: asyncio.Task[None] | None = None
+        self._blocks = False
         self._is_paused = self._is_reading_paused = self._ends = False
         self._is_aborted = False
         self._own: dict[int, Words] = {}
@@ -221,6 +224,21 @@ class Connection(asyncio.Protocol):
             self._unsent or (self._requests.size and not self._is_reading_paused)
         ):
             self.cut("stalled")
+        # Its end is not read. A command that is answered within a sweep has its reply, though.
+        left = self._task if self._is_reading_paused and self._blocks and self._has_left() else None
+        if left is not None and left is self._left:
+            self._ends = True
+            self.transport.abort()
+        self._left = left
+
+    def _has_left(self) -> bool:
+        """Return whether the agent's side is closed, also while nothing is read from it."""
+        poller = select.poll()
+        with suppress(OSError, ValueError):
+            # A system without POLLRDHUP still reports a reset.
+            number = self.transport.get_extra_info("socket").fileno()
+            poller.register(number, getattr(select, "POLLRDHUP", 0))
+        return bool(poller.poll(0))
 
     def _in_kernel(self) -> int:
         """Return the bytes that the agent's side has not confirmed."""
@@ -419,7 +437,8 @@ class Connection(asyncio.Protocol):
         size = self._queued_bytes + sum(len(word) for words in commands for word in words)
         first = commands[0]
         name = upper(first[3]) if first[0] == "KEYLEASH" and len(first) > 3 else first[0]
-        waits = role_of(name) is Role.BLOCKING or name in ("AUTH", "HELLO", "WAIT", "WAITAOF")
+        self._blocks = role_of(name) is Role.BLOCKING
+        waits = self._blocks or name in ("AUTH", "HELLO", "WAIT", "WAITAOF")
         self._end_call = self.share.begin(size, waits)
         self._task = self._loop.create_task(self._finish(run, commands))
 
