@@ -11,6 +11,7 @@ import pytest
 
 from gateway.conftest import BROAD
 from keyleash.client import caller
+from keyleash.gateway import polls
 from support.gateways import Raw, ServedGateway
 from support.leash import Leash
 from support.replication import wait_until
@@ -218,3 +219,27 @@ def test_polls_of_many_keys_are_as_rare_as_they_are_dear(
     calls = one_leash.admin.info("commandstats")["cmdstat_evalsha"]["calls"] - before
     # One call of each client is not spaced: its first.
     assert calls <= len(clients) + 2 + passed_s * 500 / 81
+
+
+def test_keys_for_which_an_identity_waits_are_bounded(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command beyond fails at once, also within WATCH; that of another identity waits."""
+    monkeypatch.setattr(polls, "MAX_WAITING_KEYS", 4)
+    one_leash.load(one=BROAD, two=BROAD)
+    token, other = one_leash.issue("one").token, one_leash.issue("two").token
+    wide, agent, stranger = (connect(one_gateway.port, of) for of in (token, token, other))
+    block(one_gateway, [wide], "XREAD", "BLOCK", 0, "STREAMS", "k:a", "k:b", "k:c", 0, 0, 0)
+    block(one_gateway, [stranger], "BLPOP", "k:l", 0)
+    refused = b"-ERR blocking commands would wait for more than 4 keys, the most for one identity"
+    for words in (("PING",), ("WATCH", "k:x")):
+        agent.call(*words)
+        assert agent.call("BLPOP", "k:l", "k:m", 0) == refused + b"\r\n"
+    assert agent.call("GET", "k:x") == b"$-1\r\n"
+    block(one_gateway, [agent], "BLPOP", "k:m", 0)
+    wide.close()
+    wait_until(lambda: waiting(one_gateway) == 2)
+    last = connect(one_gateway.port, token)
+    block(one_gateway, [last], "BLPOP", "k:l", "k:n", "k:o", 0)
+    one_leash.admin.rpush("k:m", "x")
+    assert agent.reply().endswith(b"$1\r\nx\r\n")

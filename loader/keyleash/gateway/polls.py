@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Words
 from keyleash.client.calls import Call
@@ -19,6 +20,8 @@ UNITS_PER_S = 1000
 """Polls of one key that an identity makes in a second; its tokens make half of them each."""
 WORDS_OF_UNIT = 50
 """The words of a poll that cost a server as much as a poll of one key, about 40 µs."""
+MAX_WAITING_KEYS = 50_000
+"""Keys for which the commands of an identity wait, each counted per command; about 0.5 KB each."""
 LOOK_S = 1.0
 """The longest time in which a waiting command does not notice that the gateway ends."""
 
@@ -42,12 +45,14 @@ class Wait(NamedTuple):
     """A blocking command that waits.
 
     Attributes:
+        identity: That of its token.
         line: Shared by the commands of which the first to come is the first to be served.
         words: The command with all its keys.
         keys: Those from which it takes, in its order.
         woken: Set when it is to be polled at once.
     """
 
+    identity: str
     line: Any
     words: Words
     keys: Sequence[Any]
@@ -71,6 +76,7 @@ class Polls:
         self.paces: defaultdict[str, Pace] = defaultdict(lambda: Pace(UNITS_PER_S))
         self._waits: dict[Call, Wait] = {}
         self._lines: dict[Any, dict[Any, dict[Call, None]]] = {}
+        self._counts = Counter[str]()
 
     async def wait(
         self, call: Call, seconds: float, keys: Sequence[Any], identity: str, pace: Pace
@@ -87,10 +93,12 @@ class Polls:
 
         Raises:
             RedisConnectionError: the gateway ends.
+            ResponseError: the commands of the identity wait for too many keys.
         """
         is_new, polled_at = call not in self._waits, time.monotonic() + seconds
         if is_new:
-            self._enter(call, Wait(_line(call, identity), call.commands[0], keys, asyncio.Event()))
+            line, words = _line(call, identity), call.commands[0]
+            self._enter(call, Wait(identity, line, words, keys, asyncio.Event()))
         try:
             woken = self._waits[call].woken
             # It is woken when that changes: with many keys, to look takes a millisecond.
@@ -124,17 +132,21 @@ class Polls:
             raise RedisConnectionError("the gateway ends")
 
     def _enter(self, call: Call, wait: Wait) -> None:
+        if self._counts[wait.identity] + len(wait.keys) > MAX_WAITING_KEYS:
+            most = f"{MAX_WAITING_KEYS:,} keys, the most for one identity"
+            raise ResponseError(f"blocking commands would wait for more than {most}")
+        self._counts[wait.identity] += len(wait.keys)
         self._waits[call] = wait
         for key in wait.keys:
             self._lines.setdefault(key, {}).setdefault(wait.line, {})[call] = None
 
     def _is_first(self, call: Call) -> bool:
-        line, _, keys, _ = self._waits[call]
+        _, line, _, keys, _ = self._waits[call]
         return any(next(iter(self._lines[key][line])) is call for key in keys)
 
     def _words_of_poll(self, call: Call) -> Words:
         """Return a command with the keys for which it is the first."""
-        line, words, keys, _ = self._waits[call]
+        _, line, words, keys, _ = self._waits[call]
         first = [at for at, key in enumerate(keys) if next(iter(self._lines[key][line])) is call]
         name, count = upper(words[0]), len(keys)
         if len(first) == count:
@@ -152,7 +164,8 @@ class Polls:
         """Forget a command that waits no more; the next of its line are polled at once."""
         if call not in self._waits:
             return
-        line, _, keys, _ = self._waits.pop(call)
+        identity, line, _, keys, _ = self._waits.pop(call)
+        self._counts[identity] -= len(keys)
         for key in {*keys}:
             lines = self._lines[key]
             was_first = next(iter(lines[line])) is call
