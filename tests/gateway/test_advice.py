@@ -136,6 +136,7 @@ def test_denials_of_the_client_have_an_advice_for_any_client(
     two = connect(one_gateway.port, one_leash.issue("two").token)
     for name, instead in (("SCAN", "use keys whose names"), ("SET", "stop, and ask the operator")):
         assert f"no grant allows it, or the server lacks it; {instead}" in str(two.call(name, 1, 2))
+    assert b"use SCAN with" in two.call("KEYLEASH", "CAN", "DBSIZE")
     agent = connect(one_gateway.port, one_leash.issue("one").token)
     long = ("RPUSH", "jobs:1", *range(3500))
     for commands, expected in (

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from keyleash.client.actions import Flow, Words
+from keyleash.client.answers import callable_commands
 from keyleash.client.caller import Caller
 from keyleash.client.calls import Call
 from keyleash.client.command_words import (
@@ -71,7 +72,8 @@ def _question(session: Session, words: Words) -> Call:
         call.commands = [("TOUCH", *arguments)]
     elif (
         role is Role.TRANSACTION
-        or (role is Role.INFO and (name in ("INFO", "DBSIZE") or second == "INFO"))
+        or (role is Role.INFO and "INFO" in (name, second))
+        or (name == "DBSIZE" and "SCAN" in callable_commands(guard.grants, session.table))
         or (role is Role.SUBSCRIPTION and "UNSUB" in name)
         or (role is Role.CLIENT and second in OF_THE_CONNECTION)
         or (role is Role.CLUSTER and session.is_topology(words))
