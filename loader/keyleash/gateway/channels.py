@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter, deque
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
-from itertools import islice
 from typing import Any, TypeAlias
+
+from redis.exceptions import ResponseError
 
 from keyleash.client._redis_py import pack
 from keyleash.client.actions import Words
@@ -21,8 +22,29 @@ _SHARDED, _PATTERN = b"SSUBSCRIBE", b"PSUBSCRIBE"
 _KINDS = {b"message": b"SUBSCRIBE", b"pmessage": _PATTERN, b"smessage": _SHARDED}
 _COUNTED = {"PUBLISH": b"SUBSCRIBE", "SPUBLISH": _SHARDED}
 _COUNTED |= {"NUMSUB": b"SUBSCRIBE", "SHARDNUMSUB": _SHARDED}
-MAX_KEYS = 1000
-"""Keys with several listeners among which the patterns of a message are looked for."""
+MAX_AT_ONCE, MAX_HEARD = 1_000, 10_000
+"""Channels and patterns of a command, and of a connection."""
+
+
+class More(Counter[Key]):
+    """The number of listeners to each key beyond the first of each identity.
+
+    Attributes:
+        patterns: Those with several listeners.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patterns: dict[bytes, re.Pattern[bytes]] = {}
+
+    def add(self, key: Key, number: int) -> None:
+        """Add to the number of a key."""
+        self[key] += number
+        if not self[key]:
+            del self[key]
+            self.patterns.pop(key[1], None)
+        elif key[0] == _PATTERN and key[1] not in self.patterns:
+            self.patterns[key[1]] = re.compile(_regex(key[1]), re.DOTALL)
 
 
 class Channels:
@@ -35,54 +57,64 @@ class Channels:
 
     Args:
         pipe: The connection; it is closed with the last listener.
-        more: The number of listeners to a key beyond the first of each identity.
+        more: That of the upstream.
     """
 
-    def __init__(self, pipe: Any, more: Counter[Key]) -> None:
+    def __init__(self, pipe: Any, more: More) -> None:
         self.pipe, self._more = pipe, more
-        self.listeners = set[Any]()
+        self._frames: deque[bytes | None] = deque()
+        self._share: Any = None
+        self._is_busy = False
+        self.listeners: dict[Any, set[Key]] = {}
         self._states: dict[Key, dict[Any, int]] = {}
-        self._due: deque[tuple[Any, bytes, Key]] = deque()
+        self._due: deque[tuple[Any, set[Key] | None, bytes, Key]] = deque()
         pipe.listener = self._came
 
     def send(self, words: Sequence[bytes], listener: Any) -> None:
-        """Begin or end subscriptions."""
-        self.listeners.add(listener)
+        """Begin or end subscriptions.
+
+        Raises:
+            ResponseError: there are too many.
+        """
         name, joined = words[0], words[0].replace(b"UNSUB", b"SUB")
-        heard = listener.heard[joined == _SHARDED]
-        keys = [(joined, channel) for channel in words[1:]]
+        heard, count = listener.heard[joined == _SHARDED], len(words) - 1
+        if count > MAX_AT_ONCE or (name == joined and len(heard) + count > MAX_HEARD):
+            raise ResponseError("too many channels of a command or connection")
+        asked = self.listeners.setdefault(listener, set())
+        self._share = self._share or listener.agent.share.beside()
+        packets, keys = list[bytes](), [(joined, channel) for channel in words[1:]]
         for key in keys or [key for key in heard if key[0] == joined]:
             if name == joined:
                 states = self._states.setdefault(key, {})
                 if states and listener not in states:
-                    self._more[key] += 1
+                    self._more.add(key, 1)
                 states.setdefault(listener, JOINS)
+                asked.add(key)
             elif key in heard:
                 self._states[key][listener] = LEAVES
-            self._send(key, listener, name)
+            packets.append(self._packet(key, listener, name))
+        self.pipe.send(b"".join(packets))
 
-    def _send(self, key: Key, listener: Any, name: bytes) -> None:
-        is_left = all(state == LEAVES for state in self._states.get(key, {}).values())
-        sent = key[0].replace(b"SUB", b"UNSUB") if is_left else key[0]
-        self._due.append((listener, name, key))
-        self.pipe.send(pack((sent, key[1]))[0])
+    def _packet(self, key: Key, listener: Any, name: bytes) -> bytes:
+        sent = key[0].replace(b"SUB", b"UNSUB") if self._is_left(key) else key[0]
+        self._due.append((listener, self.listeners.get(listener), name, key))
+        return pack((sent, key[1]))[0]
+
+    def _is_left(self, key: Key) -> bool:
+        return all(state == LEAVES for state in self._states.get(key, {}).values())
 
     def leave(self, listener: Any) -> None:
         """Forget a listener."""
-        keys, due = {*listener.heard[0], *listener.heard[1]}, self._due
-        self._due = deque()
-        for other, name, key in due:
-            self._due.append((None if other is listener else other, name, key))
-            if other is listener:
-                keys.add(key)
-        self.listeners.discard(listener)
+        keys = self.listeners.pop(listener, set())
         for heard in listener.heard:
             heard.clear()
         for key in keys:
             self._remove(key, listener)
-            if self.listeners:
-                self._send(key, None, b"")
-        if not self.listeners:
+        if self.listeners:
+            left = filter(self._is_left, keys)
+            self.pipe.send(b"".join(self._packet(key, None, b"") for key in left))
+        else:
+            self._frames.clear()
             self.pipe.listener = None
             self.pipe.close()
 
@@ -90,14 +122,28 @@ class Channels:
         states = self._states.get(key, {})
         if states.pop(listener, None) is None:
             return
-        if not states:
-            del self._states[key]
-        elif self._more[key] > 1:
-            self._more[key] -= 1
+        if states:
+            self._more.add(key, -1)
         else:
-            del self._more[key]
+            del self._states[key]
 
     def _came(self, frame: bytes | None) -> None:
+        self._frames.append(frame)
+        if len(self._frames) == 1:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Pass on what has come, slice by slice: a message may be one for many listeners."""
+        is_mine, self._is_busy = not self._is_busy, True
+        while is_mine and self._frames and self._share.may_call(self):
+            began_at = time.perf_counter()
+            self._pass_on(self._frames.popleft())
+            self._share.spend(began_at)
+        if is_mine:
+            self._is_busy = False
+            self.pipe.hold(bool(self._frames))
+
+    def _pass_on(self, frame: bytes | None) -> None:
         """Pass on a message, or the confirmation that is due."""
         if frame is None:
             for listener in [*self.listeners]:
@@ -110,15 +156,19 @@ class Channels:
                     listener.sink(frame)
             return
         key = event.upper().replace(b"UNSUB", b"SUB"), channel
-        if event and (not self._due or self._due[0][2] != key):
+        if event and (not self._due or self._due[0][3] != key):
             # A node has given away the slot of a sharded channel.
             for listener in [*self._states.get(key, {})]:
                 self._confirm(listener, b"SUNSUBSCRIBE", key, is_due=False)
             return
-        listener, name, key = self._due.popleft()
-        if listener is not None and event:
+        listener, asked, name, key = self._due.popleft()
+        if listener is None or self.listeners.get(listener) is not asked:
+            return
+        if event:
             self._confirm(listener, name, key)
-        elif listener is not None:
+        else:
+            # Refused: the agent sees what it would see of a lost server.
+            self._remove(key, listener)
             listener.sink(None)
 
     def _confirm(self, listener: Any, name: bytes, key: Key, *, is_due: bool = True) -> None:
@@ -128,15 +178,16 @@ class Channels:
             heard.add(key)
         else:
             self._remove(key, listener)
+            self.listeners[listener].discard(key)
             heard.discard(key)
         encode([name.lower(), key[1], len(heard)], 2, out)
         listener.sink(b"".join(out), is_due)
 
 
-def counted(more: Counter[Key], words: Words, reply: bytes) -> bytes:
+def counted(more: More, words: Words, reply: bytes) -> bytes:
     """Return a reply with the listeners of which a server does not know."""
     name = upper(words[1]) if words[0] == "PUBSUB" else words[0]
-    if name not in _COUNTED or reply[0] == 45:
+    if name not in _COUNTED or reply[:1] not in (b":", b"*") or reply == b":0\r\n":
         return reply
     kind, value, out = _COUNTED[name], parse(reply), list[bytes]()
     if isinstance(value, list):
@@ -145,12 +196,30 @@ def counted(more: Counter[Key], words: Words, reply: bytes) -> bytes:
         ]
     else:
         value += more[kind, words[1]]
-        for (other, pattern), count in islice(more.items(), MAX_KEYS * (name == "PUBLISH")):
-            if other == _PATTERN and fnmatchcase(words[1], _for_fnmatch(pattern)):
-                value += count
+        for pattern, regex in more.patterns.items() if name == "PUBLISH" else ():
+            value += more[_PATTERN, pattern] if regex.fullmatch(words[1]) else 0
     encode(value, 2, out)
     return b"".join(out)
 
 
-def _for_fnmatch(pattern: bytes) -> bytes:
-    return re.sub(rb"\\(.)", rb"[\1]", pattern.replace(b"[^", b"[!"), flags=re.DOTALL)
+def _regex(glob: bytes) -> bytes:
+    """Return what a pattern of a server matches, as `stringmatchlen` of Redis reads it."""
+    out, at = b"", 0
+    while at < len(glob):
+        char, at = glob[at : at + 1], at + 1
+        if char == b"\\" and at < len(glob):
+            char, at = glob[at : at + 1], at + 1
+            out += re.escape(char)
+        elif char == b"[":
+            found = _CLASS.match(glob, at)
+            assert found is not None  # noqa: S101 - it matches everything
+            at, items = found.end(), _ITEM.findall(found[2])
+            ranges = b"".join(b"%b-%b" % (*map(re.escape, sorted((a, b or a))),) for a, b in items)
+            out += (b"[%b%b]" % (found[1], ranges)) if items else b"." if found[1] else b"(?!)"
+        else:
+            out += {b"*": b".*", b"?": b"."}.get(char, re.escape(char))
+    return out
+
+
+_CLASS = re.compile(rb"(\^?)((?:\\.|[^\]])*)\]?", re.DOTALL)
+_ITEM = re.compile(rb"(?s)\\?(.)(?:-(.))?")

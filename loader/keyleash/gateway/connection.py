@@ -69,6 +69,8 @@ MAX_UNREAD = 8 << 20
 """Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
 PAUSE_S = 0.01
 """Seconds after which subscriptions are checked that no check has found allowed."""
+MESSAGE_BYTES = 512
+"""What a message that waits counts beside its bytes, for memory and for the time that it takes."""
 UNREAD_S = 5.0
 """Seconds in which an agent with more than `MAX_UNREAD` must read something."""
 LOGIN_S, STALL_S = 10.0, 30.0
@@ -645,7 +647,7 @@ class Connection(asyncio.Protocol):
             self.cut("upstream")
             return
         self._messages.append((message, is_due))
-        self._message_bytes += len(message)
+        self._message_bytes += MESSAGE_BYTES + len(message)
         if self._message_bytes + self._unsent > MAX_UNREAD:
             self.cut("unread")
         elif len(self._messages) == 1:
@@ -658,15 +660,16 @@ class Connection(asyncio.Protocol):
             is_check_due = subscriptions.active and subscriptions.is_check_due
             if is_check_due or not self.share.may_call(self):
                 break
-            message, is_due = self._messages.popleft()
+            began_at, (message, is_due) = time.perf_counter(), self._messages.popleft()
             end_call = self.share.begin(CALL_BYTES + len(message))
-            self._message_bytes -= len(message)
+            self._message_bytes -= MESSAGE_BYTES + len(message)
             out = message if self.protocol == 2 else b">" + message[1:]
             if is_due and self._confirmed is not None:
                 self._confirmed.append(out)
             else:
                 self.write(out)
             end_call(0)
+            self.share.spend(began_at)
             if is_due and self._confirming is not None:
                 due, confirmed = self._confirming
                 self._confirming = (due - 1, confirmed) if due > 1 else None

@@ -41,14 +41,20 @@ class Share:
         spent_s: The seconds of the event loop that it has taken, until it has rested for them.
     """
 
-    def __init__(self, identity: str, callers: Counter[Any], rest: float = REST) -> None:
-        self.identity = identity
+    def __init__(
+        self, identity: str, callers: Counter[Any], rest: float = REST, caller: Any = None
+    ) -> None:
+        self.identity, self._caller = identity, caller or self
         self.connections: dict[Any, None] = {}
         self.under_way = self._unread = 0
         self.largest_batch = FIRST_BATCH
         self.spent_s, self._rest = 0.0, rest
         self._callers, self._expected = callers, 0
         self._waiting: dict[Any, None] = {}
+
+    def beside(self) -> Share:
+        """Return a share for what an identity causes; as a caller it is this one."""
+        return Share(self.identity, self._callers, caller=self._caller)
 
     @property
     def is_resting(self) -> bool:
@@ -57,7 +63,7 @@ class Share:
 
     def may_call(self, connection: Any) -> bool:
         """Return whether a connection may make a call; otherwise it goes on later."""
-        self._callers[self] = 2
+        self._callers[self._caller] = 2
         window = WINDOW if len(self._callers) > 1 else WIDE_WINDOW
         is_full = self.under_way >= window or self._unread >= MAX_UNREAD
         if is_full := is_full or self.is_resting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeAlias
 
@@ -21,7 +21,7 @@ from redis.utils import str_if_bytes
 
 from keyleash.client._redis_py import pack, quiet_options, taken_over
 from keyleash.commands.facts import SUBSCRIPTIONS
-from keyleash.gateway.channels import Channels, Key
+from keyleash.gateway.channels import Channels, Key, More
 from keyleash.gateway.polls import Polls
 from keyleash.gateway.resp import Frames, parse
 from keyleash.store.connect import TIMEOUT_S
@@ -139,6 +139,11 @@ class Pipe(asyncio.Protocol):
         for sink in waiting:
             sink(None)
 
+    def hold(self, is_held: bool) -> None:
+        """Read no more from it, or go on."""
+        if self.is_open and not self._transport.is_closing():
+            (self._transport.pause_reading if is_held else self._transport.resume_reading)()
+
     def close(self) -> None:
         """Close it; what was sent may have run."""
         self.is_open = False
@@ -160,9 +165,7 @@ class Node:
         more: Of the upstream.
     """
 
-    def __init__(
-        self, make: Callable[[], Any], wait_s: Callable[[], float], more: Counter[Key]
-    ) -> None:
+    def __init__(self, make: Callable[[], Any], wait_s: Callable[[], float], more: More) -> None:
         self._make, self._wait_s, self._more = make, wait_s, more
         self._channels: dict[str, Channels] = {}
         self._lock = asyncio.Lock()
@@ -293,7 +296,7 @@ class Upstream:
         self.database = int(parsed.get("db") or 0)
         self.hello: dict[str, Any] = {}
         self.polls = Polls()
-        self.more = Counter[Key]()
+        self.more = More()
         self.wait_s = wait_s
         self.nodes: dict[tuple[str, int], Node] = {}
         self._sentinels: Any = None
