@@ -301,6 +301,8 @@ def test_gateway_answers_as_a_standalone_server(
     assert agent.call("COMMAND", "GETKEYS").startswith(b"-ERR wrong number of arguments")
     assert agent.call("CLIENT", "SETNAME", "a b").startswith(b"-ERR Client names cannot contain")
     assert agent.call("HELLO", 2, "SETNAME", "job").startswith(b"*14")
+    for start in ("CLIENT SETNAME", "HELLO 2 SETNAME"):
+        assert b"cannot be longer than 1024 bytes" in agent.call(*start.split(), "n" * 1025)
     assert agent.call("CLIENT", "GETNAME") == b"$3\r\njob\r\n"
     assert leash.denials("one") == []
 

@@ -725,7 +725,7 @@ class Connection(asyncio.Protocol):
         """Use a name as the correlation id of calls.
 
         Raises:
-            ResponseError: no server takes it.
+            ResponseError: no server takes it, or it is too long.
             SecretInTextError: it contains a token.
         """
         self.name, self.correlation = name, own.text_of_name(name) or f"gw-{self.number}"

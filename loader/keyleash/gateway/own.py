@@ -27,6 +27,8 @@ HELP = (
 )
 MAX_ASKED = 256
 """Names in one COMMAND INFO or DOCS."""
+MAX_CLIENT_NAME = 1024
+"""Bytes of the name of a connection."""
 SUBSCRIBED = "end the subscriptions of this connection first"
 ACCEPTED = frozenset({"SETINFO", "NO-EVICT", "NO-TOUCH"})
 """Sub-commands of CLIENT that change nothing here."""
@@ -66,6 +68,8 @@ def is_one_word(name: str) -> bool:
 
 def text_of_name(name: bytes) -> str:
     """Return the name of a connection as a correlation id; raise the errors of `set_name`."""
+    if len(name) > MAX_CLIENT_NAME:
+        raise ResponseError(f"Client names cannot be longer than {MAX_CLIENT_NAME} bytes.")
     if name.translate(None, bytes(range(33, 127))):
         problem = "Client names cannot contain spaces, newlines or special characters."
         raise ResponseError(problem)
