@@ -172,7 +172,7 @@ class Requests:
         else:
             is_cut = at < length
         self.has_more = is_cut
-        self._left, self._words, self._read = left, words, read
+        self._left, self._words, self._read = left, words if left else [], read
         if buffer is data:
             self._buffer += data[at:]
         else:
