@@ -232,9 +232,10 @@ def test_keys_for_which_an_identity_waits_are_bounded(
     block(one_gateway, [wide], "XREAD", "BLOCK", 0, "STREAMS", "k:a", "k:b", "k:c", 0, 0, 0)
     block(one_gateway, [stranger], "BLPOP", "k:l", 0)
     refused = b"-ERR blocking commands would wait for more than 4 keys, the most for one identity"
+    one_leash.admin.rpush("k:z", "x")
     for words in (("PING",), ("WATCH", "k:x")):
         agent.call(*words)
-        assert agent.call("BLPOP", "k:l", "k:m", 0) == refused + b"\r\n"
+        assert agent.call("BLPOP", "k:m", "k:z", 0) == refused + b"\r\n"
     assert agent.call("GET", "k:x") == b"$-1\r\n"
     block(one_gateway, [agent], "BLPOP", "k:m", 0)
     wide.close()

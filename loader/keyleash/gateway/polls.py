@@ -131,10 +131,18 @@ class Polls:
         if self.is_draining:
             raise RedisConnectionError("the gateway ends")
 
-    def _enter(self, call: Call, wait: Wait) -> None:
-        if self._counts[wait.identity] + len(wait.keys) > MAX_WAITING_KEYS:
+    def require_room(self, identity: str, count: int) -> None:
+        """Check that a command may wait for *count* keys more.
+
+        Raises:
+            ResponseError: it may not.
+        """
+        if self._counts[identity] + count > MAX_WAITING_KEYS:
             most = f"{MAX_WAITING_KEYS:,} keys, the most for one identity"
             raise ResponseError(f"blocking commands would wait for more than {most}")
+
+    def _enter(self, call: Call, wait: Wait) -> None:
+        self.require_room(wait.identity, len(wait.keys))
         self._counts[wait.identity] += len(wait.keys)
         self._waits[call] = wait
         for key in wait.keys:
