@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ Connect = Callable[..., Raw]
         ("c:[!a]", "c:a"), ("c:[^a]", "c:b"), ("c:[^a]", "c:a"), ("c:[b-a]", "c:a"),
         ("c:[a", "c:a"), ("c:[\\]]", "c:]"), ("c:[]a]", "c:a"), ("c:[a\\-c]", "c:b"),
         ("c:\\!", "c:!"), ("c:\\", "c:\\"), ("c:?*", "c:\n\n"), ("c:[]", "c:x"), ("c:1", "c:2"),
+        ("c:**1*?", "c:0112"), ("c:*1*1", "c:1"), ("c:*", "c:"),
     ],
 )  # fmt: skip
 def test_publish_counts_each_listener_to_a_pattern(
@@ -35,8 +37,18 @@ def test_publish_counts_each_listener_to_a_pattern(
 
     assert publisher.call("PUBLISH", channel, "x") == expected
     publisher.send(("MULTI",), ("PUBLISH", channel, "x"), ("PUBSUB", "NUMSUB"), ("EXEC",))
+    # A channel with the name of the pattern is another key.
+    for name in ("SUBSCRIBE", "UNSUBSCRIBE"):
+        for listener in listeners:
+            assert b"subscribe" in listener.call(name, pattern)
     queued = [b"+OK\r\n", *[b"+QUEUED\r\n"] * 2]
     assert [publisher.reply() for _ in range(4)] == [*queued, b"*2\r\n%b*0\r\n" % expected]
+
+
+def test_pattern_is_compared_in_few_steps() -> None:
+    """One with many stars, which a search of all divisions would take years for."""
+    assert not re.fullmatch(channels._regex(b"*a" * 40 + b"*b"), b"a" * 1_000)
+    assert re.fullmatch(channels._regex(b"*a" * 40 + b"**b?"), b"a" * 1_000 + b"bb")
 
 
 def test_refused_subscription_leaves_nothing(one_leash: Leash, connect: Connect) -> None:

@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 from redis.exceptions import ResponseError
@@ -24,6 +25,8 @@ _COUNTED = {"PUBLISH": b"SUBSCRIBE", "SPUBLISH": _SHARDED}
 _COUNTED |= {"NUMSUB": b"SUBSCRIBE", "SHARDNUMSUB": _SHARDED}
 MAX_AT_ONCE, MAX_HEARD = 1_000, 10_000
 """Channels and patterns of a command, and of a connection."""
+MAX_PATTERNS = 1_000
+"""Patterns with several listeners that a message is compared with, to count them."""
 
 
 class More(Counter[Key]):
@@ -42,8 +45,11 @@ class More(Counter[Key]):
         self[key] += number
         if not self[key]:
             del self[key]
-            self.patterns.pop(key[1], None)
-        elif key[0] == _PATTERN and key[1] not in self.patterns:
+        if key[0] != _PATTERN:
+            return
+        if key not in self:
+            del self.patterns[key[1]]
+        elif key[1] not in self.patterns:
             self.patterns[key[1]] = re.compile(_regex(key[1]), re.DOTALL)
 
 
@@ -135,13 +141,20 @@ class Channels:
     def go_on(self) -> None:
         """Pass on what has come, slice by slice: a message may be one for many listeners."""
         is_mine, self._is_busy = not self._is_busy, True
-        while is_mine and self._frames and self._share.may_call(self):
-            began_at = time.perf_counter()
-            self._pass_on(self._frames.popleft())
-            self._share.spend(began_at)
-        if is_mine:
+        if not is_mine:
+            return
+        try:
+            while self._frames and self._share.may_call(self):
+                began_at = time.perf_counter()
+                self._pass_on(self._frames.popleft())
+                self._share.spend(began_at)
+        except BaseException:
+            # A message that went astray would be missed.
+            self.pipe.close()
+            raise
+        finally:
             self._is_busy = False
-            self.pipe.hold(bool(self._frames))
+        self.pipe.hold(bool(self._frames))
 
     def _pass_on(self, frame: bytes | None) -> None:
         """Pass on a message, or the confirmation that is due."""
@@ -196,7 +209,7 @@ def counted(more: More, words: Words, reply: bytes) -> bytes:
         ]
     else:
         value += more[kind, words[1]]
-        for pattern, regex in more.patterns.items() if name == "PUBLISH" else ():
+        for pattern, regex in islice(more.patterns.items(), MAX_PATTERNS * (name == "PUBLISH")):
             value += more[_PATTERN, pattern] if regex.fullmatch(words[1]) else 0
     encode(value, 2, out)
     return b"".join(out)
@@ -204,7 +217,7 @@ def counted(more: More, words: Words, reply: bytes) -> bytes:
 
 def _regex(glob: bytes) -> bytes:
     """Return what a pattern of a server matches, as `stringmatchlen` of Redis reads it."""
-    out, at = b"", 0
+    parts, out, at = list[bytes](), b"", 0
     while at < len(glob):
         char, at = glob[at : at + 1], at + 1
         if char == b"\\" and at < len(glob):
@@ -216,9 +229,13 @@ def _regex(glob: bytes) -> bytes:
             at, items = found.end(), _ITEM.findall(found[2])
             ranges = b"".join(b"%b-%b" % (*map(re.escape, sorted((a, b or a))),) for a, b in items)
             out += (b"[%b%b]" % (found[1], ranges)) if items else b"." if found[1] else b"(?!)"
+        elif char == b"*":
+            parts, out = [*parts, out], b""
         else:
-            out += {b"*": b".*", b"?": b"."}.get(char, re.escape(char))
-    return out
+            out += b"." if char == b"?" else re.escape(char)
+    # The first place at which a part fits is enough: others are not tried, which could take hours.
+    middle = b"".join(b"(?>.*?%b)" % part for part in parts[1:] if part)
+    return b"%b%b.*%b" % (parts[0], middle, out) if parts else out
 
 
 _CLASS = re.compile(rb"(\^?)((?:\\.|[^\]])*)\]?", re.DOTALL)

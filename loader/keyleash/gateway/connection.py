@@ -69,8 +69,8 @@ MAX_UNREAD = 8 << 20
 """Bytes that wait; then the connection is cut, replies once the agent reads nothing."""
 PAUSE_S = 0.01
 """Seconds after which subscriptions are checked that no check has found allowed."""
-MESSAGE_BYTES = 512
-"""What a message that waits counts beside its bytes, for memory and for the time that it takes."""
+MESSAGE_BYTES = 100
+"""What a message that waits counts beside its text: a tuple, its place, the head of its bytes."""
 UNREAD_S = 5.0
 """Seconds in which an agent with more than `MAX_UNREAD` must read something."""
 LOGIN_S, STALL_S = 10.0, 30.0
