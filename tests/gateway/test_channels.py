@@ -33,14 +33,14 @@ def test_publish_counts_each_listener_to_a_pattern(
     publisher, *listeners = (connect(one_gateway.port, token) for _ in range(3))
     for listener in listeners:
         assert b"subscribe" in listener.call("PSUBSCRIBE", pattern)
-    expected = b":%d\r\n" % (2 * one_leash.admin.publish(channel, "x"))
-
-    assert publisher.call("PUBLISH", channel, "x") == expected
-    publisher.send(("MULTI",), ("PUBLISH", channel, "x"), ("PUBSUB", "NUMSUB"), ("EXEC",))
     # A channel with the name of the pattern is another key.
     for name in ("SUBSCRIBE", "UNSUBSCRIBE"):
         for listener in listeners:
             assert b"subscribe" in listener.call(name, pattern)
+    expected = b":%d\r\n" % (2 * one_leash.admin.publish(channel, "x"))
+
+    assert publisher.call("PUBLISH", channel, "x") == expected
+    publisher.send(("MULTI",), ("PUBLISH", channel, "x"), ("PUBSUB", "NUMSUB"), ("EXEC",))
     queued = [b"+OK\r\n", *[b"+QUEUED\r\n"] * 2]
     assert [publisher.reply() for _ in range(4)] == [*queued, b"*2\r\n%b*0\r\n" % expected]
 
