@@ -18,6 +18,7 @@ from keyleash.client.aio_cluster_pipeline import AsyncSpread
 from keyleash.client.aio_connection import AsyncGuarded
 from keyleash.client.aio_holder import TokenHolder
 from keyleash.client.batches import chunks
+from keyleash.client.blocking import timeout_of
 from keyleash.client.caller import LOST
 from keyleash.client.calls import Call
 from keyleash.client.command_words import upper
@@ -95,11 +96,18 @@ class Agent(TokenHolder):
         if (call := pause.polled) is None:
             await asyncio.sleep(pause.seconds)
             return False
-        words, identity = call.commands[0], self.session.identity
-        keys = keys_of(self.session.table, words)
-        # Nothing is taken from the other key of BLMOVE.
-        keys = keys[:1] if upper(words[0]) in _MOVES else keys
+        keys, identity = self._taken(call.commands[0]), self.session.identity
         return not await self._polls.wait(call, pause.seconds, keys, identity, self._pace)
+
+    def _taken(self, words: Words) -> Sequence[Any]:
+        """Return the keys from which a blocking command takes: not the other one of BLMOVE."""
+        keys = keys_of(self.session.table, words)
+        return keys[:1] if upper(words[0]) in _MOVES else keys
+
+    def require_room(self, words: Words) -> None:
+        """Check that a command may wait for its keys, if it waits; see `Polls.require_room`."""
+        if timeout_of(words) is not None:
+            self._polls.require_room(self.session.identity, len(self._taken(words)))
 
     def wake(self, commands: Iterable[Words]) -> None:
         """Poll at once for what waits for keys that *commands* may have written."""

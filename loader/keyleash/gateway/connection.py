@@ -538,10 +538,9 @@ class Connection(asyncio.Protocol):
                 f"Can't execute '{name.lower()}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING /"
                 " QUIT / RESET are allowed in this context"
             )
-        if name in ("BLPOP", "BRPOP") and self.agent is not None and not self._is_queueing:
+        if self._blocks and self.agent is not None and not self._is_queueing:
             # Before its first try, which with many keys costs as much as those that wait.
-            identity = self.agent.session.identity
-            self.gateway.upstream.polls.require_room(identity, len(words) - 2)
+            self.agent.require_room(words)
         return await self.run_held(words)
 
     @property
