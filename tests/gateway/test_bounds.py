@@ -459,9 +459,15 @@ def test_an_agent_that_leaves_while_it_subscribes_leaves_nothing(
 
 
 def test_large_requests_have_their_places_until_they_are_answered(
-    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, eager: None
+    one_leash: Leash,
+    one_gateway: ServedGateway,
+    connect: Connect,
+    eager: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While the server stands, no more arrive; then all of them do."""
+    # An agent that rests while its call is under way is read from after that.
+    monkeypatch.setattr(shares, "SLICE_S", 60.0)
     token, gateway = one_leash.issue("one").token, one_gateway.gateway
     agents = [connect(one_gateway.port, token) for _ in range(5)]
 
