@@ -458,6 +458,26 @@ def test_an_agent_that_leaves_while_it_subscribes_leaves_nothing(
     wait_until(lambda: sum(pipe.listener is not None for pipe in gateway.upstream.pipes) == 1)
 
 
+def test_large_calls_that_are_refused_rest_longer_until_one_is_not(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they are no plain calls; small ones do not count."""
+    monkeypatch.setattr(shares, "MAX_REFUSALS", 3)
+    token = one_leash.issue("one").token
+    agent = connect(one_gateway.port, token)
+    keys = tuple(f"k:{number}" for number in range(6000))
+    assert agent.call("GET", "k:1") == b"$-1\r\n"
+    (share,) = one_gateway.gateway.shares._shares.values()
+    one_gateway.gateway.shares._callers[one_gateway.gateway.shares.strangers] = 1000
+    for count, words in enumerate((("EXISTS", *keys, "no:1"), ("BLPOP", *keys, "no:1", 1)) * 2, 1):
+        assert agent.call(*words).startswith(b"-LEASH KEY_NOT_GRANTED")
+        assert share._refusals == min(count, shares.MAX_REFUSALS)
+    agent.call("GET", "no:1")
+    assert share._refusals == shares.MAX_REFUSALS
+    assert agent.call("EXISTS", *keys) == b":0\r\n"
+    assert share._refusals == 0
+
+
 def test_large_requests_have_their_places_until_they_are_answered(
     one_leash: Leash,
     one_gateway: ServedGateway,

@@ -364,7 +364,7 @@ class Connection(asyncio.Protocol):
         assert self._call is not None  # noqa: S101 - it was sent
         began_at = time.perf_counter()
         (call, connection), self._call = self._call, None
-        self._end_call(len(frame or b""))
+        self._end_call(len(frame or b""), None if frame and frame[0] == 45 else True)
         if frame is None:
             # It may have run: the agent sees what it would see of a lost server.
             connection.abandon()
@@ -467,7 +467,7 @@ class Connection(asyncio.Protocol):
             self._report_failure()
         finally:
             self._task = None
-            self._end_call(sum(map(len, replies)))
+            self._end_call(sum(map(len, replies)), not any(out[:1] == b"-" for out in replies))
             if self._ends:
                 self._let_go()
         if self._ends:
