@@ -458,24 +458,31 @@ def test_an_agent_that_leaves_while_it_subscribes_leaves_nothing(
     wait_until(lambda: sum(pipe.listener is not None for pipe in gateway.upstream.pipes) == 1)
 
 
-def test_large_calls_that_are_refused_rest_longer_until_one_is_not(
+def test_large_calls_rest_longer_after_each_error_until_one_succeeds(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where they are no plain calls; small ones do not count."""
-    monkeypatch.setattr(shares, "MAX_REFUSALS", 3)
-    token = one_leash.issue("one").token
-    agent = connect(one_gateway.port, token)
+    """Also where they are no plain calls, and up to a bound. Small ones neither count nor rest."""
+    rests, loop, every = [0.0], one_gateway._loop, one_gateway.gateway.shares
+
+    def call_later(delay_s: float, call: Any, *args: Any, **options: Any) -> Any:
+        if getattr(call, "__name__", "") == "count" and delay_s:
+            rests[:] = [delay_s / shares.REST / -args[0] * 1e9]
+        return type(loop).call_later(loop, delay_s, call, *args, **options)
+
+    monkeypatch.setattr(loop, "call_later", call_later)
+    monkeypatch.setattr(shares, "SLOWEST", 1e9)
+    every._callers[every.strangers] = 1000
+    agent = connect(one_gateway.port, one_leash.issue("one").token)
     keys = tuple(f"k:{number}" for number in range(6000))
-    assert agent.call("GET", "k:1") == b"$-1\r\n"
-    (share,) = one_gateway.gateway.shares._shares.values()
-    one_gateway.gateway.shares._callers[one_gateway.gateway.shares.strangers] = 1000
-    for count, words in enumerate((("EXISTS", *keys, "no:1"), ("BLPOP", *keys, "no:1", 1)) * 2, 1):
-        assert agent.call(*words).startswith(b"-LEASH KEY_NOT_GRANTED")
-        assert share._refusals == min(count, shares.MAX_REFUSALS)
-    agent.call("GET", "no:1")
-    assert share._refusals == shares.MAX_REFUSALS
-    assert agent.call("EXISTS", *keys) == b":0\r\n"
-    assert share._refusals == 0
+    denied, granted = ("EXISTS", *keys, "no:1"), ("EXISTS", *keys)
+    other, small = ("BLPOP", *keys, "no:1", 1), ("GET", "no:1")
+    commands = denied, other, denied, small, denied, denied, denied, granted, denied
+    for words, times in zip(commands, (2, 4, 8, 8, 16, 32, 32, 1, 2), strict=True):
+        assert agent.call(*words)[:1] == (b":" if words is granted else b"-")
+        assert round(rests[0]) == times
+    monkeypatch.setattr(shares, "MAX_CALL_S", 1e-9)
+    agent.call(*denied)
+    assert rests[0] < 1
 
 
 def test_large_requests_have_their_places_until_they_are_answered(

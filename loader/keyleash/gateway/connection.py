@@ -445,8 +445,7 @@ class Connection(asyncio.Protocol):
         self._task = self._loop.create_task(self._finish(run, commands))
 
     async def _finish(self, run: Run, commands: Sequence[Any]) -> None:
-        replies: list[bytes] = []
-        ends = False
+        replies, ends = list[bytes](), False
         try:
             source.set(self.source)
             with correlation(self.correlation):
@@ -627,7 +626,7 @@ class Connection(asyncio.Protocol):
         if self._listening is None:
             self._listening = self._loop.create_task(self._check_subscriptions(listener))
         # Replies to later commands come after the confirmations, which no other call is to prevent.
-        self._end_call(0)
+        self._end_call(0, None)
         self._end_call = self.share.begin(0, waits=True)
         await confirmed
         return b""
@@ -671,7 +670,7 @@ class Connection(asyncio.Protocol):
                 self._confirmed.append(out)
             else:
                 self.write(out)
-            end_call(0)
+            end_call(0, None)
             self.share.spend(began_at)
             if is_due and self._confirming is not None:
                 due, confirmed = self._confirming

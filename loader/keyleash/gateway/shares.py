@@ -22,8 +22,8 @@ one does; and what a call counts beside its request and the reply that is expect
 REST, SLOWEST, MAX_CALL_S = 4, 5e6, 1.0
 """After a call above `WINDOW` an agent rests for its duration by the first number: at most that of
 such bytes at 5 MB/s, or a second, since beyond that it has waited for others."""
-MAX_REFUSALS = 5
-"""Refused calls above `WINDOW` in a row, of which each doubles that rest."""
+MAX_ERRORS = 5
+"""Of errors in a row that reply to such calls, each doubles the duration; at most to a second."""
 SLICE_S = 1e-3
 """Seconds of the event loop that an agent has in each turn; it rests for what it takes beyond."""
 FIRST_BATCH = 16
@@ -51,7 +51,7 @@ class Share:
         self.under_way = self._unread = 0
         self.largest_batch = FIRST_BATCH
         self.spent_s, self._rest = 0.0, rest
-        self._callers, self._expected, self._refusals = callers, 0, 0
+        self._callers, self._expected, self._errors = callers, 0, 0
         self._waiting: dict[Any, None] = {}
 
     def beside(self) -> Share:
@@ -93,20 +93,20 @@ class Share:
         else:
             self.count(0)
 
-    def begin(self, request: int, waits: bool = False) -> Callable[..., None]:
-        """Count a call, unless it waits for others; return what ends it, with the reply's size."""
+    def begin(self, request: int, waits: bool = False) -> Callable[[int, bool | None], None]:
+        """Count a call, unless it waits; return what ends it, with the reply's size and success."""
         weight = 0 if waits else CALL_BYTES + request + self._expected
         self.under_way += weight
         return partial(self._end, weight, request, time.monotonic())
 
-    def _end(self, weight: int, request: int, began_at: float, reply: int, ok: Any = None) -> None:
+    def _end(self, weight: int, request: int, began: float, reply: int, ok: bool | None) -> None:
         size, rest_s = max(request, reply), 0.0
         self._expected = max(reply, self._expected - (self._expected >> 4))
         if size > WINDOW and len(self._callers) > 1:
-            if ok is not None:  # None: another call recovers from it
-                self._refusals = 0 if ok else min(self._refusals + 1, MAX_REFUSALS)
-            rest_s = REST * min(time.monotonic() - began_at, size / SLOWEST, MAX_CALL_S)
-            rest_s *= 2**self._refusals
+            if ok is not None:  # None: another call recovers from its error
+                self._errors = 0 if ok else min(self._errors + 1, MAX_ERRORS)
+            taken_s = min(time.monotonic() - began, size / SLOWEST)
+            rest_s = REST * min(2**self._errors * taken_s, MAX_CALL_S)
         self.under_way += size - weight
         asyncio.get_running_loop().call_later(rest_s, self.count, -size)
 
