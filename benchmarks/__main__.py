@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from benchmarks import cluster, issuing, ladder, latency, tiers
+from benchmarks import cluster, issuing, ladder, latency
 from benchmarks.support.bars import bar_table
 from benchmarks.support.load import CACHE, BuildError, LoadError
 from benchmarks.support.measure import MiscountError
@@ -34,7 +34,7 @@ from redis.exceptions import RedisError
 
 from keyleash.errors import KeyleashError
 
-SECTIONS: tuple[SectionModule, ...] = (ladder, tiers, cluster, latency, issuing)
+SECTIONS: tuple[SectionModule, ...] = (ladder, cluster, latency, issuing)
 BY_NAME = {module.NAME: module for module in SECTIONS}
 
 FAILURES = (

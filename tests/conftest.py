@@ -21,7 +21,7 @@ from support.servers import RealServer, RealServers, embedded_label, find_server
 HOUR_ENDS_S = 15
 """How long a test may take that counts in one hour, day or month."""
 
-ON_BOTH = {"commands", "durability", "failover", "fence", "gateway", "guard"}
+ON_BOTH = {"commands", "durability", "failover", "gateway", "guard"}
 """The folders of what servers decide: other tests on a second one are slow."""
 
 # An example takes long where the machine is busy, and that is no failure.

@@ -44,7 +44,6 @@ GROUPS = {
     "Limit": "Operator.limits",
     "Audit": "Operator.audit",
     "Undo": "Operator.undo",
-    "Fence": "Operator.fence",
 }
 """The attribute of `Operator` for each class of operations."""
 FIXTURES = ("leash_server", "fake_leash")

@@ -79,7 +79,6 @@ class Bench:
             requests=calls,
             connections=self._bytes_of(contender, connections),
             core=self.cores.of_clients(connections),
-            user=target.user,
         )
         if variant.script:
             self.admin.script_load(variant.script)

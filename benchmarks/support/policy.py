@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.support.load import User
-
 import keyleash
 from keyleash.commands import load_table
 from keyleash.compiler import CompiledGuard, compile_policy
@@ -62,11 +60,10 @@ class StructureError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The guard, token and user of guarded calls; on a cluster, the tag of the shard."""
+    """The guard and token of guarded calls; on a cluster, the tag of the shard."""
 
     guard: CompiledGuard
     token: str
-    user: User | None = None
     tag: str = ""
 
 

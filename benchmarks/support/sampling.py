@@ -144,8 +144,7 @@ def sample(case: Case, calls: Calls) -> Sample:
     """Make the calls of a case once; errors as for `curves_of`."""
     case.before()
     bench = case.bench
-    user = case.targets[0].user
-    load = Load(bench.server.port, case.calls, calls, user=user)
+    load = Load(bench.server.port, case.calls, calls)
     bench.generator.prepare(load)
     guards = {target.guard.identity: target.guard for target in case.targets}
     counted = _counted(bench.admin, guards)

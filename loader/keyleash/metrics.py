@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from redis import exceptions as redis_errors
 
 from keyleash.errors import KeyleashError, OperationError
-from keyleash.status.identities import FENCED, IdentityStatus
+from keyleash.status.identities import IdentityStatus
 from keyleash.status.shards import ClusterStatus
 from keyleash.status.snapshot import Snapshot
 
@@ -54,7 +54,6 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
         "keyleash_identity_active", "1 if the identity has its state; 0 if every call is denied."
     )
     suspended = _by_identity("keyleash_identity_suspended", "1 if the identity is suspended.")
-    fenced = _by_identity("keyleash_identity_fenced", "1 if the identity has an ACL user.")
     audited = _by_identity("keyleash_audit_entries", "Entries in the audit stream.")
     denied = _by_identity("keyleash_denial_entries", "Entries in the denial stream.")
     folded = _counter("keyleash_denials_folded", "Denials that share the entry of another denial.")
@@ -65,14 +64,13 @@ def _identities(identities: Iterable[IdentityStatus]) -> Iterator[Metric]:
     for identity in identities:
         active.add_metric([identity.name], identity.active)
         suspended.add_metric([identity.name], identity.suspended)
-        fenced.add_metric([identity.name], identity.tier == FENCED)
         audited.add_metric([identity.name], identity.audit_length)
         denied.add_metric([identity.name], identity.denied_length)
         folded.add_metric([identity.name], identity.folded)
         replays.add_metric([identity.name], identity.replays)
         if identity.active:
             events.add_metric([identity.name], identity.events)
-    yield from (active, suspended, fenced, audited, denied, folded, replays, events)
+    yield from (active, suspended, audited, denied, folded, replays, events)
 
 
 def _tokens(snapshot: Snapshot) -> Iterator[Metric]:

@@ -20,10 +20,6 @@ from keyleash.client.renewal import Renewal
 from keyleash.compiler import CompiledGuard
 from keyleash.doctor.examine import Examination
 from keyleash.doctor.findings import DoctorFinding, Skipped
-from keyleash.fence.acl_steps import AclStep, FencePlan, Fences
-from keyleash.fence.apply import FenceOutcome
-from keyleash.fence.rotate import PasswordRotation
-from keyleash.fence.servers import FencedUser
 from keyleash.learn.acl import AclPolicy
 from keyleash.learn.backtest import Backtest, LimitHit, OutcomeRow
 from keyleash.learn.calls import Coverage, NotUnderstood
@@ -51,19 +47,18 @@ from keyleash.results import Change, NodeEffect
 from keyleash.status.identities import IdentityStatus, LimitUse, RecentDenials, TokenCount
 from keyleash.status.shards import ClusterStatus, LeasedLimit, ShardStatus
 from keyleash.status.snapshot import Snapshot
-from keyleash.store.fences import GeneratedPassword
 from keyleash.store.records import ActivePolicy
 from keyleash.store.restrictions import Restrictions
 
 __all__ = [
-    "Abilities", "AclPolicy", "AclStep", "ActivePolicy", "ArchiveReport", "AuditEntry",
+    "Abilities", "AclPolicy", "ActivePolicy", "ArchiveReport", "AuditEntry",
     "AuditEvent", "Backtest", "Change", "ClusterStatus", "CompiledGuard", "ControlEvent",
     "Coverage", "CreditCollection", "DelegatedToken", "Denial", "DoctorFinding", "EventDetails",
-    "Examination", "Explanation", "ExportResult", "Exported", "FenceOutcome", "FencePlan",
-    "FencedUser", "Fences", "FreezeResult", "Frozen", "Gap", "GeneratedPassword", "HtmlReport",
+    "Examination", "Explanation", "ExportResult", "Exported",
+    "FreezeResult", "Frozen", "Gap", "HtmlReport",
     "IdentityStatus", "IssuedToken", "Learned", "LearnedIdentity", "LearnedLimit", "LearnedRule",
     "LeasedLimit", "LimitHit", "LimitReset", "LimitUse", "LintFinding", "LintReport", "LoadPlan",
-    "LoadResult", "NodeEffect", "NotUnderstood", "OutcomeRow", "PasswordRotation", "Permission",
+    "LoadResult", "NodeEffect", "NotUnderstood", "OutcomeRow", "Permission",
     "PolicyCheck", "PolicyDiff", "RecentDenials", "RefusedScript", "RefusedScripts", "Renewal",
     "ReplacedToken", "Restart", "Restrictions", "ReturnedCredit", "Revocation", "RevokedToken",
     "Role", "RoleUser", "Rotation", "ServerSummary", "ShardStatus", "Skipped", "Snapshot", "Stats",

@@ -12,8 +12,7 @@ import pytest
 
 import keyleash
 from keyleash.errors import SecretInTextError, UsageError
-from keyleash.servers import EmbeddedServer
-from support.leash import Leash, grant, policy
+from support.leash import Leash, grant
 
 Operate = Callable[[Any], Any]
 TOKEN = "kl_one_" + "a" * 43
@@ -57,7 +56,6 @@ WRONG: dict[str, tuple[str, Operate]] = {
     "node": ("nodes", lambda op: op.doctor(nodes=[5])),
     "accepted as text": ("accept", lambda op: op.doctor(accept="nope")),
     "timeout": ("timeout", lambda op: op.doctor(timeout="x")),
-    "wide as text": ("wide", lambda op: op.fence.plan(wide="human")),
     "key of a timeline": ("key", lambda op: op.audit.timeline(None)),
     "key of events": ("key", lambda op: op.audit.events(key=5)),
     "count": ("count", lambda op: op.tokens.issue_many("one", True)),
@@ -170,19 +168,6 @@ def test_key_in_bytes_is_that_very_key_for_undo(leash: Leash) -> None:
 
     for key in (b"k:a*b", b"k:\xff"):
         assert [item.key for item in op.undo.plan(key=key, since="1h").keys] == [key]
-
-
-def test_users_of_another_server_are_not_changed(leash: Leash) -> None:
-    """A plan is of one server."""
-    plan = keyleash.Operator(leash.admin).fence.plan(generate=True)
-    with EmbeddedServer() as other:
-        op = keyleash.Operator.from_url(other.url)
-        op.load(keyleash.Policy(policy(one={"grants": [grant("read", keys="k:*")]})))
-
-        with pytest.raises(ValueError, match="another server"):
-            op.fence.apply(plan)
-
-    assert leash.admin.acl_users() == ["default"]
 
 
 @pytest.mark.parametrize(

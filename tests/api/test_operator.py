@@ -13,7 +13,7 @@ import pytest
 import redis.asyncio
 
 import keyleash
-from keyleash.errors import PlanOutdatedError, RemovalError
+from keyleash.errors import PlanOutdatedError, RemovalError, UsageError
 from support.command_line import Cli
 from support.errors import raises_code
 from support.leash import grant, policy
@@ -278,7 +278,7 @@ def test_operator_is_pickled_with_its_connection_options(loaded: keyleash.Operat
 
 
 def nouns(op: keyleash.Operator) -> list[Any]:
-    return [op, op.policies, op.tokens, op.limits, op.audit, op.undo, op.fence]
+    return [op, op.policies, op.tokens, op.limits, op.audit, op.undo]
 
 
 def test_methods_are_pickled_by_their_names(loaded: keyleash.Operator) -> None:
@@ -469,8 +469,15 @@ def test_client_of_an_agent_or_a_pipeline_is_no_client_of_an_operator(
         keyleash.Operator(make(embedded.url, op.tokens.issue("one").token))
 
 
-def test_asyncio_clients_may_be_further_nodes(embedded: RealServer) -> None:
-    """As the client of the operator may be."""
-    node = redis.asyncio.Redis.from_url(embedded.url)
+def test_acl_user_of_a_role_is_what_the_command_prints(
+    embedded: RealServer, op: keyleash.Operator
+) -> None:
+    """An orchestrator creates users for its parts."""
+    user = op.acl("issuer")
 
-    assert keyleash.Operator.from_url(embedded.url).load(ONE, nodes=[node]).changed
+    assert user.command.startswith("ACL SETUSER keyleash-issuer on ")
+    assert Cli(embedded.url).json("acl", "issuer") == user.to_dict()
+    with raises_code("unknown-role"):
+        op.acl("king")
+    with pytest.raises(UsageError, match="cannot be the name"):
+        op.acl("issuer", user="two words")

@@ -328,15 +328,13 @@ def test_admin_replaces_the_user_default(server: RealServer, tmp_path: Path) -> 
         try:
             client.execute_command("CLIENT KILL", "TYPE", "normal", "USER", "default")
             denied = stage.admin.run("status")
-            admin.ok("fence", "apply", "--passwords", tmp_path / "passwords", "--yes")
             admin.ok("load", stage.file(700), "--yes", "--allow-widening")
             assert admin.run("doctor").exit_code in (0, 1)
-            admin.ok("fence", "remove", "--all", "--yes")
         finally:
             client.execute_command("ACL SETUSER", "default", "on")
     assert denied.exit_code == 77, denied.output
-    error = stage.user("issuer").json("fence", "plan", exit_code=77)["error"]
-    assert "`keyleash acl admin`" in error["help"]
+    error = stage.user("issuer").json("freeze", "reader", "--reason", "x", exit_code=77)["error"]
+    assert "`keyleash acl incident-responder`" in error["help"]
 
 
 def test_page_has_the_operations_of_each_role() -> None:

@@ -67,7 +67,6 @@ tab keyleash token issue agent-runner --allow read,wr
         *((f"{command} x", "file") for command in ("check", "plan", "load", "test", "compile")),
         *((f"{command} --token x", "file") for command in ("whoami", "exec")),
         ("explain a --policy x", "file"),
-        ("fence plan x", "file"),
         ("serve --data x", "dir"),
         ("audit export --to x", "dir"),
         ("audit report -o x", "file"),

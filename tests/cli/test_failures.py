@@ -153,7 +153,6 @@ def test_argument_that_is_not_utf8_gets_no_traceback(loaded: Cli, words: tuple[s
         ("check", "FILE"),
         ("compile", "FILE"),
         ("test", "FILE", "--no-server"),
-        ("fence", "plan", "FILE"),
         ("can-i", "agent-runner", "--policy", "FILE", "GET", "k"),
         ("explain", "agent-runner", "--policy", "FILE", "GET", "k"),
         ("whoami", "--token", "FILE"),

@@ -67,8 +67,6 @@ ARGUMENTS = {
     "undo": "--correlation many --dry-run",
     "limits reset": "agent-3 --reason x",
     "acl": "reader",
-    "fence apply": "--mint --yes",
-    "fence rotate": "agent-4",
 }
 """Arguments of the commands that need some; a new command is run without any."""
 FURTHER = (
@@ -88,7 +86,7 @@ LISTS = {
 }
 """Commands that print all of something, with a bound of its lines."""
 WITHOUT_TABLE = ("audit report", "audit export", "audit verify", "compile", "schema", "test")
-ONCE = ("audit export", "fence apply")
+ONCE = ("audit export",)
 """Commands that print nothing the second time."""
 
 
@@ -301,22 +299,6 @@ def test_full_standard_output_is_named(loaded: Cli, words: str) -> None:
     result = shell(loaded, f"{words} > /dev/full")
     reason = "standard output could not be written: no space left on device"
     assert (result.returncode, result.stderr) == (1, f"error: {reason}\n")
-
-
-@pytest.mark.parametrize("words", ["apply --mint --yes", "rotate agent-runner"])
-def test_passwords_that_cannot_be_printed_change_no_user(loaded: Cli, words: str) -> None:
-    """No one would have them."""
-    if "rotate" in words:
-        loaded.ok("fence", "apply", "--mint", "--yes")
-    before = loaded.run("fence", "plan").stdout
-    result = shell(loaded, f"fence {words} > /dev/full")
-
-    assert result.returncode == 1
-    assert result.stderr.endswith(
-        "error: standard output could not be written: no space left on device;"
-        " nothing was changed\n"
-    )
-    assert loaded.run("fence", "plan").stdout == before
 
 
 def test_forged_fields_of_entries_reach_no_terminal(server: RealServer, example: Path) -> None:

@@ -96,7 +96,7 @@ def test_pages_in_help_are_addresses_of_the_documentation(offline: Cli) -> None:
     texts.append(str(denial.help))
 
     pages = [page for text in texts for page in re.findall(r"(\S*)docs/(\S+\.md)", text)]
-    assert len(pages) > 4
+    assert len(pages) > 3
     for before, page in pages:
         assert f"{before.lstrip('(')}docs/" == folder
         assert (ROOT / "docs" / page).exists()
@@ -136,7 +136,6 @@ LISTS = {
     ("status",): "identities",
     ("doctor",): "findings",
     ("token", "list"): "tokens",
-    ("fence", "plan"): "users",
     ("compile", "FILE"): "guards",
     ("check", "FILE"): "warnings",
     ("plan", "FILE"): "identities",
@@ -262,7 +261,7 @@ def test_program_starts_without_what_only_some_commands_need(offline: Cli) -> No
     assert result.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("group", ["", "audit", "fence", "limits", "policy", "token"])
+@pytest.mark.parametrize("group", ["", "audit", "limits", "policy", "token"])
 def test_help_cuts_no_sentence_off(offline: Cli, group: str) -> None:
     """Summaries are not truncated."""
     usage, *lines = offline.ok(*group.split(), "--help").splitlines()

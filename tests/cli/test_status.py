@@ -88,9 +88,8 @@ def test_status_shows_suspension_tokens_and_stream_lengths(loaded: Cli) -> None:
         item for item in loaded.json("status")["identities"] if item["name"] == "agent-runner"
     )
 
-    assert {name: runner[name] for name in ("kind", "tier", "active", "suspended")} == {
+    assert {name: runner[name] for name in ("kind", "active", "suspended")} == {
         "kind": "machine",
-        "tier": "cooperative",
         "active": True,
         "suspended": True,
     }
@@ -254,14 +253,14 @@ def test_status_selects_sorts_and_limits_identities(
     assert "denied     1+1 is 1 entry and 1 repeat of them\n" in text
     assert "agent-0" not in text
     none = cli.ok("status", "--only", "due")
-    assert none.endswith("tier       cooperative\n\nnone of 6 identities matches\n")
+    assert none.endswith("\n\nnone of 6 identities matches\n")
     monkeypatch.setenv("LINES", "40")
     assert "shown" not in cli.ok("status")
-    monkeypatch.setenv("LINES", "15")
+    monkeypatch.setenv("LINES", "14")
     screen = cli.ok("status")
     assert re.findall("^(agent-.)  +machine", screen, re.M) == ["agent-5", "agent-4"]
     assert "shown      2 of 6 identities; `--all` shows each\n" in screen
-    assert screen.count("\n") == 14
+    assert screen.count("\n") == 13
     assert re.findall("^(agent-.)  +machine", cli.ok("status", "--all"), re.M) == names
     unknown = cli.run("status", "agent-9")
     assert (unknown.exit_code, "did you mean `agent-" in unknown.stderr) == (2, True)
@@ -276,18 +275,6 @@ def test_status_selects_sorts_and_limits_identities(
         line = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
     assert [item["name"] for item in line["identities"]] == ["agent-4"]
-
-
-def test_fenced_identities_show_their_tier(loaded: Cli) -> None:
-    """Tiers are a column if they differ."""
-    assert "tier       cooperative" in loaded.ok("status")
-    loaded.run("fence", "apply", "--mint", "--yes")
-
-    tiers = {item["name"]: item["tier"] for item in loaded.json("status")["identities"]}
-    assert tiers["agent-runner"] == "fenced"
-    # Its keys match control keys, so it is fenced only on request.
-    assert tiers["human-admin"] == "cooperative"
-    assert "tier       fenced (3), cooperative (1)" in loaded.ok("status")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

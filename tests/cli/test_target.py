@@ -14,12 +14,7 @@ from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 from support.servers import RealServer
 
-CHANGES = (
-    ("load", "FILE"),
-    ("rollback", "--to", "DIGEST"),
-    ("fence", "apply", "--mint"),
-    ("fence", "remove", "--all"),
-)
+CHANGES = (("load", "FILE"), ("rollback", "--to", "DIGEST"))
 
 
 def unnamed(url: str, monkeypatch: pytest.MonkeyPatch) -> Cli:
@@ -160,12 +155,6 @@ def test_load_shows_product_database_and_number_of_keys(
     line = next(line for line in result.stderr.splitlines() if line.startswith("server"))
     assert line.startswith(f"server     {embedded.url}/0 (Valkey 9.")
     assert line.endswith(", database 0, 2 keys)")
-
-
-def test_fence_shows_the_active_generation(loaded: Cli) -> None:
-    """The generation identifies one of several servers."""
-    shown = loaded.run("fence", "apply", "--mint", "--yes").stderr
-    assert "\nactive     generation 1\n" in f"\n{shown}"
 
 
 def test_user_without_info_and_dbsize_may_load(

@@ -186,5 +186,4 @@ def test_revoke_as_json_has_the_moment_and_the_numbers(loaded: Cli) -> None:
             {"id": issued["id"], "identity": "agent-runner", "recorded_in_the_minute_before": 1}
         ],
         "unreadable": [],
-        "unlisted": 0,
     }

@@ -10,7 +10,6 @@ import pytest
 from keyleash.limits import Counter
 from keyleash.store.token import TokenRecord
 from support.command_line import Cli
-from support.fences import FencedLeash
 from support.leash import Leash, grant, put_token
 from support.servers import RealServer
 
@@ -169,19 +168,6 @@ def test_whoami_changes_nothing(loaded: Cli, embedded: RealServer) -> None:
     loaded.ok("whoami", KEYLEASH_TOKEN=token)
 
     assert {key: admin.dump(key) for key in admin.scan_iter()} == before
-
-
-def test_holder_needs_no_right_of_an_operator(embedded: RealServer) -> None:
-    """The ACL user of a fenced agent runs the command, and reads its grants."""
-    leash = FencedLeash(embedded)
-    leash.load(one={"grants": [grant("read", keys="t:*")]})
-    leash.fence()
-    issued = leash.issue("one")
-
-    url = embedded.url.replace("redis://", f"redis://one:{leash.passwords['one']}@")
-    shown = Cli(url).ok("whoami", KEYLEASH_TOKEN=issued.token)
-
-    assert "may       read: t:*" in shown
 
 
 def test_whoami_of_a_policy_that_hides_grants_says_so(embedded: RealServer) -> None:

@@ -13,7 +13,6 @@ from client.alike import awaiting
 from client.test_connection import AsyncPooled, Pooled
 from keyleash.client import answers
 from keyleash.errors.sentences import explain
-from support.fences import FencedLeash
 from support.leash import grant
 from support.servers import RealServer, RealServers, find_server_binaries
 
@@ -254,21 +253,3 @@ def test_size_of_few_keys_among_many_others_is_denied(
     leash.admin.mset({f"{name}:{at}": "1" for name in ("t", "other") for at in range(4500)})
     with pytest.raises(keyleash.CommandRefusedError, match="too many keys"):
         leash.agent("one").dbsize()
-
-
-class FencedPooled(FencedLeash):
-    """A fenced leash whose agents are redis-py's own clients."""
-
-    client: Any = Pooled.client
-
-
-def test_fenced_agent_has_info_and_the_commands_of_its_connection(embedded: RealServer) -> None:
-    """Its user has no right to INFO."""
-    leash = FencedPooled(embedded)
-    leash.load(one=SCANNING)
-    leash.fence()
-    agent: Any = leash.agent("one", client_name="job", max_connections=1)
-
-    assert agent.info("replication") == {"role": "master", "connected_slaves": 0}
-    assert agent.client_getname() == "job"
-    assert isinstance(agent.client_id(), int)

@@ -28,7 +28,6 @@ from keyleash import (
     TokenRevokedError,
     correlation,
 )
-from keyleash.client import recovery
 from keyleash.client.batches import MAX_CHUNK_BYTES
 from keyleash.client.coalesce import SPLIT_FROM
 from keyleash.operator.tokens.revoke import revoke
@@ -567,31 +566,6 @@ def test_packet_of_several_ids_is_healed_call_by_call(leash: Leash) -> None:
     running(leash, work)
     assert [leash.admin.get(f"t:{n}") for n in range(4)] == [b"6", b"6", b"4", b"4"]
     assert leash.admin.get("t:alone") == b"2"
-
-
-def test_script_that_nobody_loads_is_waited_for_once(
-    one_leash: Leash, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Not once per correlation id, or the last task would fail after minutes."""
-    monkeypatch.setattr(recovery, "RELOAD_PAUSES_S", (0.01, 0.01))
-    rules = ("on", ">pw", "~*", "+@all", "-script")
-    one_leash.admin.execute_command("ACL", "SETUSER", "fenced", *rules)
-
-    async def call(agent: Any, number: int) -> Any:
-        with correlation(f"request-{number}"):
-            return await agent.incr("t:n")
-
-    async def work(agent: Any) -> None:
-        one_leash.admin.script_flush()
-        packets.clear()
-        found = await outcomes(*(call(agent, number) for number in range(20)))
-        assert kinds(found) == {"GuardLostError": 20}
-        assert len({str(error) for error in found}) == 1
-        # All at once, then the first alone, after each pause.
-        sent = [packet.count(b"EVALSHA") for packet in packets if b"EVALSHA" in packet]
-        assert sent == [20, 1, 1]
-
-    running(one_leash, work, username="fenced", password="pw")
 
 
 @pytest.mark.parametrize(("fate", "error"), FATES, ids=[fate.name for fate, _ in FATES])

@@ -28,8 +28,7 @@ from client.test_errors import assert_unseen
 from client.test_fidelity import differences, named, parsers
 from client.test_no_retry import FATES, Fate, Proxy, losing_the_reply
 from client.twin import Piped, Twin
-from support.fences import FencedLeash
-from support.leash import Leash, grant
+from support.leash import Leash
 from support.redis_py import needs_redis_py_8
 from support.replication import PATIENCE_S
 from support.servers import RealServer
@@ -838,27 +837,6 @@ def test_send_that_fails_does_not_show_the_token(one_leash: Leash) -> None:
         client.set("t:a", 1)
     assert_unseen(token, caught.value)
     assert caught.value.__context__ is None
-
-
-def test_watched_transaction_of_a_fenced_agent_survives_a_load(embedded: RealServer) -> None:
-    """The user may not call the old guard any more: the watch is lost, and nothing ran."""
-    leash = FencedLeash(embedded)
-    grants = [grant("read", "write", keys="t:*")]
-    leash.load(one={"grants": grants})
-    leash.fence()
-    tries = 0
-
-    def count(pipe: Any) -> None:
-        nonlocal tries
-        tries += 1
-        if tries == 1:
-            leash.load(one={"grants": [*grants, grant("read", keys="u:*")]})
-            leash.fence()
-        pipe.multi()
-        pipe.incr("t:n")
-
-    assert leash.agent("one").transaction(count, "t:n") == [1]
-    assert tries == 2
 
 
 def test_denied_watch_names_the_command_that_was_sent(leash: Pooled) -> None:

@@ -315,8 +315,8 @@ def test_command_that_the_server_lacks_is_refused(server: RealServer) -> None:
 
 def test_error_of_the_users_own_rights_is_as_raw(server: RealServer) -> None:
     """An agent with a user of its own sees what that user may not do, and so does the trail."""
-    twin = Twin(server, username="fenced", password="pw")
-    twin.admin.execute_command("ACL", "SETUSER", "fenced", "on", ">pw", "~*", "+@all", "-set")
+    twin = Twin(server, username="limited", password="pw")
+    twin.admin.execute_command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "+@all", "-set")
 
     raw, guarded = (answer(partial(client.set, "t:a", "x")) for client in (twin.raw, twin.guarded))
     assert raw[0] is redis.exceptions.NoPermissionError

@@ -18,21 +18,19 @@ import keyleash
 from client.alike import Awaited, awaiting
 from keyleash.commands.locks import EXTEND, REACQUIRE, RELEASE
 from keyleash.store.keyspace import script_digest
-from support.fences import FencedLeash
-from support.leash import NAMES, grant
+from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 
 GRANT = grant("read", "write", "delete", keys="app:*")
 APPROVED = {**GRANT, "scripts": ["redis-py-lock"]}
 
 
-class LockLeash(FencedLeash):
-    """Agents with redis-py's own clients, in ACL users of their own."""
+class LockLeash(Leash):
+    """Agents with redis-py's own clients."""
 
     def client_of(self, identity: str, runner: asyncio.Runner | None = None) -> Any:
-        self.passwords or self.fence()
         url = f"redis://localhost:{self.server.port}"
-        options: Any = {"token": self.issue(identity).token, **self.credentials(identity)}
+        options: Any = {"token": self.issue(identity).token}
         if runner is None:
             return redis.Redis(connection_pool=keyleash.pool(url, **options))
         client = redis.asyncio.Redis(connection_pool=keyleash.asyncio.pool(url, **options))

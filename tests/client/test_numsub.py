@@ -6,14 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from redis.exceptions import NoPermissionError
 
 import keyleash
 from client.alike import awaiting
 from client.test_connection import AsyncPooled, Pooled
 from client.test_subscriptions import LISTENING, listener, next_message
 from keyleash.audit.read import read_events
-from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.scripted import scripted
 from support.servers import RealServer
@@ -98,21 +96,6 @@ def test_recorded_reads_include_counts_of_subscribers(server: RealServer) -> Non
 
     events = [(event.op, event.keys) for event in read_events(leash.store, ["one"])]
     assert events == [("PUBSUB NUMSUB", (b"events:b",))]
-
-
-def test_fenced_agent_without_the_class_counts_no_subscribers(server: RealServer) -> None:
-    """With it the guard still checks the channels, which the server does not."""
-    leash = FencedLeash(server)
-    speaking = [{"allow": ["publish"], "channels": ["a"]}, grant("read", keys="t:*")]
-    leash.load(one=LISTENING, two={"grants": speaking})
-    leash.fence()
-
-    assert leash.agent("one").pubsub_numsub("events:a") == [(b"events:a", 0)]
-    with pytest.raises(keyleash.ChannelNotGrantedError):
-        leash.agent("one").pubsub_numsub("out")
-    assert leash.direct("one").pubsub_numsub("out") == [(b"out", 0)]
-    with pytest.raises(NoPermissionError):
-        leash.direct("two").pubsub_numsub("a")
 
 
 def test_approved_script_counts_subscribers_of_granted_channels(server: RealServer) -> None:

@@ -13,10 +13,8 @@ import redis
 from redis.exceptions import NoScriptError
 
 import keyleash
-from client.alike import EITHER, FakeClock
+from client.alike import EITHER
 from keyleash import NotActiveError, PolicyStaleError
-from keyleash.client.recovery import JITTER, RELOAD_PAUSES_S
-from keyleash.errors import GuardLostError
 from support.errors import raises_code
 from support.leash import NAMES, Leash, grant
 
@@ -141,56 +139,35 @@ def test_record_that_names_another_script_gives_no_other_rights(leash: Leash) ->
 
 @EITHER
 @pytest.mark.parametrize(
-    "rights",
+    ("rights", "right"),
     [
-        ["~*", "+@all", "-script"],
-        ["~*", "+@all", "-script|load"],
-        [
-            "~t:*",
-            *(f"~keyleash:{kind}:*" for kind in ("guard", "state", "token", "audit")),
-            "+@all",
-        ],
+        (["~*", "+@all", "-script"], "+script|load"),
+        (["~*", "+@all", "-script|load"], "+script|load"),
+        (
+            [
+                "~t:*",
+                *(f"~keyleash:{kind}:*" for kind in ("guard", "state", "token", "audit")),
+                "+@all",
+            ],
+            "%R~keyleash:source:one",
+        ),
+        (["~*", "+@all", "-evalsha"], "+evalsha"),
     ],
-    ids=["no SCRIPT", "no SCRIPT LOAD", "source unreadable"],
+    ids=["no SCRIPT", "no SCRIPT LOAD", "source unreadable", "no EVALSHA"],
 )
-def test_agent_that_may_not_load_waits_for_who_may(
-    leash: Leash, sent: Sent, rights: list[str]
+def test_missing_right_to_load_or_call_the_guard_is_named(
+    leash: Leash, rights: list[str], right: str
 ) -> None:
-    """A fenced agent cannot heal: it asks again for some seconds, and then says what to do."""
+    """An operator makes users of the server by hand; until then nothing runs."""
     client = ready(leash)
-    leash.admin.execute_command("ACL", "SETUSER", "fenced", "on", ">pw", *rights)
-    fenced = leash.client(client._session._token, username="fenced", password="pw")
-    clock = FakeClock(fenced)
-    assert fenced.set("t:a", 1) is True
+    leash.admin.execute_command("ACL", "SETUSER", "few", "on", ">pw", *rights)
+    few = leash.client(client._session._token, username="few", password="pw")
     leash.admin.script_flush()
-    sent.clear()
 
-    with pytest.raises(GuardLostError) as caught:
-        fenced.set("t:a", 2)
-    assert isinstance(caught.value, NoScriptError)
-    assert "`one`" in str(caught.value)
-    assert "keyleash load" in str(caught.value.help)
-    assert sum(clock.slept) == pytest.approx(sum(RELOAD_PAUSES_S), rel=JITTER)
-    assert sent.count("EVALSHA") == 1 + len(RELOAD_PAUSES_S)
-    assert leash.admin.get("t:a") == b"1"
-
-    source = leash.stored_script("one")
-    clock.at[clock.passed + 0.3] = lambda: leash.admin.script_load(source)
-    assert fenced.set("t:a", 3) is True
-    assert len(leash.events("one")) == 2
-
-
-@EITHER
-def test_agent_that_waits_for_its_script_follows_another_policy(leash: Leash) -> None:
-    """Another client may load other rules instead of the lost script."""
-    client = ready(leash)
-    leash.admin.execute_command("ACL", "SETUSER", "fenced", "on", ">pw", "~*", "+@all", "-script")
-    fenced = leash.client(client._session._token, username="fenced", password="pw")
-    fenced.ping()
-    leash.admin.script_flush()
-    FakeClock(fenced).at[0.1] = lambda: leash.load(one=OTHER)
-
-    assert fenced.set("v:a", 1) is True
+    with pytest.raises(keyleash.RightMissingError) as caught:
+        few.set("t:a", 2)
+    assert caught.value.right == right
+    assert leash.admin.get("t:a") is None
 
 
 def test_script_that_is_lost_again_and_again_is_given_up(

@@ -20,7 +20,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from keyleash.client.actions import AtHome, Flow, Pause, Send
+from keyleash.client.actions import AtHome, Flow, Send
 from keyleash.client.calls import Call
 from keyleash.client.node_calls import ClusterSession, FetchLease, ShardCaller, fetch_lease
 from keyleash.client.retries import mark_sent
@@ -41,7 +41,6 @@ from keyleash.commands import load_table
 from keyleash.errors import (
     BudgetExhaustedError,
     CrossSlotError,
-    GuardLostError,
     LeaseNeededError,
     SlotNotServedError,
     TokenRevokedError,
@@ -484,16 +483,3 @@ def test_lost_lease_script_is_loaded_again_at_the_home(session: ClusterSession, 
         ("SCRIPT", "LOAD", SOURCE),
     ]
     assert result == b"voucher"
-
-
-def test_agent_that_may_not_load_the_lease_script_waits_for_it(
-    session: ClusterSession, call: Call
-) -> None:
-    """Another client may load it; else the calls fail in the end."""
-    flow = fetch_lease(session, FetchLease("r", call, None))
-    lost = NoScriptError("x")
-
-    actions, result = run(flow, [lost, FIELDS, NoPermissionError("x"), *[None, FIELDS, lost] * 99])
-
-    assert any(isinstance(action, Pause) for action in actions)
-    assert isinstance(result, GuardLostError)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError
 
 import keyleash
 from client.alike import Awaited, awaiting
@@ -18,7 +17,6 @@ from keyleash.audit.read import read_events
 from keyleash.client.guarding import Guarding
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
-from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant
 from support.redis_py import needs_redis_py_8
 from support.servers import RealServer
@@ -383,37 +381,3 @@ def test_one_thread_subscribes_while_another_listens(embedded: RealServer) -> No
         thread.stop()
         thread.join()
     assert sorted(heard) == sorted(name.encode() for name in names)
-
-
-class FencedPooled(FencedLeash):
-    """A fenced leash whose agents are redis-py's own clients."""
-
-    client: Any = Pooled.client
-
-
-def test_fenced_agent_subscribes_to_its_channels_only(embedded: RealServer) -> None:
-    """Also past its guard; a pattern must be one of the policy's."""
-    leash = FencedPooled(embedded)
-    leash.load(one=LISTENING)
-    leash.fence()
-    agent: Any = leash.agent("one")
-    pubsub = agent.pubsub()
-    pubsub.subscribe("events:a")
-    pubsub.psubscribe("events:*")
-    pubsub.unsubscribe()
-    kinds = [next_message(pubsub)[0] for _ in range(3)]
-    assert kinds == ["subscribe", "psubscribe", "unsubscribe"]
-    pubsub.psubscribe("events:a:*")
-    with pytest.raises(NoPermissionError):
-        pubsub.get_message(timeout=WAIT_S)
-
-    assert agent.pubsub_numsub("events:a") == [(b"events:a", 0)]
-    with pytest.raises(keyleash.ChannelNotGrantedError):
-        agent.pubsub_numsub("out")
-
-    for words in (
-        ("SUBSCRIBE", "out"), ("PSUBSCRIBE", "*"), ("PUBLISH", "events:a", "x"),
-        ("PUBSUB", "CHANNELS"),
-    ):  # fmt: skip
-        with pytest.raises(NoPermissionError):
-            leash.direct("one").execute_command(*words)

@@ -12,9 +12,7 @@ import keyleash
 from client.alike import ONE_EITHER
 from keyleash.operator.tokens.revoke import revoke
 from support.command_line import Cli
-from support.fences import FencedLeash
 from support.leash import Leash, grant
-from support.servers import RealServer
 
 LIMITED: dict[str, Any] = {
     "grants": [grant("read", "write", "delete", keys="t:{part}:*")],
@@ -107,15 +105,3 @@ def test_whoami_works_for_an_identity_without_limits(one_leash: Leash) -> None:
 
     assert answer.limits == ()
     assert answer.idle_ends_at is None
-
-
-def test_whoami_works_for_a_fenced_agent(embedded: RealServer) -> None:
-    """The guard reads the records, so the agent's user needs no further right."""
-    leash = FencedLeash(embedded)
-    leash.load(one=LIMITED)
-    leash.fence()
-    client = leash.agent("one")
-    client.set("t:1:a", 1)
-    client.get("t:1:a")
-
-    assert left(client.whoami()) == LEFT

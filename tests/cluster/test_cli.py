@@ -96,7 +96,7 @@ def test_wait_waits_until_the_change_is_effective(
 
 
 def test_active_policy_of_any_node_is_that_of_the_home(loaded: RealCluster) -> None:
-    """`fence` shows it before it asks, whichever node the URL names."""
+    """Whichever node the URL names."""
     for node in loaded.primaries:
         with keyleash.Operator.from_url(f"redis://127.0.0.1:{node.port}") as op:
             assert op.server().generation == 1
@@ -154,16 +154,18 @@ def test_url_with_a_database_names_that_of_clusters(embedded_cluster: RealCluste
     assert "a cluster has only database 0" in shown.stderr
 
 
-def test_change_names_the_cluster_and_counts_the_keys_of_all_nodes(loaded: RealCluster) -> None:
+def test_change_names_the_cluster_and_counts_the_keys_of_all_nodes(
+    loaded: RealCluster, policy: Path
+) -> None:
     """From whichever node; with a node out of reach the number is not known."""
     home = loaded.owner(HOME.policy)
     count = sum(node.admin.dbsize() for node in loaded.primaries)
     described = f"cluster of 3 nodes, home 127.0.0.1:{home.port}"
     for node in loaded.primaries:
-        shown = Cli(f"redis://127.0.0.1:{node.port}").run("fence", "remove", "--all", "--yes")
-        assert f"{described}, {count} keys)" in shown.stderr
+        shown = Cli(f"redis://127.0.0.1:{node.port}").ok("plan", str(policy))
+        assert f"{described}, {count} keys)" in shown
     loaded.other(home, loaded.nodes[0]).kill()
-    assert f"{described})" in Cli(loaded.url).run("fence", "remove", "--all", "--yes").stderr
+    assert f"{described})" in Cli(loaded.url).run("plan", str(policy)).stdout
 
 
 def test_doctor_prints_findings_of_several_nodes_once(loaded: RealCluster) -> None:

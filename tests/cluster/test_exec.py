@@ -62,13 +62,6 @@ def test_commands_about_an_agent_work(embedded_cluster: RealCluster, token: str)
     assert cli.json("can-i", "agent", "SET", key, "v")["allowed"]
 
 
-@pytest.fixture
-def user(op: keyleash.Operator) -> dict[str, Any]:
-    """The credentials of the agent's ACL user."""
-    (item,) = op.fence.apply(op.fence.plan(generate=True)).passwords
-    return {"username": item.identity, "password": item.password}
-
-
 def test_client_of_one_server_names_that_of_clusters(
     embedded_cluster: RealCluster, token: str
 ) -> None:
@@ -78,18 +71,6 @@ def test_client_of_one_server_names_that_of_clusters(
         with client, pytest.raises(ClusterError) as caught:
             client.get("jobs:1")
         assert caught.value.help == "use `keyleash.RedisCluster`"
-
-
-def test_fenced_client_of_one_server_names_that_of_clusters(
-    embedded_cluster: RealCluster, token: str, user: dict[str, Any]
-) -> None:
-    """Its user may not read the record of one server; `exec` finds the cluster nevertheless."""
-    node = embedded_cluster.primaries[1]
-    client = keyleash.Redis(host="127.0.0.1", port=node.port, token=token, **user)
-    with client, pytest.raises(ClusterError):
-        client.get("jobs:1")
-    url = f"redis://{user['username']}:{user['password']}@127.0.0.1:{node.port}"
-    assert Cli(url, {"KEYLEASH_TOKEN": token}).ok("exec", "SET", "jobs:1", "v") == "OK\n"
 
 
 def byhand(cluster: RealCluster, *rules: str) -> dict[str, Any]:

@@ -163,22 +163,6 @@ def test_client_waits_until_a_slot_has_moved(some_agents: Agents) -> None:
         assert client.incr("t:n") == 2
 
 
-def test_calls_of_fenced_agents_run_once(embedded_cluster: RealCluster) -> None:
-    """Their users have the rights on remembered calls of their identity alone."""
-    with lent(embedded_cluster, "sync") as agents:
-        agents.load(**ONCE)
-        (item,) = agents.op.fence.apply(agents.op.fence.plan(generate=True)).passwords
-        user: Any = {"username": item.identity, "password": item.password}
-        client = agents.connect(**user)
-        for _ in range(2):
-            with keyleash.once("a"):
-                assert [client.incr("t:n"), client.incr("t:{m}n")] == [1, 1]
-        direct = embedded_cluster.owner("t:n").client(**user)
-        other = Keyspace(tag="t:n").once_prefix("other")
-        with pytest.raises(redis.exceptions.NoPermissionError):
-            direct.get(f"{other}x")
-
-
 def test_call_without_a_place_for_its_record_is_denied(agents: Agents) -> None:
     """A key that no hash tag can repeat, one that is too long, and no key; reads pass."""
     client = agents.connect()

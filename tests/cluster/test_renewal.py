@@ -81,18 +81,13 @@ def ops(op: keyleash.Operator) -> list[str]:
     return [event.op for event in op.audit.events("agent")]
 
 
-@pytest.mark.parametrize("is_fenced", [False, True])
 def test_renewal_is_charged_and_recorded_at_the_home(
-    embedded_cluster: RealCluster, op: keyleash.Operator, is_fenced: bool
+    embedded_cluster: RealCluster, op: keyleash.Operator
 ) -> None:
     """By limits of all kinds and a cap, with its argument; up to `max_ttl`, and no child."""
-    user: dict[str, Any] = {}
-    if is_fenced:
-        outcome = op.fence.apply(op.fence.plan(generate=True))
-        user = {"username": "agent", "password": outcome.passwords[0].password}
     issued = op.tokens.issue("agent", bind={"job_id": 42}, budget={"requests": 100})
     url = embedded_cluster.url
-    with keyleash.RedisCluster.from_url(url, token=issued.token, **user) as agent:
+    with keyleash.RedisCluster.from_url(url, token=issued.token) as agent:
         assert agent.renew("2h").expires_ms > issued.expires_ms
         found = agent.whoami()
         renewal = agent.renew("9h")
@@ -104,7 +99,7 @@ def test_renewal_is_charged_and_recorded_at_the_home(
         child = agent.delegate()
         assert agent.set("jobs:{42}:a", "x")
         left = {limit.name: limit.left for limit in agent.whoami().limits}
-    with keyleash.RedisCluster.from_url(url, token=child.token, **user) as of_child:
+    with keyleash.RedisCluster.from_url(url, token=child.token) as of_child:
         with pytest.raises(keyleash.RenewalRefusedError) as denial:
             of_child.renew()
         assert denial.value.reason == "delegated"

@@ -131,15 +131,3 @@ def test_revoked_token_leaves_no_leases_at_the_home(
 
     assert not home.exists(name)
     assert write(cluster, issued.token, 2) == {"TOKEN_REVOKED": 2}
-
-
-def test_fenced_user_may_use_limits_per_token(cluster: RealCluster, op: keyleash.Operator) -> None:
-    """Its rights include the records of its tokens' units, at the home and at shards."""
-    outcome = op.fence.apply(op.fence.plan(generate=True))
-    (user,) = outcome.passwords
-    token = op.tokens.issue("agent").token
-
-    found = write(cluster, token, 60, username="agent", password=user.password)
-
-    assert found.keys() == {"ran", "BUDGET_EXHAUSTED"}
-    assert found["ran"] > 40

@@ -73,7 +73,6 @@ def test_messages_of_an_error_are_those_of_the_source() -> None:
         "check `keyleash status`, then load again"
     ]
     assert error_codes()["unsayable-pattern"].exit_codes == {65}
-    assert "`NAME` has two passwords already" in error_codes()["rotation-unfinished"].causes
     assert "try again in RETRY_AFTER" in error_codes()["RATE_LIMITED"].causes["`LIMIT` is exceeded"]
 
 

@@ -17,7 +17,6 @@ from keyleash.doctor.checks import records
 from keyleash.doctor.findings import CODES
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.store.records import script_of
-from keyleash.store.token import token_digest
 from support.command_line import Cli
 from support.replication import wait_until
 from support.servers import RealServer, embedded_label
@@ -49,26 +48,6 @@ def stray_guard(target: DoctorTarget) -> None:
         target.admin.script_load(script)
 
 
-def fenced(target: DoctorTarget) -> None:
-    target.cli.ok("fence", "apply", "--mint", "--yes")
-
-
-def widened_user(target: DoctorTarget) -> None:
-    fenced(target)
-    target.admin.execute_command("ACL", "SETUSER", "one", "(+get ~c:*)")
-
-
-def foreign_user(target: DoctorTarget) -> None:
-    fenced(target)
-    target.admin.execute_command("ACL", "SETUSER", "one", "reset", "on", ">theirs")
-
-
-def missing_user(target: DoctorTarget) -> None:
-    fenced(target)
-    target.admin.execute_command("ACL", "DELUSER", "two")
-    target.admin.hdel(NAMES.fence, "two")
-
-
 def open_default(target: DoctorTarget) -> None:
     target.admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "+@all")
 
@@ -78,22 +57,6 @@ def future_call(target: DoctorTarget) -> None:
     ahead = struct.pack("<d", (int(seconds) + 3600) * 1e6)
     # The state's numbers end with the ring's slots.
     target.admin.append(NAMES.state("one"), ahead)
-
-
-def issue(target: DoctorTarget, *options: str) -> dict[str, Any]:
-    """Issue a token of an identity that may delegate; its record is that of no other identity."""
-    bound = "kind: machine\n    delegate: {depth: 2, children: 9}\n    token: {bound: true}"
-    target.with_policy(POLICY.replace("kind: machine", bound, 1), "--allow-widening")
-    found: dict[str, Any] = target.cli.json("token", "issue", "one", *options)
-    return found
-
-
-def forged_record(target: DoctorTarget) -> None:
-    """Write what a fenced agent can: its token under another digest."""
-    token = issue(target)["token"]
-    name = NAMES.token("one", token_digest(token))
-    written = NAMES.token("one", 40 * "a")
-    target.admin.execute_command("COPY", name, written)
 
 
 def deleted_events(target: DoctorTarget) -> None:
@@ -131,10 +94,7 @@ PROBLEMS: dict[str, Problem] = {
     "script-text-changed": lambda item: item.admin.hset(
         NAMES.source("one"), digest(item), "return 1"
     ),
-    "tokens-without-entry": forged_record,
-    "fence-differs": widened_user,
-    "fence-foreign": foreign_user,
-    "not-fenced": missing_user,
+    "fences-gone": lambda item: item.admin.hset(NAMES.fence, "one", "{}"),
     "clock-was-ahead": future_call,
     "too-few-replicas": lambda item: item.with_policy(
         POLICY.replace("kind: machine", "kind: machine\n    durability: {wait_replicas: 2}", 1)
@@ -181,13 +141,6 @@ def test_healthy_server_has_no_finding(target: DoctorTarget) -> None:
     assert target.found(exit_code=0) == []
 
 
-def test_fences_are_no_finding(target: DoctorTarget) -> None:
-    """They are an alternative, not a problem."""
-    fenced(target)
-
-    assert target.found(exit_code=0) == []
-
-
 @pytest.mark.parametrize(("code", "problem"), PROBLEMS.items(), ids=PROBLEMS)
 def test_problem_has_one_finding_with_help(
     target: DoctorTarget, code: str, problem: Problem
@@ -198,29 +151,6 @@ def test_problem_has_one_finding_with_help(
 
     assert [item["code"] for item in found] == [code]
     assert found[0]["help"]
-
-
-def test_tokens_without_an_entry_are_counted_until_they_are_revoked(target: DoctorTarget) -> None:
-    """Also children that an agent hides; not what is expired, revoked or of a later policy."""
-    forged_record(target)
-    token = issue(target)["token"]
-    agent = keyleash.Redis(port=target.server.port, token=token, username=OPS, password=OPS)
-    leaf = agent.delegate()
-    keyleash.Redis(port=target.server.port, token=leaf.token, username=OPS, password=OPS).delegate()
-    [found] = target.found()
-    target.admin.delete(NAMES.delegated("one"))
-    [more] = target.found()
-    target.admin.setrange(NAMES.token("one", 40 * "b"), 0, "no record")
-
-    assert found["message"].startswith("1 live token of `one` without an entry")
-    assert more["message"].startswith("3 live tokens of `one` without an entry")
-    assert "`keyleash token revoke --identity one`" in found["help"]
-    target.with_policy(POLICY)
-    assert target.found(exit_code=0) == []
-    issue(target)
-    assert [item["code"] for item in target.found()] == ["tokens-without-entry"]
-    target.cli.ok("token", "revoke", "--identity", "one", "--yes")
-    assert target.found(exit_code=0) == []
 
 
 @pytest.mark.parametrize(("code", "setting"), ADVICE.items(), ids=ADVICE)
@@ -273,26 +203,21 @@ def test_soft_limit_alone_bounds_output_buffers(target: DoctorTarget) -> None:
 def test_unvalidated_payloads_are_an_error_if_an_identity_may_restore(
     server: RealServer, tmp_path: Path
 ) -> None:
-    """Otherwise they are advice, or a warning if fenced agents can forge before-images.
-
-    Valkey 9.1 always validates.
-    """
+    """Otherwise they are no finding; Valkey 9.1 always validates."""
     restores = "\n      - {allow: [write], keys: ['a:{id}'], only: [RESTORE]}"
     cli, file = Cli(server.url), tmp_path / "policy.yaml"
     severities = []
-    for grants, is_fenced in (("", False), ("", True), (restores, True)):
+    for grants in ("", restores):
         first = "\n      - {allow: [read, write], keys: ['a:{id}']}"
         file.write_text(
             "version: 1\nidentities:\n  one:\n    kind: machine\n    grants:" + first + grants
         )
         cli.ok("load", file, "--yes", "--allow-widening", "--allow-unvalidated-restore")
-        if is_fenced:
-            cli.ok("fence", "apply", "--mint", "--yes")
         found = cli.json("doctor", exit_code=1)["findings"]
         severities += [item["severity"] for item in found if item["code"] == "unvalidated-restore"]
 
     validates = server.label == embedded_label()
-    assert severities == ([] if validates else ["advice", "warning", "error"])
+    assert severities == ([] if validates else ["error"])
 
 
 def test_accepted_finding_is_shown_and_leaves_the_exit_code_0(target: DoctorTarget) -> None:
@@ -438,16 +363,6 @@ def test_deleted_key_is_found(target: DoctorTarget, key: str, what: str) -> None
     assert f"the {what} was deleted" in found["message"]
     target.admin.set(key, "x")
     assert "wrong-type" in target.codes()
-
-
-def test_open_default_user_is_an_error_if_agents_are_fenced(target: DoctorTarget) -> None:
-    """It bypasses the fences."""
-    open_default(target)
-    (before,) = target.found()
-    fenced(target)
-    (after,) = target.found()
-
-    assert (before["severity"], after["severity"]) == ("warning", "error")
 
 
 def test_eviction_is_an_error_with_maxmemory(target: DoctorTarget) -> None:

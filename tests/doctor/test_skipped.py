@@ -78,5 +78,5 @@ def test_user_of_a_role_lists_all_checks_that_it_may_not_make(target: DoctorTarg
     document = json.loads(result.stdout)
     checks = {item["check"] for item in document["skipped"]}
     assert {item["code"] for item in document["findings"]} == {"command-denied"}
-    assert {"ACL users", "scripts", "guards and users"} <= checks
+    assert {"users of agents", "scripts", "guards and users"} <= checks
     assert "tokens" not in checks

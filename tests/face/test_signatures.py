@@ -18,7 +18,7 @@ import keyleash.testing
 import keyleash.types
 from support.golden import GOLDEN, assert_golden
 
-NOUNS = ("audit", "fence", "limits", "policies", "tokens", "undo")
+NOUNS = ("audit", "limits", "policies", "tokens", "undo")
 
 
 def signature(item: Any) -> str:

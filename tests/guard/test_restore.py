@@ -14,7 +14,6 @@ from redis.retry import Retry
 
 import keyleash
 from keyleash.servers import EmbeddedServer
-from support.fences import FencedLeash
 from support.leash import Leash, grant
 from support.payloads import corrupted
 from support.servers import RealServer, embedded_label, find_server_binaries
@@ -125,19 +124,3 @@ def test_server_that_validates_rejects_the_crafted_payload(server: RealServer) -
             leash.admin.config_set(SETTING, "no")
 
     assert agent.exists("doc:2") == 0
-
-
-def test_acl_user_has_restore_only_if_a_grant_names_it(server: RealServer) -> None:
-    """A fenced agent that does not use the guard cannot store a payload either."""
-    leash = FencedLeash(server)
-    leash.load(one=WIDE, two=NAMED)
-    leash.fence()
-    leash.admin.hset("doc:{d}1", mapping={"field": "v"})
-    good = leash.admin.dump("doc:{d}1")
-
-    with pytest.raises(redis.exceptions.NoPermissionError):
-        leash.direct("one").restore("doc:{d}2", 0, corrupted(good))
-    assert leash.direct("two").restore("doc:{d}2", 0, good) == b"OK"
-    with pytest.raises(redis.exceptions.NoPermissionError):
-        leash.direct("two").execute_command("RESTORE-ASKING", "doc:{d}3", 0, good)
-    assert "restore" not in str(leash.node.acl_getuser("one"))

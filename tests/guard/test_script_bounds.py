@@ -51,7 +51,7 @@ WRITE_NUMBERS = f"redis.call('RPUSH', KEYS[1], {', '.join(NUMBERS[:90])})" + "".
 
 
 def test_numbers_of_a_script_are_written_as_by_a_raw_one(leash: ScriptLeash) -> None:
-    """In the server's own format, fenced as well."""
+    """In the server's own format."""
     text = f"{WRITE_NUMBERS} redis.call('SET', 1.5, 0.1)"
     client = scripted(leash, text, keys=["app:*", "1.5"])
     leash.admin.eval(text, 1, "{1.5}raw")

@@ -19,7 +19,6 @@ from keyleash.policy.scripts import stored_texts
 from keyleash.store.keyspace import script_digest
 from keyleash.store.records import guard_record, read_active
 from support.clustered import NODES
-from support.fences import FencedLeash
 from support.leash import NAMES, Leash
 from support.scripted import (
     COUNT,
@@ -218,7 +217,7 @@ def test_stored_policy_has_the_texts_of_its_scripts(one_leash: ScriptLeash) -> N
 
 def test_identity_without_scripts_has_no_guard_of_scripts(embedded: RealServer) -> None:
     """Neither in the record nor on the server."""
-    leash = FencedLeash(embedded)
+    leash = Leash(embedded)
     leash.load(one={"grants": [{"allow": ["read", "write", "delete"], "keys": ["app:*"]}]})
     record = guard_record(leash.admin.hgetall(NAMES.guard("one")))
     assert record is not None

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 import keyleash
 from keyleash.audit.entry_text import reason_of_denial
@@ -22,7 +22,6 @@ from keyleash.errors.sentences import reason_of
 from keyleash.evaluate.decision_text import denial_text, step_lines
 from keyleash.operator.decisions import can_i, explain
 from keyleash.store.live_table import read_table
-from support.fences import FencedLeash
 from support.leash import Leash, grant, policy, with_files
 from support.loading import load_policy
 from support.stack import stack_server
@@ -1070,28 +1069,3 @@ def test_database_without_searches_refuses_them(leash: Leash) -> None:
     agent = leash.server.guarded(other.issue("ann").token, db=1)
     with pytest.raises(keyleash.CommandRefusedError, match="beyond database 0 none can"):
         agent.execute_command("FT.SEARCH", "kb", "*")
-
-
-def test_fenced_user_searches_its_indexes_alone(leash: Leash) -> None:
-    """Search 2.10 wants the name as a key; later versions, which were not run, the prefixes."""
-    fenced = FencedLeash(leash.server)
-    for name, prefix in (("kb", "kb:pub:"), ("kb2", "hr:"), ("other", "kb:pub:")):
-        create(leash, name, prefix)
-    fenced.fence()
-    agent = fenced.agent("ann", protocol=2).execute_command
-    assert agent("FT.SEARCH", "kb", "*", "NOCONTENT") == [1, b"kb:pub:1"]
-    assert agent("FT.SEARCH", "kb", "hello", "HIGHLIGHT")[0] == 1
-    assert denied(agent, "FT.SEARCH", "kb2", "*")["code"] == "KEY_NOT_GRANTED"
-
-    direct = leash.server.client(**fenced.credentials("ann"))
-    for call in (
-        ("FT.SEARCH", "other", "*"),
-        ("FT.CREATE", "memory:ann", "PREFIX", 1, "hr:", *SCHEMA),
-        ("FT.DROPINDEX", "kb", "DD"),
-        ("FT._LIST",),
-    ):
-        with pytest.raises(NoPermissionError):
-            direct.execute_command(*call)
-    rules = str(leash.admin.acl_getuser("ann")["selectors"])
-    assert "~kb*" in rules
-    assert "%R~kb:*" in rules

@@ -21,7 +21,6 @@ from keyleash.policy import Identity, match, parse_policy
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys
 from support.clustered import NODES
-from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant, policy, with_files
 from support.servers import RealServer
 from support.streams import command_of
@@ -393,20 +392,21 @@ RESTRICTED = [
 
 
 @pytest.mark.parametrize("call", RESTRICTED)
-def test_pattern_for_a_fenced_agent_is_denied_with_the_reason(
+def test_pattern_for_a_user_without_all_keys_is_denied_with_the_reason(
     server: RealServer, call: str
 ) -> None:
     """A server refuses patterns to users without rights on all keys; nothing is charged."""
-    leash = FencedLeash(server)
+    leash = Leash(server)
     leash.load(
         one={
             "grants": [grant("read", "write", keys=["{{d}}l:*", "{{d}}w:*"])],
             "budget": {"reads": "1/day"},
         }
     )
-    leash.fence()
+    rules = ("on", ">pw", "+@all", "~{d}*", "~keyleash:*")
+    leash.admin.execute_command("ACL", "SETUSER", "few", *rules)
     leash.admin.rpush("{d}l:1", 2, 1)
-    agent = leash.agent("one")
+    agent = leash.agent("one", username="few", password="pw")
 
     with pytest.raises(
         (keyleash.CommandRefusedError, redis.exceptions.NoPermissionError)
@@ -419,21 +419,6 @@ def test_pattern_for_a_fenced_agent_is_denied_with_the_reason(
         assert "ACL users with all keys" in str(denial.value)
         assert leash.events("one") == []
         assert agent.execute_command("SORT_RO", "{d}l:1", "BY", "nosort") == [b"2", b"1"]
-
-
-def test_pattern_for_a_fenced_agent_with_all_keys_works(server: RealServer) -> None:
-    """Its user may also run what the guard asks for sizes."""
-    leash = FencedLeash(server)
-    leash.load(one={"grants": [grant("read", "write", keys="*")]})
-    leash.fence(wide=("one",))
-    leash.admin.rpush("{d}l", 2, 1)
-    leash.admin.hset("{d}h:1", "f", "v")
-    agent = leash.agent("one")
-
-    assert agent.execute_command("SORT_RO", "{d}l", "BY", "{d}w:*", "GET", "{d}h:*->f") == [
-        b"v",
-        None,
-    ]
 
 
 # Scripts.

@@ -20,7 +20,6 @@ from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys, refusal
-from support.fences import FencedLeash
 from support.leash import NAMES, Leash, policy
 from support.servers import RealServer
 from support.written import (
@@ -211,32 +210,6 @@ def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
         if expected is not None and call[0] not in UNSURE and not is_twice:
             assert is_denied == expected, (call, reply)
     assert denied > 30
-
-
-def test_fenced_agent_is_checked_like_another(server: RealServer) -> None:
-    """Its guard runs further commands with the rights of the agent."""
-    leash = FencedLeash(server)
-    leash.load(one=IDENTITY)
-    leash.fence()
-    agent: Any = leash.agent("one")
-    draws = writer(leash, 3)
-    counts = {"denied": 0, "allowed": 0}
-    missing = 0
-
-    for _ in range(150):
-        call = draws.call()
-        if call[0] not in server.table.commands or call[0] == "COPY" or "GET" in call[2:]:
-            continue
-        try:
-            agent.execute_command(*call)
-            counts["allowed"] += 1
-        except (keyleash.ValueRefusedError, keyleash.ValueTooLargeError):
-            counts["denied"] += 1
-        except redis.ResponseError as error:
-            missing += "NOPERM" in str(error)
-        assert [*violations(leash.at("{d}"))] == [], call
-    assert missing == 0
-    assert min(counts.values()) > 20
 
 
 RULED: dict[str, Any] = {

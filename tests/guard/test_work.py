@@ -14,7 +14,6 @@ from keyleash.evaluate.state import ModelState
 from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from keyleash.store.store import Store
-from support.fences import FencedLeash
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
 
@@ -355,13 +354,10 @@ BOUNDED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("fenced", [False, True], ids=["cooperative", "fenced"])
-def test_string_that_a_call_makes_too_long_is_denied(server: RealServer, fenced: bool) -> None:
+def test_string_that_a_call_makes_too_long_is_denied(server: RealServer) -> None:
     """By the smallest bound of the grants that match the key, for each kind of command."""
-    leash = FencedLeash(server)
+    leash = Leash(server)
     leash.load(one=BOUNDED)
-    if fenced:
-        leash.fence()
     leash.admin.set("doc:{d}full", "x" * BOUND)
     leash.admin.set("doc:{d}longer", LONG)
     agent: Any = leash.agent("one")
@@ -380,9 +376,6 @@ def test_string_that_a_call_makes_too_long_is_denied(server: RealServer, fenced:
     assert leash.events("one") == []
 
     for name, argv in AS_LONG.items():
-        if fenced and name == "COPY":
-            # No ACL user has it, since it could write into another database.
-            continue
         agent.execute_command(*argv)
         assert leash.admin.strlen("doc:{d}s") <= BOUND, name
     agent.set("doc:{d}wide", LONG)
@@ -422,58 +415,6 @@ def test_commands_of_a_batch_make_no_string_longer_than_the_default(
 
     assert (denied.value.bytes, denied.value.limit) == (16 * MB + 2, 16 * MB)
     assert not leash.admin.exists("doc:{d}s")
-
-
-BY_CLASS: dict[str, tuple[list[tuple[str, ...]], list[tuple[str, ...]]]] = {
-    "read": (
-        [("LRANGE", "doc:list", "0", "9"), ("ZCARD", "doc:zset"), ("HGETALL", "doc:small"),
-         ("SINTER", "doc:few", "doc:few"), ("SRANDMEMBER", "doc:few", "-9"),
-         ("XRANGE", "doc:stream", "-", "+"), ("ZRANGEBYSCORE", "doc:zset", "0", "99")],
-        [("SMEMBERS", "doc:set"), ("HGETALL", "doc:hash"), ("ZRANGE", "doc:zset", "0", "-1")],
-    ),
-    "write": (
-        [("APPEND", "doc:a", "x"), ("LINSERT", "doc:short", "BEFORE", "m1", "v"),
-         ("SETRANGE", "doc:a", "9", "x"), ("XADD", "doc:stream", "*", "f", "v")],
-        [("LINSERT", "doc:list", "BEFORE", "none", "v")],
-    ),
-    "delete": (
-        [("LTRIM", "doc:short", "0", "5"), ("ZREMRANGEBYSCORE", "doc:zset", "0", "9"),
-         ("LREM", "doc:short", "0", "none"), ("DEL", "doc:a")],
-        [("LREM", "doc:list", "0", "none"), ("ZREMRANGEBYRANK", "doc:zset", "0", "-1")],
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("cls", BY_CLASS)
-def test_fenced_identity_of_one_class_is_measured_with_its_own_rights(
-    server: RealServer, cls: str
-) -> None:
-    """The guard asks for sizes as the agent's ACL user: it may ask, and a large key is denied."""
-    leash = FencedLeash(server)
-    leash.load(one={"grants": [grant(cls, keys="doc:*")], "limits": {"work": 20_000}})
-    leash.fence()
-    fill(leash.admin, "RPUSH", "doc:list", 50_000)
-    fill(leash.admin, "RPUSH", "doc:short", 10)
-    fill(leash.admin, "SADD", "doc:set", 50_000)
-    fill(leash.admin, "SADD", "doc:few", 10)
-    fill(leash.admin, "ZADD", "doc:zset", 50_000, scored=True)
-    fill(leash.admin, "HSET", "doc:hash", 50_000, scored=True)
-    fill(leash.admin, "HSET", "doc:small", 10, scored=True)
-    leash.admin.xadd("doc:stream", {"f": "v"})
-    leash.admin.set("doc:a", "v" * 100)
-    agent: Any = leash.agent("one")
-    small, large = BY_CLASS[cls]
-
-    for argv in small:
-        agent.execute_command(*argv)
-    batch = agent.pipeline(transaction=False)
-    for argv in small:
-        batch.execute_command(*argv)
-    batch.execute()
-    for argv in large:
-        with pytest.raises(keyleash.WorkTooLargeError) as denied:
-            agent.execute_command(*argv)
-        assert denied.value.work < 10**9, argv
 
 
 def test_batch_whose_commands_lack_arguments_answers_each_with_its_own_error(

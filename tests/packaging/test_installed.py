@@ -48,10 +48,8 @@ PLACEHOLDERS = re.compile(
 )
 """Names of things that a new server, or this machine, may not have, such as calls to learn from;
 budgets of clusters."""
-ASKS = re.compile("fence remove|fence apply")
-"""The examples that ask for confirmation."""
-ENDS_ACCESS = re.compile("revoke|remove")
-"""The examples that come last, since others need the token or the user."""
+ENDS_ACCESS = re.compile("revoke")
+"""The examples that come last, since others need the token."""
 PREPARE = [
     "keyleash init",
     "keyleash load agents.yaml --yes",
@@ -189,7 +187,7 @@ def test_examples_that_need_a_server_work_on_a_served_one(
     """Examples on the identity, keys and files of the policy that `init` writes."""
     # A group has the example of one of its commands.
     lines = dict.fromkeys(
-        f"{line} --yes" if ASKS.search(line) else line
+        line
         for name, line in EXAMPLES.items()
         if name not in WITHOUT_SERVER | ENDLESS and not PLACEHOLDERS.search(line)
     )

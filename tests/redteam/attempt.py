@@ -11,13 +11,8 @@ from typing import Any
 class Tier(StrEnum):
     """A tier of docs/explanation/threat-model.md."""
 
-    COOPERATIVE = "cooperative"
-    FENCED = "fenced"
+    DIRECT = "direct"
     GATEWAY = "gateway"
-
-
-DIRECT = tuple(tier for tier in Tier if tier is not Tier.GATEWAY)
-"""The tiers whose agents connect to the server."""
 
 
 class Outcome(StrEnum):
@@ -65,7 +60,8 @@ def attempt(
 
     Args:
         expected: Expected outcome by tier; None if it is not for the tier. Behind a gateway the
-            guard denies what is not mentioned.
+            guard denies what is not mentioned. An attempt without the guard is not for the direct
+            tier, whose agents may send every command.
     """
     outcomes = {"gateway": Outcome.GUARD, **expected}
 

@@ -208,6 +208,7 @@ class GatewayStage(Stage):
         clients_before: The connections to the server before the gateway's.
     """
 
+    tier = Tier.GATEWAY
     intruder: GatewayIntruder
     operations: keyleash.Operator = None  # type: ignore[assignment]
     place: Outside = field(default_factory=Outside)
@@ -358,7 +359,7 @@ def document() -> str:
 @contextmanager
 def staged_behind_gateway(binary: Path, folder: Path) -> Iterator[GatewayStage]:
     """A server on the loopback of this machine, and an intruder that reaches only a gateway."""
-    with staged(binary, Tier.COOPERATIVE, folder) as stage, namespace() as place:
+    with staged(binary, folder) as stage, namespace() as place:
         server_port, credentials = stage.intruder.holds.port, f"{OPERATOR}:{OPERATOR_PASSWORD}"
         url = f"redis://{credentials}@{LOOPBACK}:{server_port}"
         (folder / "read.lua").write_text(SCRIPT)
@@ -387,7 +388,7 @@ def staged_behind_gateway(binary: Path, folder: Path) -> Iterator[GatewayStage]:
             named = redis.Redis.from_url(f"{url}?client_name={OPERATOR}")
             operations = keyleash.Operator.from_url(f"{url}?client_name={OPERATOR}", actor="test")
             stage.operator.connection_pool.disconnect()
-            changed = {"tier": Tier.GATEWAY, "operator": named, "intruder": intruder, "_kept": {}}
+            changed = {"operator": named, "intruder": intruder, "_kept": {}}
             behind = GatewayStage(
                 **{**vars(stage), **changed},
                 operations=operations, place=place, gateway=(place.address, served.port),

@@ -27,7 +27,6 @@ class ClusterIntruder:
     """Raw connections to all nodes.
 
     Attributes:
-        user: The name and password of its Redis user; empty for the default user.
         seen: All requests and vouchers so far, also of others that it works with.
         replies: All replies so far, errors as their text.
     """
@@ -35,7 +34,6 @@ class ClusterIntruder:
     cluster: RealCluster
     identity: str
     token: str
-    user: dict[str, str]
     seen: list[str] = field(default_factory=list)
     replies: list[str] = field(default_factory=list)
     _slots: list[tuple[int, int, int]] = field(default_factory=list)
@@ -45,7 +43,7 @@ class ClusterIntruder:
         """Return a client of one node, which follows no redirection."""
         if port not in self._clients:
             node = next(item for item in self.cluster.nodes if item.port == port)
-            self._clients[port] = node.client(socket_timeout=20, **self.user)
+            self._clients[port] = node.client(socket_timeout=20)
         return self._clients[port]
 
     def refresh(self) -> None:

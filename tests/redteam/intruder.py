@@ -23,7 +23,7 @@ class Holdings:
 
     Attributes:
         port: Of the server.
-        user, password: Its own Redis user; that of everybody in the cooperative tier.
+        user, password: The Redis user of all agents; behind a gateway its token is the password.
         identity, token: Its own.
         own: A key that it may use, by the name that it knows.
         others: The identity beside it, and names of keys that it may not use.

@@ -46,7 +46,7 @@ def _sections() -> Iterator[str]:
     in_order = sorted(ATTEMPTS, key=lambda item: SECTIONS.index(item.section))
     for section, grouped in groupby(in_order, key=lambda item: item.section):
         attempts = [*grouped]
-        tiers = [tier for tier in Tier if tier in attempts[0].expected]
+        tiers = [tier for tier in Tier if any(tier in item.expected for item in attempts)]
         rows = [_row(attempt, tiers) for attempt in attempts]
         head = [f"| | {' | '.join(tiers)} |", "|---|" + "---|" * len(tiers)]
         yield "\n".join([f"## {section}", "", *head, *rows, ""])

@@ -1,4 +1,4 @@
-"""A server of one tier with two agents on it, and what an attempt changed or gave away."""
+"""A server with two agents on it, and what an attempt changed or gave away."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import redis
 
@@ -50,10 +50,10 @@ class Stage:
     One server.
 
     Attributes:
-        operator: With all rights; the default user has none where agents have users of their own.
+        operator: With all rights, by a user of its own.
     """
 
-    tier: Tier
+    tier: ClassVar[Tier] = Tier.DIRECT
     operator: redis.Redis
     tokens: dict[str, str]
     intruder: Intruder
@@ -186,8 +186,8 @@ def _outcome(reply: bytes, is_error: bool) -> Outcome:
 
 
 @contextmanager
-def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
-    """A server of its own, since its default user is taken away."""
+def staged(binary: Path, folder: Path) -> Iterator[Stage]:
+    """A server, to which the intruder connects."""
     file = folder / "policy.yaml"
     file.write_text(DOCUMENT)
     with EmbeddedServer(binary=binary) as server:
@@ -199,21 +199,17 @@ def staged(binary: Path, tier: Tier, folder: Path) -> Iterator[Stage]:
             operator.set(name, secret)
         tokens = {name: cli.token(name) for name in (WORKER, CLERK)}
         tokens[BOUND] = cli.token(WORKER, "--bind", "run=7", "--allow", "read,write")
-        users = _bind(cli, file, tier)
-        if users:
-            operator.acl_setuser("default", enabled=False)
-        password = users.get(WORKER)
         holds = Holdings(
             port=server.port,
-            user=WORKER if password else OPERATOR,
-            password=password or OPERATOR_PASSWORD,
+            user=OPERATOR,
+            password=OPERATOR_PASSWORD,
             identity=WORKER,
             token=tokens[WORKER],
             own=OWN,
             other_identity=CLERK,
             other_key=OTHER,
         )
-        stage = Stage(tier, operator, tokens, Intruder(holds))
+        stage = Stage(operator, tokens, Intruder(holds))
         stage.keep()
         try:
             yield stage
@@ -229,11 +225,3 @@ def _operator(server: EmbeddedServer) -> redis.Redis:
             channels=["*"], commands=["+@all"],
         )  # fmt: skip
     return redis.Redis(port=server.port, username=OPERATOR, password=OPERATOR_PASSWORD)
-
-
-def _bind(cli: Cli, file: Path, tier: Tier) -> dict[str, str]:
-    """Give the agents users of their own, where the tier has them; their passwords."""
-    if tier is Tier.COOPERATIVE:
-        return {}
-    lines = cli.ok("fence", "apply", file, "--mint", "--yes")
-    return dict(line.split() for line in lines.splitlines())

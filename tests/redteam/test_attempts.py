@@ -29,7 +29,7 @@ def stage(
     label, tier = request.param
     binary, folder = find_server_binaries()[label], tmp_path_factory.mktemp("redteam")
     is_behind = tier is Tier.GATEWAY
-    with staged_behind_gateway(binary, folder) if is_behind else staged(binary, tier, folder) as it:
+    with staged_behind_gateway(binary, folder) if is_behind else staged(binary, folder) as it:
         yield it
 
 

@@ -8,17 +8,15 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from hashlib import sha1
 from typing import Any
 
 import pytest
 
 import keyleash
-from keyleash.store.keyspace import HOME_TAG, Keyspace
+from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import EPOCH_FIELD, unpack_entry, unpack_shard
 from keyleash.store.placement import key_slot, tag_of
 from keyleash.store.token import token_digest
-from redteam.attempt import DIRECT, Tier
 from redteam.cluster_intruder import (
     NEEDED,
     PUBLIC,
@@ -59,23 +57,19 @@ SET = ("SET", "jobs:{own}", "x")
 
 @dataclass
 class Scene:
-    """A cluster of one tier with two agents."""
+    """A cluster with two agents."""
 
-    tier: Tier
     cluster: RealCluster
     op: keyleash.Operator
     tokens: dict[str, str]
-    users: dict[str, dict[str, str]]
 
     def intruder(self, identity: str = WORKER, **more: Any) -> ClusterIntruder:
         """Return an attacker with the credentials of an identity."""
-        token, user = self.tokens[identity], self.users.get(identity, {})
-        return ClusterIntruder(self.cluster, identity, token, user, **more)
+        return ClusterIntruder(self.cluster, identity, self.tokens[identity], **more)
 
     def agent(self) -> Any:
-        """Return the client of an honest agent with the same credentials."""
-        user = self.users.get(WORKER, {})
-        return keyleash.RedisCluster.from_url(self.cluster.url, token=self.tokens[WORKER], **user)
+        """Return the client of an honest agent with the same token."""
+        return keyleash.RedisCluster.from_url(self.cluster.url, token=self.tokens[WORKER])
 
     def data(self) -> dict[bytes, bytes]:
         """Return all keys of agents with their values."""
@@ -116,20 +110,13 @@ class Scene:
         return self.used()
 
 
-@pytest.fixture(params=DIRECT)
-def scene(request: pytest.FixtureRequest, cluster: RealCluster) -> Iterator[Scene]:
-    """A cluster of each tier; where agents have users, the default user is for the operator."""
+@pytest.fixture
+def scene(cluster: RealCluster) -> Iterator[Scene]:
+    """A cluster whose agents connect to it."""
     with keyleash.Operator.from_url(cluster.url, actor="test") as op:
         op.load(keyleash.Policy(DOCUMENT))
         tokens = {name: op.tokens.issue(name).token for name in (WORKER, CLERK, RUNNER)}
-        users = {}
-        if request.param is not Tier.COOPERATIVE:
-            passwords = op.fence.apply(op.fence.plan(generate=True)).passwords
-            users = {
-                item.identity: {"username": item.identity, "password": item.password}
-                for item in passwords
-            }
-        scene = Scene(request.param, cluster, op, tokens, users)
+        scene = Scene(cluster, op, tokens)
         clerk = scene.intruder(CLERK)
         record = clerk.record
         _, voucher = clerk.lease(record, "SET", "books:1", SECRET)
@@ -369,38 +356,6 @@ def test_asking_and_readonly_open_nothing(scene: Scene) -> None:
     assert scene.collected() == 2
 
 
-def test_direct_commands_reach_no_control_key_of_others(scene: Scene) -> None:
-    """A fenced agent may write its own counters, as documented."""
-    if scene.tier is Tier.COOPERATIVE:
-        pytest.skip("agents share a user that may send every command")
-    by = scene.intruder()
-    by.lease(by.record, *SET)
-    tag = by.tag(by.port(SET[1].encode()))
-    shard = PUBLIC.at_shard(tag)
-    foreign = [PUBLIC.leases(WORKER), PUBLIC.leases(CLERK), PUBLIC.mac_key, PUBLIC.policy,
-               PUBLIC.state(CLERK), PUBLIC.tokens(WORKER), PUBLIC.source(CLERK),
-               shard.state(CLERK), shard.audit(CLERK)]  # fmt: skip
-    before = {name: scene.cluster.owner(name).admin.dump(name) for name in foreign}
-
-    for name in foreign:
-        port = by.port(name.encode())
-        for words in (("GET",), ("SET", "x"), ("DEL",), ("SETRANGE", "24", "x"), ("DUMP",)):
-            assert "permissions" in by.say(port, words[0], name, *words[1:]), (name, words)
-    others: list[tuple[Any, ...]] = [
-        ("CLUSTER", "GETKEYSINSLOT", 0, 10),
-        ("CLUSTER", "COUNTKEYSINSLOT", 0),
-        ("CLUSTER", "SETSLOT", 0, "STABLE"),
-        ("MIGRATE", "h", 1, "", 0, 1, "KEYS", "a"),
-        ("KEYS", "*"),
-        ("SCAN", 0),
-        ("EVAL", "return 1", 0),
-    ]
-    for command in others:
-        assert "permissions" in by.say(by.port(b"a"), *command), command
-
-    assert {name: scene.cluster.owner(name).admin.dump(name) for name in foreign} == before
-
-
 def test_renewal_beyond_the_policy_is_refused_at_the_home_and_unknown_at_shards(
     scene: Scene,
 ) -> None:
@@ -462,7 +417,7 @@ def test_call_with_an_id_runs_once_with_any_voucher(scene: Scene) -> None:
 
 
 def test_stored_replies_of_another_identity_are_out_of_reach(scene: Scene) -> None:
-    """By its id and words, by a key in the same slot, and by direct commands on its record."""
+    """By its id and words, and by a key in the same slot."""
     clerk, by = scene.intruder(CLERK), scene.intruder(RUNNER)
     _, voucher = clerk.lease(clerk.record, "GETSET", "books:1", SECRET)
     assert with_id(clerk, voucher, "a", "GETSET", "books:1", SECRET) == SECRET
@@ -473,12 +428,3 @@ def test_stored_replies_of_another_identity_are_out_of_reach(scene: Scene) -> No
         assert is_denied(with_id(by, text, "a", "GETSET", "books:1", SECRET))
     assert with_id(by, own, "a", "GETSET", beside, "y") == "None"
     assert not any(SECRET in text for text in by.replies)
-    if scene.tier is Tier.COOPERATIVE:
-        return
-    hashed = sha1(b"a", usedforsecurity=False).hexdigest()
-    token_id = next(item.id for item in scene.op.tokens.list(CLERK))
-    name = f"{Keyspace(tag='books:1').once_prefix(CLERK)}{token_id}:{hashed}"
-    for command in (("GET",), ("SET", "x"), ("DEL",), ("PEXPIRE", 1), ("DUMP",)):
-        reply = by.say(by.port(b"books:1"), command[0], name, *command[1:])
-        assert "permissions" in reply, command
-    assert with_id(clerk, voucher, "a", "GETSET", "books:1", SECRET) == SECRET

@@ -9,18 +9,32 @@ from pathlib import Path
 
 import pytest
 
-from keyleash.commands import load_table
+from keyleash.commands import CommandSpec, load_table
+from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import read_table
+from oracle.arguments import Call, Draws, drawn_call
 from redteam import page
 from redteam.attempt import Outcome, Tier
 from redteam.attempts import ATTEMPTS
 from redteam.behind_gateway import GatewayStage, staged_behind_gateway
-from redteam.test_every_command import calls_of
+from redteam.stage import CLERK, NOBODYS, OTHER, OWN, WORKER
 from support.servers import find_server_binaries
-from support.thorough import IS_QUICK
+from support.thorough import FACTOR, IS_QUICK
 
 README = Path(__file__).parents[2] / "README.md"
 CLAIM = "every direct command"
+CALLS = 10 * FACTOR
+"""Of each command."""
+BYTES = 40
+PUBLIC = Keyspace()
+KEYS = [
+    name.encode()
+    for name in (
+        OWN, OTHER, NOBODYS, "jobs:locked", "jobs:new", OWN, OTHER, PUBLIC.state(WORKER),
+        PUBLIC.audit(WORKER), PUBLIC.state(CLERK), PUBLIC.policy,
+        PUBLIC.guard(WORKER), PUBLIC.guard(CLERK), PUBLIC.source(WORKER),
+    )
+]  # fmt: skip
 
 
 @pytest.fixture(params=find_server_binaries())
@@ -28,6 +42,13 @@ def stage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[GatewaySta
     """Every server, behind a gateway."""
     with staged_behind_gateway(find_server_binaries()[request.param], tmp_path) as stage:
         yield stage
+
+
+def calls_of(spec: CommandSpec) -> Iterator[Call]:
+    """Calls of a command: the same in every run, unless more are asked for."""
+    dice = random.Random(spec.name if FACTOR == 1 else None)
+    for _ in range(CALLS):
+        yield drawn_call(Draws(dice.randbytes(BYTES)), spec, KEYS)
 
 
 def test_nothing_is_possible_behind_a_gateway() -> None:

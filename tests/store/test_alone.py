@@ -22,9 +22,6 @@ OTHERS = {
 
 IN_RULES = {
     "compiler": "guards contain the names of their keys",
-    "fence/rules.py": "ACL rules of agents",
-    "fence/servers.py": "an ACL rule by which a user is recognized",
-    "fence/apply.py": "calls that no user may make, tried by ACL DRYRUN",
     "operator/roles.py": "ACL rules of operators",
     "doctor/checks/records.py": "names in findings",
     "doctor/checks/users.py": "a key of commands that may be denied",

@@ -10,7 +10,7 @@ from keyleash.store.store import Store
 
 
 def load_policy(
-    store: Store, document: str, *, others: Any = (), allow_removal: bool = False, **options: Any
+    store: Store, document: str, *, allow_removal: bool = False, **options: Any
 ) -> LoadResult:
     """Prepare and activate a policy.
 
@@ -18,4 +18,4 @@ def load_policy(
         options: Those of `prepare_policy`.
     """
     prepared = prepare_policy(store, document, **options)
-    return activate_policy(store, prepared, others=others, allow_removal=allow_removal)
+    return activate_policy(store, prepared, allow_removal=allow_removal)

@@ -14,7 +14,6 @@ import keyleash
 from client.alike import Awaited
 from keyleash.audit.read import read_events
 from support.clustered import ClusterServer
-from support.fences import FencedLeash
 from support.leash import Leash, with_files
 
 MOVE = """
@@ -47,8 +46,8 @@ LIBRARIES = (
 TEXTS = [MOVE, COUNT, PEEK, WRITE_AND_FAIL, SORTED, REPLIES, LIBRARIES]
 
 
-class ScriptLeash(FencedLeash):
-    """Agents over guarded pools, in ACL users of their own, with approved scripts."""
+class ScriptLeash(Leash):
+    """Agents over guarded pools, with approved scripts."""
 
     def approve(self, **rules: Any) -> None:
         names = {f"s{n}": text for n, text in enumerate(TEXTS)}
@@ -60,11 +59,10 @@ class ScriptLeash(FencedLeash):
         }
         files = {f"{name}.lua": text for name, text in names.items()}
         self.load(with_files(json.dumps(document), files))
-        self.fence()
 
     def redis(self, runner: asyncio.Runner | None = None, **options: Any) -> Any:
         url = f"redis://localhost:{self.server.port}"
-        options |= {"token": self.issue("one").token, **self.credentials("one")}
+        options["token"] = self.issue("one").token
         if isinstance(self.server, ClusterServer):
             return self.server.guarded(**options)
         if runner is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from keyleash.api.policy import Policy
@@ -25,8 +24,6 @@ from keyleash.operator.load.preview import preview_load, summary_of_plan
 from keyleash.policy.problems import listing
 from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Progress
-from keyleash.store.connect import AnyClient, connect_nodes
-from keyleash.store.fences import read_records
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history
 from keyleash.store.store import Store
@@ -41,14 +38,13 @@ stored_policies = operation("policy history", rights=(ACTIVE, *HISTORY))(read_hi
 
 
 PLAN = (
-    ACTIVE, CLOCK, each("command dbsize"),
+    ACTIVE, CLOCK, each("command dbsize"), each("hgetall", "%R~fence"),
     each("hgetall", "%R~layouts", "%R~guard"), each("getrange strlen", "%R~state"),
     each("hkeys", "%R~source"),
     cluster("eval"), cluster("exists", "%R~none"), cluster("get", "%R~mac_key"),
 )  # fmt: skip
 LOAD = (
     *PLAN, LOG_ACTION,
-    each("hgetall", "%R~fence"),
     # Guards and their sources.
     each("script|exists script|load eval"),
     each("hset hdel unlink", "%W~source"),
@@ -155,28 +151,25 @@ def apply_plan(
     *,
     allow_widening: bool = False,
     allow_removal: bool = False,
-    nodes: Sequence[AnyClient | str] = (),
     progress: Progress | None = None,
 ) -> LoadResult:
-    """Activate the policy of a plan; see `load` for consent and *nodes*.
+    """Activate the policy of a plan; see `load` for consent.
 
     Args:
         plan: As `plan` or `plan_rollback` returned it; nothing is activated if it is outdated.
         progress: Called with the number of loaded guards and the total, in any thread.
     """
     check_consent(plan, allow_widening=allow_widening, allow_removal=allow_removal)
-    others = connect_nodes(store.client, nodes)
     result = activate_policy(
         store,
         plan.prepared,
-        others=others,
         expected=plan.preview.generation,
         plan=summary_of_plan(plan.preview),
         report=progress,
         allow_removal=allow_removal,
     )
     verify_activation(store, plan.prepared, result.generation)
-    return replace(result, plan=plan, fenced=tuple(read_records(store)))
+    return replace(result, plan=plan)
 
 
 @operation("load", rights=LOAD)
@@ -189,7 +182,6 @@ def load(
     allow_removal: bool = False,
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
-    nodes: Sequence[AnyClient | str] = (),
 ) -> LoadResult:
     """Activate a policy atomically, and verify what the server stored.
 
@@ -201,15 +193,12 @@ def load(
         allow_removal: Load also if the policy lacks an identity of the active one.
         allow_eviction: As for `plan`; those of *expect*, if given.
         allow_unvalidated_restore: As for `plan`; those of *expect*, if given.
-        nodes: Clients or URLs of further servers, such as replicas, whose ACL users are updated
-            too; user and password of a URL default to those of this server.
 
     Raises:
         PolicyError: the policy has problems.
         PlanOutdatedError: another policy was activated since *expect* was made.
         OperationError (widens): it widens access, and *allow_widening* is false.
         RemovalError: it removes identities, and *allow_removal* is false.
-        OperationError (server-unreachable): one of *nodes* does not answer; nothing changed.
         ValueError: *expect* is the plan of another policy.
     """
     plan = expect or plan_load(
@@ -221,9 +210,7 @@ def load(
     if plan.prepared.document != policy.document:
         raise ValueError("`expect` is the plan of another policy")
     store = store.reopened()
-    return apply_plan(
-        store, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
-    )
+    return apply_plan(store, plan, allow_widening=allow_widening, allow_removal=allow_removal)
 
 
 @operation("rollback", rights=(*LOAD, *HISTORY))
@@ -235,7 +222,6 @@ def rollback(
     allow_removal: bool = False,
     allow_eviction: bool = False,
     allow_unvalidated_restore: bool = False,
-    nodes: Sequence[AnyClient | str] = (),
 ) -> LoadResult:
     """Activate an earlier policy again; other arguments are those of `load`.
 
@@ -253,9 +239,7 @@ def rollback(
         allow_unvalidated_restore=allow_unvalidated_restore,
     )
     store = store.reopened()
-    return apply_plan(
-        store, plan, allow_widening=allow_widening, allow_removal=allow_removal, nodes=nodes
-    )
+    return apply_plan(store, plan, allow_widening=allow_widening, allow_removal=allow_removal)
 
 
 @operation("policy show", rights=(ACTIVE,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keyleash.api import fences, loading
+from keyleash.api import loading
 from keyleash.api.report import incident_report
 from keyleash.audit import log, token_use
 from keyleash.audit.export import run as archives
@@ -82,18 +82,3 @@ class UndoOperations(Noun[F]):
 
     plan = plan_selected
     apply = apply_undo
-
-
-class FenceOperations(Noun[F]):
-    """The ACL users of agents: `Operator.fence`.
-
-    Common arguments: *nodes* are clients or URLs of further servers, such as replicas, which have
-    ACL users of their own.
-    """
-
-    plan = fences.plan_users
-    apply = fences.apply_users
-    identities = fences.fenced_identities
-    rotate = fences.rotate_passwords
-    finish_rotation = fences.finish_rotation
-    remove = fences.remove_users

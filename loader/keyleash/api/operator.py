@@ -11,7 +11,6 @@ from typing import Self, Unpack
 from keyleash.api import loading
 from keyleash.api.nouns import (
     AuditOperations,
-    FenceOperations,
     LimitOperations,
     PolicyOperations,
     TokenOperations,
@@ -68,7 +67,6 @@ class Server(Noun[F]):
         self.limits = LimitOperations(face)
         self.audit = AuditOperations(face)
         self.undo = UndoOperations(face)
-        self.fence = FenceOperations(face)
 
     @classmethod
     def from_url(
@@ -305,7 +303,6 @@ class Operator(Server[Runner]):
         limits: Reset what limits have counted.
         audit: Read, follow, export and report audit events.
         undo: Restore keys to their values before some events.
-        fence: The ACL users of agents.
 
     Raises:
         TypeError: *client* is no redis-py client.

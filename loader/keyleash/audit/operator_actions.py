@@ -23,7 +23,7 @@ class ControlEvent(Result):
 
     Attributes:
         event: The action: `activate`, `issue`, `revoke`, `freeze`, `thaw`, `reset-limits`, `undo`,
-            `export`, `fence`, `fence-rotate`, `fence-remove`.
+            `export`.
         details: Its further fields; docs/reference/audit-events.md lists them.
     """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
 from keyleash.api.loading import check_consent
 from keyleash.cli.failures import warn
-from keyleash.cli.nodes import node_option, note_unlisted_replicas, show_nodes, wait_option
+from keyleash.cli.nodes import show_nodes, wait_option
 from keyleash.cli.options import (
     FILE,
     all_of,
@@ -30,7 +30,7 @@ from keyleash.cli.progress import progress
 from keyleash.cli.settings import Settings
 from keyleash.cli.target import require_target
 from keyleash.cli.terminal import is_plain, print_note, read_policy
-from keyleash.errors import OperationError
+from keyleash.errors import OperationError, UsageError
 from keyleash.text import counted
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ def _load(
     settings: Settings,
     make_plan: Callable[..., LoadPlan],
     *,
-    nodes: Sequence[str],
     allow_widening: bool,
     allow_removal: bool,
     full: bool,
@@ -77,7 +76,6 @@ def _load(
                 plan,
                 allow_widening=allow_widening or not yes,
                 allow_removal=allow_removal or not (yes or plan.is_empty),
-                nodes=nodes,
                 progress=report,
             )
     except (KeyboardInterrupt, ConnectionError, TimeoutError):
@@ -87,8 +85,6 @@ def _load(
         settings.print_change(result)
     else:
         _show_result(result)
-        if result.changed and result.fenced:
-            note_unlisted_replicas(summary.replicas, len(nodes))
     return show_nodes(settings, result, wait=wait)
 
 
@@ -101,11 +97,6 @@ def _show_result(result: LoadResult) -> None:
     print_note("verified: records, states and scripts match")
     if result.generation == 1:
         print_note("next: run `keyleash doctor`, which examines the server")
-    if result.fenced:
-        without = [name for name in result.identities if name not in result.fenced]
-        if without:
-            names = ", ".join(without)
-            print_note(f"note: without an ACL user: {names}; see `keyleash fence plan`")
 
 
 def _question(plan: LoadPlan) -> str:
@@ -130,10 +121,19 @@ def _interrupted_load(settings: Settings, plan: LoadPlan) -> str:
     return f"active as generation {active.generation}, but not verified: see `keyleash doctor`"
 
 
+def _refuse_node(_context: click.Context, _parameter: click.Parameter, urls: object) -> None:
+    if urls:
+        raise UsageError(
+            "`--node` is gone: `load` changes no users, and agents that are not trusted connect to"
+            " `keyleash gateway`",
+            help="`keyleash doctor` prints the command that removes the users of agents",
+        )
+
+
 _load_options = all_of(
+    click.option("--node", multiple=True, hidden=True, expose_value=False, callback=_refuse_node),
     allow_eviction_option,
     allow_unvalidated_restore_option,
-    node_option,
     allow_widening_option,
     allow_removal_option,
     full_option,
@@ -162,9 +162,6 @@ def load(settings: Settings, /, file: str, **options: Any) -> int:
     Warns of rules without effect: commands that the server lacks, before-images of masked keys.
     Rejects a server that may evict keyleash's own keys when its memory is full, and one that does
     not validate payloads if FILE allows RESTORE; an option allows each.
-
-    ACL users of `keyleash fence` are updated as well, on each --node too, and those of removed
-    identities are deleted.
     """
     policy = read_policy(file)
     return _load(settings, partial(settings.operator.plan, policy), **options)

@@ -45,22 +45,6 @@ sentinel_option = urls_option(
 service_option = click.option(
     "--service", metavar="NAME", default="mymaster", help="Name of the primary in Sentinel."
 )
-node_option = urls_option(
-    "--node",
-    "KEYLEASH_NODES",
-    "A further server, such as a replica, which has ACL users of its own; repeatable. User and"
-    " password default to those of --url.",
-)
-
-
-def note_unlisted_replicas(replicas: int, named: int) -> None:
-    """Print a note if a server has more replicas than *named*: their users are not changed."""
-    if replicas > named:
-        print_note(
-            f"note: {counted(replicas, 'replica')} connected, {named} given by --node: users"
-            " of others are unchanged, and after a failover their agents are denied;"
-            " run `keyleash fence apply` with a --node for each"
-        )
 
 
 class MissingNodes:

@@ -66,10 +66,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "budget": ("limits:budget", "Return units that nodes of a cluster have not used."),
         "metrics": ("metrics:metrics", "Print or serve metrics for Prometheus."),
     },
-    "Hardening": {
-        "acl": ("acl:acl", "Print the ACL rules of an operator's role."),
-        "fence": ("fence:fence", "Give each identity an ACL user of its own."),
-    },
+    "Hardening": {"acl": ("acl:acl", "Print the ACL rules of an operator's role.")},
     "Try it": {
         "init": ("init:init", "Write a first policy, its tests and an example of settings."),
         "examples": ("init:examples", "List and copy the example policies."),
@@ -82,6 +79,18 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
 
 COMMANDS = {name: entry for section in SECTIONS.values() for name, entry in section.items()}
 
+_GONE = {
+    "watch": (
+        "clients load missing scripts themselves",
+        "`keyleash status` names nodes of a cluster that lack some",
+    ),
+    "fence": (
+        "agents that are not trusted connect to `keyleash gateway`",
+        "`keyleash doctor` prints the command that removes the users of agents",
+    ),
+}
+"""Commands of earlier versions: what takes their place, and the help."""
+
 
 class Program(Group):
     """The root group: imports the module of a command on use, and reports every expected error."""
@@ -92,12 +101,9 @@ class Program(Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command *cmd_name*, importing its module."""
-        if cmd_name == "watch" and not ctx.resilient_parsing:
-            raise UsageError(
-                "`watch` is gone: clients load missing scripts themselves",
-                help="`keyleash status` names nodes of a cluster that lack some; fenced agents need"
-                " `keyleash load` after a failover, and `keyleash fence apply` by a timer",
-            )
+        if cmd_name in _GONE and not ctx.resilient_parsing:
+            what, help_ = _GONE[cmd_name]
+            raise UsageError(f"`{cmd_name}` is gone: {what}", help=help_)
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")

@@ -215,9 +215,6 @@ def _head(snapshot: Snapshot, active: ActivePolicy) -> Iterator[Text]:
     when = f"{clock_time(active.activated_ms)} ({distance(active.activated_ms, snapshot.now_ms)})"
     yield Text(f"policy     {short_digest(active.digest)}, generation {active.generation}")
     yield Text(f"activated  {when} by {printable(active.actor)}")
-    tiers = snapshot.tiers
-    counts = ", ".join(f"{tier} ({count})" for tier, count in tiers.most_common())
-    yield Text(f"tier       {counts if len(tiers) > 1 else next(iter(tiers), '')}")
 
 
 def _suspension_text(suspension: Suspension, now_ms: int) -> str:
@@ -231,20 +228,17 @@ def _suspension_text(suspension: Suspension, now_ms: int) -> str:
 
 
 def _identities(snapshot: Snapshot) -> RenderableType:
-    are_mixed = len(snapshot.tiers) > 1
-    tier = ["tier"] if are_mixed else []
-    names = ["identity", "kind", *tier, "state", "tokens", "oldest", "events", "denied", "recent"]
-    rows = (_identity(item, snapshot.now_ms, are_mixed) for item in snapshot.identities)
+    names = ["identity", "kind", "state", "tokens", "oldest", "events", "denied", "recent"]
+    rows = (_identity(item, snapshot.now_ms) for item in snapshot.identities)
     numbers = {"tokens", "events", "denied", "recent"}
     return table(columns(*names, right=numbers, fold={"identity"}), rows)
 
 
-def _identity(status: IdentityStatus, now_ms: int, with_tier: bool) -> Sequence[str | Text]:
+def _identity(status: IdentityStatus, now_ms: int) -> Sequence[str | Text]:
     folded = f"+{status.folded}" if status.folded else ""
     return [
         status.name,
         status.kind,
-        *([status.tier] if with_tier else []),
         Text(status.word, style="" if status.word == "active" else "red"),
         str(status.tokens.live),
         _oldest(status, now_ms),

@@ -44,13 +44,3 @@ def require_target(settings: Settings, *, yes: bool) -> tuple[str, ServerSummary
             )
         print_note(f"note: {NOT_NAMED}")
     return text, summary
-
-
-def show_target(settings: Settings, *, yes: bool) -> ServerSummary:
-    """Print the server that `require_target` accepts, and its active policy; return its summary."""
-    text, summary = require_target(settings, yes=yes)
-    active = {0: "none", None: "unreadable"}.get(
-        summary.generation, f"generation {summary.generation}"
-    )
-    print_note(f"server     {text}\nactive     {active}")
-    return summary

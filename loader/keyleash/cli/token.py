@@ -227,13 +227,10 @@ def revoke(settings: Settings, /, token_id: str | None, wait: bool, yes: bool, *
         done = settings.operator.tokens.revoke(token_id, **group)
     if settings.json or done.tokens:
         _report(settings, done)
-    elif done.unreadable and not done.unlisted:
+    elif done.unreadable:
         print_note("nothing was revoked")
-    elif not done.unlisted:
+    else:
         click.echo(f"`{token_id}` was already revoked" if token_id else "no live token to revoke")
-    if done.unlisted:
-        too = ", too" * bool(done.tokens)
-        print_note(f"{counted(done.unlisted, 'record')} without an entry revoked{too}")
     if done.unreadable:
         names = sorted(set(done.unreadable))
         count = counted(len(done.unreadable), "token")

@@ -33,7 +33,6 @@ from keyleash.client.unsupported import takes_lock
 from keyleash.errors import (
     ClusterError,
     CommandRefusedError,
-    GuardLostError,
     KeyleashError,
     LeaseRefusedError,
     LeashError,
@@ -265,11 +264,6 @@ class Caller:
                 replies = yield from self._replies_to_each(call, reading)
             except self.session.recoverable as error:
                 deliver(call, for_each(call, error))
-                if isinstance(error, GuardLostError):
-                    # The other calls have waited as long for the script.
-                    for other, _ in lost[number:]:
-                        deliver(other, for_each(other, error))
-                    return
             else:
                 deliver(call, replies)
 

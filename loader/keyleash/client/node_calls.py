@@ -14,7 +14,7 @@ from keyleash.client.caller import Caller, require_known_outcome
 from keyleash.client.calls import Call
 from keyleash.client.command_words import split_words, upper
 from keyleash.client.correlation import next_correlation
-from keyleash.client.recovery import RELOAD_PAUSES_S, recover
+from keyleash.client.recovery import recover
 from keyleash.client.session import Session
 from keyleash.errors import (
     CounterCorruptError,
@@ -36,6 +36,8 @@ from keyleash.store.wire import (
 
 MAX_REPETITIONS = 30
 """Of one call. Each lease may be used up by other clients before the call uses it."""
+PAUSE_S = 0.05
+"""The time before a node makes the same request again."""
 _OF_HOME = (CounterCorruptError, SlotNotServedError)
 """Errors of the home that do not depend on the call."""
 TOPOLOGY = frozenset({"INFO", "KEYSLOT", "MYID", "MYSHARDID", "NODES", "SHARDS", "SLOTS"})
@@ -202,11 +204,10 @@ def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:
 
     Raises:
         LeashError: the home denies the call.
-        GuardLostError: the home has lost the script, and no client has loaded it again in time.
     """
     if need.used == "":
         # The node returns the same request until a second is over.
-        yield Pause(RELOAD_PAUSES_S[0])
+        yield Pause(PAUSE_S)
     again = partial(_granted, session, need)
     try:
         return (yield from again())

@@ -7,18 +7,15 @@ new token.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from contextlib import suppress
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
-from keyleash.client.actions import AskForToken, Flow, Pause, Unguarded
+from keyleash.client.actions import AskForToken, Flow, Unguarded
 from keyleash.client.session import TOKEN_OVER, Session
 from keyleash.errors import (
-    CallNotPermittedError,
     ClusterError,
-    GuardLostError,
     LeaseNeededError,
     NotActiveError,
     PolicyStaleError,
@@ -26,10 +23,6 @@ from keyleash.errors import (
 )
 from keyleash.store.records import GuardRecord
 from keyleash.store.server_check import too_old
-
-RELOAD_PAUSES_S = (0.05, 0.1, 0.2, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5)
-"""3.25 s: another client, or `keyleash load`, may be loading the script."""
-JITTER = 0.1
 
 
 def fetch_guard(session: Session) -> Flow:
@@ -43,7 +36,7 @@ def fetch_guard(session: Session) -> Flow:
             return
         typed: Exception | None = None
     except ResponseError as error:
-        typed = session.record_error(error)
+        typed = session.lookup_error(error, session.record_request()[1])
     # Records of a cluster have other names, which neither a client nor the rules of a user for one
     # server lead to.
     if isinstance(typed, RightMissingError | None) and (yield from _is_unexpected_cluster(session)):
@@ -87,7 +80,7 @@ def recover(
         again: Repeats the call.
 
     Raises:
-        RightMissingError: The user may not call the active guard either.
+        RightMissingError: The server's user may not load the script.
     """
     handled = set()
     while True:
@@ -114,42 +107,17 @@ def _recover_guard(
     """Repeat a call with the current guard.
 
     First with the current guard record, if the guard is no longer active, then after loading the
-    script's source, if the server lost it: a restart after a load needs both. An agent that may
-    not load scripts retries for a while, on the same connection, until another client has.
+    script's source, if the server lost it: a restart after a load needs both.
     """
     yield from fetch_guard(session)
     lost = error
     if isinstance(error, PolicyStaleError) or session.guard != called:
         try:
             return (yield from again())
-        except CallNotPermittedError as new:
-            raise session.call_right_missing(new, kind) from None
         except NoScriptError as new:
             lost = new
-    try:
-        yield from _load_source(session, lost, kind)
-    except NoPermissionError:
-        # A fenced agent may neither read the source nor run SCRIPT LOAD.
-        return (yield from _await_reload(session, again))
+    yield from _load_source(session, lost, kind)
     return (yield from again())
-
-
-def _await_reload(session: Session, again: Callable[[], Flow]) -> Flow:
-    """Repeat a call until another client has loaded the script.
-
-    Raises:
-        GuardLostError: no client did in time.
-    """
-    for pause_s in RELOAD_PAUSES_S:
-        # Jitter, since a failover hits all agents at the same moment.
-        yield Pause(pause_s * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311
-        yield from fetch_guard(session)
-        try:
-            return (yield from again())
-        except (NoScriptError, PolicyStaleError):
-            # Nothing ran; another policy may be active by now, or another server in use.
-            continue
-    raise GuardLostError(session.identity) from None
 
 
 def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
@@ -157,8 +125,11 @@ def _load_source(session: Session, lost: Exception, kind: str) -> Flow:
     guard = session.guard
     assert guard is not None  # noqa: S101 - it was looked up
     digest: str = getattr(guard, kind)
-    raw = yield session.at_home(session.source_request(digest))
-    script = session.accept_source(raw, lost, digest)
-    # Leases are granted at the home; every other script runs where this connection leads.
-    action = session.at_home if kind == "lease" else Unguarded
-    yield action(("SCRIPT", "LOAD", script))
+    request = session.source_request(digest)
+    try:
+        script = session.accept_source((yield session.at_home(request)), lost, digest)
+        # Leases are granted at the home; every other script runs where this connection leads.
+        action = session.at_home if kind == "lease" else Unguarded
+        yield action(("SCRIPT", "LOAD", script))
+    except NoPermissionError as error:
+        raise session.lookup_error(error, request[1]) from None

@@ -22,7 +22,6 @@ from keyleash.client.whoami import WhoAmI, read_whoami
 from keyleash.commands import load_table
 from keyleash.commands.refusals import with_reason
 from keyleash.errors import (
-    CallNotPermittedError,
     ClusterError,
     CommandRefusedError,
     NotActiveError,
@@ -217,23 +216,14 @@ class Session:
         # A guard runs neither command, so the server denied the call of the guard. For other
         # commands it denied the agent's own command: the error is as without a guard.
         if isinstance(error, NoPermissionError) and name.partition("|")[0] == "evalsha":
-            return CallNotPermittedError({"identity": self.identity, "reason": message})
+            return RightMissingError(self.identity, f"+{name}", message)
         return error
 
-    def call_right_missing(self, error: CallNotPermittedError, kind: str) -> RightMissingError:
-        """Return the error that names the ACL rule without which the guard cannot be called.
-
-        Args:
-            kind: The field of the record that names the script.
-        """
-        right = f"+evalsha|{getattr(self._called, kind)}"
-        return RightMissingError(self.identity, right, error.details.get("reason", ""))
-
-    def record_error(self, error: ResponseError) -> ResponseError:
-        """Return the typed error of an error reply to `record_request`."""
+    def lookup_error(self, error: ResponseError, key: str) -> ResponseError:
+        """Return the typed error of an error reply to a lookup of *key*, or to SCRIPT LOAD."""
         if isinstance(error, NoPermissionError):
-            command, record = self.record_request()
-            right = "+" + command.lower() if "command" in str(error) else f"%R~{record}"
+            command = _COMMAND_NOT_PERMITTED.search(str(error))
+            right = f"+{command[1]}" if command else f"%R~{key}"
             return RightMissingError(self.identity, right, str(error))
         return self._server_error(error)
 

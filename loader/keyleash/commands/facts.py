@@ -285,7 +285,7 @@ MAY_REPLICATE = frozenset({"PFCOUNT", "PUBLISH", "SPUBLISH"})
 """The commands without the flag `write` that a server denies in a read-only script."""
 
 NEEDS_ALL_KEYS = "servers allow its patterns only to ACL users with all keys"
-"""Why a pattern is denied to a fenced identity."""
+"""Why a pattern is denied if the server's user may not read all keys."""
 
 KEYLESS_PASSES = frozenset({"PING", "ECHO", "TIME"})
 """Keyless commands that are allowed: they touch no data, and clients need them."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from keyleash.policy import Policy
 from keyleash.policy.parse import active_policy
 from keyleash.store.deployment import Cluster, Server
-from keyleash.store.fences import FenceRecord
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.records import ActivePolicy
 from keyleash.store.store import Store
@@ -21,13 +19,11 @@ class Context:
 
     Attributes:
         servers: The first one named, on a cluster that of the home; then the others.
-        fences: The records of the agents' ACL users, by identity; none if they may not be read.
     """
 
     servers: tuple[Server, ...]
     keyspace: Keyspace
     active: ActivePolicy | None
-    fences: Mapping[str, FenceRecord]
     cluster: Cluster | None = None
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,6 @@ from keyleash.operator.load.compile import prepare_active
 from keyleash.results import Result
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.store.deployment import Cluster, Deployment, Replication, Server, each_at_once
-from keyleash.store.fences import FenceRecord, read_records
 from keyleash.store.keyspace import HOME_TAG, Keyspace
 from keyleash.store.records import read_active
 from keyleash.store.server import ping
@@ -184,7 +183,7 @@ def _results_of_one_generation(
         if not is_of_a_cluster(error):
             raise
         # Keys that are not there are not distinct from those that have moved.
-        context = Context(servers, keys, None, {}, nodes)
+        context = Context(servers, keys, None, nodes)
         reason = "the cluster is down" if is_down(error) else "the slot of the home is moving"
         skipped = Skipped("policy, guards, scripts and users", reason)
         return [*_check_servers(context), skipped]
@@ -206,21 +205,16 @@ def _run_checks(
 ) -> Iterator[CheckResult]:
     main = servers[0]
     active = read_active(Store(main.client, keys))
-    fences: Mapping[str, FenceRecord] = {}
-    try:
-        fences = read_records(Store(main.client, keys))
-    except redis_errors.NoPermissionError as error:
-        yield Skipped("ACL users", f"the server replies: {error}", main.name)
-    context = Context(servers, keys, active, fences, nodes)
+    context = Context(servers, keys, active, nodes)
     yield from _check_servers(context)
     yield from _attempt("replication", context, main, settings.check_replication)
+    yield from _attempt("users of agents", context, main, users.check_fences)
     if active is None:
         yield finding("no-policy")
         return
     for server in context.answering:
         yield from _attempt("scripts", context, server, records.check_scripts)
     yield from _attempt("tokens", context, main, records.check_tokens)
-    yield from _attempt("tokens without an entry", context, main, records.check_unlisted)
     yield from _attempt("control keys", context, main, records.check_keys)
     yield from _attempt("moments", context, main, settings.check_moments)
     yield from _attempt("guards and users", context, main, _check_compiled)
@@ -242,10 +236,6 @@ def _check_compiled(context: Context, main: Server) -> Iterator[CheckResult]:
     assert active is not None  # noqa: S101 - asked for by the caller
     prepared = prepare_active(context.store_of(main), active.document)
     yield from records.check_records(context, active, prepared)
-    if context.fences:
-        yield from _attempt(
-            "ACL users", context, main, lambda *_: users.check_fences(context, prepared)
-        )
 
 
 def _raise_error(_context: Context, server: Server) -> Iterator[CheckResult]:

@@ -71,7 +71,6 @@ class FindingKind(NamedTuple):
 _ERROR, _WARNING, _ADVICE = Severity
 _LOAD = "`keyleash load` the active policy again"
 _APPEND = "set `appendonly yes` and `appendfsync everysec`, in the server's configuration file too"
-_APPLY = "`keyleash fence plan` shows what `keyleash fence apply` would change"
 
 FINDINGS = {
     "unreachable": FindingKind(
@@ -88,7 +87,7 @@ FINDINGS = {
         "upgrade to {product} {target} or later; if your distribution backported the fixes, accept"
         " it: `--accept vulnerable-version`",
     ),
-    RESTORE_CODE: FindingKind(_ERROR, "{risk}", f"{PAYLOAD_ADVICE}{{consequence}}"),
+    RESTORE_CODE: FindingKind(_ERROR, "{risk}", PAYLOAD_ADVICE),
     "eviction": FindingKind(_ERROR, "{risk}", EVICTION_ADVICE),
     "memory-full": FindingKind(
         _ERROR,
@@ -191,7 +190,7 @@ FINDINGS = {
     "records-deleted": FindingKind(
         _WARNING,
         "the {what} was deleted: {effect}",
-        "find out what deleted it; `token revoke --identity` also ends unlisted tokens; `audit"
+        "find out what deleted it; `keyleash freeze` also stops unlisted tokens; `audit"
         " export` keeps events elsewhere",
     ),
     "command-denied": FindingKind(
@@ -245,25 +244,8 @@ FINDINGS = {
         "the stored script {digest} of `{identity}` does not match its digest",
         f"find out what wrote to `{{key}}`, then {_LOAD}",
     ),
-    "tokens-without-entry": FindingKind(
-        _WARNING,
-        "{tokens} of `{identity}` without an entry: `token list` does not show what a fenced agent"
-        " wrote",
-        "end all tokens of the identity by `keyleash token revoke --identity {identity}`; an agent"
-        " may write another one until `keyleash fence remove`",
-    ),
-    "fence-differs": FindingKind(
-        _ERROR, "the user `{identity}` differs from the policy: {reasons}", _APPLY
-    ),
-    "fence-foreign": FindingKind(
-        _ERROR,
-        "the user `{identity}` was not made for this policy: {reasons}",
-        "rename or delete it, then `keyleash fence apply`",
-    ),
-    "not-fenced": FindingKind(
-        _WARNING,
-        "`{identity}` has no ACL user while others have: only its client is guarded",
-        _APPLY,
+    "fences-gone": FindingKind(
+        _WARNING, "fences are gone, but {names} still have users of the server", "{advice}"
     ),
     "clock-differs": FindingKind(
         _WARNING,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Self
 from urllib.parse import quote
 
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import ResponseError
 
 from keyleash.errors.base import KeyleashError, shown
 from keyleash.errors.sentences import Door as _Door
@@ -105,15 +105,6 @@ class PolicyStaleError(LeashError):
     """The guard belongs to a policy that is no longer active."""
 
     code = ReplyCode.POLICY_STALE
-
-
-class CallNotPermittedError(PolicyStaleError, NoPermissionError):
-    """The server denies the client's user the call of this guard.
-
-    A fenced user may call only the active guard of its identity. So this reply takes the place
-    of POLICY_STALE once another policy is active; nothing ran. Clients read the guard record
-    again, and raise `RightMissingError` if the user may not call that guard either.
-    """
 
 
 class TokenUnknownError(LeashError):

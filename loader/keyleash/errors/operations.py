@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.exceptions import ClusterCrossSlotError, NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import ClusterCrossSlotError, NoPermissionError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from keyleash.errors.base import KeyleashError, Span
@@ -295,19 +295,6 @@ class UnknownDenialError(KeyleashError, ResponseError):
         )
 
 
-class GuardLostError(KeyleashError, NoScriptError):
-    """The server lost the script of the guard, and the caller may not load it."""
-
-    code = "guard-lost"
-
-    def __init__(self, identity: str) -> None:
-        super().__init__(
-            f"the server lost the guard of `{identity}`, and no client loaded it again in time",
-            help="let an operator run `keyleash load` with the active policy again",
-        )
-        self.identity = identity
-
-
 class RightMissingError(KeyleashError, NoPermissionError):
     """The server's ACL denies the client's user a right that calls of a guard need.
 
@@ -333,37 +320,12 @@ class RightMissingError(KeyleashError, NoPermissionError):
         super().__init__(
             f"the server's user lacks {what}, without which it cannot act as `{identity}`:"
             f" {reason}",
-            help=f"log in as the user `{identity}`; if that is the user, an operator has to run"
-            f" `keyleash fence apply`{given}",
+            help=f"an operator has to give the user the right{given}",
         )
         self.identity = identity
         self.right = right
         self.reason = reason
         self.keys = tuple(keys)
-
-
-class ForeignUserError(KeyleashError):
-    """A server has a user with the name of an identity that was not made for its policy."""
-
-    code = "foreign-user"
-
-
-class NotFencedError(KeyleashError):
-    """An identity has no ACL user, or not on every server."""
-
-    code = "not-fenced"
-
-
-class RotationUnfinishedError(KeyleashError):
-    """A user has two passwords already."""
-
-    code = "rotation-unfinished"
-
-
-class RulesRejectedError(KeyleashError):
-    """A server rejects an ACL rule."""
-
-    code = "rules-rejected"
 
 
 class UnreadableCommandsError(KeyleashError):

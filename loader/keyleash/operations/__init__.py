@@ -17,7 +17,7 @@ An operation is a function whose first parameter is the store, in the package th
   `operator/roles.py` makes the ACL users of operators; roles name operations by their commands.
 
 What needs a client in place of a store is a `method` of a noun. Operations in `api/` (loading,
-fences, the report) use `Policy`, or packages of which none owns the data of both.
+the report) use `Policy`, or packages of which none owns the data of both.
 """
 
 from keyleash.operations.arguments import checked

@@ -110,7 +110,7 @@ VALUES = (
 )  # fmt: skip
 STATUS = (
     ACTIVE, CLOCK, REPEATS, each("mget", "%R~token"), each("get", "%R~state"),
-    each("hgetall", "%R~tokens", "%R~delegated", "%R~fence", "%R~suspension", "%R~layouts"),
+    each("hgetall", "%R~tokens", "%R~delegated", "%R~suspension", "%R~layouts"),
     cluster("hgetall", "%R~guard"), cluster("script|exists"),
     each("xrange xrevrange", "%R~denied"), each("xlen", "%R~audit", "%R~denied"), TAGS, *SHARDS,
 )  # fmt: skip

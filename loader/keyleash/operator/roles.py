@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from keyleash.errors import OperationError, UsageError
-from keyleash.fence.acl import Rules, Selector, acl_glob
 from keyleash.operations import operation
 from keyleash.operations.rights import CONNECT, RIGHTS, Right
 from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import listing
 from keyleash.results import Result
+from keyleash.store.acl_rules import Rules, Selector, acl_glob
 from keyleash.store.identities import require_active
 from keyleash.store.keyspace import OPERATORS, Keyspace
 from keyleash.store.records import database_of
@@ -89,7 +89,7 @@ ROLES: Mapping[str, Role] = {
         Role(
             "admin",
             "everything, also managing ACL users; to replace the user `default`",
-            ("doctor", "fence plan", "fence apply", "fence rotate", "fence remove"),
+            ("doctor",),
         ),
     )
 }  # fmt: skip

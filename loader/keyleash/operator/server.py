@@ -41,8 +41,6 @@ class ServerSummary(Result):
             DBSIZE, or a node does not answer.
         generation: The generation of the active policy; 0 if there is none, None if it cannot be
             read.
-        replicas: The number of connected replicas, whose users are not known; 0 on a cluster, all
-            of whose nodes are known, and if the user may not run INFO.
         is_from_serve: Whether `keyleash serve` started it.
         nodes: The number of nodes of the cluster; 0 for one server.
         home: The node of the cluster that serves the home; empty if there is none.
@@ -55,7 +53,6 @@ class ServerSummary(Result):
     keys: int | None
     generation: int | None
     is_from_serve: bool
-    replicas: int = 0
     nodes: int = 0
     home: str = ""
     primary: str = ""
@@ -105,7 +102,6 @@ def summarize_server(client: Client, open: Callable[[], Store] | None = None) ->
         keys=_count_keys(client, cluster),
         generation=generation,
         is_from_serve=info.get("availability_zone") == SERVE_ZONE,
-        replicas=0 if is_cluster(info) else int(info.get("connected_slaves", 0)),
         nodes=len(cluster.nodes) if cluster else 0,
         home=str(cluster.find(HOME_TAG) or "") if cluster else "",
         # A change at any node of a cluster is made at its primaries.

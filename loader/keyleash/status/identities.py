@@ -17,7 +17,6 @@ from keyleash.policy import Identity
 from keyleash.policy.parse import active_policy
 from keyleash.results import Instant, Result
 from keyleash.status.shards import ShardStatus, shard_status
-from keyleash.store.fences import read_records
 from keyleash.store.records import ActivePolicy
 from keyleash.store.shards import ShardRecords, read_shards
 from keyleash.store.state import IdentityState
@@ -150,16 +149,12 @@ def _count(tokens: Sequence[TokenInfo], now_ms: int) -> TokenCount:
     )
 
 
-COOPERATIVE, FENCED = "cooperative", "fenced"
-
-
 @dataclass(frozen=True, slots=True)
 class IdentityStatus(Result):
     """The status of an identity of the active policy.
 
     Attributes:
         active: Whether it has a state; without one every call is denied.
-        tier: `cooperative` or `fenced`.
         tokens: Its live tokens.
         events: The number of the newest event of its audit stream; 0 if there is none.
         audit_length: Entries in its audit stream.
@@ -178,7 +173,6 @@ class IdentityStatus(Result):
     name: str
     kind: str
     active: bool
-    tier: str
     tokens: TokenCount
     events: int
     audit_length: int
@@ -216,7 +210,7 @@ class IdentityStatus(Result):
     def to_dict(self) -> dict[str, Any]:
         oldest = self.tokens.oldest
         return {
-            **json_object(self, "name", "kind", "tier", "active", "suspended", "suspension"),
+            **json_object(self, "name", "kind", "active", "suspended", "suspension"),
             **json_object(self.tokens, "live_tokens=live", "tokens_due=due"),
             "oldest_token": oldest
             and {**json_object(oldest, "id", "issued_ms"), "due": self.oldest_is_due},
@@ -247,7 +241,6 @@ def identity_statuses(
         shards[records.identity].append(records)
     readable = {name for name in names if not any(shard.reason for shard in shards[name])}
     denials = read_recent_denials(store, [name for name in names if name in readable], now_ms)
-    fences = read_records(store)
     states = read_states(store, names)
     found = []
     for some in batches(identities):
@@ -262,7 +255,6 @@ def identity_statuses(
                     name=name,
                     kind=str(item.kind),
                     active=state is not None,
-                    tier=FENCED if name in fences else COOPERATIVE,
                     tokens=tokens.get(name, TokenCount()),
                     events=(0 if state is None else state.sequence)
                     + sum(shard.events for shard in leases),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -34,7 +33,6 @@ class Snapshot(Result):
         identities: The identities of that policy, in its order, unless others were selected.
         cluster: The cluster; None on one server.
         primary: The server that it is a replica of; empty if it is a primary.
-        tiers: The number of identities of each tier, also of those that `only` and `limit` omit.
     """
 
     now_ms: int
@@ -42,7 +40,6 @@ class Snapshot(Result):
     identities: tuple[IdentityStatus, ...] = ()
     cluster: ClusterStatus | None = None
     primary: str = ""
-    tiers: Counter[str] = field(default_factory=Counter)
 
     now = Instant[datetime]("now_ms")
 
@@ -97,7 +94,6 @@ def read_snapshot(
     now_ms = store.now_ms()
     active = read_active(store)
     found = [] if active is None else identity_statuses(store, active, now_ms, identities)
-    tiers = Counter(item.tier for item in found)
     if only is not None:
         found = [item for item in found if MEASURES[only](item) >= 1]
     if sort is not None:
@@ -107,4 +103,4 @@ def read_snapshot(
     with suppress(ResponseError):
         primary = str(primary_of(info_section(store.client, "replication")) or "")
     cluster = read_cluster(store, active)
-    return Snapshot(now_ms, active, shown, cluster, primary, tiers)
+    return Snapshot(now_ms, active, shown, cluster, primary)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -187,30 +187,6 @@ def quick_client(client: Client) -> Client:
         return client
     timeout_s = min(options.get("socket_timeout") or NODE_TIMEOUT_S, NODE_TIMEOUT_S)
     return node_client(client, address_of(client), timeout_s)
-
-
-def connect_nodes(first: Client, nodes: Iterable[Client]) -> list[Client]:
-    """Return clients of further servers, which answer.
-
-    Args:
-        first: The client of the first server; see `node_client`.
-        nodes: Clients or URLs.
-
-    Raises:
-        OperationError (bad-url): a URL does not name a server.
-        OperationError (server-unreachable): a server does not answer.
-    """
-    clients = [node_client(first, node) for node in nodes]
-    for client in clients:
-        try:
-            client.ping()
-        except (RedisConnectionError, RedisTimeoutError):
-            raise OperationError(
-                "server-unreachable",
-                f"`{server_name(client)}` does not answer; nothing was changed on any server",
-                help="start it, or check --node, KEYLEASH_NODES, and user and password there",
-            ) from None
-    return clients
 
 
 def _client(pool: ConnectionPool, url: str = "") -> Client:

@@ -6,8 +6,6 @@ asks:
 - `store.client`: the primary; of a cluster that of the home, which has the control keys
 - `Store.primaries()`: the same, or all primaries of a cluster
 - `store.cluster.nodes`: all nodes of a cluster
-- `servers_with_users()` of `fence/servers.py`: those whose ACL users change
-- `connect_nodes()`: further servers that the caller names; each must answer
 - `run_at_shards()`: the nodes of given shards of a cluster
 """
 

@@ -208,7 +208,7 @@ class Keyspace:
         return f"{self.at_home().root if self.tag else self.root}guard:"
 
     fence = _Name("fence")
-    """Hash: identity → details of its ACL user (`store.fences`); readable only by operators."""
+    """Hash of an earlier version: identity → its ACL user (`store.users.fenced_identities`)."""
     forgeable = _Name("forgeable")
     """Set: identities that have, or had, an ACL user."""
 

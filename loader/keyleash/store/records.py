@@ -117,11 +117,6 @@ class GuardRecord:
         return script in self.approved.split()
 
     @property
-    def writes_tokens(self) -> bool:
-        """Return whether its guard, and so a fenced agent, may write token records."""
-        return self.delegates or self.renew
-
-    @property
     def digests(self) -> tuple[str, ...]:
         """The digests of its scripts."""
         named = (*(getattr(self, name) for name in DIGEST_FIELDS), self.lease)

@@ -136,7 +136,6 @@ REVOKE = OperatorScript(
     ("tokens", "token_root", "leases", "delegated"),
     (REVOKED_OFFSET,),
 )
-REVOKE_RECORDS = OperatorScript("revoke_records", (), ("token_root",), (REVOKED_OFFSET,))
 ROTATE_TOKEN = OperatorScript(
     "rotate_token",
     ("control",),

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import NoPermissionError
 
-from keyleash.store.live_table import reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.wire import reading_reply
 
@@ -63,24 +62,6 @@ def known_commands(client: Client, names: Sequence[str]) -> set[str]:
     infos = client.execute_command("COMMAND INFO", *names)
     with reading_reply("COMMAND INFO"):
         return {name for name, info in zip(names, infos, strict=True) if info is not None}
-
-
-def command_names(client: Client) -> set[str]:
-    """Return the names of the server's commands, without sub-commands, in upper case."""
-    listed = client.execute_command("COMMAND LIST")
-    with reading_reply("COMMAND LIST"):
-        return {reply_text(name).upper() for name in listed}
-
-
-def keys_of_calls(client: Client, calls: Iterable[Sequence[str]]) -> list[tuple[str, ...] | None]:
-    """Return the keys that the server finds in each call; None if it finds none."""
-    # The name is one word, because redis-py parses the reply only then.
-    replies = round_trip(client, (("COMMAND GETKEYS", *call) for call in calls), raises=False)
-    with reading_reply("COMMAND GETKEYS"):
-        return [
-            None if isinstance(reply, RedisError) else tuple(map(reply_text, reply))
-            for reply in replies
-        ]
 
 
 class Address(NamedTuple):

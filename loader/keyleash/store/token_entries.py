@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from keyleash.store.restrictions import restrictions_of
 from keyleash.store.server import round_trip
-from keyleash.store.store import Store, batches
-from keyleash.store.token import ID_SHAPE, TokenRecord
+from keyleash.store.store import Store
+from keyleash.store.token import ID_SHAPE
 
 SCANNED = 1000
 _DIGEST = re.compile(r"[0-9a-f]{40}")
@@ -64,37 +63,6 @@ def record_names(store: Store, identity: str = "") -> Iterator[str]:
     pattern, start = f"{store.keys.token_prefix(identity) if identity else root}*", len(root)
     names = store.client.scan_iter(pattern, count=SCANNED)
     return (key[start:].decode("utf-8", "surrogateescape") for key in names)
-
-
-def count_unlisted(store: Store, identity: str, now_us: int) -> int:
-    """Return the number of an identity's tokens that work and have no entry."""
-    start, works = len(identity) + 1, dict[str, TokenRecord]()
-    for names in batches(record_names(store, identity)):
-        digests = [name[start:] for name in names if _DIGEST.fullmatch(name[start:])]
-        [records] = read_token_records(store, {identity: digests}) if digests else [[]]
-        for digest, packed in zip(digests, records, strict=True):
-            record = packed and TokenRecord.unpack(packed)
-            if record and not record.revoked and record.expires_us > now_us:
-                works[digest] = record
-    # Read last: a token that was made meanwhile has an entry by now.
-    entries = {
-        **read_token_entries(store, [identity])[0],
-        **_read_raw_children(store, [identity])[0],
-    }
-    listed = {facts["digest"] for _, facts in _children(entries)}
-    return sum(
-        digest not in listed and _ancestors_of(record) <= works.keys()
-        for digest, record in works.items()
-    )
-
-
-def _ancestors_of(record: TokenRecord) -> set[str]:
-    """Return the digests of a token's ancestors; one that is none if the record is corrupt."""
-    try:
-        restrictions = restrictions_of(record)
-    except ValueError:
-        return {""}
-    return {item.digest for item in restrictions.chain} if restrictions else set()
 
 
 def read_token_records(

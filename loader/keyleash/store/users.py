@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import ResponseError
 
-from keyleash.errors import RulesRejectedError
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
+from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
-
-REJECTED_RULE = re.compile(r"Error in ACL SETUSER modifier '.*': (.*)", re.DOTALL)
-
-
-def set_user(client: Client, name: str, words: Iterable[str]) -> None:
-    """Create or change a user; all of *words* take effect, or none.
-
-    Raises:
-        RulesRejectedError: The server rejects a rule.
-    """
-    try:
-        client.execute_command("ACL", "SETUSER", name, *words)
-    except ResponseError as error:
-        rejected = REJECTED_RULE.match(str(error))
-        if rejected is None:
-            raise
-        # The rule is left out: it is long.
-        raise RulesRejectedError(
-            f"the server rejects a rule of the user `{name}`: {rejected[1]}",
-            help="see `ACL SETUSER` of that server, and `keyleash fence plan --output acl`",
-        ) from None
-
-
-def delete_users(client: Client, names: Sequence[str]) -> None:
-    """Delete users and close their connections; ignore unknown names."""
-    if names:
-        client.execute_command("ACL", "DELUSER", *names)
 
 
 def read_user_fields(client: Client, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -64,27 +37,34 @@ def user_names(client: Client) -> set[str]:
     return {reply_text(name) for name in client.acl_users()}
 
 
-def may(client: Client, name: str, *call: str) -> bool:
-    """Return whether a user may make a call, by ACL DRYRUN; nothing is run."""
-    try:
-        reply = client.execute_command("ACL", "DRYRUN", name, *call)
-    except ResponseError as error:
-        if "not found" in str(error):
-            # The server lacks the command.
-            return False
-        raise
-    return reply_text(reply) == "OK"
+def fenced_identities(store: Store) -> list[str]:
+    """Return the identities for which an earlier version recorded an ACL user, a fence."""
+    return sorted(reply_text(name) for name in store.client.hgetall(store.keys.fence))
 
 
-def save_users(client: Client) -> bool:
-    """Write the users to the server's ACL file; return False if it has none."""
-    try:
-        client.execute_command("ACL", "SAVE")
-    except ResponseError as error:
-        if "not configured to use an ACL file" in str(error):
-            return False
-        raise
-    return True
+def read_forgeable(store: Store, identities: Collection[str]) -> set[str]:
+    """Return the *identities* whose audit streams may contain forged events.
+
+    An agent with an ACL user could append to its audit stream. These entries remain when the user
+    is deleted.
+    """
+    names = list(identities)
+    marks = store.client.smismember(store.keys.forgeable, names) if names else []
+    forgeable = {name for name, is_marked in zip(names, marks, strict=True) if is_marked}
+    if forgeable != set(names):
+        # A managed server may deny ACL: then only the marks decide.
+        with suppress(ResponseError):
+            forgeable |= user_names(store.client) & set(names)
+    return forgeable
+
+
+def fences_advice(store: Store, names: Sequence[str]) -> str:
+    """Return what takes the place of the users of *names*, and the command that deletes them."""
+    return (
+        "let agents that are not trusted connect to `keyleash gateway`, and delete the users on"
+        f" each server: `redis-cli ACL DELUSER {' '.join(names)} && redis-cli DEL"
+        f" {store.keys.fence}`"
+    )
 
 
 def is_default_user_open(client: Client) -> bool:

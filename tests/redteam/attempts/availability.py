@@ -11,9 +11,8 @@ from redteam.attempt import Outcome, attempt
 from redteam.stage import NAMES, OTHER, OWN, READS, WORKER, Stage
 
 entered = partial(attempt, "The server that all agents use")
-ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
-guarded = partial(entered, by_guard=True, cooperative=GUARD, fenced=GUARD)
-directly = partial(entered, cooperative=POSSIBLE, fenced=POSSIBLE)
+GUARD, NOTHING = Outcome.GUARD, Outcome.NOTHING
+guarded = partial(entered, by_guard=True, direct=GUARD)
 MIB = 1024 * 1024
 MINUTE_US = 60_000_000.0
 BEYOND = 65 * MIB
@@ -37,7 +36,7 @@ def restore_through_the_guard(stage: Stage) -> bool:
     return bool(stage.operator.exists("jobs:new"))
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def restore_directly(stage: Stage) -> None:
     """the same without the guard"""
     dumped = stage.operator.dump(OWN) or b""
@@ -56,7 +55,7 @@ def much_work(stage: Stage) -> None:
     stage.intruder.batch(*[("LCS", *pair)] * 12, keys_each=2)
 
 
-@directly(gateway=NOTHING)
+@entered(gateway=NOTHING)
 def much_work_directly(stage: Stage) -> bool:
     """the same without the guard"""
     stage.intruder.say("LCS", *texts(stage, 2_000))
@@ -79,7 +78,7 @@ def long_values(stage: Stage) -> bool:
     return bool(stage.operator.exists("jobs:x"))
 
 
-@directly()
+@entered()
 def long_values_directly(stage: Stage) -> bool:
     """the same without the guard"""
     stage.intruder.say("SETRANGE", "jobs:x", BEYOND, "x")
@@ -93,7 +92,7 @@ def unread_replies(stage: Stage) -> None:
     stage.intruder.batch(*[("GET", "jobs:a")] * 100)
 
 
-@entered(by_guard=True, cooperative=NOTHING, fenced=NOTHING)
+@entered(by_guard=True, direct=NOTHING)
 def flood_of_denials(stage: Stage) -> bool:
     """evict a recorded denial by many others with made-up commands, keys and tokens"""
     stage.intruder.call("GET", OTHER)
@@ -106,7 +105,7 @@ def flood_of_denials(stage: Stage) -> bool:
     return first[0] not in left or len(left) > 200
 
 
-@entered(by_guard=True, cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
+@entered(by_guard=True, gateway=NOTHING)
 def hostile_counters(stage: Stage) -> bool:
     """make the guard use memory and time by overwriting the counters of the token"""
     stage.intruder.call("GET", OWN)

@@ -8,14 +8,14 @@ from redteam.attempt import Outcome, attempt
 from redteam.stage import NAMES, NOBODYS, OTHER, OWN, WORKER, Stage
 
 entered = partial(attempt, "Code")
-ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+NOTHING = Outcome.NOTHING
 READ = "return redis.call('GET', KEYS[1])"
 LIBRARY = """#!lua name=mine
 redis.register_function('f', function(keys) return redis.call('GET', keys[1]) end)
 """
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def run_code(stage: Stage) -> None:
     """run its own Lua"""
     say = stage.intruder.say
@@ -25,7 +25,7 @@ def run_code(stage: Stage) -> None:
         say(name, READ, 1, OWN)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def load_code(stage: Stage) -> None:
     """load scripts and functions, and call them"""
     say = stage.intruder.say
@@ -38,7 +38,7 @@ def load_code(stage: Stage) -> None:
         stage.operator.function_delete("mine")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def others_code(stage: Stage) -> None:
     """call scripts that operators have loaded"""
     script = stage.operator.script_load("return redis.call('GET', KEYS[1])")
@@ -46,7 +46,7 @@ def others_code(stage: Stage) -> None:
     stage.intruder.say("EVALSHA_RO", script, 1, NOBODYS)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def read_only_guard(stage: Stage) -> bool:
     """call its guard so that a denial cannot be recorded"""
     refused = stage.operator.xlen(NAMES.denied(WORKER))
@@ -57,7 +57,7 @@ def read_only_guard(stage: Stage) -> bool:
     return unwritten and not stage.intruder.replies[-1].startswith(b"NOPERM")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
+@entered(gateway=NOTHING)
 def read_source(stage: Stage) -> bool:
     """read the text of a guard, or delete scripts"""
     say = stage.intruder.say

@@ -12,23 +12,22 @@ from keyleash.audit.undo.key_plans import plan_undo
 from keyleash.policy.patterns import parse_pattern
 from keyleash.store.store import Store
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, RECORD_FORMAT, TAIL_HEADER, token_digest
-from redteam.attempt import Outcome, attempt
+from redteam.attempt import attempt
 from redteam.intruder import flat
 from redteam.stage import CLERK, NAMES, NOBODYS, OTHER, OTHER_SECRET, OWN, OWN_SECRET, WORKER, Stage
 
 entered = partial(attempt, "Counters, tokens and audit streams")
-ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 DAY_MS = 86_400_000
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered()
 def reset_own_counters(stage: Stage) -> None:
     """reset its own counters"""
     stage.given("SETRANGE", NAMES.state(WORKER), "24", b"\1" * 8)
     stage.intruder.say("SETRANGE", NAMES.state(WORKER), 24, b"\0" * 8)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def delete_own_state(stage: Stage) -> None:
     """delete or expire its own state or audit stream"""
     for key in (NAMES.state(WORKER), NAMES.audit(WORKER), NAMES.denied(WORKER)):
@@ -38,13 +37,13 @@ def delete_own_state(stage: Stage) -> None:
         stage.intruder.say("RENAME", key, "jobs:x")
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered()
 def forge_own_event(stage: Stage) -> None:
     """append a forged event to its own audit stream"""
     stage.intruder.say("XADD", NAMES.audit(WORKER), "*", "SET", "forged")
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, by_guard=True)
+@entered(by_guard=True)
 def forge_event_of_anothers_key(stage: Stage) -> bool:
     """make undo trust a forged event about another identity's key"""
     pool = stage.operator.connection_pool
@@ -58,14 +57,14 @@ def forge_event_of_anothers_key(stage: Stage) -> bool:
     return WORKER in repr(undone)
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered()
 def trim_own_trail(stage: Stage) -> None:
     """trim its own audit stream"""
     stage.given("XADD", NAMES.audit(WORKER), "*", "SET", "an event")
     stage.intruder.say("XTRIM", NAMES.audit(WORKER), "MAXLEN", "0")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def read_own_trail(stage: Stage) -> bool:
     """read its own audit stream"""
     stage.given("XADD", NAMES.audit(WORKER), "*", "SET", "an event")
@@ -74,7 +73,7 @@ def read_own_trail(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def others_counters(stage: Stage) -> None:
     """change counters, tokens and audit streams of another identity"""
     say = stage.intruder.say
@@ -85,7 +84,7 @@ def others_counters(stage: Stage) -> None:
     say("HSET", NAMES.repeats(CLERK), "x", "1")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def read_control(stage: Stage) -> bool:
     """read the policy, token records and the control stream"""
     for call in (("HGETALL", NAMES.policy), ("HGETALL", NAMES.tokens(WORKER)),
@@ -95,7 +94,7 @@ def read_control(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered()
 def prolong_own_token(stage: Stage) -> None:
     """extend the lifetime of its own token"""
     name = NAMES.token(WORKER, token_digest(stage.tokens[WORKER]))
@@ -120,19 +119,19 @@ def make_token(stage: Stage, identity: str, key: str) -> bool:
     return works
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, by_guard=True)
+@entered(by_guard=True)
 def make_own_token(stage: Stage) -> bool:
     """create a token of its own identity, if that has `delegate`, and call a guard with it"""
     return make_token(stage, WORKER, OWN)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, by_guard=True)
+@entered(by_guard=True)
 def make_token_of_another(stage: Stage) -> bool:
     """create a token of another identity, and call a guard with it"""
     return make_token(stage, CLERK, OTHER)
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, by_guard=True)
+@entered(by_guard=True)
 def forge_child(stage: Stage) -> bool:
     """forge the record of a child token, to reach what its identity may not"""
     say, digest = stage.intruder.say, token_digest(stage.tokens[WORKER])
@@ -160,7 +159,7 @@ def forge_child(stage: Stage) -> bool:
     return works
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def hide_tokens(stage: Stage) -> None:
     """delete, change or hide entries of the tokens that operators list"""
     say = stage.intruder.say
@@ -172,7 +171,7 @@ def hide_tokens(stage: Stage) -> None:
         say("DEL", key)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def swap_guard_record(stage: Stage) -> None:
     """put another script into the public guard record"""
     for identity in (WORKER, CLERK):

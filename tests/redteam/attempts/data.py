@@ -8,35 +8,35 @@ from redteam.attempt import Outcome, attempt
 from redteam.stage import NOBODYS, OTHER, OTHER_SECRET, OWN, Stage
 
 entered = partial(attempt, "Data, without the guard")
-ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+NOTHING = Outcome.NOTHING
 GRANTED, GUARD = Outcome.GRANTED, Outcome.GUARD
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, gateway=GRANTED)
+@entered(gateway=GRANTED)
 def read_own(stage: Stage) -> None:
     """read its own key, unaudited and uncounted"""
     stage.intruder.say("GET", OWN)
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, gateway=GRANTED)
+@entered(gateway=GRANTED)
 def write_own(stage: Stage) -> None:
     """write its own key without an event"""
     stage.intruder.say("SET", OWN, "changed")
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE)
+@entered()
 def write_denied(stage: Stage) -> None:
     """write a key that its grants match but a deny rule excludes"""
     stage.intruder.say("SET", "jobs:locked", "changed")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def read_others(stage: Stage) -> None:
     """read a key of another identity"""
     stage.intruder.say("GET", OTHER)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def write_others(stage: Stage) -> None:
     """write, delete, copy or rename a key of another identity"""
     stage.intruder.say("APPEND", OTHER, "x")
@@ -45,7 +45,7 @@ def write_others(stage: Stage) -> None:
     stage.intruder.say("DEL", "books:2")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
+@entered(gateway=NOTHING)
 def copy_across(stage: Stage) -> None:
     """copy, move, sort or merge another identity's data into its own key"""
     say = stage.intruder.say
@@ -57,7 +57,7 @@ def copy_across(stage: Stage) -> None:
     say("PFMERGE", "jobs:stolen", OTHER)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def wipe_others_by_merging_nothing(stage: Stage) -> None:
     """overwrite another identity's key where ACLs overlook a key: PFMERGE, SORT, GEORADIUS"""
     stage.given("RPUSH", "jobs:list", "2", "1")
@@ -72,7 +72,7 @@ def wipe_others_by_merging_nothing(stage: Stage) -> None:
     say("PFMERGE", "books:hll")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def read_behind_a_group_named_streams(stage: Stage) -> None:
     """read another identity's stream through a group named like an option"""
     stage.given("XADD", "books:log", "*", "line", OTHER_SECRET)
@@ -80,7 +80,7 @@ def read_behind_a_group_named_streams(stage: Stage) -> None:
     stage.intruder.say("XREADGROUP", "GROUP", "STREAMS", "jobs:1", "STREAMS", "books:log", ">")
 
 
-@entered(cooperative=POSSIBLE, fenced=POSSIBLE, gateway=GRANTED)
+@entered(gateway=GRANTED)
 def transaction(stage: Stage) -> None:
     """watch and write its own keys in a transaction"""
     say = stage.intruder.say
@@ -91,7 +91,7 @@ def transaction(stage: Stage) -> None:
         say("EXEC")
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, gateway=GUARD)
+@entered(gateway=GUARD)
 def list_keys(stage: Stage) -> bool:
     """list the names of keys"""
     for call in (("KEYS", "*"), ("SCAN", "0", "COUNT", "1000"), ("RANDOMKEY",), ("DBSIZE",)):
@@ -99,7 +99,7 @@ def list_keys(stage: Stage) -> bool:
     return any(NOBODYS.encode() in reply for reply in stage.intruder.replies)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def other_database(stage: Stage) -> bool:
     """work in another database"""
     say = stage.intruder.say
@@ -113,7 +113,7 @@ def other_database(stage: Stage) -> bool:
     return moved
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def look_around(stage: Stage) -> None:
     """inspect a key without reading it: OBJECT, MEMORY, TYPE, TTL, DUMP"""
     say = stage.intruder.say
@@ -122,7 +122,7 @@ def look_around(stage: Stage) -> None:
         say(*call)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def restore_and_migrate(stage: Stage) -> None:
     """replace another identity's key by RESTORE, or send it to another server by MIGRATE"""
     say = stage.intruder.say

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from redteam.attempt import Outcome, attempt
+from redteam.attempt import attempt
 from redteam.stage import OTHER, OTHER_SECRET, Stage
 
 entered = partial(attempt, "Watching others, and messages")
-ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def monitor(stage: Stage) -> None:
     """see every command that is sent, tokens among them"""
     stage.intruder.say("MONITOR")
@@ -20,7 +19,7 @@ def monitor(stage: Stage) -> None:
         stage.intruder.hear()
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def keyspace_events(stage: Stage) -> bool:
     """receive keyspace notifications"""
     for call in (
@@ -32,7 +31,7 @@ def keyspace_events(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def tracking(stage: Stage) -> bool:
     """receive invalidations of client-side caching for other keys"""
     stage.intruder.say("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", "books:")
@@ -40,7 +39,7 @@ def tracking(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def messages(stage: Stage) -> bool:
     """send messages to others"""
     stage.intruder.say("PUBLISH", "c", "x")
@@ -49,7 +48,7 @@ def messages(stage: Stage) -> bool:
     return not all(stage.intruder.errors)
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def wait_for_others(stage: Stage) -> bool:
     """block on other identities' keys, or wait for replicas"""
     for call in (("BLPOP", OTHER, "0.01"), ("XREAD", "BLOCK", "1", "STREAMS", OTHER, "$"),

@@ -10,11 +10,11 @@ from redteam.attempt import Outcome, attempt
 from redteam.stage import BOUND, CLERK, NAMES, NOBODYS, OTHER, OWN, WORKER, Stage
 
 entered = partial(attempt, "Guards and tokens", by_guard=True)
-ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
-guarded = partial(entered, cooperative=GUARD, fenced=GUARD)
+GUARD, NOTHING = Outcome.GUARD, Outcome.NOTHING
+guarded = partial(entered, direct=GUARD)
 
 
-@entered(cooperative=GUARD, fenced=ACL)
+@entered(direct=GUARD)
 def others_guard(stage: Stage) -> None:
     """call the guard of another identity with its own token"""
     digest = stage.digest(CLERK)
@@ -58,7 +58,7 @@ def wider_child(stage: Stage) -> None:
         delegate(ttl=ttl)
 
 
-@entered(cooperative=GUARD, fenced=ACL)
+@entered(direct=GUARD)
 def child_of_another(stage: Stage) -> None:
     """make a child token of another identity"""
     record: Any = stage.operator.hgetall(NAMES.guard(CLERK))
@@ -179,7 +179,7 @@ def misshapen_call(stage: Stage) -> None:
     say(*batch, 1, OTHER, token, "c", "all", "2", "GET", OTHER)
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
+@entered(direct=NOTHING, gateway=NOTHING)
 def forged_correlation(stage: Stage) -> bool:
     """forge fields of an event, or make it huge, by the correlation id"""
     stage.intruder.call("SET", OWN, "x", correlation=b"c\r\nkey books:1\0" + b"z" * 1_000_000)
@@ -187,7 +187,7 @@ def forged_correlation(stage: Stage) -> bool:
     return len(event[b"correlation"]) > 256 or event[b"SET"] != OWN.encode()
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
+@entered(direct=NOTHING, gateway=NOTHING)
 def clock(stage: Stage) -> bool:
     """turn back the clock of the limits"""
     call = stage.intruder.call
@@ -199,7 +199,7 @@ def clock(stage: Stage) -> bool:
     return after[24:32] == b"\0" * 8 or after == before
 
 
-@entered(cooperative=NOTHING, fenced=NOTHING, gateway=None)
+@entered(direct=NOTHING, gateway=None)
 def timing(stage: Stage) -> bool:
     """find out by the server's work whether a token exists"""
     work = []

@@ -8,10 +8,10 @@ from redteam.attempt import Outcome, attempt
 from redteam.stage import CLERK, OPERATOR, OTHER, OWN, Stage
 
 entered = partial(attempt, "Commands of operators")
-ACL, NOTHING, POSSIBLE = Outcome.ACL, Outcome.NOTHING, Outcome.POSSIBLE
+NOTHING = Outcome.NOTHING
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def learn_of_users(stage: Stage) -> bool:
     """read users, their rights and passwords"""
     for call in (("ACL", "LIST"), ("ACL", "GETUSER", CLERK), ("ACL", "USERS"), ("ACL", "LOG"),
@@ -20,7 +20,7 @@ def learn_of_users(stage: Stage) -> bool:
     return stage.answered()
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def become_another(stage: Stage) -> bool:
     """give itself rights, create a user, or delete one"""
     say = stage.intruder.say
@@ -31,13 +31,10 @@ def become_another(stage: Stage) -> bool:
     return stage.answered()
 
 
-@entered(cooperative=NOTHING, fenced=ACL, gateway=NOTHING)
-def log_in_as_another(stage: Stage) -> bool | None:
+@entered(gateway=NOTHING)
+def log_in_as_another(stage: Stage) -> bool:
     """log in as another user with its own password, without one, or after RESET"""
     say, holds = stage.intruder.say, stage.intruder.holds
-    if stage.intruder.holds.user == OPERATOR:
-        say("PING")
-        return None
     for user in (CLERK, OPERATOR, "default"):
         say("AUTH", user, holds.password or "")
         say("AUTH", user, "")
@@ -50,7 +47,7 @@ def log_in_as_another(stage: Stage) -> bool | None:
     return False
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
+@entered(gateway=NOTHING)
 def configure(stage: Stage) -> bool:
     """read or change the configuration, save, become a replica"""
     for call in (("CONFIG", "GET", "*"), ("CONFIG", "SET", "maxmemory", "0"),
@@ -61,7 +58,7 @@ def configure(stage: Stage) -> bool:
     return stage.answered()
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL, gateway=NOTHING)
+@entered(gateway=NOTHING)
 def debug(stage: Stage) -> bool:
     """inspect the server's memory, its logs and other clients"""
     for call in (("OBJECT", "HELP"), ("OBJECT", "ENCODING", OTHER), ("MEMORY", "DOCTOR"),
@@ -72,7 +69,7 @@ def debug(stage: Stage) -> bool:
     return stage.answered()
 
 
-@entered(cooperative=POSSIBLE, fenced=ACL)
+@entered()
 def flush(stage: Stage) -> None:
     """delete everything"""
     stage.intruder.say("FLUSHALL")

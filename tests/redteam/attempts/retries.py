@@ -15,7 +15,7 @@ from redteam.stage import BOUND, CLERK, NAMES, OTHER, OTHER_SECRET, OWN, WORKER,
 
 by_guard = partial(attempt, "Guards and tokens", by_guard=True)
 directly = partial(attempt, "Counters, tokens and audit streams")
-ACL, GUARD, NOTHING, POSSIBLE = Outcome.ACL, Outcome.GUARD, Outcome.NOTHING, Outcome.POSSIBLE
+GUARD, NOTHING = Outcome.GUARD, Outcome.NOTHING
 ID = "run-1"
 FLAGS_AT = 16
 
@@ -43,7 +43,7 @@ def is_renewed(stage: Stage, token: str, *lives: Word) -> bool:
     return expiry(stage, token) != before
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD)
+@by_guard(direct=GUARD)
 def renew_for_longer(stage: Stage) -> bool:
     """renew its token past `max_ttl`, or with a life that is no number"""
     own = stage.tokens[WORKER]
@@ -67,7 +67,7 @@ def renew_for_longer(stage: Stage) -> bool:
     return is_renewed(stage, own, *lives)
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD)
+@by_guard(direct=GUARD)
 def renew_what_is_over(stage: Stage) -> bool:
     """renew a revoked or rotated token, a child token, or that of another identity"""
     child, name = "kl_worker_child", NAMES.token(WORKER, token_digest(stage.tokens[BOUND]))
@@ -101,7 +101,7 @@ def with_id(stage: Stage, id: Word, *command: Word, token: str | None = None) ->
     return flat(stage.intruder.call("once", id, *command, keys=keys, token=token))
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD)
+@by_guard(direct=GUARD)
 def reply_to_anothers_id(stage: Stage) -> None:
     """get the stored reply to a call of another identity by its id, words and token"""
     clerks_id(stage)
@@ -113,7 +113,7 @@ def reply_to_anothers_id(stage: Stage) -> None:
     stage.intruder.call(*words, keys=[OTHER], digest=digest)
 
 
-@by_guard(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
+@by_guard(direct=NOTHING, gateway=NOTHING)
 def conflict_with_anothers_id(stage: Stage) -> bool:
     """find out by a conflict which ids another identity, or another token, has used"""
     clerks_id(stage)
@@ -127,7 +127,7 @@ def conflict_with_anothers_id(stage: Stage) -> bool:
     return replies != [b"OK", b"OK", b"2", b"3"]
 
 
-@by_guard(cooperative=GUARD, fenced=GUARD)
+@by_guard(direct=GUARD)
 def malformed_id(stage: Stage) -> None:
     """use an id that is empty, very long, not printable or a token, alone and in a batch"""
     batch = stage.intruder.head(stage.intruder.record[b"batch_digest"])
@@ -146,7 +146,7 @@ def malformed_id(stage: Stage) -> None:
     )
 
 
-@by_guard(cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
+@by_guard(direct=NOTHING, gateway=NOTHING)
 def second_run_of_an_id(stage: Stage) -> bool:
     """run a call twice under one id, or match the ids of others by glob characters"""
     ids = [ID, "*", "?????", "[a-z]*", "run-?", f"{ID}#2", f"x:{ID}", "{a}", "..", "%00", "~" * 200]
@@ -170,7 +170,7 @@ def tamper(stage: Stage, name: str) -> None:
         say(command[0], name, *command[1:])
 
 
-@directly(cooperative=POSSIBLE, fenced=POSSIBLE)
+@directly()
 def forget_own_id(stage: Stage) -> None:
     """forge, overwrite or expire the record of an own id, so that its call runs again"""
     with_id(stage, ID, "INCR", "jobs:n")
@@ -181,14 +181,14 @@ def forget_own_id(stage: Stage) -> None:
     tamper(stage, once_name(WORKER, TokenRecord.unpack(who).id))
 
 
-@directly(cooperative=POSSIBLE, fenced=ACL)
+@directly()
 def anothers_stored_reply(stage: Stage) -> None:
     """read, forge or delete the record of another identity's id"""
     token_id = clerks_id(stage)
     tamper(stage, once_name(CLERK, token_id))
 
 
-@directly(cooperative=POSSIBLE, fenced=POSSIBLE)
+@directly()
 def lift_own_restrictions(stage: Stage) -> None:
     """raise the caps of its token, or lift its restrictions, by writing its record"""
     name = NAMES.token(WORKER, token_digest(stage.tokens[BOUND]))

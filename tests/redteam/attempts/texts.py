@@ -9,7 +9,7 @@ from redteam.stage import OWN, Stage
 
 entered = partial(attempt, "Replies and error texts", by_guard=True)
 NOTHING = Outcome.NOTHING
-harmless = partial(entered, cooperative=NOTHING, fenced=NOTHING, gateway=NOTHING)
+harmless = partial(entered, direct=NOTHING, gateway=NOTHING)
 
 
 @harmless()

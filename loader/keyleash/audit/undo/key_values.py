@@ -16,11 +16,11 @@ from redis.exceptions import ResponseError
 from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, ImageContent
 from keyleash.errors import UnvalidatedRestoreError
 from keyleash.store.agent_keys import read_values
-from keyleash.store.fences import read_forgeable
 from keyleash.store.keyspace import OPERATORS
 from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
 from keyleash.store.shards import at_slot
 from keyleash.store.store import Store
+from keyleash.store.users import read_forgeable
 from keyleash.store.wire import reading_reply
 from keyleash.text import iso_time, json_bytes, json_object
 

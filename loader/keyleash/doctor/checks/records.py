@@ -13,13 +13,12 @@ from keyleash.operator.tokens.list import read_tokens
 from keyleash.policy.problems import listing
 from keyleash.store.deployment import Server
 from keyleash.store.guards import active_scripts, owners_not_loaded, read_recorded
-from keyleash.store.identities import active_records, known_identities
+from keyleash.store.identities import known_identities
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import MISSING, GuardSnapshot, read_snapshots, read_types
 from keyleash.store.states import read_states
 from keyleash.store.streams import AuditStream, StreamKind, read_first_repeats
-from keyleash.store.token_entries import count_unlisted, record_names
-from keyleash.text import counted
+from keyleash.store.token_entries import record_names
 
 
 def check_records(
@@ -61,16 +60,6 @@ def check_tokens(context: Context, main: Server) -> Iterable[CheckResult]:
     store = context.store_of(main)
     list(read_tokens(store, rules, store.now_us()))
     return ()
-
-
-def check_unlisted(context: Context, main: Server) -> Iterator[DoctorFinding]:
-    """Look for tokens without an entry, of identities whose guards write records."""
-    store = context.store_of(main)
-    for name, record in active_records(store, known_identities(store)).items():
-        count = count_unlisted(store, name, store.now_us()) if record.writes_tokens else 0
-        if count:
-            tokens = counted(count, "live token")
-            yield finding("tokens-without-entry", tokens=tokens, identity=name)
 
 
 def check_keys(context: Context, main: Server) -> Iterator[DoctorFinding]:

@@ -202,17 +202,7 @@ def check_payloads(context: Context, server: Server) -> Iterator[CheckResult]:
     names = restoring_identities(context.policy)
     if names:
         message = f"{listing(names, SHOWN)} may RESTORE, and {risk.message}"
-        yield finding(RESTORE_CODE, server.name, risk=message, consequence="")
-        return
-    # Agents with ACL users may write to their audit streams.
-    yield finding(
-        RESTORE_CODE,
-        server.name,
-        Severity.WARNING if context.fences else Severity.ADVICE,
-        risk=risk.message,
-        consequence=": a fenced agent can forge before-images in its audit stream, so until then"
-        " `undo` and `audit as-of` do not restore those of fenced agents",
-    )
+        yield finding(RESTORE_CODE, server.name, risk=message)
 
 
 def check_persistence(_context: Context, server: Server) -> Iterator[DoctorFinding]:

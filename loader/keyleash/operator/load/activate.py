@@ -9,7 +9,6 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from keyleash.errors import OperationError, PlanOutdatedError, Problem, RemovalError
-from keyleash.fence.apply import refreshed_users
 from keyleash.operator.load.compile import PreparedPolicy
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.load.preview import (
@@ -37,7 +36,7 @@ from keyleash.store.guards import (
 )
 from keyleash.store.records import ActivePolicy, read_active
 from keyleash.store.scripts import ACTIVATE
-from keyleash.store.server_check import Client, operator_client, require_supported
+from keyleash.store.server_check import require_supported
 from keyleash.store.shards import expire_leases, store_mac_key, with_reasons
 from keyleash.store.snapshots import read_snapshots
 from keyleash.store.staging import LoadStage, StateMove
@@ -57,7 +56,6 @@ class LoadResult(Change):
         removed: Identities that this load deactivated.
         warnings: Warnings about this policy on this server, in file order.
         plan: The plan that was applied and verified; None if there was none.
-        fenced: The identities that have ACL users, also those of other policies.
     """
 
     changed: bool
@@ -67,7 +65,6 @@ class LoadResult(Change):
     removed: tuple[str, ...]
     warnings: tuple[Problem, ...] = ()
     plan: LoadPlan | None = field(default=None, repr=False)
-    fenced: tuple[str, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as `keyleash load --json` prints it, without the server."""
@@ -85,7 +82,6 @@ def activate_policy(
     store: Store,
     prepared: PreparedPolicy,
     *,
-    others: Sequence[Client] = (),
     expected: int | None = None,
     plan: str = "",
     report: Progress | None = None,
@@ -96,7 +92,6 @@ def activate_policy(
     Limits keep their counts, by name; suspended identities remain suspended.
 
     Args:
-        others: Further servers, such as replicas, whose ACL users are updated.
         expected: The generation that must be active, 0 for none; not checked if None.
         plan: The plan as JSON, for the control stream.
         report: Called with the number of loaded guards and the total.
@@ -109,7 +104,6 @@ def activate_policy(
             activated.
         OperationError (digest-mismatch): The server computes other digests; nothing was activated.
     """
-    others = [operator_client(other, "others") for other in others]
     require_supported(store.client, cluster=store.cluster is not None)
     guards, digest = prepared.guards, prepared.digest
     names = tuple(guard.identity for guard in guards)
@@ -138,8 +132,7 @@ def activate_policy(
     try:
         _fill(stage, prepared, found, store.actor)
         header = (generation, stage.load, store.actor, digest, summary_of(changes), plan)
-        with refreshed_users(store, others, guards):
-            generation = _activate(store, header, changes, stage)
+        generation = _activate(store, header, changes, stage)
     finally:
         stage.discard()
     retire_sources(store, guards, found.removed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from keyleash.policy.canonical import policy_digest
 from keyleash.policy.clusters import cluster_problems
 from keyleash.policy.lint.cluster_rules import cluster_warnings
 from keyleash.policy.parse import ACTIVE
-from keyleash.policy.problems import in_order
+from keyleash.policy.problems import SHOWN_IDENTITIES, in_order, listing
 from keyleash.results import Progress
 from keyleash.store.agent_keys import ask_about_keys, read_length, run_on_keys
 from keyleash.store.keyspace import HOME_TAG
@@ -32,6 +32,7 @@ from keyleash.store.shards import read_mac_key
 from keyleash.store.slots import undeclared_keys_error
 from keyleash.store.store import Store
 from keyleash.store.token import reject_tokens
+from keyleash.store.users import fenced_identities, fences_advice
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +134,14 @@ def prepare_policy(
             policy, compiled_against, keyspace=store.keys, year=year, shards=shards, report=report
         ),
         commands=commands_to_learn(compiled_against),
-        warnings=(*unread, *evicting, *unvalidated, *policy.warnings, *leasing),
+        warnings=(
+            *unread,
+            *evicting,
+            *unvalidated,
+            *_fences(store, file),
+            *policy.warnings,
+            *leasing,
+        ),
         shards=shards,
     )
 
@@ -175,6 +183,13 @@ def _unread(error: UnreadableCommandsError, file: str, instead: CommandTable) ->
         Span(file, 1, 1),
         f"{error.help}; until then the guards are for the commands of {servers}",
     )
+
+
+def _fences(store: Store, file: str) -> Iterator[Problem]:
+    """Yield the warning about users that an earlier version made for agents."""
+    if names := fenced_identities(store):
+        message = f"fences are gone, but {listing(names, SHOWN_IDENTITIES)} still have users"
+        yield Problem("fences-gone", message, Span(file, 1, 1), fences_advice(store, names))
 
 
 class ServerSizes:

@@ -12,11 +12,10 @@ from keyleash.operations.rights import ACTIVE, CLOCK, EXPIRE, IDENTITIES, LOG_AC
 from keyleash.operations.types import IdentityName, Labels, Param, RecordedReason, TokenId
 from keyleash.operator.tokens.list import list_tokens, require_token, require_token_id
 from keyleash.results import Change, Instant, Result
-from keyleash.store.identities import active_records, known_identities, require_known
-from keyleash.store.scripts import REVOKE, REVOKE_RECORDS
+from keyleash.store.identities import require_known
+from keyleash.store.scripts import REVOKE
 from keyleash.store.shards import expire_leases
-from keyleash.store.store import Store, batches
-from keyleash.store.token_entries import record_names
+from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
 from keyleash.text import json_object
 
@@ -53,14 +52,12 @@ class Revocation(Change):
         tokens: The newly revoked tokens, including expired ones that still have a record.
         unreadable: The identity of each token that could not be revoked, because its entry is
             corrupt.
-        unlisted: The number of revoked records without an entry, which fenced agents wrote.
         effective_at: `effective_us` as a `datetime`.
     """
 
     effective_us: int
     tokens: tuple[RevokedToken, ...]
     unreadable: tuple[str, ...] = ()
-    unlisted: int = 0
     effective_at = Instant[datetime]("effective_us")
 
     @property
@@ -70,9 +67,7 @@ class Revocation(Change):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the revocation as `--json` prints it."""
-        shown = json_object(
-            self, "bound_at=effective_us", "revoked=tokens", "unreadable", "unlisted"
-        )
+        shown = json_object(self, "bound_at=effective_us", "revoked=tokens", "unreadable")
         return self.with_nodes(shown)
 
 
@@ -91,8 +86,7 @@ RevokedLabels = Annotated[
         CLOCK, ACTIVE, IDENTITIES, LOG_ACTION,
         joint("eval", "~layouts", "~control"), each("hgetall", "%R~tokens"),
         each("hget", "%R~delegated"), each("getrange mget", "%R~token"),
-        each("setrange", "%W~token"), each("unlink", "%W~leases"), each("scan"),
-        each("hgetall", "%R~guard"),
+        each("setrange", "%W~token"), each("unlink", "%W~leases"),
     ),
 )  # fmt: skip
 def revoke(
@@ -162,17 +156,5 @@ def revoke(
         effective_us,
         tokens=tuple(RevokedToken(name, id_) for name, id_ in pairs if id_),
         unreadable=tuple(name for name, id_ in pairs if not id_),
-        unlisted=0 if token_id is not None or meta else _revoke_unlisted(store, identity),
         nodes=expire_leases(store, concerned),
-    )
-
-
-def _revoke_unlisted(store: Store, identity: str | None) -> int:
-    """Revoke records without an entry, of identities whose guards write records."""
-    known = known_identities(store) if identity is None else [identity]
-    return sum(
-        int(store.run(REVOKE_RECORDS, *names))
-        for name, record in active_records(store, known).items()
-        if record.writes_tokens
-        for names in batches(record_names(store, name), PIECE)
     )
