@@ -478,8 +478,8 @@ def test_key_too_large_to_compare_can_be_forced(client: Any, scribe: Scribe) -> 
 
 
 def test_control_key_is_never_written(client: Any, scribe: Scribe) -> None:
-    """A forged event in a stream must not make an operator overwrite states or tokens."""
-    scribe.run("a", "SET", "keyleash:state:a", "forged")
+    """An event that names one must not make an operator overwrite states or tokens."""
+    scribe.run("a", "SET", "keyleash:state:a", "x")
 
     (blocked,) = plan(client, force=[b"keyleash:state:a"]).blocked
 

@@ -27,9 +27,6 @@ BY_COMMAND = frozenset((
 """Codes whose denials share an entry only with those of the same command (`append_denial.lua`)."""
 ImageContent = tuple[str, bytes]
 """`value` and a string's bytes, or `image` and the DUMP payload of any other type."""
-OTHER_CODE = "other"
-"""The code of every denial with one that no guard writes: a fenced agent made it up."""
-_CODES = frozenset(code.encode() for code in ReplyCode)
 ABSENT = "absent"
 LARGE = "large"
 
@@ -150,8 +147,6 @@ class AuditEvent(AuditEntry):
         changes: The changes of the keys that this command names.
         actor: For an undo, its operator; else empty.
         script: The name of the approved script that called it; else empty.
-        is_untrusted: Whether no policy of that time permits the change of one of its keys, if that
-            was checked (`audit.undo.trust`): the event may be forged.
     """
 
     kind: ClassVar[str] = "event"
@@ -165,7 +160,6 @@ class AuditEvent(AuditEntry):
     changes: tuple[KeyChange, ...] = ()
     actor: str = ""
     script: str = ""
-    is_untrusted: bool = False
 
     def to_dict(self, *, images: bool = False) -> dict[str, Any]:
         """Return the event as `audit log --json` prints it.
@@ -179,8 +173,6 @@ class AuditEvent(AuditEntry):
         result = {**AuditEntry.to_dict(self), **json_object(self, *present, "cost", *recorded)}
         if self.changes:
             result["changes"] = [change.to_dict(images=images) for change in self.changes]
-        if self.is_untrusted:
-            result["untrusted"] = True
         return {**result, "error": self.error}
 
 
@@ -266,7 +258,7 @@ def audit_events(
         AuditEvent(
             **_common(identity, entry_id, fields),
             **command,
-            policy=word_of(policy),
+            policy=text_of(policy),
             error=errors.get(command["item"] or first),
             cost=_cost(cost),
             changes=tuple(change for change in changes if change.key in command["keys"]),
@@ -285,14 +277,14 @@ def denial_entry(identity: str, entry_id: bytes, words: Words, shard: str = "") 
     return Denial(
         **_common(identity, entry_id, fields),
         op=text_of(op),
-        script=word_of(script).lower(),
+        script=printable(text_of(script)).lower(),
         keys=(fields[b"key"],) if fields.get(b"key") else (),
-        policy=word_of(fields.get(b"policy", b"")),
-        code=text_of(code) if (code := fields.get(b"code", b"")) in _CODES else OTHER_CODE,
+        policy=text_of(fields.get(b"policy", b"")),
+        code=text_of(fields.get(b"code", b"")),
         reason=text_of(fields.get(b"reason", b"")),
         # A suspension by a breaker is not a call.
         repeats=0 if b"until_ms" in fields else 1,
-        folded=word_of(fields.get(b"folded", b"")),
+        folded=text_of(fields.get(b"folded", b"")),
         until_ms=_expiry(fields.get(b"until_ms", b"")),
         shard=shard,
     )
@@ -338,13 +330,8 @@ def text_of(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def word_of(data: bytes) -> str:
-    """Return text that a guard writes without control characters, also if an agent forged it."""
-    return printable(text_of(data))
-
-
 def _common(identity: str, entry_id: bytes, fields: Fields) -> dict[str, Any]:
-    *chain, token = word_of(fields.get(b"token", b"")).split(".")
+    *chain, token = text_of(fields.get(b"token", b"")).split(".")
     return {
         "id": entry_id.decode(),
         "time_ms": time_of(entry_id),
@@ -426,7 +413,7 @@ def _changes(pairs: Pairs, follow_ups: Sequence[Pairs]) -> Iterator[KeyChange]:
             before, large = None, number_of(content[1] if content else b"")
         elif expires != b"absent":
             before = BeforeImage(content, _expiry(expires))
-        state = (word_of(digest), _expiry(after_expires)) if after else (None, None)
+        state = (text_of(digest), _expiry(after_expires)) if after else (None, None)
         yield KeyChange(fields[b"before"], before, large, *state)
 
 
@@ -490,7 +477,7 @@ def _lengths(value: bytes) -> tuple[int, ...]:
 
 _ARGUMENTS: Mapping[bytes, Callable[[bytes], Any]] = {
     b"lengths": _lengths,
-    b"args_sha1": word_of,
+    b"args_sha1": text_of,
     b"args": _parts,
     b"documents": number_of,
 }

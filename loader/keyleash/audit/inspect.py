@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Annotated, Any, Unpack
@@ -16,8 +16,7 @@ from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.audit.selection import ReadTimes, query_of, reachable
 from keyleash.audit.streams import merged, stream_names
-from keyleash.audit.undo.key_values import UNVALIDATED, Images, read_images
-from keyleash.audit.undo.trust import Trust
+from keyleash.audit.undo.key_values import Images, read_images
 from keyleash.operations import operation
 from keyleash.operations.rights import EVENTS, VALUES
 from keyleash.operations.types import Count, Param
@@ -74,15 +73,14 @@ def read_details(store: Store, event: str, *, values: bool = False) -> EventDeta
         OperationError (unknown-event): there is no such event.
         OperationError (ambiguous-event): several streams have an event of that id.
     """
-    found = find_event(store, stream_names(store), event)
-    entries = tuple(Trust.of(store).marked(found))
+    entries = tuple(find_event(store, stream_names(store), event))
     return EventDetails(entries, _values(store, entries) if values else None)
 
 
 def _values(store: Store, entries: tuple[Entry, ...]) -> Images | None:
     events = (entry for entry in entries if isinstance(entry, AuditEvent))
-    changes = ((event.identity, change.before) for event in events for change in event.changes)
-    images = [(name, image.content) for name, image in changes if image and image.content]
+    before = (change.before for event in events for change in event.changes)
+    images = [image.content for image in before if image and image.content]
     try:
         return read_images(store, images) if images else None
     except ResponseError:
@@ -140,8 +138,6 @@ def _body(entry: Entry, values: Images | None) -> Iterator[Line]:
         yield "arguments", ", ".join(counted(length, "byte") for length in entry.lengths)
     yield from [("script", printable(entry.script))] if entry.script else []
     yield "result", "ok" if entry.error is None else printable(entry.error)
-    if entry.is_untrusted:
-        yield "untrusted", "no policy of its time grants the identity these keys"
     for change in entry.changes:
         name = printable(change.key)
         yield "before", f"{name}: {_before(change.before, change.large, values)}"
@@ -170,8 +166,6 @@ def _before(before: BeforeImage | None, large: int, values: Images | None) -> st
     kind, data = before.content
     form = "in the format of DUMP" if kind == "image" else "of text"
     shown = short_value(value, 0) if value else f"{counted(len(data), 'byte')} {form}"
-    if values and before.content in values.withheld.images:
-        shown += f", not restored: {UNVALIDATED}"
     return f"{shown}{_expiry(before.expires_ms)}"
 
 
@@ -193,25 +187,17 @@ class Timeline(Result):
     """The history of a key.
 
     Attributes:
-        entries: The trusted events and the denials that concern it, oldest first.
-        untrusted: The number of untrusted events, by identity; they are left out.
+        entries: The events and the denials that concern it, oldest first.
         is_more: Whether there are older entries, past the limit.
     """
 
     key: bytes
     entries: tuple[AuditEvent | Denial, ...]
-    untrusted: Mapping[str, int] = field(default_factory=dict)
     is_more: bool = False
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield each line of `audit timeline --json`."""
         yield from (entry.to_dict() for entry in self.entries)
-        yield from self.untrusted_rows()
-
-    def untrusted_rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the last lines of `audit timeline --json`."""
-        for name, count in self.untrusted.items():
-            yield {"kind": "untrusted", "identity": name, "events": count}
 
 
 Newest = Annotated[Count, Param(help="Maximum number of entries, the newest.  [default: all]")]
@@ -233,18 +219,16 @@ def read_timeline(
     store = reachable(store, filters)
     raw = resolve_key(store, key)
     of_key = replace(query, pattern=exactly(raw))
-    trust = Trust.of(store, [raw])
     names = stream_names(store)
     backwards = limit is not None
     streams: list[Iterator[Any]] = [
-        filter(trust.is_trusted, read_events(store, names, of_key, newest_first=backwards)),
+        read_events(store, names, of_key, newest_first=backwards),
         read_denials(store, names, of_key, newest_first=backwards),
     ]
     found = merged(streams, newest_first=backwards)
     entries = list(islice(found, limit))
-    untrusted = +trust.untrusted
     is_more = next(found, None) is not None
-    return Timeline(raw, tuple(entries[::-1] if backwards else entries), untrusted, is_more)
+    return Timeline(raw, tuple(entries[::-1] if backwards else entries), is_more)
 
 
 def resolve_key(store: Store, given: str | bytes) -> bytes:

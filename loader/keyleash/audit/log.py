@@ -20,7 +20,6 @@ from keyleash.audit.selection import (
     reachable,
 )
 from keyleash.audit.streams import stream_names
-from keyleash.audit.undo.trust import Trust
 from keyleash.operations import reading
 from keyleash.operations.rights import EVENTS, each
 from keyleash.policy.quantities import Moment
@@ -55,8 +54,7 @@ def events(
         OperationError (node-unreachable): a node of a cluster does not answer.
     """
     names, query = stream_names(store, identities), query_of(store, filters)
-    found = read_events(reachable(store, filters), names, query, newest_first=newest_first)
-    return Trust.of(store).marked(found)
+    return read_events(reachable(store, filters), names, query, newest_first=newest_first)
 
 
 @reading("audit log", rights=EVENTS)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Annotated, Any
@@ -12,10 +12,10 @@ from keyleash.audit.entries import time_of
 from keyleash.audit.inspect import resolve_key
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_owners
+from keyleash.audit.undo.grants import Grants
 from keyleash.audit.undo.history import UndoStep, images_of, in_order, read_back, steps_on
 from keyleash.audit.undo.key_values import NOTHING, Value, read_images, read_keys
 from keyleash.audit.undo.selection import dropped_index, read_drops
-from keyleash.audit.undo.trust import Grants, Trust
 from keyleash.errors import OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import VALUES, each
@@ -39,7 +39,6 @@ class ValueThen(Result):
         before: The change whose before-image it is; None if it is the present value.
         after: The newest change up to that time; None if none is recorded.
         is_compared: Whether the digest after *after* equals that of the value.
-        untrusted: The number of untrusted events, by identity; they are left out.
     """
 
     key: bytes
@@ -48,7 +47,6 @@ class ValueThen(Result):
     before: UndoStep | None
     after: UndoStep | None
     is_compared: bool
-    untrusted: Mapping[str, int] = field(default_factory=dict)
 
     time = Instant[datetime]("time_ms")
 
@@ -74,7 +72,7 @@ class ValueThen(Result):
             **self.value.to_dict(whole=True),
             "since": self.after.event if self.after else None,
             "until": self.before.event if self.before else None,
-            **json_object(self, "compared=is_compared", "untrusted"),
+            **json_object(self, "compared=is_compared"),
         }
 
 
@@ -91,8 +89,6 @@ def value_at(store: Store, key: str | bytes, time: Time) -> ValueThen:
 
     Raises:
         OperationError (unknown-value): it is not recorded.
-        UnvalidatedRestoreError: it is in a before-image that an agent may have forged, and the
-            server does not validate payloads.
     """
     now_ms = store.now_ms()
     time_ms = time_ms_of("time", time, now_ms)
@@ -101,8 +97,7 @@ def value_at(store: Store, key: str | bytes, time: Time) -> ValueThen:
         raise _unknown("that time is in the future, by the server's clock")
     now = read_keys(store, [key])[key].state
     grants = Grants(store)
-    trust = Trust(grants, [key])
-    steps = _steps(store, key, time_ms, trust)
+    steps = _steps(store, key, time_ms)
     history = in_order(steps, now, now_ms)
     source = next((step for step in history if step.time_ms > time_ms), None)
     last = next((step for step in reversed(history) if step.time_ms <= time_ms), None)
@@ -125,10 +120,10 @@ def value_at(store: Store, key: str | bytes, time: Time) -> ValueThen:
         if was.digest != NOTHING.digest and (was.expires_ms or 0) > time_ms:
             # Expiry records no before-image.
             raise _unknown(f"its value after event {last.event} expired, and has no before-image")
-    return ValueThen(key, time_ms, value, source, last, bool(is_same), +trust.untrusted)
+    return ValueThen(key, time_ms, value, source, last, bool(is_same))
 
 
-def _steps(store: Store, key: bytes, time_ms: int, trust: Trust) -> list[UndoStep]:
+def _steps(store: Store, key: bytes, time_ms: int) -> list[UndoStep]:
     """Return the last change up to a time and all later ones, in no order."""
     events = read_events(
         store, stream_owners(store), Query(pattern=exactly(key)), newest_first=True
@@ -136,7 +131,7 @@ def _steps(store: Store, key: bytes, time_ms: int, trust: Trust) -> list[UndoSte
     found: list[UndoStep] = []
     # Two streams have no order within a millisecond.
     for at_ms, group in groupby(events, key=lambda event: event.time_ms):
-        found += steps_on([key], filter(trust.is_trusted, group))[key]
+        found += steps_on([key], group)[key]
         if at_ms <= time_ms and found and found[-1].time_ms <= time_ms:
             break
     return read_back(found, read_images(store, images_of([found])))
@@ -159,9 +154,7 @@ def _value(store: Store, key: bytes, source: UndoStep | None) -> Value:
         )
     if image.content is None:
         return NOTHING
-    images = read_images(store, [(source.identity, image.content)], whole=True)
-    if images.withheld.images:
-        raise images.withheld.error(f"the before-image in event {source.event}")
+    images = read_images(store, [image.content], whole=True)
     value = images[image.content]
     if value is None:
         raise _unknown(f"this server cannot read its before-image in event {source.event}")

@@ -33,7 +33,6 @@ from keyleash.store.streams import (
     denied_streams,
     pairs_of,
     place_of_last_ms,
-    read_first_repeats,
     read_pages,
     read_repeats,
 )
@@ -235,7 +234,7 @@ class RepeatCounts:
         self._store = store
         self._stream = stream
         # Before the stream is read: the counts of a minute that ends meanwhile are in the stream.
-        self._counts = _counts_by_id(read_repeats(store, stream))
+        self._counts = _counts_by_id(*read_repeats(store, [stream]))
 
     def note(self, words: Words) -> None:
         """Add an entry that counts earlier denials."""
@@ -270,7 +269,7 @@ def read_unlisted(store: Store, identities: Sequence[str]) -> dict[str, Unlisted
     """Return the counts of each identity, on a cluster the sums of all shards."""
     found = dict.fromkeys(identities, Unlisted())
     streams = denied_streams(store, identities)
-    for stream, fields in zip(streams, read_first_repeats(store, streams), strict=True):
+    for stream, fields in zip(streams, read_repeats(store, streams), strict=True):
         this_minute = sum(max(0, count - 1) for count in _counts_by_id(fields).values())
         folded, replays = found[stream.identity]
         found[stream.identity] = Unlisted(

@@ -31,7 +31,6 @@ from keyleash.cli.options import Group, all_option, example, json_lines_option, 
 from keyleash.cli.progress import waiting
 from keyleash.cli.render.audit import entry_line, folded_actions, show_entries
 from keyleash.cli.render.table import Column, columns, fitting, print_table, table
-from keyleash.cli.render.undo import say_untrusted
 from keyleash.cli.settings import Settings, pass_settings
 from keyleash.cli.terminal import (
     print_json,
@@ -139,18 +138,13 @@ def timeline(settings: Settings, key: str, limit: int | None, **times: str | Non
     """Show the history of KEY: the events and denials of all identities, and undos.
 
     KEY is literal, or escaped as in the output. The oldest entry comes first. Entries in which the
-    key is masked are found as well; untrusted events are left out, and counted at the end. Exit
-    code 1 if there are none, or a node of a cluster does not answer, whose events are left out.
+    key is masked are found as well. Exit code 1 if there are none, or a node of a cluster does not
+    answer, whose events are left out.
     """
     missing = MissingNodes()
     with waiting(settings):
         found = settings.operator.audit.timeline(key, limit=limit, on_missing=missing.note, **times)
     show_entries(settings, found.entries, key=found.key)
-    if settings.json:
-        for row in found.untrusted_rows():
-            print_json_line(row)
-    else:
-        say_untrusted(found.untrusted)
     if not found.entries:
         what = f"event or denial of `{printable(found.key)}`"
         named = "the name of the key (for a pattern: `audit log --key`)"
@@ -173,7 +167,6 @@ def as_of(_settings: Settings, then: ValueThen) -> None:
         for line in value_lines(then.value):
             click.echo(line)
     print_note(str(then))
-    say_untrusted(then.untrusted)
 
 
 @click.command(epilog=example("keyleash audit stats --since 1h"))

@@ -203,8 +203,6 @@ def _times(first_ms: int, last_ms: int) -> str:
 def _warn_of_log(coverage: Sequence[Coverage], left_out: NotUnderstood) -> None:
     """Warn of what a log does not say."""
     holes = [(item.identity, hole) for item in coverage for hole in item.holes]
-    lost = "events that no policy explains are left out"
-    holes += [(item.identity, f"{item.untrusted} {lost}") for item in coverage if item.untrusted]
     groups = fold(holes, lambda hole: hole[1], 0)
     lines = [f"{some([x for x, _ in of], SHOWN_IDENTITIES)}: {of[0][1]}" for of in groups]
     if left := lines[SHOWN_IDENTITIES:]:

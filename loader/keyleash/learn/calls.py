@@ -100,7 +100,6 @@ class Coverage(Result):
         reads_since_ms: From when on it has reads; None if it has none.
         calls: The number of calls, with each command of a batch.
         denied: The number of denied calls.
-        untrusted: Events that no policy explains, which an agent may have forged; left out.
         holes: What is missing, in words.
         is_cut: Whether earlier calls, which limits count, may be missing.
     """
@@ -112,7 +111,6 @@ class Coverage(Result):
     reads_since_ms: int | None = None
     calls: int = 0
     denied: int = 0
-    untrusted: int = 0
     holes: list[str] = field(default_factory=list)
     is_cut: bool = False
 

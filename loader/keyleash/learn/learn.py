@@ -77,8 +77,6 @@ class Learned(Result):
             reads = f"since {clock_time(reads_ms)}" if reads_ms else "none: add what it reads"
             yield f"{name}: reads: {reads}"
             yield from (f"{name}: {hole}" for hole in coverage.holes)
-            if coverage.untrusted:
-                yield f"{name}: {counted(coverage.untrusted, 'event')} that may be forged left out"
         for name, calls in self.too_few.items():
             yield f"{name}: left out, with {counted(calls, 'call')}"
         if self.not_understood.count:

@@ -31,7 +31,6 @@ from keyleash.audit.operator_actions import read_activations
 from keyleash.audit.read import Query, read_denials, read_events, with_follow_ups
 from keyleash.audit.selection import Since, Until, time_range
 from keyleash.audit.streams import id_order, merged, stream_names
-from keyleash.audit.undo.trust import Trust
 from keyleash.commands import OperationClass, known_table
 from keyleash.errors import ArgumentError, KeyleashError, OperationError
 from keyleash.learn.calls import COUNTERS, CallLog, NotUnderstood, RecordedCall
@@ -109,9 +108,7 @@ class _AuditLog(CallLog):
         self._query, self.wanted_ms = query, query.since_ms
         self._last: dict[tuple[str, str], int] = {}
 
-    def _recorded(
-        self, entries: Iterable[AuditEvent | Denial], trust: Trust | None = None
-    ) -> Iterator[RecordedCall]:
+    def _recorded(self, entries: Iterable[AuditEvent | Denial]) -> Iterator[RecordedCall]:
         """Yield the calls of entries, and note what is missing between."""
         checks: dict[tuple[str, str], SequenceCheck] = {}
         for (kind, owner, entry_id), group in groupby(
@@ -130,8 +127,6 @@ class _AuditLog(CallLog):
             if kind == Denial.kind:
                 facts = {name: getattr(first, name) for name in ("script", "code", "reason")}
                 yield _call(first, count=first.repeats, **facts)
-            elif trust is not None and not all(map(trust.is_trusted, items)):
-                self.covered(first.identity).untrusted += 1
             else:
                 yield from _calls_of(items)
 
@@ -161,7 +156,7 @@ class _ServerLog(_AuditLog):
         events = read_events(self._store, self._names, self._query)
         denials = read_denials(self._store, self._names, self._query)
         both: Iterable[AuditEvent | Denial] = merged([events, denials])
-        return self._recorded(both, Trust.of(self._store))
+        return self._recorded(both)
 
     def _cover(self, streams: Sequence[AuditStream]) -> None:
         """Set from when on the log speaks: by policies, and by what is left of the streams."""
@@ -259,14 +254,11 @@ class _ArchiveLog(_AuditLog):
             yield call
 
     def _events(self, stream: AuditStream) -> Iterator[AuditEvent]:
-        coverage, is_first = self.covered(stream.identity), True
+        self.covered(stream.identity)
+        is_first = True
         for entry_id, words, follow_ups in with_follow_ups(
             [entry] for entry in self._entries(stream, self.not_understood)
         ):
-            if is_first:
-                coverage.holes.append(
-                    "events of an archive are not checked: an agent may have forged some"
-                )
             if is_first and self._is_trimmed((entry_id, words)):
                 begun_ms = time_of(entry_id)
                 self.note_hole(stream.identity, f"it begins at {clock_time(begun_ms)}", begun_ms)

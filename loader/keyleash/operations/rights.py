@@ -79,7 +79,7 @@ TOKENS = (
     CLOCK, IDENTITIES, ACTIVE,
     each("hgetall", "%R~guard", "%R~tokens", "%R~delegated"), each("mget", "%R~token"),
 )  # fmt: skip
-REPEATS = each("hscan", "%R~repeats")
+REPEATS = each("hgetall", "%R~repeats")
 
 CHANGE_STATES = (
     ACTIVE, CLOCK, IDENTITIES, LOG_ACTION,
@@ -102,11 +102,9 @@ READ_DATA = (
 )
 VALUES = (
     *EVENTS, *HISTORY,
-    # Who could forge events depends on the server's users.
-    each("script|load evalsha acl|users"),
+    each("script|load evalsha"),
     each(READ_DATA, "%R~data", "%R~undo_prefix"),
     each("restore set del", "%W~undo_prefix"),
-    each("smismember", "%R~forgeable"),
 )  # fmt: skip
 STATUS = (
     ACTIVE, CLOCK, REPEATS, each("mget", "%R~token"), each("get", "%R~state"),

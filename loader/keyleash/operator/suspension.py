@@ -176,10 +176,6 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-MAX_DIGITS = 16
-"""More than any time in milliseconds has."""
-
-
 @dataclass(frozen=True, slots=True)
 class Suspension:
     """A suspension in effect; times are server time, Unix milliseconds.
@@ -213,6 +209,5 @@ def suspension_of(
         until_ms=state.suspended_until_ms,
         reason=fields.get(b"reason", ""),
         by=fields.get(b"by", ""),
-        # Untrusted: an agent with a circuit breaker may write it.
-        since_ms=int(since) if since.isdecimal() and len(since) <= MAX_DIGITS else None,
+        since_ms=int(since) if since else None,
     )

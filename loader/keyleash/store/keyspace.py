@@ -209,8 +209,6 @@ class Keyspace:
 
     fence = _Name("fence")
     """Hash of an earlier version: identity → its ACL user (`store.users.fenced_identities`)."""
-    forgeable = _Name("forgeable")
-    """Set: identities that have, or had, an ACL user."""
 
     def guard(self, identity: str) -> str:
         """Hash: the guard record (`store.records.GuardRecord`)."""

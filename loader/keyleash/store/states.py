@@ -57,7 +57,7 @@ def _state(packed: bytes | None, layout: bytes | None) -> IdentityState | None:
     try:
         return unpack_state(packed, Layout.from_json(layout))
     except struct.error:
-        # Shorter than its layout: an agent wrote to it. The guard denies every call as well.
+        # Shorter than its layout. The guard denies every call as well.
         return None
 
 

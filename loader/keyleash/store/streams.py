@@ -275,25 +275,11 @@ def stream_length(store: Store, stream: AuditStream) -> int:
     return int(_execute(store, stream, "XLEN", stream.key))
 
 
-COUNTED = 1000
-"""Fields of a hash of counts that are read; a guard writes fewer."""
-
-
-def read_repeats(store: Store, stream: AuditStream) -> dict[bytes, bytes]:
-    """Return the fields of the counts of repeated denials of a stream."""
-
-    def fields(shard: Store) -> dict[bytes, bytes]:
-        # A fenced agent may have added any number of fields.
-        return dict(shard.client.hscan_iter(shard.keys.repeats(stream.identity), count=COUNTED))
-
-    return at_shard(store, stream.shard, fields)
-
-
-def read_first_repeats(store: Store, streams: Sequence[AuditStream]) -> list[dict[bytes, bytes]]:
-    """Return the first fields of these counts, for each stream."""
+def read_repeats(store: Store, streams: Sequence[AuditStream]) -> list[dict[bytes, bytes]]:
+    """Return the counts of repeated denials of each stream."""
     keys = [store.keys.at_shard(stream.shard).repeats(stream.identity) for stream in streams]
-    calls = [("HSCAN", key, 0, "COUNT", COUNTED) for key in keys]
-    return [fields for _, fields in _pipelined(store, list(zip(streams, calls, strict=True)))]
+    calls = [("HGETALL", key) for key in keys]
+    return _pipelined(store, list(zip(streams, calls, strict=True)))
 
 
 def pairs_of(words: Words) -> Pairs:

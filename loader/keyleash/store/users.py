@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from redis.exceptions import ResponseError
 
 from keyleash.store.live_table import reply_mapping, reply_text
 from keyleash.store.server import round_trip
@@ -40,22 +37,6 @@ def user_names(client: Client) -> set[str]:
 def fenced_identities(store: Store) -> list[str]:
     """Return the identities for which an earlier version recorded an ACL user, a fence."""
     return sorted(reply_text(name) for name in store.client.hgetall(store.keys.fence))
-
-
-def read_forgeable(store: Store, identities: Collection[str]) -> set[str]:
-    """Return the *identities* whose audit streams may contain forged events.
-
-    An agent with an ACL user could append to its audit stream. These entries remain when the user
-    is deleted.
-    """
-    names = list(identities)
-    marks = store.client.smismember(store.keys.forgeable, names) if names else []
-    forgeable = {name for name, is_marked in zip(names, marks, strict=True) if is_marked}
-    if forgeable != set(names):
-        # A managed server may deny ACL: then only the marks decide.
-        with suppress(ResponseError):
-            forgeable |= user_names(store.client) & set(names)
-    return forgeable
 
 
 def fences_advice(store: Store, names: Sequence[str]) -> str:

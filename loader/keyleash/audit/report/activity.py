@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -19,7 +19,6 @@ from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.audit.report.key_history import KeyHistories, Timeline
 from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.streams import merged
-from keyleash.audit.undo.trust import Trust
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.store.store import Store
 from keyleash.store.streams import RawEntry, audit_streams, oldest_entry, pairs_of
@@ -49,8 +48,7 @@ class Activity:
         tokens: Tallies by identity and token id.
         denials: Groups by identity, code and reason.
         folded: Number of denials without an entry.
-        untrusted: Number of untrusted events, by identity; see `audit.undo.trust`.
-        histories: Key histories, from trusted events.
+        histories: Key histories.
         last: The last entries that are not among *first*.
         missing: Number of missing entries in all gaps, of which *gaps* has the first.
         trimmed: Identities whose stream no longer has the beginning of the time range.
@@ -63,7 +61,6 @@ class Activity:
     tokens: dict[tuple[str, str], Tally] = field(default_factory=lambda: defaultdict(Tally))
     denials: dict[tuple[str, str, str], DenialGroup] = field(default_factory=dict)
     folded: int = 0
-    untrusted: Counter[str] = field(default_factory=Counter)
     histories: KeyHistories = field(default_factory=KeyHistories)
     first: list[AnyEntry] = field(default_factory=list)
     last: deque[AnyEntry] = field(default_factory=lambda: deque(maxlen=ENDS))
@@ -92,7 +89,7 @@ class Activity:
             group.count += count
             group.last_ms = entry.time_ms
             self.folded += entry.folded_count
-        elif not entry.is_untrusted:
+        else:
             self.histories.add(entry)
         self.first.append(entry) if len(self.first) < ENDS else self.last.append(entry)
 
@@ -103,14 +100,13 @@ def read_activity(store: Store, identities: Sequence[str], query: Query) -> Acti
     Memory is bounded except for names: only counts and some entries are stored. Gaps are found
     only if *query* filters by time alone.
     """
-    trust = Trust.of(store)
-    activity = Activity(untrusted=trust.untrusted)
+    activity = Activity()
     streams: list[Iterator[AnyEntry]] = [
         read_events(store, identities, query),
         read_denials(store, identities, query),
     ]
     entries = merged(streams)
-    for item in trust.marked(with_gaps(entries) if query.is_time_only else entries):
+    for item in with_gaps(entries) if query.is_time_only else entries:
         if isinstance(item, Restart):
             continue
         if not isinstance(item, Gap):

@@ -35,8 +35,6 @@ from keyleash.audit.undo.key_plans import (
     conflict_reason,
     plan_undo,
 )
-from keyleash.audit.undo.key_values import UNVALIDATED
-from keyleash.audit.undo.trust import untrusted_text
 from keyleash.errors import NothingToUndoError, UndoTooLargeError
 from keyleash.limits.counters import counter_of
 from keyleash.results import Instant, Result
@@ -263,7 +261,6 @@ def _environment() -> Environment:
         "LEFT": chart.LEFT,
         "RIGHT": chart.RIGHT,
         "MAX_ROWS": MAX_ROWS,
-        "untrusted_text": untrusted_text,
     }
     for function in (action_text, conflict_label, conflict_reason, distance, now_text, short_value):
         environment.globals[function.__name__] = function
@@ -289,8 +286,6 @@ def before_text(item: BeforeAndAfter) -> str:
     first = item.history.first
     if item.before is not None:
         return short_value(item.before, first.time_ms)
-    if item.is_withheld:
-        return f"not restored: {UNVALIDATED}"
     if first.large:
         return f"not recorded: too large ({chart.counted_large(first.large, 'byte')})"
     if item.history.is_dropped:

@@ -11,15 +11,7 @@ from keyleash.audit.entries import ABSENT, LARGE, AuditEvent, ImageContent
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_owners
 from keyleash.audit.undo.history import UndoStep, images_of, steps_of
-from keyleash.audit.undo.key_values import (
-    NOTHING,
-    KeyState,
-    RecordedImage,
-    Value,
-    read_images,
-    read_keys,
-)
-from keyleash.audit.undo.trust import Trust
+from keyleash.audit.undo.key_values import NOTHING, KeyState, Value, read_images, read_keys
 from keyleash.policy.patterns import exactly
 from keyleash.store.store import Store
 
@@ -93,7 +85,6 @@ class BeforeAndAfter:
         after: The value after its last event; None if it is stored nowhere.
         now: The present value; None if the key is masked.
         is_unchanged: Whether it is unchanged since its last event, or expired; None if unknown.
-        is_withheld: Whether *before* was not restored, since an agent may have forged it.
     """
 
     history: KeyHistory
@@ -101,7 +92,6 @@ class BeforeAndAfter:
     after: Value | None
     now: Value | None
     is_unchanged: bool | None
-    is_withheld: bool = False
 
 
 def read_before_and_after(store: Store, histories: Iterable[KeyHistory]) -> list[BeforeAndAfter]:
@@ -124,7 +114,7 @@ def read_before_and_after(store: Store, histories: Iterable[KeyHistory]) -> list
     found = []
     for history in wanted:
         now, last = keys.get(history.key), history.last.after_state
-        next_values = (images[content] for _, content in later.get(history.key, ()))
+        next_values = (images[content] for content in later.get(history.key, ()))
         found.append(
             BeforeAndAfter(
                 history=history,
@@ -132,7 +122,6 @@ def read_before_and_after(store: Store, histories: Iterable[KeyHistory]) -> list
                 after=_after(last, now, *next_values),
                 now=now,
                 is_unchanged=last.is_same(now.state, now_ms) if now else None,
-                is_withheld=_content(history.first) in images.withheld.images,
             )
         )
     return found
@@ -140,29 +129,28 @@ def read_before_and_after(store: Store, histories: Iterable[KeyHistory]) -> list
 
 def _read_next_images(
     store: Store, waiting: dict[bytes, UndoStep]
-) -> dict[bytes, list[RecordedImage]]:
+) -> dict[bytes, list[ImageContent]]:
     """Return by key the before-images of the next event after each step of *waiting*.
 
     Two streams have no order within a millisecond, so the result may include before-images of
     other events of that millisecond: compare the digest.
     """
-    found: dict[bytes, list[RecordedImage]] = {key: [] for key in waiting}
+    found: dict[bytes, list[ImageContent]] = {key: [] for key in waiting}
     if not waiting:
         return found
     query = Query(
         pattern=exactly(next(iter(waiting))) if len(waiting) == 1 else None,
         since_ms=min(step.time_ms for step in waiting.values()),
     )
-    trust = Trust.of(store)
     for event in read_events(store, stream_owners(store), query):
-        if waiting.keys().isdisjoint(event.keys) or not trust.is_trusted(event):
+        if waiting.keys().isdisjoint(event.keys):
             continue
         for key, (step, *_) in steps_of([event]).items():
             last = waiting.get(key)
             if last is None or step.time_ms < last.time_ms or step.event == last.event:
                 continue
             if step.before is not None and step.before.content is not None:
-                found[key].append((step.identity, step.before.content))
+                found[key].append(step.before.content)
             if step.time_ms > last.time_ms:
                 del waiting[key]
         if not waiting:

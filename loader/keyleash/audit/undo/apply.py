@@ -16,7 +16,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.audit.entries import text_of
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.key_plans import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
-from keyleash.audit.undo.key_values import HELP, find_withheld
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.operations import operation
 from keyleash.operations.rights import LOG_ACTION, VALUES, each, joint
@@ -86,8 +85,6 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
         OperationError (changed-meanwhile): a key changed since the plan; nothing was changed.
         OperationError (undo-unanswered): the connection was lost, so the outcome is not known.
         OperationError (undo-incomplete): a node of a cluster failed after others were changed.
-        UnvalidatedRestoreError: an agent may have forged a before-image, and the server does not
-            validate payloads.
         NothingToUndoError: every key already has its target value, or is left out.
         SecretInTextError: the plan's description contains a token; nothing was changed.
     """
@@ -99,7 +96,6 @@ def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
         why = f"every key{skipped} already has its value from before these events"
         all_skipped = all(key.is_skipped for key in plan.keys)
         raise NothingToUndoError("every key is left out" if all_skipped else why)
-    _require_validated(store, plan.changes)
     undo = f"undo-{secrets.token_hex(6)}"
     header = (store.actor, undo, plan.description, plan.steps[0].event, plan.steps[-1].event)
     by_shard = _by_shard(store, plan.changes)
@@ -194,19 +190,6 @@ def _run_step(
     return [f"{owner}/{text_of(entry_id)}" for entry_id in details]
 
 
-def _require_validated(store: Store, plans: Sequence[KeyPlan]) -> None:
-    """Check again: the server's setting may have changed since the plan was made."""
-    restored = {
-        plan.key: (plan.steps[0].identity, plan.image.content)
-        for plan in plans
-        if plan.action is Action.RESTORE and plan.image and plan.image.content
-    }
-    withheld = find_withheld(store, restored.values())
-    if withheld.images:
-        keys = [key for key, (_, content) in restored.items() if content in withheld.images]
-        raise withheld.error(f"the before-image of {listing(map(text_of, keys), 3)}")
-
-
 def _recorded(store: Store, undo: str, since_ms: int, shard: str) -> list[bytes]:
     """Return the ids of the events of an undo; none if the server cannot be reached."""
     try:
@@ -231,7 +214,6 @@ def blocked_error(plan: UndoPlan) -> OperationError:
         "`force=[KEY]` overrides a conflict": bool(kinds & FORCIBLE),
         "`across_policies=True` overrides the active policy": (ConflictKind.UNGRANTED in kinds),
         "`skip=[KEY]` leaves a key out, `skip_conflicts=True` all with conflicts": True,
-        HELP: ConflictKind.UNVALIDATED in kinds,
         "with `before_images` in the policy, later changes can be undone": (
             ConflictKind.NOT_RECORDED in kinds
         ),

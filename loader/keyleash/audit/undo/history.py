@@ -10,9 +10,9 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
-from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, KeyChange
+from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage, ImageContent, KeyChange
 from keyleash.audit.read import MASK, mask_of
-from keyleash.audit.undo.key_values import Images, KeyState, RecordedImage
+from keyleash.audit.undo.key_values import Images, KeyState
 from keyleash.commands import CommandSpec, OperationClass, known_table
 from keyleash.commands.facts import INDEXES
 from keyleash.limits import Counter
@@ -160,12 +160,12 @@ def changed_keys(event: AuditEvent) -> list[bytes]:
     ]
 
 
-def images_of(many: Iterable[Iterable[UndoStep]]) -> Iterator[RecordedImage]:
-    """Yield the before-images of steps, each with the identity of its stream."""
+def images_of(many: Iterable[Iterable[UndoStep]]) -> Iterator[ImageContent]:
+    """Yield the before-images of steps."""
     for steps in many:
         for step in steps:
             if step.before is not None and step.before.content is not None:
-                yield step.identity, step.before.content
+                yield step.before.content
 
 
 def read_back(steps: Iterable[UndoStep], images: Images) -> list[UndoStep]:

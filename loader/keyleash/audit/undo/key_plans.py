@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Unpack
@@ -12,6 +12,7 @@ from typing import Annotated, Any, Unpack
 from keyleash.audit.entries import LARGE, AuditEvent, BeforeImage
 from keyleash.audit.read import EVERYTHING, Query
 from keyleash.audit.selection import OneIdentity, UndoOptions, query_of
+from keyleash.audit.undo.grants import Grants
 from keyleash.audit.undo.history import (
     UndoStep,
     event_name,
@@ -21,15 +22,7 @@ from keyleash.audit.undo.history import (
     step_order,
     steps_of,
 )
-from keyleash.audit.undo.key_values import (
-    NOTHING,
-    UNVALIDATED,
-    Images,
-    KeyState,
-    Value,
-    read_images,
-    read_keys,
-)
+from keyleash.audit.undo.key_values import NOTHING, Images, KeyState, Value, read_images, read_keys
 from keyleash.audit.undo.selection import (
     concerns,
     describe,
@@ -39,7 +32,6 @@ from keyleash.audit.undo.selection import (
     read_others,
     select_events,
 )
-from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.commands.facts import INDEXES
 from keyleash.errors import (
     ArgumentError,
@@ -56,7 +48,6 @@ from keyleash.results import Instant, Result
 from keyleash.store.agent_keys import node_of
 from keyleash.store.keyspace import CONTROL_PREFIX, OPERATORS
 from keyleash.store.scripts import UNDO_MAX_BYTES
-from keyleash.store.server_check import PAYLOAD_SETTING
 from keyleash.store.store import Store
 from keyleash.store.wire import MAX_IMAGES
 from keyleash.text import counted, json_object, printable, to_json
@@ -82,8 +73,6 @@ class ConflictKind(StrEnum):
     """The key name is not recorded."""
     UNREADABLE = "unreadable"
     """Another kind or version of server made the before-image."""
-    UNVALIDATED = "unvalidated"
-    """An agent may have forged the before-image, and the server does not validate payloads."""
     CONTROL = "control"
     """It is one of keyleash's own keys."""
 
@@ -212,7 +201,6 @@ class UndoPlan(Result):
         keys: In the order of their newest step, the newest first.
         time_ms: When the keys were read, server time, Unix milliseconds.
         others: Further keys that the same events changed and that are not selected.
-        untrusted: The number of untrusted events by identity; they are left out, see `Trust`.
         description: The selection as options of `keyleash undo`, for the audit log.
         drops: The selected events that deleted documents with their index, which stay deleted.
     """
@@ -220,7 +208,6 @@ class UndoPlan(Result):
     keys: tuple[KeyPlan, ...]
     time_ms: int
     others: tuple[bytes, ...] = ()
-    untrusted: Mapping[str, int] = field(default_factory=dict)
     description: str = ""
     drops: tuple[AuditEvent, ...] = ()
 
@@ -257,7 +244,7 @@ class UndoPlan(Result):
         return f"UndoPlan({len(self.keys)} keys, {counts})"
 
     def to_dict(self) -> dict[str, Any]:
-        fields = json_object(self, "identities", "keys", "others", "untrusted")
+        fields = json_object(self, "identities", "keys", "others")
         fields["drops"] = list(map(event_name, self.drops))
         return {**fields, "blocked": len(self.blocked)}
 
@@ -308,8 +295,7 @@ def _missing_image(first: UndoStep, seen: Snapshot) -> list[Conflict]:
         return [Conflict(ConflictKind.MASKED if first.is_masked else ConflictKind.NOT_RECORDED)]
     if first.before.content is None or seen.images[first.before.content] is not None:
         return []
-    is_withheld = first.before.content in seen.images.withheld.images
-    return [Conflict(ConflictKind.UNVALIDATED if is_withheld else ConflictKind.UNREADABLE)]
+    return [Conflict(ConflictKind.UNREADABLE)]
 
 
 def _breaks(ordered: Sequence[UndoStep], now: KeyState, now_ms: int) -> Iterator[Conflict]:
@@ -402,8 +388,7 @@ def plan_undo(
     `plan_selected`; *events* are ids in place of *query*.
     """
     grants = Grants(store)
-    trust = Trust(grants, () if query.key is None else (query.key,))
-    selected = select_events(store, query, trust, events=events, identity=identity)
+    selected = select_events(store, query, events=events, identity=identity)
     by_key = steps_of(selected)
     drops = tuple(event for event in selected if event.documents)
     chosen = {key: steps for key, steps in by_key.items() if concerns(query, key)}
@@ -421,8 +406,6 @@ def plan_undo(
         if masked := [key for key in by_key if key not in chosen and may_concern(query, key)]:
             shown = masked[0].decode("utf-8", "backslashreplace")
             raise NothingToUndoError(f"the key is masked, so its name is not recorded: `{shown}`")
-        if trust.untrusted.total():
-            raise nothing_trusted(trust.untrusted)
         for drop in drops:
             count = counted(drop.documents or 0, "document")
             raise NothingToUndoError(
@@ -434,7 +417,7 @@ def plan_undo(
         raise NothingToUndoError("the selected events changed nothing")
     contested = {key: steps[key] for key, plan in plans.items() if plan.is_contested}
     if contested:
-        for key, others in read_others(store, contested, grants).items():
+        for key, others in read_others(store, contested).items():
             plans[key] = plan_key(key, steps[key], seen, others) or plans[key]
         for key in [key for key in contested if plans[key].current.is_absent]:
             since_ms = plans[key].steps[-1].time_ms
@@ -451,8 +434,7 @@ def plan_undo(
     found.sort(key=lambda plan: plan.steps[-1].time_ms, reverse=True)
     further_keys = tuple(key for key in by_key if key not in chosen)
     description = describe(query, events, identity)
-    untrusted = +trust.untrusted
-    result = UndoPlan(tuple(found), seen.time_ms, further_keys, untrusted, description, drops)
+    result = UndoPlan(tuple(found), seen.time_ms, further_keys, description, drops)
     size = sum(key.current.size + (key.target.size if key.target else 0) for key in result.changes)
     if size > UNDO_MAX_BYTES:
         raise UndoTooLargeError(
@@ -524,8 +506,6 @@ def conflict_label(plan: KeyPlan, conflict: Conflict) -> str:
         return "note"
     if conflict.is_forced:
         return "forced"
-    if conflict.kind == "unvalidated":
-        return "not restored"
     return "nothing to restore" if conflict.is_final else "conflict"
 
 
@@ -561,11 +541,6 @@ def conflict_reason(plan: KeyPlan, conflict: Conflict) -> str:
             return "not reversible: it is masked, so its name is not recorded"
         case "unreadable":
             return f"this server cannot read its before-image in event {first.event}"
-        case "unvalidated":
-            return (
-                f"{UNVALIDATED} (set `{PAYLOAD_SETTING} yes`), and an agent of"
-                f" `{first.identity}` may have forged the before-image in event {first.event}"
-            )
         case _:
             return "one of keyleash's own keys"
 

@@ -1,86 +1,18 @@
-"""Values of keys and of before-images, as a server reads them.
-
-A fenced agent can append an event with a corrupt payload to the audit stream of its identity. A
-server that does not validate payloads stores it, and crashes when it reads the key. So such
-before-images are not restored.
-"""
+"""Values of keys and of before-images, as a server reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from keyleash.audit.entries import ABSENT, LARGE, BeforeImage, ImageContent
-from keyleash.errors import UnvalidatedRestoreError
 from keyleash.store.agent_keys import read_values
-from keyleash.store.keyspace import OPERATORS
-from keyleash.store.server_check import PAYLOAD_SETTING, PayloadRisk, find_payload_risk
-from keyleash.store.shards import at_slot
 from keyleash.store.store import Store
-from keyleash.store.users import read_forgeable
 from keyleash.store.wire import reading_reply
 from keyleash.text import iso_time, json_bytes, json_object
-
-RecordedImage = tuple[str, ImageContent]
-"""An identity, and the content of a before-image in its audit stream."""
-
-UNVALIDATED = "the server does not validate payloads"
-"""Why a before-image that an agent may have forged is not restored."""
-HELP = (
-    f"`CONFIG SET {PAYLOAD_SETTING} yes` takes effect at once, and `CONFIG REWRITE` saves it;"
-    " then run the command again"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Withheld:
-    """Before-images that must not be restored.
-
-    Attributes:
-        images: The before-images, except those that a trusted stream has too.
-        identities: The identities whose agents may have forged them.
-        risk: What the server does not validate; None if there are no such images.
-    """
-
-    images: frozenset[ImageContent] = frozenset()
-    identities: tuple[str, ...] = ()
-    risk: PayloadRisk | None = None
-
-    def error(self, what: str) -> UnvalidatedRestoreError:
-        """Return the error for *what*, a noun phrase: it is not restored."""
-        names = ", ".join(f"`{name}`" for name in self.identities)
-        risk = self.risk.message if self.risk else ""
-        return UnvalidatedRestoreError(
-            f"{what} is not restored: {risk}; an agent of {names} may have forged it", help=HELP
-        )
-
-
-def find_withheld(store: Store, images: Iterable[RecordedImage]) -> Withheld:
-    """Find the before-images that must not be restored.
-
-    The server is queried only if there are payloads; the bytes of a string are not a payload.
-    """
-    payloads = {image for image in images if image[1][0] != "value" and image[0] != OPERATORS}
-    risk = _payload_risk(store) if payloads else None
-    if risk is None:
-        return Withheld()
-    forgeable = read_forgeable(store, sorted({identity for identity, _ in payloads}))
-    trusted = {content for identity, content in payloads if identity not in forgeable}
-    withheld = frozenset(content for _, content in payloads) - trusted
-    names = {identity for identity, content in payloads if content in withheld}
-    return Withheld(withheld, tuple(sorted(names)), risk) if withheld else Withheld()
-
-
-def _payload_risk(store: Store) -> PayloadRisk | None:
-    """Return the risk of a server, or of the first node of a cluster that has one."""
-    if store.cluster is None:
-        return find_payload_risk(store.client)
-    slots = [node.slots[0][0] for node in store.cluster.nodes if node.slots]
-    risks = (at_slot(store, slot, lambda node: find_payload_risk(node.client)) for slot in slots)
-    return next(filter(None, risks), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +149,7 @@ def read_keys(store: Store, keys: Sequence[bytes], *, whole: bool = False) -> di
 
 
 class Images(dict[ImageContent, Value | None]):
-    """The values of before-images; None if one was not read.
-
-    Attributes:
-        withheld: Those that must not be restored; the server could not read the others that are
-            None.
-    """
-
-    def __init__(self, values: Mapping[ImageContent, Value | None], withheld: Withheld) -> None:
-        super().__init__(values)
-        self.withheld = withheld
+    """The values of before-images; None if the server cannot read one."""
 
     def restored(self, image: BeforeImage | None) -> Value | None:
         """Return the value that *image* restores, with its expiry; None if that is not known."""
@@ -236,18 +159,15 @@ class Images(dict[ImageContent, Value | None]):
         return None if value is None else replace(value, expires_ms=image.expires_ms)
 
 
-def read_images(store: Store, images: Iterable[RecordedImage], *, whole: bool = False) -> Images:
-    """Return the values of *images*, None for those that the server cannot or must not restore.
+def read_images(store: Store, images: Iterable[ImageContent], *, whole: bool = False) -> Images:
+    """Return the values of *images*, None for those that the server cannot restore.
 
     They have no expiry of the key. Hash fields that have expired are left out.
     """
-    recorded = dict.fromkeys(images)
-    withheld = find_withheld(store, recorded)
-    values: dict[ImageContent, Value | None] = dict.fromkeys(content for _, content in recorded)
-    wanted = [content for content in values if content not in withheld.images]
-    for content, reply in zip(wanted, read_values(store, wanted, whole=whole), strict=True):
+    values: dict[ImageContent, Value | None] = dict.fromkeys(images)
+    for content, reply in zip(values, read_values(store, [*values], whole=whole), strict=True):
         values[content] = None if isinstance(reply, ResponseError) else _value(reply)
-    return Images(values, withheld)
+    return Images(values)
 
 
 def _value(reply: Sequence[Any]) -> Value:

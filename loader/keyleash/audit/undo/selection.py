@@ -10,7 +10,6 @@ from keyleash.audit.read import Query, key_test, read_events
 from keyleash.audit.streams import stream_names, stream_owners
 from keyleash.audit.undo.history import UndoStep, event_name, images_of, read_back, steps_on
 from keyleash.audit.undo.key_values import read_images
-from keyleash.audit.undo.trust import Grants, Trust, nothing_trusted
 from keyleash.errors import NothingToUndoError, OperationError, UndoTooLargeError
 from keyleash.policy.patterns import exactly
 from keyleash.policy.patterns import match as matches
@@ -50,9 +49,9 @@ def may_concern(query: Query, key: bytes) -> bool:
 
 
 def select_events(
-    store: Store, query: Query, trust: Trust, *, events: Sequence[str], identity: str | None
+    store: Store, query: Query, *, events: Sequence[str], identity: str | None
 ) -> list[AuditEvent]:
-    """Return the trusted events that `plan_undo` selects; every command of a batch."""
+    """Return the events that `plan_undo` selects; every command of a batch."""
     names = stream_owners(store) if identity is None else stream_names(store, [identity])
     if events:
         selected = _named(store, names, events)
@@ -60,7 +59,7 @@ def select_events(
         selected = read_events(store, names, query, newest_first=True)
     found = []
     size = 0
-    for event in filter(trust.is_trusted, selected):
+    for event in selected:
         found.append(event)
         images = (change.before.content for change in event.changes if change.before)
         size += sum(len(image[1]) for image in images if image)
@@ -69,8 +68,6 @@ def select_events(
                 f"the events have more than {MAX_SELECTED_BYTES >> 20} MiB of before-images",
                 help="undo fewer events at a time, the newest first",
             )
-    if not found and trust.untrusted.total():
-        raise nothing_trusted(trust.untrusted)
     if not found:
         raise NothingToUndoError("no recorded event matches", help=SEE_IDS)
     return found
@@ -99,15 +96,15 @@ def dropped_index(event: AuditEvent) -> str:
 
 
 def read_others(
-    store: Store, undone: Mapping[bytes, Sequence[UndoStep]], grants: Grants
+    store: Store, undone: Mapping[bytes, Sequence[UndoStep]]
 ) -> dict[bytes, list[UndoStep]]:
-    """Return the other trusted changes of these keys since the oldest step."""
+    """Return the other changes of these keys since the oldest step."""
     since_ms = min(step.time_ms for steps in undone.values() for step in steps)
     ours = {step.event for steps in undone.values() for step in steps}
     only = exactly(next(iter(undone))) if len(undone) == 1 else None
     events = read_events(store, stream_owners(store), Query(pattern=only, since_ms=since_ms))
     theirs = (event for event in events if event_name(event) not in ours)
-    steps = steps_on(undone, filter(Trust(grants, undone).is_trusted, theirs))
+    steps = steps_on(undone, theirs)
     images = read_images(store, images_of(steps.values()))
     return {
         key: [step for step in read_back(some, images) if not step.changed_nothing]

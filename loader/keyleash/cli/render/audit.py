@@ -131,7 +131,7 @@ def _result(entry: AuditEvent | Denial) -> str:
                 result += f" (child {printable(entry.args[0])})"
             if entry.script:
                 result += f" (script {printable(entry.script)})"
-            return f"{result} (untrusted)" if entry.is_untrusted else result
+            return result
 
 
 def folded_actions(events: Iterable[ControlEvent]) -> Iterator[ControlEvent]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import click
 
 from keyleash.audit.entry_text import short_value
@@ -16,7 +14,6 @@ from keyleash.audit.undo.key_plans import (
     conflict_reason,
 )
 from keyleash.audit.undo.selection import dropped_index
-from keyleash.audit.undo.trust import untrusted_text
 from keyleash.cli.render.table import columns, print_table
 from keyleash.cli.terminal import print_note
 from keyleash.policy.problems import FEW, SHOWN_BLOCKS, fold, listing, some
@@ -64,20 +61,10 @@ def print_plan(plan: UndoPlan, *, full: bool) -> None:
             "note: the keys of each node change in one step, one node after the other:"
             f" {', '.join(plan.nodes)}"
         )
-    say_untrusted(plan.untrusted)
 
 
 def _identities(plan: KeyPlan) -> str:
     return ", ".join(dict.fromkeys(step.identity for step in plan.steps))
-
-
-def say_untrusted(untrusted: Mapping[str, int]) -> None:
-    """Report the events that are left out, on standard error."""
-    if untrusted:
-        print_note(
-            f"note: untrusted events are left out: {untrusted_text(untrusted)};"
-            " no policy of their time grants the identity their keys"
-        )
 
 
 def _kind(found: tuple[KeyPlan, Conflict]) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from keyleash.store.identities import known_identities
 from keyleash.store.records import ActivePolicy, GuardRecord
 from keyleash.store.snapshots import MISSING, GuardSnapshot, read_snapshots, read_types
 from keyleash.store.states import read_states
-from keyleash.store.streams import AuditStream, StreamKind, read_first_repeats
+from keyleash.store.streams import AuditStream, StreamKind, read_repeats
 from keyleash.store.token_entries import record_names
 
 
@@ -72,7 +72,7 @@ def check_keys(context: Context, main: Server) -> Iterator[DoctorFinding]:
     written = [x for x, state in zip(names, states, strict=True) if state and state.sequence]
     home = store.keys
     streams = [AuditStream(StreamKind.DENIED, x, home.denied(x), home.tag) for x in names]
-    counts = zip(names, read_first_repeats(store, streams), strict=True)
+    counts = zip(names, read_repeats(store, streams), strict=True)
     denied = [name for name, fields in counts if b"seq" in fields]
     # Read again, since a stream may have got its first entry meanwhile.
     gone = {key for key, (_, found) in read_types(store, names).items() if found == MISSING}

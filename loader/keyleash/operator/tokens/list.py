@@ -212,7 +212,8 @@ def read_tokens(
     for names in batches(rules):
         pairs = zip(names, read_token_entries(store, names), strict=True)
         issued = {name: parsed(name, raw) for name, raw in pairs}
-        children = dict(zip(names, read_child_entries(store, names), strict=True))
+        pairs = zip(names, read_child_entries(store, names), strict=True)
+        children = {name: parsed(name, raw) for name, raw in pairs}
         entries = {
             name: {**children[name], **issued[name]}
             for name in names
