@@ -4,255 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from typing import NamedTuple
+from typing import Any
 
 from hostile.keys import HITS, PREFIX
 from keyleash.store.wire import MAX_ARGUMENTS, MAX_BATCH_COMMANDS
+from support.command_table import FormDraws, command_rows
 
 Call = tuple[bytes, ...]
-
-GRAMMAR = """
-APPEND str value
-BITCOUNT str [index index [BYTE|BIT]]
-BITFIELD str field-operation+
-BITFIELD_RO str field-read+
-BITOP AND|OR|XOR|NOT|DIFF|ONE to str+
-BITPOS str bit [index [index [BYTE|BIT]]]
-BLMOVE list list LEFT|RIGHT LEFT|RIGHT seconds
-BLMPOP seconds count:list LEFT|RIGHT [COUNT number]
-BLPOP list+ seconds
-BRPOP list+ seconds
-BRPOPLPUSH list list seconds
-BZMPOP seconds count:zset MIN|MAX [COUNT number]
-BZPOPMAX zset+ seconds
-BZPOPMIN zset+ seconds
-COPY any to [DB 0] [REPLACE]
-DECR str
-DECRBY str number
-DEL any+
-DELIFEQ str value
-DUMP any
-ECHO value
-EXISTS any+
-EXPIRE any number [NX|XX|GT|LT]
-EXPIREAT any number [NX|XX|GT|LT]
-EXPIRETIME any
-FT.AGGREGATE hits query [LOAD 1 @t] [APPLY expression AS u] [APPLY lower(@u) AS l] [GROUPBY 1 @t] [LIMIT number number]
-FT.SEARCH hits query [NOCONTENT] [RETURN 1 t] [SORTBY n] [WITHSCORES] [HIGHLIGHT|SUMMARIZE] [LIMIT 0 number]
-GEOADD geo [NX|XX] [CH] located+
-GEODIST geo member member unit
-GEOHASH geo member+
-GEOPOS geo member+
-GEORADIUS geo degree degree radius unit [WITHCOORD] [WITHDIST] [COUNT number [ANY]] [ASC|DESC] [STORE|STOREDIST to]
-GEORADIUSBYMEMBER geo member radius unit [WITHCOORD] [WITHHASH] [COUNT number [ANY]] [STORE|STOREDIST to]
-GEORADIUSBYMEMBER_RO geo member radius unit [WITHCOORD] [WITHHASH] [COUNT number [ANY]] [ASC]
-GEORADIUS_RO geo degree degree radius unit [WITHCOORD] [WITHHASH] [COUNT number [ANY]] [ASC]
-GEOSEARCH geo place BYRADIUS radius unit [ASC|DESC] [COUNT number [ANY]] [WITHCOORD] [WITHDIST]
-GEOSEARCHSTORE to geo place BYBOX radius radius unit [ASC|DESC] [COUNT number [ANY]] [STOREDIST]
-GET str
-GETBIT str number
-GETDEL str
-GETEX str [EX number]
-GETRANGE str index index
-GETSET str value
-HDEL hash field+
-HEXISTS hash field
-HEXPIRE hash number FIELDS count:field
-HEXPIREAT hash number FIELDS count:field
-HEXPIRETIME hash FIELDS count:field
-HGET hash field
-HGETALL hash
-HGETDEL hash FIELDS count:field
-HGETEX hash [EX number] FIELDS count:field
-HINCRBY hash field number
-HINCRBYFLOAT hash field number
-HKEYS hash
-HLEN hash
-HMGET hash field+
-HMSET hash field-value+
-HPERSIST hash FIELDS count:field
-HPEXPIRE hash number FIELDS count:field
-HPEXPIREAT hash number FIELDS count:field
-HPEXPIRETIME hash FIELDS count:field
-HPTTL hash FIELDS count:field
-HRANDFIELD hash [number [WITHVALUES]]
-HSCAN hash cursor [MATCH glob] [COUNT number] [NOVALUES]
-HSET hash field-value+
-HSETEX hash [EX number] FIELDS count:field-value
-HSETNX hash field value
-HSTRLEN hash field
-HTTL hash FIELDS count:field
-HVALS hash
-INCR str
-INCRBY str number
-INCRBYFLOAT str number
-JSON.ARRAPPEND doc path element+
-JSON.ARRINDEX doc path element [index index]
-JSON.ARRINSERT doc path position element+
-JSON.ARRLEN doc path
-JSON.ARRPOP doc path [position]
-JSON.ARRTRIM doc path position index
-JSON.CLEAR doc path
-JSON.DEL doc path
-JSON.FORGET doc path
-JSON.GET doc path+
-JSON.MERGE doc path element
-JSON.MGET doc+ path
-JSON.NUMINCRBY doc path number
-JSON.OBJKEYS doc path
-JSON.RESP doc path
-JSON.SET doc path element
-JSON.STRAPPEND doc path element
-JSON.STRLEN doc path
-JSON.TYPE doc path
-LCS str str [LEN] [IDX] [MINMATCHLEN number] [WITHMATCHLEN]
-LINDEX list index
-LINSERT list BEFORE|AFTER word value
-LLEN list
-LMOVE list list LEFT|RIGHT LEFT|RIGHT
-LMPOP count:list LEFT|RIGHT [COUNT number]
-LPOP list [number]
-LPOS list word [RANK index] [COUNT number] [MAXLEN number]
-LPUSH list value+
-LPUSHX list value+
-LRANGE list index index
-LREM list index word
-LSET list index value
-LTRIM list index index
-MEMORY USAGE any [SAMPLES number]
-MGET str+
-MSET str-value+
-MSETEX count:str-value [EX number]
-MSETNX str-value+
-OBJECT ENCODING any
-OBJECT FREQ any
-OBJECT IDLETIME any
-OBJECT REFCOUNT any
-PERSIST any
-PEXPIRE any number [NX|XX|GT|LT]
-PEXPIREAT any number
-PEXPIRETIME any
-PFADD hll value+
-PFCOUNT hll+
-PFMERGE to hll+
-PING [value]
-PSETEX str number value
-PSUBSCRIBE scanned
-PTTL any
-PUBLISH channel value
-PUBSUB NUMSUB channel+
-PUBSUB SHARDNUMSUB channel+
-RENAME any to
-RENAMENX any to
-RESTORE to 0 payload [REPLACE]
-RPOP list [number]
-RPOPLPUSH list list
-RPUSH list value+
-RPUSHX list value+
-SADD set value+
-SCAN cursor [MATCH scanned] [COUNT number] [TYPE type]
-SCARD set
-SDIFF set+
-SDIFFSTORE to set+
-SET str value [NX|XX|KEEPTTL] [GET] [EX number]
-SETBIT str number bit
-SETEX str number value
-SETNX str value
-SETRANGE str number value
-SINTER set+
-SINTERCARD count:set [LIMIT number]
-SINTERSTORE to set+
-SISMEMBER set member
-SMEMBERS set
-SMISMEMBER set member+
-SMOVE set set member
-SORT any [LIMIT number number] [BY pattern] [GET pattern] [GET pattern] [ASC|DESC] [ALPHA] [STORE to]
-SORT_RO any [LIMIT number number] [BY pattern] [GET pattern] [ASC|DESC] [ALPHA]
-SPOP set [number]
-SPUBLISH channel value
-SRANDMEMBER set [number]
-SREM set member+
-SSCAN set cursor [MATCH glob] [COUNT number]
-SSUBSCRIBE channel
-STRLEN str
-SUBSCRIBE channel
-SUBSTR str index index
-SUNION set+
-SUNIONSTORE to set+
-TIME
-TOUCH any+
-TTL any
-TYPE any
-UNLINK any+
-VADD vset [REDUCE number] vector member [CAS] [NOQUANT|BIN|Q8] [EF number] [SETATTR json] [M number]
-VCARD vset
-VDIM vset
-VEMB vset member [RAW]
-VGETATTR vset member
-VINFO vset
-VISMEMBER vset member
-VLINKS vset member [WITHSCORES]
-VRANDMEMBER vset [number]
-VREM vset member
-VSETATTR vset member json
-VSIM vset vector|ELE-member [WITHSCORES] [COUNT number] [EF number] [FILTER filter] [FILTER-EF number] [TRUTH] [NOTHREAD]
-XACK stream g id+
-XADD stream [NOMKSTREAM] [MAXLEN|MINID number] * field-value+
-XAUTOCLAIM stream g consumer 0 id [COUNT number] [JUSTID]
-XCLAIM stream g consumer 0 id+ [IDLE number] [FORCE] [JUSTID]
-XDEL stream id+
-XGROUP CREATE stream group id [MKSTREAM] [ENTRIESREAD number]
-XGROUP CREATECONSUMER stream group consumer
-XGROUP DELCONSUMER stream group consumer
-XGROUP DESTROY stream group
-XGROUP SETID stream group id
-XINFO CONSUMERS stream g
-XINFO GROUPS stream
-XINFO STREAM stream [FULL [COUNT number]]
-XLEN stream
-XPENDING stream g [IDLE number] [id id number [consumer]]
-XRANGE stream id id [COUNT number]
-XREAD [COUNT number] [BLOCK 1] streams
-XREADGROUP GROUP g consumer [COUNT number] [BLOCK 1] [NOACK] streams
-XREVRANGE stream id id [COUNT number]
-XSETID stream id
-XTRIM stream MAXLEN|MINID [=|~] number [LIMIT number]
-ZADD zset [NX|XX|GT] [CH] score-member+
-ZCARD zset
-ZCOUNT zset score score
-ZDIFF count:zset [WITHSCORES]
-ZDIFFSTORE to count:zset
-ZINCRBY zset number member
-ZINTER count:zset [AGGREGATE MAX] [WITHSCORES]
-ZINTERCARD count:zset [LIMIT number]
-ZINTERSTORE to count:zset [AGGREGATE MAX]
-ZLEXCOUNT zset lex lex
-ZMPOP count:zset MIN|MAX [COUNT number]
-ZMSCORE zset member+
-ZPOPMAX zset [number]
-ZPOPMIN zset [number]
-ZRANDMEMBER zset [number [WITHSCORES]]
-ZRANGE zset bound bound [BYSCORE|BYLEX] [REV] [LIMIT number number] [WITHSCORES]
-ZRANGEBYLEX zset lex lex [LIMIT number number]
-ZRANGEBYSCORE zset score score [WITHSCORES] [LIMIT number number]
-ZRANGESTORE to zset bound bound [BYSCORE|BYLEX] [REV] [LIMIT number number]
-ZRANK zset member [WITHSCORE]
-ZREM zset member+
-ZREMRANGEBYLEX zset lex lex
-ZREMRANGEBYRANK zset index index
-ZREMRANGEBYSCORE zset score score
-ZREVRANGE zset index index [WITHSCORES]
-ZREVRANGEBYLEX zset lex lex [LIMIT number number]
-ZREVRANGEBYSCORE zset score score [WITHSCORES] [LIMIT number number]
-ZREVRANK zset member
-ZSCAN zset cursor [MATCH glob] [COUNT number]
-ZSCORE zset member
-ZUNION count:zset [AGGREGATE MAX] [WITHSCORES]
-ZUNIONSTORE to count:zset [AGGREGATE MAX]
-"""  # noqa: E501 - a line for each command
-"""Commands with their arguments: words in small letters are drawn, `[…]` may be left out, `|`
-separates alternatives, `+` means several, `count:` as many as a number before them says."""
 
 NUMBERS = (
     b"0", b"1", b"2", b"-1", b"10", b"64", b"100", b"350", b"1000", b"5000", b"10000", b"17000",
@@ -290,7 +48,7 @@ MAX_BYTES = 32_000_000
 LONG = (64_000, 200_000, 204_801, 1_000_000, 10_000_000, 16_777_216, MAX_BYTES)
 
 
-class Draws:
+class Draws(FormDraws):
     """Choices of one example.
 
     Args:
@@ -306,7 +64,7 @@ class Draws:
         payloads: Sequence[bytes],
         colliding: Sequence[bytes],
     ) -> None:
-        self.random = random.Random(seed)
+        super().__init__(random.Random(seed), _WORDS)
         self.payloads = payloads
         self.colliding = colliding
         self._keys = keys
@@ -329,6 +87,14 @@ class Draws:
         if names is None or self.chance(25):
             names = self._every
         return self.pick([*names, *(FRESH if self.chance(10) else ())])
+
+    def several(self, word: str) -> list[list[Any]]:
+        """Return as many as are left of a few distinct ones."""
+        count = self.random.choice(SIZES)
+        parts = [self.drawn(word) for _ in range(min(count, self.random.choice((1, 3, 100, 7000))))]
+        room = (MAX_ARGUMENTS - 50) // max(map(len, parts))
+        most = 1 + MAX_BYTES // (1 + max(sum(map(len, part)) for part in parts))
+        return [parts[i % len(parts)] for i in range(min(count, room, most))]
 
     def value(self) -> bytes:
         if self.chance(40):
@@ -438,40 +204,12 @@ _WORDS: Mapping[str, Callable[[Draws], bytes | list[bytes]]] = {
 }
 
 
-class _Piece(NamedTuple):
-    """A part of a line of the grammar: a word, or an option with its own parts."""
-
-    word: str
-    option: tuple[_Piece, ...] = ()
-
-
-@cache
-def forms() -> Mapping[str, tuple[_Piece, ...]]:
-    """Return the grammar's lines by the name of their command."""
-    lines = (line.split() for line in GRAMMAR.strip().splitlines())
-    parsed = {}
-    for words in lines:
-        named = 2 if words[0] in {"MEMORY", "OBJECT", "PUBSUB", "XGROUP", "XINFO"} else 1
-        text = " ".join(words[named:]).replace("[", "[ ").replace("]", " ]")
-        parsed[" ".join(words[:named])] = _parsed(iter(text.split()))
-    return parsed
-
-
-def _parsed(words: object) -> tuple[_Piece, ...]:
-    pieces = []
-    for word in words:  # type: ignore[attr-defined]
-        if word == "]":
-            break
-        pieces.append(_Piece("", _parsed(words)) if word == "[" else _Piece(word))
-    return tuple(pieces)
-
-
 def hostile_call(draws: Draws, name: str) -> Call:
     """Draw one call of a command; sometimes with options twice, or a word that is another's."""
-    argv = [word.encode() for word in name.split()]
+    argv: list[Any] = name.split()
     named = len(argv)
-    options: list[list[bytes]] = []
-    _fill(draws, forms()[name], argv, options)
+    options: list[list[Any]] = []
+    draws.fill(command_rows()[name].form, argv, options)
     if options and draws.chance(4):
         # An option again, or as what belongs to another.
         argv += draws.random.choice(options)
@@ -479,51 +217,7 @@ def hostile_call(draws: Draws, name: str) -> Call:
         place = named + draws.below(min(len(argv) - named, 12))
         words = (*NUMBERS, b"COUNT", b"LIMIT", b"BYSCORE", b"MATCH", b"ANY", b"STREAMS", b"count\0")
         argv[place : place + draws.below(2)] = [draws.pick(words)]
-    return tuple(argv[:MAX_ARGUMENTS])
-
-
-def _fill(
-    draws: Draws, pieces: Sequence[_Piece], argv: list[bytes], options: list[list[bytes]]
-) -> None:
-    for piece in pieces:
-        if piece.option:
-            if draws.chance(2):
-                start = len(argv)
-                _fill(draws, piece.option, argv, options)
-                options.append(argv[start : start + 3])
-            continue
-        word = draws.random.choice(piece.word.split("|"))
-        if word.startswith("count:"):
-            several = _several(draws, word.removeprefix("count:"))
-            argv += [b"%d" % len(several), *(part for parts in several for part in parts)]
-        elif word.endswith("+"):
-            argv += [part for parts in _several(draws, word[:-1]) for part in parts]
-        else:
-            argv += _drawn(draws, word)
-
-
-def _several(draws: Draws, word: str) -> list[list[bytes]]:
-    count = draws.random.choice(SIZES)
-    parts = [_drawn(draws, word) for _ in range(min(count, draws.random.choice((1, 3, 100, 7000))))]
-    room = (MAX_ARGUMENTS - 50) // max(map(len, parts))
-    # As many as are left of a few distinct ones.
-    count = min(count, room, 1 + MAX_BYTES // (1 + max(sum(map(len, part)) for part in parts)))
-    return [parts[i % len(parts)] for i in range(count)]
-
-
-def _drawn(draws: Draws, word: str) -> list[bytes]:
-    make = _WORDS.get(word)
-    if make is not None:
-        drawn = make(draws)
-        return [drawn] if isinstance(drawn, bytes) else drawn
-    if word in KINDS:
-        return [draws.key(word)]
-    return [word.encode()]
-
-
-KINDS = frozenset(
-    {"any", "doc", "str", "hll", "list", "set", "hash", "zset", "geo", "stream", "vset"}
-)
+    return tuple(w if isinstance(w, bytes) else w.encode() for w in argv[:MAX_ARGUMENTS])
 
 
 def hostile_batch(draws: Draws, names: Sequence[str]) -> list[Call]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from hostile.calls import NEW, Call, Draws, forms
+from hostile.calls import NEW, Call, Draws
 from hostile.keys import COLLIDING_WORDS, HITS, MASTER, MIB, PREFIX, build, copy
 from keyleash.commands import CommandTable
 from keyleash.commands.facts import NAMED_ONLY
@@ -23,6 +23,7 @@ from keyleash.servers.embedded import stack_server
 from keyleash.store.records import guard_record
 from keyleash.store.wire import BatchMode, batch_call, guard_call
 from support.collisions import colliding_words
+from support.command_table import command_rows
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer, find_server_binaries
 
@@ -135,11 +136,11 @@ class Ground:
         assert record is not None
         self._digests = record.digest, record.batch_digest
         self._token = leash.issue("one").token
-        # Of the modules' commands those in the grammar.
+        # Of the modules' commands those in the table.
         self.names = sorted(
             spec.name
             for spec in self._table
-            if spec.refused is None and ("." not in spec.name or spec.name in forms())
+            if spec.refused is None and ("." not in spec.name or spec.name in command_rows())
         )
         self._dirty: set[bytes] = set()
         dumped = (self._admin.dump(MASTER + name.encode()) for name in self._shapes)
