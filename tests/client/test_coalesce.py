@@ -20,7 +20,7 @@ import keyleash
 from client.alike import awaiting
 from client.conftest import BROAD
 from client.test_no_retry import FATES, Fate, Proxy, losing_the_reply
-from client.twin import AsyncTwin, count_token_calls, difference
+from client.twin import AsyncTwin, difference, recorded_calls
 from keyleash import (
     BudgetExhaustedError,
     KeyNotGrantedError,
@@ -703,7 +703,7 @@ def test_recorded_call_reads_the_same_coalesced_as_raw(
 
         crowd: Any = Crowded()
         found = []
-        for call in count_token_calls():
+        for call in recorded_calls():
             if call.name in twin.commands:
                 raw, coalesced = (
                     twin.outcome(client, call, with_data=False) for client in (twin.raw, crowd)

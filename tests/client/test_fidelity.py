@@ -11,10 +11,11 @@ import pytest
 import redis
 
 from client.alike import awaiting
-from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, count_token_calls, difference
+from client.twin import FAR_S, AsyncTwin, Piped, Twin, answer, difference, recorded_calls
 from keyleash.commands import load_table
 from keyleash.errors import CommandRefusedError
 from keyleash.store.live_table import read_table
+from support.command_table import command_rows
 from support.servers import RealServer
 
 WIRES: list[dict[str, Any]] = [{}, {"protocol": 2}, {"protocol": 3}]
@@ -52,7 +53,7 @@ def test_every_scopable_command_has_a_recorded_call() -> None:
         spec.name for spec in load_table() if spec.refused is None and spec.subscribes is None
     }
 
-    assert {call.command for call in count_token_calls()} == scopable
+    assert {name for name, row in command_rows().items() if row.calls} == scopable
 
 
 @pytest.mark.parametrize("options", WIRES[1:], ids=named)
@@ -107,7 +108,7 @@ def test_recorded_call_reads_the_same_with_the_async_client(
 
 def differences(twin: Twin, *, with_data: bool) -> list[str]:
     found = []
-    for call in count_token_calls():
+    for call in recorded_calls():
         if call.name in twin.commands:
             raw, guarded = (
                 twin.outcome(client, call, with_data=with_data)

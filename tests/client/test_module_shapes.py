@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from functools import partial
 from typing import Any
 
@@ -12,6 +11,7 @@ import redis
 
 from client.twin import answer
 from keyleash.client.resp3 import as_resp3
+from support.command_table import words_of
 from support.gateways import gateway_to
 from support.leash import Leash, grant
 from support.servers import RealServer
@@ -138,11 +138,8 @@ CHANGES = re.compile(r"'(Memory usage|memoryUsage)'[:,] \d+")
 """What differs from one time to the next."""
 
 
-def words_of(text: str) -> list[list[bytes]]:
-    return [
-        [word.encode().decode("unicode_escape").encode("latin-1") for word in shlex.split(line)]
-        for line in text.strip().splitlines()
-    ]
+def lines_of(text: str) -> list[tuple[bytes, ...]]:
+    return [words_of(line) for line in text.strip().splitlines()]
 
 
 @pytest.mark.parametrize("decoded", [False, True], ids=["bytes", "text"])
@@ -156,7 +153,7 @@ def test_replies_of_modules_are_shaped_as_servers_shape_them(
     )
     shaped = [
         reply if isinstance(reply, tuple) else as_resp3(words, reply, is_text=decoded)
-        for words, reply in zip(words_of(CALLS), in_resp2, strict=True)
+        for words, reply in zip(lines_of(CALLS), in_resp2, strict=True)
     ]
     assert differing(shaped, in_resp3) == {}
 
@@ -192,12 +189,12 @@ def options(decoded: bool, protocol: int) -> dict[str, Any]:
 def differing(replies: list[Any], others: list[Any]) -> dict[bytes, Any]:
     return {
         b" ".join(words): (reply, other)
-        for words, reply, other in zip(words_of(CALLS), replies, others, strict=True)
+        for words, reply, other in zip(lines_of(CALLS), replies, others, strict=True)
         if comparable(words, reply) != comparable(words, other)
     }
 
 
-def comparable(words: list[bytes], reply: Any) -> str:
+def comparable(words: tuple[bytes, ...], reply: Any) -> str:
     """Return a reply as text, in which an error and a NaN are equal to others of the same text."""
     if words[0] != b"FT.INFO":
         return CHANGES.sub("", repr(reply))
@@ -220,6 +217,6 @@ def replies_in(server: RealServer, client: Any) -> list[Any]:
         admin.delete(name)
     for name in admin.execute_command("FT._LIST"):
         admin.execute_command("FT.DROPINDEX", name)
-    for words in words_of(SEED):
+    for words in lines_of(SEED):
         admin.execute_command(*words)
-    return [answer(partial(client.execute_command, *words)) for words in words_of(CALLS)]
+    return [answer(partial(client.execute_command, *words)) for words in lines_of(CALLS)]

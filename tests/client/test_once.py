@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 import keyleash
-from client.twin import BROAD, Piped, Twin, count_token_calls
+from client.twin import BROAD, Piped, Twin, recorded_calls
 from keyleash.audit.read import read_events
 from keyleash.errors.sentences import reason_of
 from support.leash import Leash
@@ -361,7 +361,7 @@ def test_replayed_reply_equals_the_first(embedded: RealServer, protocol: int, pi
     Leash(embedded).load(one={**BROAD, **ONCE})
     client: Any = Piped(twin.guarded, transaction=True, is_behind=True) if piped else twin.guarded
     repeated = Repeated(client)
-    for call in count_token_calls():
+    for call in recorded_calls():
         if call.name in twin.commands and twin.guarded._session.may_write(call.words):
             twin.outcome(repeated, call, with_data=False)  # type: ignore[arg-type]
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -18,10 +16,10 @@ import keyleash
 from client.alike import Awaited
 from keyleash.commands import load_table
 from keyleash.store.wire import declared_keys
+from support.command_table import command_rows, words_of
 from support.leash import Leash, grant
 from support.servers import RealServer
 
-CALLS = Path(__file__).with_name("calls.txt")
 FAR_S = 4_102_444_800
 """New Year 2100: a time to live that no test outlasts."""
 NEAR_MS = 30_000
@@ -98,7 +96,7 @@ end
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One line of calls.txt; `mark` is the sign in front of it, if any."""
+    """A recorded call of tests/commands.txt; `mark` is the sign in front of it, if any."""
 
     mark: str
     words: tuple[bytes, ...]
@@ -106,13 +104,6 @@ class Call:
     @property
     def name(self) -> str:
         return self.words[0].decode()
-
-    @property
-    def command(self) -> str:
-        """The command's name in the table, that of a sub-command behind its container's."""
-        spec = load_table().find(self.words)
-        assert spec is not None
-        return spec.name
 
     def __str__(self) -> str:
         return " ".join(str(word)[1:] for word in self.words)[:200]
@@ -127,15 +118,15 @@ class Outcome:
 
 
 @functools.cache
-def count_token_calls() -> tuple[Call, ...]:
-    lines = CALLS.read_text(encoding="ascii").splitlines()
-    return tuple(_call(line) for line in lines if line and not line.startswith("#"))
+def recorded_calls() -> tuple[Call, ...]:
+    """Return the recorded calls of all commands."""
+    return tuple(_call(row.name, text) for row in command_rows().values() for text in row.calls)
 
 
-def _call(line: str) -> Call:
-    mark = line[0] if line[0] in "~?%" else ""
-    words = shlex.split(line[len(mark) :])
-    return Call(mark, tuple(w.encode().decode("unicode_escape").encode("latin-1") for w in words))
+def _call(name: str, text: str) -> Call:
+    mark = text[0] if text[:2] in ("~ ", "? ") else ""
+    arguments = text.removeprefix(f"{mark} ")
+    return Call(mark, words_of(name if arguments == "-" else f"{name} {arguments}"))
 
 
 class Twin:

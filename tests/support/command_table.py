@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
@@ -31,6 +32,7 @@ class CommandRow(NamedTuple):
 
     name: str
     form: tuple[Piece, ...]
+    calls: tuple[str, ...]
 
 
 @functools.cache
@@ -42,10 +44,11 @@ def command_rows() -> Mapping[str, CommandRow]:
 
 
 def _row(line: str) -> CommandRow:
-    words = line.split()
+    text, *calls = line.split(" | ")
+    words = text.split()
     named = 2 if words[0] in load_table().containers else 1
     form = " ".join(words[named:]).replace("[", "[ ").replace("]", " ]")
-    return CommandRow(" ".join(words[:named]), _pieces(iter(form.split())))
+    return CommandRow(" ".join(words[:named]), _pieces(iter(form.split())), tuple(calls))
 
 
 def _pieces(words: Iterator[str]) -> tuple[Piece, ...]:
@@ -55,6 +58,12 @@ def _pieces(words: Iterator[str]) -> tuple[Piece, ...]:
             break
         pieces.append(Piece("", _pieces(words)) if word == "[" else Piece(word))
     return tuple(pieces)
+
+
+def words_of(text: str) -> tuple[bytes, ...]:
+    """Return the words of a text as in a shell, with escapes such as \\x00."""
+    words = shlex.split(text)
+    return tuple(word.encode().decode("unicode_escape").encode("latin-1") for word in words)
 
 
 class FormDraws(ABC):
