@@ -172,7 +172,7 @@ golden: $(VENV)/.dev
 	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/face tests/guard/test_footprint.py
 
 docs: $(VENV)/.docs
-	$(BIN)/python -m tools.command_page docs/reference/commands.md
+	PYTHONPATH=tests $(BIN)/python -m tools.command_page docs/reference/commands.md
 	$(BIN)/keyleash schema > docs/reference/policy.schema.json
 	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/explanation/threat-model.md
 	$(BIN)/python -m tools.demo_picture docs/images/demo.svg

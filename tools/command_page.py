@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from tools.command_costs import COSTS
-
 from keyleash.commands.facts import COUNTS_SUBSCRIBERS
 from keyleash.commands.spec import (
     CommandSpec,
@@ -25,6 +23,7 @@ from keyleash.commands.spec import (
     Waits,
 )
 from keyleash.commands.table import load_table
+from support.command_table import command_rows
 
 INTRODUCTION = """\
 <!-- Made by `make docs` from the command table; do not edit. -->
@@ -144,7 +143,7 @@ def _section(title: str, specs: Sequence[CommandSpec], table: CommandTable) -> s
             f"`{spec.name}`",
             places_of(spec),
             needs_of(spec),
-            COSTS.get(spec.name, ""),
+            command_rows()[spec.name].cost,
             remarks,
         )
         lines.append(f"| {' | '.join(cells)} |")

@@ -32,23 +32,25 @@ class CommandRow(NamedTuple):
 
     name: str
     form: tuple[Piece, ...]
+    cost: str
     calls: tuple[str, ...]
 
 
 @functools.cache
 def command_rows() -> Mapping[str, CommandRow]:
     """Return the rows of the table by the name of their command."""
-    _, _, text = TABLE.read_text(encoding="ascii").partition("\n\n")
+    _, _, text = TABLE.read_text(encoding="utf-8").partition("\n\n")
     lines = re.sub(r"\n +", " | ", text).splitlines()
     return {row.name: row for row in map(_row, lines)}
 
 
 def _row(line: str) -> CommandRow:
-    text, *calls = line.split(" | ")
+    text, *cells = line.split(" | ")
     words = text.split()
     named = 2 if words[0] in load_table().containers else 1
-    form = " ".join(words[named:]).replace("[", "[ ").replace("]", " ]")
-    return CommandRow(" ".join(words[:named]), _pieces(iter(form.split())), tuple(calls))
+    form = " ".join(words[named:]).replace("[", "[ ").replace("]", " ]").split()
+    cost, calls = "".join(cells[:1]), tuple(cells[1:])
+    return CommandRow(" ".join(words[:named]), _pieces(iter(form)), cost, calls)
 
 
 def _pieces(words: Iterator[str]) -> tuple[Piece, ...]:
