@@ -55,6 +55,17 @@ def test_commands_are_read_as_they_were_written_wherever_they_are_cut(
     assert requests_in(pieces(data, cuts), True) == ([_read(words) for words in commands], 0)
 
 
+@given(st.lists(st.lists(WORDS, min_size=8, max_size=24), min_size=1, max_size=3), CUTS,
+       st.integers(1, 40))  # fmt: skip
+@thorough(200)
+def test_many_words_are_read_as_they_were_written_wherever_they_are_cut(
+    commands: list[list[bytes]], cuts: list[int], times: int
+) -> None:
+    """Words of long commands are read together, up to those that are long or break lines."""
+    data = b"".join(request(tuple(words) * times) for words in commands)
+    assert requests_in(pieces(data, cuts), True) == ([_read(w * times) for w in commands], 0)
+
+
 @given(st.lists(st.sampled_from((*b"*$:+-0129\r\n aG", 255)), max_size=60).map(bytes))
 @thorough(500)
 def test_random_bytes_are_read_alike_wherever_they_are_cut(data: bytes) -> None:

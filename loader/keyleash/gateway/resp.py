@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import takewhile
+from operator import eq
 from typing import Any
 
 from redis.exceptions import BusyLoadingError, ClusterDownError, ExecAbortError, NoScriptError
@@ -31,6 +33,8 @@ LOGIN_BYTES, LOGIN_WORDS = 16 << 10, 10
 
 SMALL_BYTES = 1 << 16
 """Packets below it are mostly read at once."""
+FEW_WORDS, SMALL_WORDS, SMALL_WORD_BYTES = 10, 256, 64
+"""Words of more than the first number are read together: that many at a time, of this mean size."""
 MAX_STEPS = 2000
 """Words, or requests without any, that are parsed at a time: some milliseconds."""
 MAX_NAME = 1023
@@ -120,7 +124,7 @@ class Requests:
             data = buffer = _split_small(data, commands)
         at, left, words, read = 0, self._left, self._words, self._read
         most_bytes = MAX_REQUEST_BYTES if self.is_trusted else LOGIN_BYTES
-        length, find, is_cut = len(buffer), buffer.find, False
+        length, find, is_cut, are_small = len(buffer), buffer.find, False, True
         for _ in range(MAX_STEPS):
             if at >= length:
                 break
@@ -136,6 +140,13 @@ class Requests:
                 commands += _inline(bytes(buffer[at:stop]))
                 at = stop + 1
                 continue
+            if are_small and left > FEW_WORDS and type(words) is list:
+                small, stop = _small_words(buffer, at, left - 1)
+                are_small = len(small) >= FEW_WORDS and read + stop - at <= most_bytes
+                if are_small:
+                    words += small
+                    left, read, at = left - len(small), read + stop - at, stop
+                    continue
             line = find(b"\r\n", at, at + MAX_HEADER_BYTES)
             if line < 0:
                 if length - at >= MAX_HEADER_BYTES:
@@ -178,6 +189,16 @@ class Requests:
         else:
             del self._buffer[:at]
         return commands
+
+
+def _small_words(buffer: bytes | bytearray, at: int, most: int) -> tuple[list[bytes], int]:
+    """Return the next words up to one that is long or not complete, and the place after them."""
+    most = min(most, SMALL_WORDS)
+    lines = bytes(buffer[at : at + most * SMALL_WORD_BYTES]).split(b"\r\n", 2 * most)
+    words = lines[1:-1:2]
+    heads = map(_LENGTHS.get, map(len, words))
+    count = sum(takewhile(bool, map(eq, heads, lines[::2])))
+    return words[:count], at + sum(map(len, lines[: 2 * count])) + 4 * count
 
 
 def _after_empty(buffer: bytes | bytearray, at: int) -> int:
