@@ -25,6 +25,7 @@ from gateway.conftest import BROAD
 from keyleash.client.retries import is_sent
 from keyleash.gateway import connection, serve, shares, upstream
 from keyleash.gateway.agent import Agent
+from keyleash.gateway.resp import Requests
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.token import new_token
@@ -483,6 +484,28 @@ def test_large_calls_rest_longer_after_each_error_until_one_succeeds(
     monkeypatch.setattr(shares, "MAX_CALL_S", 1e-9)
     agent.call(*denied)
     assert rests[0] < 1
+
+
+def test_requests_on_many_connections_of_an_agent_are_parsed_in_turns(
+    one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that arrive together take no more time at once than those of one connection."""
+    monkeypatch.setattr(shares, "SLICE_S", 1e-6)
+    every, kept, keep = one_gateway.gateway.shares, list[bytes](), Requests.keep
+    every._callers[every.strangers] = 1000
+    token = one_leash.issue("one").token
+    agents = [connect(one_gateway.port, token) for _ in range(5)]
+    monkeypatch.setattr(
+        Requests, "keep", lambda self, data: (kept.append(data), keep(self, data))[1]
+    )
+    busy = threading.Thread(target=one_gateway.call, args=(time.sleep, 0.5))
+    busy.start()
+    time.sleep(0.2)
+    for agent in agents:
+        agent.send(("GET", "k:none"), ("GET", "k:none"))
+    busy.join()
+    assert [agent.reply() + agent.reply() for agent in agents] == [b"$-1\r\n" * 2] * 5
+    assert len(kept) == 4
 
 
 def test_large_requests_have_their_places_until_they_are_answered(

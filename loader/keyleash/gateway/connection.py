@@ -203,6 +203,10 @@ class Connection(asyncio.Protocol):
         began_at = time.perf_counter()
         before = self._waiting_bytes if self._queue else self._requests.size
         self._waiting_bytes = before + len(data)
+        if data and self.share.is_resting:
+            # Other connections of its agent were read in this turn.
+            self._requests.keep(data)
+            return
         try:
             self._queue += self._requests.feed(data)
         except ProtocolError as error:

@@ -18,8 +18,9 @@ from keyleash.client.command_words import upper
 
 UNITS_PER_S = 1000
 """Polls of one key that an identity makes in a second; its tokens make half of them each."""
-WORDS_OF_UNIT = 50
-"""The words of a poll that cost a server as much as a poll of one key, about 40 µs."""
+WORDS_OF_UNIT, WORDS_OF_SQUARE = 50, 250
+"""A poll of n words is 1 + n / 50 + (n / 250)² units. One costs a server about 40 µs; the square is
+for those that wait until a long one has ended."""
 MAX_WAITING_KEYS = 50_000
 """Keys for which the commands of an identity wait, each counted per command; about 0.5 KB each."""
 LOOK_S = 1.0
@@ -114,7 +115,8 @@ class Polls:
             woken.clear()
             # Also for the call that found nothing: with a short timeout, it is half of all.
             times = is_new + (is_polled := self._is_first(call))
-            units = times * (1 + len(self._waits[call].words) / WORDS_OF_UNIT)
+            count = len(self._waits[call].words)
+            units = times * (1 + count / WORDS_OF_UNIT + (count / WORDS_OF_SQUARE) ** 2)
             if times:
                 await pace.take(units)
                 await self.paces[identity].take(units)

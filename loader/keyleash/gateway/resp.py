@@ -107,6 +107,11 @@ class Requests:
         """The bytes of the request that is not complete."""
         return self._read + len(self._buffer) + bool(self._left)
 
+    def keep(self, data: bytes) -> None:
+        """Take data that the next `feed` parses."""
+        self._buffer += data
+        self.has_more = True
+
     def feed(self, data: bytes) -> list[Words | TooManyWords]:  # noqa: PLR0912, PLR0915 - for speed
         """Return the requests that *data* completes, with their names as `name_of` returns them.
 
@@ -117,11 +122,12 @@ class Requests:
         """
         commands: list[Words | TooManyWords] = []
         buffer: bytes | bytearray = data
-        if self._buffer:
+        if not self._left and len(self._buffer) + len(data) < SMALL_BYTES:
+            data = buffer = _split_small(bytes(self._buffer) + data, commands)
+            self._buffer.clear()
+        elif self._buffer:
             self._buffer += data
             buffer = self._buffer
-        elif not self._left and len(data) < SMALL_BYTES:
-            data = buffer = _split_small(data, commands)
         at, left, words, read = 0, self._left, self._words, self._read
         most_bytes = MAX_REQUEST_BYTES if self.is_trusted else LOGIN_BYTES
         length, find, is_cut, are_small = len(buffer), buffer.find, False, True

@@ -105,7 +105,9 @@ class Share:
         if size > WINDOW and len(self._callers) > 1:
             if ok is not None:  # None: another call recovers from its error
                 self._errors = 0 if ok else min(self._errors + 1, MAX_ERRORS)
-            taken_s = min(time.monotonic() - began, size / SLOWEST)
+            taken_s = size / SLOWEST
+            if not self._errors:
+                taken_s = min(taken_s, time.monotonic() - began)
             rest_s = REST * min(2**self._errors * taken_s, MAX_CALL_S)
         self.under_way += size - weight
         asyncio.get_running_loop().call_later(rest_s, self.count, -size)
