@@ -23,7 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.conftest import BROAD
 from keyleash.client.retries import is_sent
-from keyleash.gateway import connection, serve, shares, upstream
+from keyleash.gateway import flow, serve, shares, upstream
 from keyleash.gateway.agent import Agent
 from keyleash.gateway.resp import Requests
 from keyleash.operator.suspension import freeze
@@ -220,7 +220,7 @@ def test_a_connection_without_login_is_closed_however_it_sends(
     one_gateway: ServedGateway, connect: Connect, eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silent, or a byte at a time, or with commands that are denied."""
-    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
+    monkeypatch.setattr(flow, "LOGIN_S", 0.5)
     silent, slow, busy = (connect(one_gateway.port) for _ in range(3))
     frame = iter(request(("AUTH", "x" * 10_000)))
 
@@ -245,7 +245,7 @@ def test_a_request_that_does_not_go_on_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An agent that is idle between requests is not."""
-    monkeypatch.setattr(connection, "STALL_S", 0.3)
+    monkeypatch.setattr(flow, "STALL_S", 0.3)
     token = one_leash.issue("one").token
     idle, stuck = (connect(one_gateway.port, token) for _ in range(2))
     stuck.socket.sendall(b"*3\r\n$3\r\nSET\r\n$3\r\nk:a\r\n$1000\r\nx")
@@ -263,7 +263,7 @@ def test_a_reader_that_stands_is_cut(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One that reads slowly is not."""
-    monkeypatch.setattr(connection, "STALL_S", 3.0)
+    monkeypatch.setattr(flow, "STALL_S", 3.0)
     one_leash.admin.set("k:big", bytes(MIB))
     token = one_leash.issue("one").token
     standing, slow = (connect(one_gateway.port, token) for _ in range(2))
@@ -282,7 +282,7 @@ def test_a_subscriber_that_does_not_read_is_cut(
     one_leash: Leash, one_gateway: ServedGateway, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When many messages wait."""
-    monkeypatch.setattr(connection, "MAX_UNREAD", 256 << 10)
+    monkeypatch.setattr(flow, "MAX_UNREAD", 256 << 10)
     agent = connect(one_gateway.port, one_leash.issue("one").token)
     agent.call("SUBSCRIBE", "c:1")
     message = bytes(100_000)
@@ -359,13 +359,13 @@ def test_half_open_connections_leave_room_for_others(
     monkeypatch.setattr(serve, "MAX_UNAUTHENTICATED", 20)
     token = one_leash.issue("one").token
     agent = connect(one_gateway.port, token)
-    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
+    monkeypatch.setattr(flow, "LOGIN_S", 0.5)
     for _ in range(40):
         connect(one_gateway.port)
     assert agent.call("GET", "k:a") == b"$-1\r\n"
     wait_until(lambda: one_gateway.call(lambda: len(one_gateway.gateway._strangers)) <= 20)
     wait_until(lambda: len(one_gateway.gateway.connections) == 1)
-    monkeypatch.setattr(connection, "LOGIN_S", 60)
+    monkeypatch.setattr(flow, "LOGIN_S", 60)
     assert connect(one_gateway.port, token).call("GET", "k:a") == b"$-1\r\n"
 
 
@@ -413,7 +413,7 @@ def test_a_reader_that_stands_behind_tls_is_cut(
     one_leash: Leash, tmp_path: Path, eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its transport does not say how much it holds."""
-    monkeypatch.setattr(connection, "STALL_S", 1.0)
+    monkeypatch.setattr(flow, "STALL_S", 1.0)
     one_leash.admin.set("k:big", bytes(40 * MIB))
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -495,9 +495,12 @@ def test_requests_on_many_connections_of_an_agent_are_parsed_in_turns(
     every._callers[every.strangers] = 1000
     token = one_leash.issue("one").token
     agents = [connect(one_gateway.port, token) for _ in range(5)]
-    monkeypatch.setattr(
-        Requests, "keep", lambda self, data: (kept.append(data), keep(self, data))[1]
-    )
+
+    def counting(requests: Requests, data: bytes) -> None:
+        kept.append(data)
+        keep(requests, data)
+
+    monkeypatch.setattr(Requests, "keep", counting)
     busy = threading.Thread(target=one_gateway.call, args=(time.sleep, 0.5))
     busy.start()
     time.sleep(0.2)
@@ -524,7 +527,7 @@ def test_large_requests_have_their_places_until_they_are_answered(
     def others() -> list[bool]:
         """Return whether each connection is read from no more, of those that are not taken."""
         connections = [*gateway.connections]
-        return [item._is_reading_paused for item in connections if item._waiting_bytes < 4 * MIB]
+        return [item.inbox.is_paused for item in connections if item.inbox.arrived_bytes < 4 * MIB]
 
     with stopped(one_leash.server):
         senders = [
@@ -581,8 +584,8 @@ def test_a_stranger_that_reads_nothing_is_cut(
     one_gateway: ServedGateway, connect: Connect, eager: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last error waits before it, and is not waited for."""
-    monkeypatch.setattr(connection, "LOGIN_S", 0.5)
-    monkeypatch.setattr(connection, "UNREAD_S", 0.5)
+    monkeypatch.setattr(flow, "LOGIN_S", 0.5)
+    monkeypatch.setattr(flow, "UNREAD_S", 0.5)
     stranger = connect(one_gateway.port)
     stranger.socket.settimeout(0.2)
     with contextlib.suppress(TimeoutError, ConnectionError):

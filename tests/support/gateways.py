@@ -72,7 +72,7 @@ class ServedGateway:
     @property
     def busy(self) -> int:
         """The number of agents that wait for a command."""
-        waiting = (bool(item._call or item._task) for item in self.gateway.connections)
+        waiting = (item.is_busy for item in self.gateway.connections)
         return int(self.call(sum, waiting))
 
     def stop(self) -> None:

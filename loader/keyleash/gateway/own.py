@@ -56,7 +56,7 @@ async def answer(connection: Any, words: Words) -> bytes:
     try:
         if handler is not None:
             return await handler(connection, words)
-        return OK if words[0] == "UNWATCH" else await connection.subscribe(words)
+        return OK if words[0] == "UNWATCH" else await connection.subscriptions.subscribe(words)
     except (ResponseError, KeyleashError) as error:
         return b"-%b\r\n" % error_line(error)
 
@@ -93,7 +93,7 @@ async def login(connection: Any, user: bytes, password: bytes, protocol: int) ->
         ResponseError: WRONGPASS, with the code of the denial.
     """
     gateway = connection.gateway
-    if connection.listener is not None:
+    if connection.subscriptions.listener is not None:
         # They are those of the token before.
         raise ResponseError(SUBSCRIBED)
     try:
@@ -141,7 +141,7 @@ async def hello(connection: Any, words: Words) -> bytes:
     elif connection.agent is None:
         raise ResponseError("log in first, or add AUTH <user> <token>", status_code="NOAUTH")
     elif protocol != connection.protocol:
-        if connection.listener is not None:
+        if connection.subscriptions.listener is not None:
             raise ResponseError(SUBSCRIBED)
         connection.authenticated(connection.gateway.agent_of(connection.agent, protocol), protocol)
     if name is not None:
@@ -175,7 +175,7 @@ async def client(connection: Any, words: Words) -> bytes:
         return encoded(words, "".join(lines), connection.protocol)
     if sub in ("GETREDIR", "TRACKINGINFO"):
         raise ResponseError(f"the gateway does not cache, so it has no CLIENT {sub}")
-    return bytes(await connection.run_held(words))
+    return bytes(await connection.transaction.run(words))
 
 
 def _described(connection: Any) -> str:
@@ -268,7 +268,7 @@ async def with_id(connection: Any, words: Words) -> bytes:
     except ValueError as error:
         raise ResponseError(str(error).splitlines()[0]) from None
     with block:
-        return bytes(await connection.run_held((name, *words[4:])))
+        return bytes(await connection.transaction.run((name, *words[4:])))
 
 
 async def cluster(connection: Any, words: Words) -> bytes:
@@ -284,8 +284,8 @@ async def reset(connection: Any, words: Words) -> bytes:
 
 async def quit(connection: Any, words: Words) -> bytes:
     """QUIT: reply, and close the connection. POST and Host:, which a browser sends: close it."""
-    connection.write(OK if words[0] == "QUIT" else b"")
-    connection.end()
+    connection.outbox.write(OK if words[0] == "QUIT" else b"")
+    connection.outbox.end()
     return b""
 
 
