@@ -448,7 +448,7 @@ def test_an_agent_that_leaves_while_it_subscribes_leaves_nothing(
         agent = connect(one_gateway.port, token)
         with stopped(one_leash.server):
             agent.send(("SUBSCRIBE", "c:1"))
-            wait_until(lambda: any(item._task for item in gateway.connections))
+            wait_until(lambda: any(item.under_way for item in gateway.connections))
             busy = threading.Thread(target=one_gateway.call, args=(time.sleep, 0.3))
             busy.start()
             time.sleep(0.1)

@@ -50,7 +50,7 @@ class Transport:
 class Fake:
     """A connection that notes what its parts do to it."""
 
-    protocol, correlation, source = 2, "gw-1", ""
+    protocol, correlation, source, under_way = 2, "gw-1", "", None
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -128,7 +128,7 @@ def test_requests_of_an_agent_that_rests_are_parsed_later(monkeypatch: pytest.Mo
     inbox, share, data = Inbox(0.0), Share("one", Counter()), request(("GET", "k"))
     monkeypatch.setattr(share, "spend", lambda _: None)
     inbox.take(data, share)
-    assert (list(inbox.queue), inbox.has_commands, inbox.size) == ([], is_resting, len(data))
+    assert (list(inbox.queue), inbox.parser.has_more, inbox.size) == ([], is_resting, len(data))
     inbox.take(b"", share)
     assert (list(inbox.queue), inbox.size) == ([("GET", b"k")], len(data))
 
@@ -170,7 +170,7 @@ def test_reply_to_a_batch_passes_recovers_or_ends_the_connection(
         assert batches.send(commands)
         assert fake.share.under_way
         sinks[0](frame)
-        assert batches.call is None
+        assert fake.under_way is None
 
     loop.run_until_complete(reply())
     loop.close()

@@ -72,7 +72,7 @@ class ServedGateway:
     @property
     def busy(self) -> int:
         """The number of agents that wait for a command."""
-        waiting = (item.is_busy for item in self.gateway.connections)
+        waiting = (item.under_way is not None for item in self.gateway.connections)
         return int(self.call(sum, waiting))
 
     def stop(self) -> None:

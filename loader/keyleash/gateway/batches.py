@@ -48,14 +48,10 @@ class Batches:
 
     Args:
         connection: Its agent makes the calls.
-
-    Attributes:
-        call: The call that is under way, with its guarded connection.
     """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self.call: tuple[Call, Any] | None = None
         self._end_call: Any = None
 
     def send(self, commands: list[Words]) -> bool:
@@ -82,20 +78,19 @@ class Batches:
             # The other way has the error of each command.
             agent.give_back(connection)
             return False
-        self.call = call, connection
+        owner.under_way = call
         self._end_call = share.begin(len(packet))
         connection._dialogue.due.append(call)
-        connection.pipe.send(packet, self._came)
+        connection.pipe.send(packet, partial(self._came, call, connection))
         share.spend(began_at)
         owner.gateway.calls += 1
         owner.gateway.commands += len(commands)
         return True
 
-    def _came(self, frame: bytes | None) -> None:
-        """Pass on the reply to the call."""
-        assert self.call is not None  # noqa: S101 - it was sent
+    def _came(self, call: Call, connection: Any, frame: bytes | None) -> None:
+        """Pass on the reply to a call."""
         began_at, owner = time.perf_counter(), self._connection
-        (call, connection), self.call = self.call, None
+        owner.under_way = None
         self._end_call(len(frame or b""), None if frame and frame[0] == 45 else True)
         if frame is None:
             # It may have run: the agent sees what it would see of a lost server.

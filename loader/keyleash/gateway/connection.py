@@ -46,6 +46,7 @@ from keyleash.gateway.resp import (
 from keyleash.gateway.shares import Share
 from keyleash.gateway.subscriptions import Subscriptions
 from keyleash.gateway.transactions import Transaction
+from keyleash.gateway.upstream import LARGE_BYTES
 from keyleash.store.wire import MAX_ARGUMENTS
 
 Run: TypeAlias = Callable[[], Coroutine[Any, Any, list[bytes]]]
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         source: Its address, and the subject of its certificate.
         share: That of its agent, or of the last one.
         inbox, outbox, batches, transaction, subscriptions: Its parts.
+        under_way: The call of a batch, or the task of another command; None if there is none.
     """
 
     def __init__(self, gateway: Any, number: int) -> None:
@@ -84,8 +86,8 @@ class Connection(asyncio.Protocol):
         self.batches = Batches(self)
         self.subscriptions = Subscriptions(self)
         self.transaction = Transaction(self)
-        self._task: asyncio.Task[None] | None = None
-        self._left: asyncio.Task[None] | None = None
+        self.under_way: Any = None
+        self._left: Any = None
         self._end_call = self.share.begin(0, waits=True)
         self._blocks = False
         self.transport: Any = None
@@ -103,10 +105,10 @@ class Connection(asyncio.Protocol):
         """End what it has under way."""
         self.inbox.queue.clear()
         self.outbox.clear()
-        if self._task is not None:
+        if isinstance(self.under_way, asyncio.Task):
             # After its first step: until then it would give nothing back.
-            self._loop.call_soon(self._task.cancel)
-        elif self.batches.call is None:
+            self._loop.call_soon(self.under_way.cancel)
+        elif self.under_way is None:
             self.transaction.end()
         self.subscriptions.end()
         self._loop.call_soon(self.gateway.remove, self)
@@ -144,11 +146,12 @@ class Connection(asyncio.Protocol):
         else:
             inbox.moved_at = self._loop.time()
         self._parse(data)
-        if inbox.is_full or (inbox.is_large and not self.gateway.take_large(self)):
+        is_large = inbox.parser.size > LARGE_BYTES
+        if inbox.is_full or (is_large and not self.gateway.take_large(self)):
             self.pause_reading()
-        elif inbox.early_bytes > LOGIN_BYTES and not (self.agent or self._task or inbox.queue):
+        elif inbox.early_bytes > LOGIN_BYTES and not (self.agent or self.under_way or inbox.queue):
             self.refuse(b"ERR Protocol error: too much before login")
-        if not self.is_busy:
+        if self.under_way is None:
             self.go_on()
         if inbox.parser.has_more or self.share.is_resting:
             # The event loop would read for as long as the agent sends.
@@ -173,7 +176,8 @@ class Connection(asyncio.Protocol):
         elif reason := flow.reason_to_cut(self.inbox, self.outbox, now):
             self.cut(reason)
         # Its end is not read. A command that is answered within a sweep has its reply, though.
-        left = self._task if self.inbox.is_paused and self._blocks and self._has_left() else None
+        is_left = self.inbox.is_paused and self._blocks and self._has_left()
+        left = self.under_way if is_left else None
         if left is not None and left is self._left:
             self.outbox.ends = True
             self.transport.abort()
@@ -209,18 +213,15 @@ class Connection(asyncio.Protocol):
 
     # Commands.
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a call or a command is under way."""
-        return self.batches.call is not None or self._task is not None
-
     def go_on(self) -> None:
         """Start with the next commands, unless there are none or the agent does not read."""
         inbox, outbox = self.inbox, self.outbox
-        if self.gateway.is_draining and self.transaction.held is None and not self.is_busy:
+        if self.gateway.is_draining and self.transaction.held is None and self.under_way is None:
             outbox.end()
         self.subscriptions.deliver()
-        while inbox.has_commands and not (outbox.is_paused or outbox.ends or self.is_busy):
+        while (inbox.queue or inbox.parser.has_more) and not (
+            outbox.is_paused or outbox.ends or self.under_way
+        ):
             if not self.share.may_call(self):
                 break
             if not inbox.queue:
@@ -234,10 +235,11 @@ class Connection(asyncio.Protocol):
                 commands = take_plain(inbox.queue, self.share.largest_batch)
                 if not self.batches.send(commands):
                     self.start(partial(self.run_plain, commands), commands)
-        is_answered = not (self.is_busy or inbox.queue)
-        if self.gateway.large and is_answered and not inbox.is_large:
+        is_answered = not (self.under_way or inbox.queue)
+        if self.gateway.large and is_answered and inbox.parser.size <= LARGE_BYTES:
             self.gateway.give_large(self)
-        if inbox.is_paused and not (inbox.has_commands or self in self.gateway.waiting):
+        is_held = inbox.queue or inbox.parser.has_more or self in self.gateway.waiting
+        if inbox.is_paused and not is_held:
             # Also where a part of the next request has arrived, as the rest is still to come.
             self.resume_reading()
 
@@ -270,7 +272,7 @@ class Connection(asyncio.Protocol):
         self._blocks = role_of(name) is Role.BLOCKING
         waits = self._blocks or name in ("AUTH", "HELLO", "WAIT", "WAITAOF")
         self._end_call = self.share.begin(size, waits)
-        self._task = self._loop.create_task(self._finish(run, commands))
+        self.under_way = self._loop.create_task(self._finish(run, commands))
 
     def wait_uncounted(self) -> None:
         """Count the command that is under way no more, since it waits."""
@@ -299,7 +301,7 @@ class Connection(asyncio.Protocol):
         except Exception:
             self.report_failure()
         finally:
-            self._task = None
+            self.under_way = None
             self._end_call(sum(map(len, replies)), not any(out[:1] == b"-" for out in replies))
             if self.outbox.ends:
                 transaction.end()

@@ -13,7 +13,6 @@ from typing import Any
 
 from keyleash.gateway.resp import Requests
 from keyleash.gateway.shares import Share
-from keyleash.gateway.upstream import LARGE_BYTES
 
 MAX_QUEUED, MAX_QUEUED_BYTES = 1024, 1 << 20
 """Commands that wait, and their size; then the connection is not read from until they ran."""
@@ -57,7 +56,8 @@ class Inbox:
             ProtocolError: it breaks the protocol.
         """
         began_at = time.perf_counter()
-        self.arrived_bytes = self.size + len(data)
+        before = self.arrived_bytes if self.queue else self.parser.size
+        self.arrived_bytes = before + len(data)
         if data and share.is_resting:
             # Other connections of its agent were read in this turn.
             self.parser.keep(data)
@@ -77,16 +77,6 @@ class Inbox:
         """Whether so much waits that no more is read."""
         most = MAX_QUEUED_BYTES
         return len(self.queue) > MAX_QUEUED or (bool(self.queue) and self.arrived_bytes > most)
-
-    @property
-    def is_large(self) -> bool:
-        """Whether a large request arrives."""
-        return self.parser.size > LARGE_BYTES
-
-    @property
-    def has_commands(self) -> bool:
-        """Whether there is something to run, or to parse."""
-        return bool(self.queue) or self.parser.has_more
 
 
 class Outbox:

@@ -78,20 +78,16 @@ class Share:
             asyncio.get_running_loop().call_soon(self._take_rest)
         self.spent_s += time.perf_counter() - began_at
 
-    def _take_rest(self) -> None:
-        spent_s, loop = self.spent_s, asyncio.get_running_loop()
+    def _take_rest(self, rested_s: float = 0.0) -> None:
+        """Rest for what was spent, beside what it has rested for."""
+        self.spent_s -= rested_s
         if self.is_resting:
-            rest_s = min(self._rest * (spent_s - SLICE_S), MAX_CALL_S)
-            loop.call_later(rest_s, self._have_rested, spent_s)
+            rest_s = min(self._rest * (self.spent_s - SLICE_S), MAX_CALL_S)
+            asyncio.get_running_loop().call_later(rest_s, self._take_rest, self.spent_s)
         else:
-            self._have_rested(spent_s)
-
-    def _have_rested(self, spent_s: float) -> None:
-        self.spent_s -= spent_s
-        if self.spent_s:
-            self._take_rest()
-        else:
-            self.count(0)
+            self.spent_s = 0.0
+            if self._waiting:
+                self.count(0)
 
     def begin(self, request: int, waits: bool = False) -> Callable[[int, bool | None], None]:
         """Count a call, unless it waits; return what ends it, with the reply's size and success."""
