@@ -79,6 +79,10 @@ class Polls:
         self._lines: dict[Any, dict[Any, dict[Call, None]]] = {}
         self._counts = Counter[str]()
 
+    def __len__(self) -> int:
+        """Return the number of commands that wait."""
+        return len(self._waits)
+
     async def wait(
         self, call: Call, seconds: float, keys: Sequence[Any], identity: str, pace: Pace
     ) -> bool:
