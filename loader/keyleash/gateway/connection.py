@@ -245,7 +245,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def _takes_plain(self) -> bool:
-        """Whether plain commands have nothing to do with what else is under way."""
+        """Return whether plain commands have nothing to do with what else is under way."""
         return (
             self.agent is not None
             and self.transaction.held is None

@@ -74,7 +74,7 @@ class Inbox:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits that no more is read."""
+        """Return whether so much waits that no more is read."""
         most = MAX_QUEUED_BYTES
         return len(self.queue) > MAX_QUEUED or (bool(self.queue) and self.arrived_bytes > most)
 

@@ -14,7 +14,7 @@ from keyleash.store.wire import MAX_BATCH_COMMANDS
 
 
 class Transaction:
-    """What a connection has on hold from its first WATCH or MULTI to its EXEC.
+    """The commands of a connection from its first WATCH or MULTI to its EXEC.
 
     Attributes:
         held: The guarded connection that it uses now; None outside of a transaction.
@@ -38,7 +38,7 @@ class Transaction:
 
     @property
     def is_queueing(self) -> bool:
-        """Whether commands wait for EXEC."""
+        """Return whether commands wait for EXEC."""
         return self.held is not None and self.held.queued is not None
 
     async def run(self, words: Words) -> bytes:
