@@ -104,12 +104,12 @@ def test_a_backtest_lists_what_changes_by_identity_and_rule(
     report = recorded.json("backtest", policy, "--since", "1h", exit_code=1)
 
     assert rows(report) == [
-        ("runner", "allow_to_deny", "KEY_NOT_GRANTED", 1),
         ("blind", "allow_to_deny", "KEY_NOT_GRANTED", 1),
+        ("runner", "allow_to_deny", "KEY_NOT_GRANTED", 1),
         ("runner", "deny_to_allow", "grant of `other:*`", 1),
     ]
     assert report["outcomes"]["unchanged"] == 9
-    (example,) = report["rows"][0]["examples"]
+    (example,) = report["rows"][1]["examples"]
     assert example == f"keyleash explain runner --policy {policy} -- GET ctx:1"
     for row in report["rows"]:
         identity, *words = row["examples"][0].split()[2:]
@@ -121,7 +121,7 @@ def test_a_backtest_lists_what_changes_by_identity_and_rule(
     monkeypatch.setenv("LINES", "12")
     for words, option in ((["backtest"], "--all"), (["plan", "--backtest", "7d"], "--full")):
         shown = recorded.run(*words, policy).stdout
-        assert "blind: KEY" not in shown
+        assert "runner: KEY" not in shown
         assert f"\n\nand 2 more: `{option}` shows each\n" in shown
         assert "allow→deny  blind: KEY" in recorded.run(*words, policy, option).stdout
 

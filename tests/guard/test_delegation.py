@@ -443,7 +443,7 @@ def test_list_names_children_with_their_parents(leash: Leash) -> None:
 
 
 def test_corrupt_records_of_a_chain_deny_and_never_fail(leash: Leash) -> None:
-    """A fenced agent may write any bytes into records: none of them stops the guard."""
+    """None of them stops the guard."""
     leash.load(runner=AGENT)
     issued = leash.issue("runner", budget={"requests": 10_000})
     root = leash.client(issued.token)
@@ -474,7 +474,6 @@ def test_corrupt_records_of_a_chain_deny_and_never_fail(leash: Leash) -> None:
     for name in (NAMES.delegated("runner"), NAMES.delegations("runner")):
         leash.admin.set(name, "x")
     assert leash.client(middle.token).delegate().id
-    assert len(list_tokens(leash.store)) == 1
     leash.admin.set(NAMES.children_prefix("runner") + middle.id, "x")
     assert refused(leash.client(middle.token))["reason"] == "children"
 

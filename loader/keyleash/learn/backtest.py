@@ -207,7 +207,10 @@ def backtest(
         if len(row.examples) < EXAMPLES:
             line = explain_command(call.identity, example_of(call), file)
             row.examples += [line] * (line not in row.examples)
-    ordered = sorted(rows.values(), key=lambda row: ([*Outcome].index(row.outcome), -row.calls))
+    places = {outcome: place for place, outcome in enumerate(Outcome)}
+    ordered = sorted(
+        rows.values(), key=lambda row: (places[row.outcome], -row.calls, row.identity, row.rule)
+    )
     coverage = tuple(item for _, item in sorted(log.coverage.items()))
     before_calls = {at: hit.calls for at, hit in (other.hits if other else {}).items()}
     hits = tuple(x for at, x in replay.hits.items() if x.calls > before_calls.get(at, 0))
