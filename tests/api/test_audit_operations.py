@@ -129,7 +129,7 @@ def test_export_reports_its_progress_and_what_it_wrote(
     )
 
     assert [item.stream for item in written] == [item.stream for item in done.exported]
-    assert seen[-1] == sum(item.file.count for item in done.exported if item.file)
+    assert seen[-1] == sum(item.count for item in done.exported)
     assert done.to_dict()["archive"] == done.archive
     report = op.audit.verify(tmp_path / "archive")
     assert report.is_valid

@@ -62,7 +62,7 @@ def test_export_trims_no_other_stream(leash: Leash, tmp_path: Path) -> None:
 
 
 def test_run_without_new_entries_trims_after_a_killed_run(leash: Leash, tmp_path: Path) -> None:
-    """A crash between acknowledgement and trimming does not leave the stream full."""
+    """A crash between the record and trimming does not leave the stream full."""
     client = leash.agent("other")
     for number in range(5):
         client.set(f"t:{number}", 1)

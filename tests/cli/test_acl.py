@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +80,6 @@ class Stage:
     def words(self, operation: str) -> list[str | Path]:
         self.admin.token("writer")
         token = self.admin.json("token", "list", "writer")["tokens"][0]["id"]
-        shutil.rmtree(self.folder / "archive", ignore_errors=True)
         given: dict[str, list[str | Path]] = {
             "token issue": ["writer", "--note", "ci"],
             "token show": [token],
@@ -106,7 +104,7 @@ class Stage:
             "freeze": ["writer", "--reason", "incident"],
             "thaw": ["--yes"],
             "limits reset": ["writer", "--reason", "incident"],
-            "audit export": ["--to", self.folder / "archive", "--take-over"],
+            "audit export": ["--to", self.folder / "exported"],
             "audit verify --recorded": [self.folder / "exported"],
         }
         return [*operation.split(), *given.get(operation, [])]
@@ -235,8 +233,8 @@ def test_exporter_trims_exported_events(embedded: RealServer, tmp_path: Path) ->
     stage.admin.ok("exec", "SET", "agents:shared:a", "1", KEYLEASH_TOKEN=token)
     exporter = stage.user("exporter")
 
-    exporter.ok("audit", "export", "--to", tmp_path / "other", "--take-over")
-    exporter.ok("audit", "verify", tmp_path / "other", "--recorded")
+    exporter.ok("audit", "export", "--to", tmp_path / "exported")
+    exporter.ok("audit", "verify", tmp_path / "exported", "--recorded")
     assert not stage.admin.lines("audit", "log", "reader")
 
 

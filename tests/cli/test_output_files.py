@@ -88,7 +88,7 @@ def test_link_in_the_place_of_a_directory_is_named(
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("name", ["archive.json", f"audit/{RUNNER}/manifest.json"])
+@pytest.mark.parametrize("name", ["archive.json", f"audit/{RUNNER}/cursor.json"])
 def test_link_in_the_place_of_a_record_of_an_archive_is_named(
     loaded: Cli, trails: Streams, tmp_path: Path, name: str
 ) -> None:

@@ -19,11 +19,13 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
+from keyleash.audit.export.run import recorded_by_server
 from keyleash.audit.export.verify import verify_archive
 from keyleash.servers import EmbeddedServer
 from keyleash.servers.embedded import retried
+from keyleash.store.store import Store
 from support import archives
-from support.archives import KEYS, add_events, archived, export, stored, unacknowledged
+from support.archives import KEYS, add_events, archived, export, stored, unrecorded
 from support.leash import Leash, grant
 from support.replication import PATIENCE_S
 from support.servers import RealServer, find_server_binaries
@@ -93,14 +95,14 @@ def archiver(forks: Any, url: str, to: Path) -> BaseProcess:
 
 
 def assert_exported_once(admin: Any, to: Path, streams: dict[str, str]) -> None:
-    """A last run leaves in the archive what is in the streams, and all of it acknowledged."""
+    """A last run leaves in the archive what is in the streams, and the server's record of it."""
     export(admin, to)
-    export(admin, to)  # what the first left in the control stream
     for trail, stream in streams.items():
         assert archived(to, trail) == stored(admin, stream)
-        assert unacknowledged(admin, stream) == 0
-    report = verify_archive(to)
+        assert unrecorded(admin, trail, stream) == 0
+    report = verify_archive(to, recorded_by_server(Store(admin)))
     assert report.is_valid, report.findings
+    assert not any(stream.notes for stream in report.streams)
     assert not any(path.suffix == ".tmp" for path in to.rglob("*"))
 
 
@@ -147,27 +149,40 @@ def test_archiver_that_is_killed_at_any_moment_loses_nothing(
     server.close_clients()
 
 
+@pytest.mark.parametrize("is_trimmed", [False, True])
 def test_archiver_that_is_killed_before_each_of_its_steps_loses_nothing(
-    embedded: RealServer, forks: Any, tmp_path: Path
+    embedded: RealServer, forks: Any, tmp_path: Path, is_trimmed: bool
 ) -> None:
-    """Between any two calls of the server or the disk, one after the other."""
+    """Between any two calls of the server or the disk, and within a write, one after the other."""
     to = tmp_path / "archive"
     admin = embedded.client()
+    stream = KEYS.audit("one")
+    if is_trimmed:
+        Leash(embedded).load(one={**ALL, "audit": {"retain": {"until": "exported", "hard_max": 1}}})
     steps = 0
     while True:
         steps += 1
         add_events(admin, "one", range(steps * 5 - 4, steps * 5 + 1))
-        process = forks.Process(target=archives.run_until, args=(steps, embedded.url, str(to), 4))
+        process = forks.Process(target=archives.run_until, args=(steps, embedded.url, str(to), 2))
         process.start()
         process.join(PATIENCE_S)
         if process.exitcode == 0:
             break
         assert process.exitcode == -9
+        # An entry is in the stream, in the archive, or in both.
+        entries = [*archived(to, "audit/one"), *stored(admin, stream)]
+        numbers = {int(dict(fields)[b"seq"]) for _, fields in entries}
+        assert numbers == {*range(1, steps * 5 + 1)}
         if steps % 3 == 0:
             # A whole run in between; otherwise one crash meets what another one left.
-            export(admin, to, max_entries=4)
+            export(admin, to, max_entries=2)
     assert steps > 40
-    assert_exported_once(admin, to, {"audit/one": KEYS.audit("one")})
+    if is_trimmed:
+        assert stored(admin, stream) == []
+        assert len(archived(to, "audit/one")) == steps * 5
+    else:
+        assert_exported_once(admin, to, {"audit/one": stream})
+    assert verify_archive(to).is_valid
 
 
 def test_server_that_is_killed_at_any_moment_loses_no_event_of_the_export(

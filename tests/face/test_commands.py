@@ -33,6 +33,7 @@ MASKS = {
     r"(?<= )[\w-]{43}$": "<password>",
     r"(?<!\d)\d{13}-\d+": "<event>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:\d\d)?": "<time>",
+    r"\d{4}-\d\d-\d\d(?=\.jsonl)": "<day>",
     r"(?<![.\w])[0-9a-f]{12,64}\b": "<digest>",
     r"(?<=<digest>)-\d+": "-<number>",
     r"\b1[789]\d{8}(\.\d+|\d{3}|\d{6})?\b": "<time>",

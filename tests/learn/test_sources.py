@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -225,6 +226,9 @@ def test_an_archive_with_a_hole_speaks_from_after_it(server: RealServer, tmp_pat
             '{"id": "1-1", "fields": []}\n',
         ]
         file.write_text("".join([*lines[:11], "\n", *lines[12:]]))
+        cursor = file.with_name("cursor.json")
+        offset = {"offset": file.stat().st_size}
+        cursor.write_text(json.dumps({**json.loads(cursor.read_text()), **offset}))
 
     # Without it, it is not known which policies recorded reads.
     shutil.rmtree(tmp_path / "archive" / "control")
@@ -280,7 +284,7 @@ def test_a_capture_speaks_from_its_earliest_call(tmp_path: Path) -> None:
 def test_an_archive_without_its_last_or_first_entries_says_so(
     embedded: RealServer, tmp_path: Path
 ) -> None:
-    """Its manifests have them."""
+    """Its cursors count them."""
     operator = keyleash.Operator(embedded.client())
     operator.load(keyleash.Policy(POLICY))
     client = agent(embedded, "worker")
@@ -300,7 +304,7 @@ def test_an_archive_without_its_last_or_first_entries_says_so(
     shutil.rmtree(file.parent)
     log = log_of(None, archive=tmp_path)
     assert [*log] == []
-    assert log.not_understood.examples[0].startswith("audit/worker: lacks")
+    assert log.not_understood.examples[0].startswith("audit/worker: cannot read")
 
 
 def test_two_sources_are_an_error(tmp_path: Path) -> None:

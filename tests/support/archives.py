@@ -9,9 +9,10 @@ from typing import Any
 
 import redis
 
-from keyleash.audit.export.archive import locked_archive
-from keyleash.audit.export.rows import read_rows
+from keyleash.audit.export.archive import Archive, Cursor, locked_archive, read_cursor
+from keyleash.audit.export.rows import bounded_lines, read_row
 from keyleash.audit.export.run import Archiver, Exported
+from keyleash.audit.streams import id_order
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
 
@@ -38,12 +39,10 @@ def export(
 
 
 def archived(directory: Path, trail: str) -> list[Entry]:
-    """All entries that the files of a trail have, in their order."""
-    return [
-        (row.id, row.fields)
-        for path in sorted((directory / trail).glob("[0-9]*"))
-        for row in read_rows(path)
-    ]
+    """All entries that the files of a trail have up to its cursor, in their order."""
+    files = cursor(directory, trail).files(directory)
+    rows = [read_row(line) for path, end in files for line in bounded_lines(path, end)]
+    return [(row.id, row.fields) for row in rows]
 
 
 def stored(client: Any, stream: str) -> list[Entry]:
@@ -54,18 +53,15 @@ def stored(client: Any, stream: str) -> list[Entry]:
     ]
 
 
-def unacknowledged(client: Any, stream: str) -> int:
-    """Return the number of exported entries that are not acknowledged."""
-    groups = client.xinfo_groups(stream) if client.exists(stream) else []
-    if not groups:
-        return int(client.xlen(stream))
-    (group,) = groups
-    return int(group["pending"]) + int(group["lag"])
+def unrecorded(client: Any, trail: str, stream: str) -> int:
+    """Return the number of entries that the server does not record as exported."""
+    record = json.loads(client.hget(KEYS.exported, trail) or '{"id": "0-0"}')
+    return sum(id_order(item) > id_order(record["id"]) for item, _ in stored(client, stream))
 
 
-def manifest(directory: Path, trail: str) -> Any:
-    """Return the newest manifest of a stream."""
-    return json.loads((directory / trail / "manifest.json").read_text())
+def cursor(directory: Path, trail: str) -> Cursor:
+    """Return the end of what was exported of a stream."""
+    return read_cursor(Archive(directory, "", ""), trail)
 
 
 def run_again_and_again(begun: Any, url: str, directory: str, max_entries: int) -> None:
@@ -87,26 +83,40 @@ def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
     import os
     import signal
 
-    from keyleash.audit.export import archive
-    from keyleash.store.groups import ConsumerGroup
+    from keyleash.audit.export import archive, run
 
     left = step
+    write = archive.StreamFolder._write
+
+    def is_last() -> bool:
+        nonlocal left
+        left -= 1
+        return not left
 
     def stepping(function: Callable[..., Any]) -> Callable[..., Any]:
         def stepped(*arguments: Any, **options: Any) -> Any:
-            nonlocal left
-            left -= 1
-            if not left:
+            if is_last():
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments, **options)
 
         return stepped
 
+    def torn(folder: archive.StreamFolder, name: str, data: bytes) -> int:
+        if is_last():
+            with open(folder.path / name, "ab") as file:
+                file.write(data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return write(folder, name, data)
+
     for place, name in (
-        *((ConsumerGroup, item) for item in ("create", "acknowledge", "trim", "read")),
-        *((archive.Draft, item) for item in ("write", "keep", "__exit__")),
-        *((os, item) for item in ("fsync", "rename")),
-        *((redis.Redis, item) for item in ("xack", "xadd")),
+        *(
+            (run, item)
+            for item in ("read_exports", "claim_export", "write_export", "trim_exported")
+        ),
+        *((archive.StreamFolder, item) for item in ("append", "_write", "_cut")),
+        *((os, item) for item in ("fsync", "fstat", "open")),
+        *((Path, item) for item in ("rename", "mkdir", "unlink")),
+        (redis.Redis, "execute_command"),
     ):
-        setattr(place, name, stepping(getattr(place, name)))
+        setattr(place, name, torn if name == "_write" else stepping(getattr(place, name)))
     export(redis.Redis.from_url(url), Path(directory), max_entries=max_entries)

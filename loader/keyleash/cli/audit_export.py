@@ -47,24 +47,19 @@ def stopped_by_signals() -> Iterator[Callable[[], bool]]:
 @options_of(follow_export, "directory")
 @identities_option
 @click.option("--follow", is_flag=True, help="Keep exporting new entries until a signal.")
-@options_of(follow_export, "every take_over")
+@options_of(follow_export, "every")
 @with_settings
 def export(
-    settings: Settings,
-    directory: str,
-    identities: tuple[str, ...],
-    follow: bool,
-    every: timedelta,
-    take_over: bool,
+    settings: Settings, directory: str, identities: tuple[str, ...], follow: bool, every: timedelta
 ) -> None:
-    """Export audit streams to files in DIR, and acknowledge the written entries.
+    """Export audit streams to JSON Lines files in DIR: a file per stream and day.
 
-    Without --identity, exports the streams of all identities and the control stream, each to a
-    folder with a manifest; `audit verify` checks them. A later run continues where the last one
-    ended, also after a crash: no entry is lost or duplicated. --follow --json prints JSON Lines.
+    Without --identity, exports the streams of all identities and the control stream; `audit verify`
+    checks them. A later run continues where the last one ended, also after a crash: no entry is
+    lost or duplicated. --follow --json prints JSON Lines.
     """
     with stopped_by_signals() as is_stopping:
-        arguments: dict[str, Any] = {"take_over": take_over, "is_stopping": is_stopping}
+        arguments: dict[str, Any] = {"is_stopping": is_stopping}
         if follow:
             _follow(settings, directory, *identities, every=every, **arguments)
         else:
@@ -81,11 +76,10 @@ def _run(settings: Settings, *directory_and_identities: str, **arguments: Any) -
     finally:
         for item in done:
             _warn(item)
-    files = [item for item in done if item.file is not None]
     if settings.json:
         print_json(result)
-    elif files:
-        print_table(columns("file", "entries", "to", right={"entries"}), map(_row, files))
+    elif done:
+        print_table(columns("file", "entries", "to", right={"entries"}), map(_row, done))
     else:
         print_note("there is nothing new")
 
@@ -97,9 +91,9 @@ def _follow(settings: Settings, *directory_and_identities: str, **arguments: Any
         _warn(item)
         if settings.json:
             print_json_line(item)
-        elif item.file is not None:
+        else:
             click.echo("  ".join(_row(item)))
-    print_note("stopped: what was exported is acknowledged")
+    print_note("stopped: the server has the record of what was exported")
 
 
 def _warn(exported: Exported) -> None:
@@ -108,18 +102,17 @@ def _warn(exported: Exported) -> None:
 
 
 def _row(exported: Exported) -> list[str]:
-    assert exported.file is not None  # noqa: S101 - callers checked it
-    return [f"{exported.stream}/{exported.file.name}", str(exported.file.count), exported.file.last]
+    return [f"{exported.stream}/{exported.file}", str(exported.count), exported.last]
 
 
 @click.command(epilog=example("keyleash audit verify archive"))
 @click.argument("directory", metavar="DIR", type=DIRECTORY)
 @click.option(
-    "--recorded", is_flag=True, help="Compare the chains with those in the server's control stream."
+    "--recorded", is_flag=True, help="Compare the chains with the server's records of the export."
 )
 @with_settings
 def verify(settings: Settings, directory: str, recorded: bool) -> int:
-    """Check an archive: every file, the chains, and the sequence numbers.
+    """Check an archive: every line, the chains, and the sequence numbers.
 
     Exit code 0 if the archive is valid, else 1. Without --recorded it needs no server; with it,
     it also finds forgeries by a user who could write to DIR.

@@ -71,7 +71,7 @@ class MonitorLog(CallLog):
     def _calls(self) -> Iterator[RecordedCall]:
         caller = script = ""
         is_guard = False
-        for number, line in enumerate(bounded_lines(self._path, MAX_LINE_BYTES), 1):
+        for number, line in enumerate(bounded_lines(self._path, most=MAX_LINE_BYTES), 1):
             parsed = _LINE.fullmatch(line)
             if parsed is None:
                 self._note(number, line.decode("utf-8", "replace"))

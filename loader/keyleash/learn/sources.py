@@ -11,7 +11,7 @@ import time
 from bisect import bisect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -25,8 +25,8 @@ from keyleash.audit.entries import (
     repeats_of,
     time_of,
 )
-from keyleash.audit.export.archive import FILE_NAME, read_archive
-from keyleash.audit.export.rows import SequenceCheck, bounded_lines, read_row
+from keyleash.audit.export.archive import Cursor, read_archive, read_cursor
+from keyleash.audit.export.rows import SequenceCheck, bounded_lines, file_of, read_row
 from keyleash.audit.operator_actions import read_activations
 from keyleash.audit.read import Query, read_denials, read_events, with_follow_ups
 from keyleash.audit.selection import Since, Until, time_range
@@ -212,10 +212,9 @@ class _ArchiveLog(_AuditLog):
     def __init__(
         self, directory: Path, names: Sequence[str], query: Query, options: Mapping[str, Any]
     ) -> None:
-        self._marks = read_archive(directory).marks
+        self._archive = archive = read_archive(directory)
         super().__init__(f"the archive `{directory}`", query, options)
-        self._directory = directory
-        streams = {f"audit/{path.name}" for path in directory.glob("audit/*/")} | {*self._marks}
+        streams = {f"audit/{path.name}" for path in directory.glob("audit/*/")} | archive.streams
         owners = {name[6:] for name in streams if name.startswith("audit/")} - {OPERATORS}
         known = sorted({owner.partition("@")[0] for owner in owners})
         for name in names:
@@ -280,32 +279,33 @@ class _ArchiveLog(_AuditLog):
                 yield replace(denial, repeats=counts.get(entry_id, denial.repeats))
 
     def _entries(self, stream: AuditStream, left_out: NotUnderstood) -> Iterator[RawEntry]:
-        folder = self._directory / stream.name
-        files = sorted(path for path in folder.glob("*.jsonl") if FILE_NAME.fullmatch(path.name))
-        count, last, mark, before = 0, "0-0", self._marks.get(stream.name), left_out.count
+        name, before, cursor = stream.name, left_out.count, Cursor(stream.name)
+        try:
+            cursor = read_cursor(self._archive, name)
+        except OperationError as error:
+            left_out.add(name, error.message)
         # The control stream is read whole, since its entries have no numbers that show a hole.
         since_ms = None if stream.kind is StreamKind.CONTROL else self._query.since_ms
-        for path, later in pairwise([*files, None]):
-            ends = later.stem.partition("_")[2] if later else None
-            if path is None or (ends and id_order(ends)[0] < (since_ms or 0)):
-                continue
-            place = f"{stream.name}/{path.name}"
+        files = cursor.files(self._archive.directory)
+        # The day before the range has the number that the first entry of the range follows.
+        earlier = [path.name for path, _ in files if path.name < file_of(since_ms or 0)][:-1]
+        count, last = 0, Cursor(name).id
+        for path, end in files[len(earlier) :]:
             try:
-                for number, line in enumerate(bounded_lines(path), 1):
+                for number, line in enumerate(bounded_lines(path, end), 1):
                     try:
                         row = read_row(line)
                     except ValueError:
-                        left_out.add(f"{place}, line {number}", "not an entry")
+                        left_out.add(f"{name}/{path.name}, line {number}", "not an entry")
                     else:
                         count, last = count + 1, row.id
                         yield row.id.encode(), [word for pair in row.fields for word in pair]
             except OSError as error:
-                left_out.add(place, f"cannot be read to its end: {error}")
-        newest = id_order(mark.last) if mark and mark.last else (0, 0)
-        lacks_end = id_order(last) < newest and newest[0] >= (since_ms or 0)
-        is_short = mark and since_ms is None and count < mark.count
-        if left_out.count == before and (lacks_end or is_short):
-            left_out.add(stream.name, "lacks entries that its manifests have")
+                left_out.add(f"{name}/{path.name}", f"cannot be read to its end: {error}")
+        is_in_range = id_order(cursor.id)[0] >= (since_ms or 0)
+        is_whole = last == cursor.id and (since_ms is not None or count >= cursor.count)
+        if left_out.count == before and is_in_range and not is_whole:
+            left_out.add(name, "lacks entries that it had by its cursor")
 
 
 def _calls_of(events: Sequence[AuditEvent]) -> Iterator[RecordedCall]:

@@ -26,8 +26,8 @@ from keyleash.store.store import Store
 from keyleash.text import json_object, printable
 
 _AT_SHARDS = frozenset(
-    ("audit", "denied", "none", "operators", "operators_seq", "refused", "repeats", "state",
-     "suspension", "token", "undo_prefix")
+    ("audit", "denied", "exported", "none", "operators", "operators_seq", "refused", "repeats",
+     "state", "suspension", "token", "undo_prefix")
 )  # fmt: skip
 """The names of `Keyspace` that the shards of a cluster have as well, each with its own tag."""
 _BESIDE_DATA = frozenset(("limit_prefix",))

@@ -83,6 +83,8 @@ class Keyspace:
     """Hash: identity → layout of its state, also of identities that left the policy."""
     control = _Name("control")
     """Stream: operator actions: activations, tokens issued and revoked, suspensions."""
+    exported = _Name("exported")
+    """Hash: name of an audit stream → what an archive has of it (`store.exports`)."""
     confirmed = _Name("confirmed")
     """String: written and deleted by operators, who then wait until a replica has that."""
     policy_tests = _Name("policy-tests")

@@ -120,13 +120,16 @@ def read_pages(
     since_ms: int | None = None,
     until_ms: int | None = None,
     *,
+    after_id: str = "",
     newest_first: bool = False,
 ) -> Iterator[list[RawEntry]]:
-    """Read a stream page by page, optionally a time range, bounds included.
+    """Read a stream page by page, optionally a time range, bounds included, or *after_id*.
 
     The first page is small, since callers usually want few of the newest entries.
     """
     begin = b"-" if since_ms is None else b"%d-0" % since_ms
+    if after_id:
+        begin = b"(" + after_id.encode()
     end = b"+" if until_ms is None else b"%d" % until_ms
     count = FIRST_PAGE
     while True:
@@ -188,11 +191,11 @@ def newest_entries(
 def _first_entries(
     store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]]
 ) -> list[RawEntry | None]:
-    pages = _pipelined(store, calls)
+    pages = pipelined(store, calls)
     return [next(iter(page), None) for page in pages]
 
 
-def _pipelined(store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]]) -> list[Any]:
+def pipelined(store: Store, calls: Sequence[tuple[AuditStream, tuple[Any, ...]]]) -> list[Any]:
     """Return the reply to a command about each stream, from one round trip to each shard."""
 
     def run(shard: Store) -> list[Any]:
@@ -279,7 +282,7 @@ def read_repeats(store: Store, streams: Sequence[AuditStream]) -> list[dict[byte
     """Return the counts of repeated denials of each stream."""
     keys = [store.keys.at_shard(stream.shard).repeats(stream.identity) for stream in streams]
     calls = [("HGETALL", key) for key in keys]
-    return _pipelined(store, list(zip(streams, calls, strict=True)))
+    return pipelined(store, list(zip(streams, calls, strict=True)))
 
 
 def pairs_of(words: Words) -> Pairs:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import errno
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from io import BufferedReader
@@ -14,16 +16,22 @@ from pathlib import Path
 
 from keyleash.audit.entries import audit_events, number_of
 from keyleash.audit.streams import id_order
+from keyleash.store.exports import FORMAT
 from keyleash.store.streams import AuditStream, StreamKind
 from keyleash.text import LATEST_MS, moment, to_json
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveRow:
-    """An entry with all its fields, in their order; names may repeat."""
+    """An entry with all its fields, in their order; names may repeat.
+
+    Attributes:
+        chain: Of a row of an archive, the digest of the line before it.
+    """
 
     id: str
     fields: tuple[tuple[bytes, bytes], ...]
+    chain: str = field(default="", compare=False)
 
     @property
     def seq(self) -> int:
@@ -35,6 +43,11 @@ class ArchiveRow:
         """Return its server time in UTC; None if its id is past the calendar."""
         time_ms, _ = id_order(self.id)
         return moment(time_ms) if time_ms <= LATEST_MS else None
+
+    @property
+    def file(self) -> str:
+        """Return the name of the file of its day."""
+        return file_of(id_order(self.id)[0])
 
     @property
     def size(self) -> int:
@@ -127,13 +140,21 @@ class SequenceCheck:
         return SequenceBreak(kind, before, seq, entry_id)
 
 
-def lines_of(rows: Iterable[ArchiveRow], stream: AuditStream) -> bytes:
-    """Return the lines of a page of rows."""
-    return "".join(_line(row, stream) for row in rows).encode()
+def file_of(time_ms: int) -> str:
+    """Return the name of the file of the entries of a day, in UTC."""
+    return f"{moment(time_ms).date()}.jsonl"
 
 
-def _line(row: ArchiveRow, stream: AuditStream) -> str:
+def digest_of(line: bytes) -> str:
+    """Return the digest of a line with its end, which the next line has as its `chain`."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def line_of(row: ArchiveRow, stream: AuditStream, chain: str) -> bytes:
+    """Return the line of a row; *chain* is the digest of the line before it."""
     record = {
+        "format": FORMAT,
+        "chain": chain,
         "id": row.id,
         "time": row.time,
         "stream": str(stream.kind),
@@ -143,7 +164,7 @@ def _line(row: ArchiveRow, stream: AuditStream) -> str:
         "fields": row.fields,
     }
     # In ASCII, so that bytes of an agent cannot control the terminal of a reader.
-    return json.dumps(record, separators=(",", ":"), default=to_json) + "\n"
+    return json.dumps(record, separators=(",", ":"), default=to_json).encode() + b"\n"
 
 
 MAX_LINE_BYTES = 256 << 20  # of an event with 500 before-images
@@ -156,19 +177,16 @@ def open_regular(path: Path) -> BufferedReader:
     return path.open("rb")
 
 
-def bounded_lines(path: Path, most: int = MAX_LINE_BYTES) -> Iterator[bytes]:
-    """Yield the lines of a regular file, and `?` for one with more than *most* bytes."""
+def bounded_lines(
+    path: Path, end: int = sys.maxsize, most: int = MAX_LINE_BYTES
+) -> Iterator[bytes]:
+    """Yield the lines of a regular file that begin before *end*, and `?` for one over *most*."""
     with open_regular(path) as file:
-        while line := file.readline(most):
+        while file.tell() < end and (line := file.readline(most)):
             rest = line
             while len(rest) == most and not rest.endswith(b"\n"):
                 line, rest = b"?", file.readline(most)
             yield line
-
-
-def read_rows(path: Path) -> Iterator[ArchiveRow]:
-    """Yield the rows of a file; ValueError if a line is not an entry."""
-    return map(read_row, bounded_lines(path))
 
 
 def read_row(line: bytes) -> ArchiveRow:
@@ -179,9 +197,11 @@ def read_row(line: bytes) -> ArchiveRow:
     """
     try:
         record = json.loads(line)
+        if record["format"] != FORMAT:
+            raise ValueError(f"a line has format {record['format']!r}")
         first, *rest = ((_bytes(name), _bytes(value)) for name, value in record["fields"])
         id_order(record["id"])
-        return ArchiveRow(record["id"], (first, *rest))
+        return ArchiveRow(record["id"], (first, *rest), record["chain"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("a line is not an entry") from error
 

@@ -1,148 +1,90 @@
 """Export streams to an archive without loss or duplicates.
 
-For each file, entries are delivered to the archive's consumer group, the file is written, flushed
-and named, then its manifest, and only then the entries are acknowledged. After a crash, listed
-entries are acknowledged, and all others are delivered again.
+The entries after the server's record of a stream are read, written to the files of their days and
+flushed to disk, then the cursor of the folder, and then the record. After a crash the export goes
+on at the cursor. Entries between the record and the cursor, which a crash or a server that lost
+writes leaves, must be those of the archive. Only entries up to the record are ever trimmed.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import KW_ONLY, dataclass, field
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from redis.exceptions import ResponseError
-
-from keyleash.audit.export.archive import Archive, ArchivedFile, Extent, locked_archive
-from keyleash.audit.export.groups import OpenStream, find_streams, open_streams, trimmed_by_export
-from keyleash.audit.export.rows import ArchiveRow, SequenceBreak
-from keyleash.audit.export.verify import ArchiveReport, RecordedMarks, verify_archive
-from keyleash.audit.operator_actions import read_control
+from keyleash.audit.export.archive import Archive, StreamFolder, locked_archive
+from keyleash.audit.export.rows import ArchiveRow, SequenceBreak, SequenceCheck
+from keyleash.audit.export.verify import ArchiveReport, verify_archive
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.operations import operation, reading
-from keyleash.operations.rights import ACTIVE, CLOCK, IDENTITIES, LOG_ACTION, TAGS, each
+from keyleash.operations.rights import ACTIVE, IDENTITIES, TAGS, each
 from keyleash.operations.types import Duration, Param
+from keyleash.policy.parse import active_policy
 from keyleash.policy.quantities import seconds_of
 from keyleash.results import Progress, Result
-from keyleash.store.identities import require_known
+from keyleash.store.exports import (
+    BEFORE_ALL,
+    ExportRecord,
+    claim_export,
+    export_key,
+    read_exports,
+    trim_exported,
+    write_export,
+)
+from keyleash.store.identities import known_identities, require_known
+from keyleash.store.keyspace import OPERATORS
+from keyleash.store.records import read_active
 from keyleash.store.store import Store
-from keyleash.store.streams import AuditStream, StreamKind, record_action
-from keyleash.text import counted, json_object
+from keyleash.store.streams import (
+    AuditStream,
+    StreamKind,
+    audit_streams,
+    control_stream,
+    oldest_entry,
+    pairs_of,
+    read_pages,
+    stream_length,
+    streams_of,
+)
 
 MAX_ENTRIES = 20_000
-MAX_BYTES = 32 << 20
-"""Size of the fields in a file at most; a crash repeats at most one file."""
-RECORD_EVERY_S = 3600.0
+MAX_BYTES = 8 << 20
+"""Size of the fields that are written at once, at most; a crash repeats at most one write."""
 POLL_S = 1.0
-WAIT_S = 0.2
-_START = "0-0"
-_FILE_FIELDS = ("first", "last", "count", "sha256", "chain")
 
 
-@dataclass(slots=True)
-class Recorder:
-    """Records the progress of exports in the control stream, also that of a killed run.
-
-    The control stream is exported too. An export of nothing but such records is not recorded, to
-    avoid recursion.
-    """
-
-    store: Store
-    archive: Archive
-    _open: list[OpenStream] = field(default_factory=list)
-    _has_new_rows: bool = False
-
-    def add(self, item: OpenStream) -> None:
-        self._open.append(item)
-        self._has_new_rows |= self._is_new(item) and item.stream.kind is not StreamKind.CONTROL
-
-    def note(self, stream: AuditStream, rows: Iterable[ArchiveRow]) -> None:
-        is_control = stream.kind is StreamKind.CONTROL
-        self._has_new_rows |= any(
-            not is_control or row.field(b"event") != b"export" for row in rows
-        )
-
-    def record(self) -> None:
-        """Record the extent and chain of each stream, if there is anything new."""
-        new = {item.stream.name: item.folder.end for item in self._open if self._is_new(item)}
-        if not self._has_new_rows or not new:
-            return
-        progress = {}
-        for name, end in new.items():
-            before = self._recorded(name)
-            progress[name] = {
-                "after": before.last or _START,
-                "to": end.last,
-                "count": end.count - before.count,
-                "files": end.files,
-                "chain": end.chain,
-            }
-        record_action(
-            self.store,
-            "export",
-            archive=self.archive.id,
-            place=self.archive.place,
-            streams=json.dumps(progress),
-        )
-        self.archive.marks.update(new)
-        self.archive.save()
-        self._has_new_rows = False
-
-    def _is_new(self, item: OpenStream) -> bool:
-        return item.folder.end.files > self._recorded(item.stream.name).files
-
-    def _recorded(self, stream: str) -> Extent:
-        return self.archive.marks.get(stream, Extent())
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Exported(Result):
-    """The result of one export step.
+    """Entries that were written to the file of a day.
 
     Attributes:
         stream: The folder's name.
-        file: The added file; None if there are only warnings.
+        file: The file's name.
+        first, last: Ids of its first and last new entry.
+        count: Number of new entries.
+        chain: Digest of the last line.
         breaks: Breaks in the sequence numbers.
-        lost: Number of entries delivered before a crash and trimmed before this run.
-        known: Number of new entries of the server that the archive already has.
     """
 
     stream: str
-    file: ArchivedFile | None = None
+    file: str
+    first: str
+    last: str
+    count: int
+    chain: str
     breaks: list[SequenceBreak] = field(default_factory=list)
-    lost: int = 0
-    known: int = 0
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Return its breaks and missing entries in words, each beginning with its severity."""
-        found = [
+        """Return its breaks in words, each beginning with its severity."""
+        return tuple(
             f"{'warning' if item.is_loss else 'note'}: `{self.stream}`: {item}"
             for item in self.breaks
-        ]
-        if self.lost:
-            found.append(
-                f"warning: `{self.stream}`: {counted(self.lost, 'entry')}"
-                " that an earlier run began to export were trimmed before this run"
-            )
-        if self.known:
-            found.append(
-                f"warning: `{self.stream}`: {counted(self.known, 'entry')}"
-                " of the server are not newer than the archive, and count as exported"
-            )
-        return tuple(found)
-
-    def to_dict(self) -> dict[str, Any]:
-        file = dict.fromkeys(("file", *_FILE_FIELDS)) | {"count": 0}
-        if self.file is not None:
-            file = json_object(self.file, "file=name", *_FILE_FIELDS)
-        return {"stream": self.stream, **file, **json_object(self, "breaks", "lost", "known")}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +93,7 @@ class ExportResult(Result):
 
     Attributes:
         archive: The archive's id.
-        exported: The added files, and warnings.
+        exported: What was written, and warnings.
     """
 
     archive: str
@@ -162,171 +104,192 @@ class ExportResult(Result):
 class Archiver:
     """Exports the streams of one server to one locked archive.
 
-    `export_streams` documents the arguments; *max_entries* are those in a file at most.
+    `export_streams` documents the arguments; *max_entries* are those written at once, at most.
     """
 
     store: Store
     archive: Archive
-    _: KW_ONLY
-    identities: Iterable[str] = ()
-    take_over: bool = False
-    max_entries: int = MAX_ENTRIES
+    identities: Sequence[str] = ()
+    progress: Progress = lambda _done, _total: None
     is_stopping: Callable[[], bool] = lambda: False
+    max_entries: int = MAX_ENTRIES
+    _done: int = 0
+    _streams: Sequence[AuditStream] = ()
+    _hard_max: Mapping[str, int] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.identities = tuple(self.identities)
-        self._report: Callable[[int], None] = lambda _count: None
-        self._exported = 0
-        self._recorder = Recorder(self.store, self.archive)
-        self._open: dict[str, OpenStream] = {}
-        self._hard_max: dict[str, int] = {}
+    def run(self) -> Iterator[Exported]:
+        """Export all entries, and yield each write once the server has its record."""
+        self._hard_max = _hard_max_by_identity(self.store)
+        self._streams = _find_streams(self.store, self.identities)
+        yield from self._export_all(self._streams)
 
-    def run(
-        self, report: Callable[[int], None] = lambda _count: None
-    ) -> Generator[Exported, None, None]:
-        """Export all entries, record that, and yield each file once it is acknowledged.
+    def follow(self, every_s: float) -> Iterator[Exported]:
+        """Export all entries and new ones until `is_stopping`.
 
-        *report* is called after each page with the number of exported entries.
+        The interval is shorter for a stream with a quarter of its `hard_max`.
         """
-        self._report = report
-        yield from self._round()
-        self._recorder.record()
-
-    def follow(self, every_s: float) -> Generator[Exported, None, None]:
-        """Export all entries and new ones until `is_stopping`; otherwise like `run`.
-
-        The interval is shorter if a stream has entries for a whole file, or a quarter of its
-        `hard_max`.
-        """
-        due_s = recorded_s = time.monotonic()
+        due_s = time.monotonic()
         while not self.is_stopping():
             now_s = time.monotonic()
             if now_s >= due_s:
-                yield from self._round()
+                yield from self.run()
                 due_s = now_s + every_s
             else:
-                for item in [item for item in self._open.values() if self._is_full(item)]:
-                    yield from self._export(item)
-            if now_s - recorded_s >= RECORD_EVERY_S:
-                self._recorder.record()
-                recorded_s = now_s
-            self._wait()
-        self._recorder.record()
+                yield from self._export_all([item for item in self._streams if self._is_full(item)])
+            time.sleep(POLL_S)
 
-    def _round(self) -> Iterator[Exported]:
-        self._hard_max = trimmed_by_export(self.store)
-        streams = find_streams(self.store, self.identities)
-        new = [stream for stream in streams if stream.name not in self._open]
-        for item in open_streams(self.store, self.archive, new, take_over=self.take_over):
-            self._open[item.stream.name] = item
-            self._recorder.add(item)
-        for item in list(self._open.values()):
-            yield from self._export(item)
+    def _export_all(self, streams: Sequence[AuditStream]) -> Iterator[Exported]:
+        records = zip(streams, read_exports(self.store, streams), strict=True)
+        # Check all before changing the first.
+        ready = [found for item, record in records if (found := self._open(item, record))]
+        for folder, record in ready:
+            yield from self._export(folder, record)
+        names = self.archive.streams | {item.stream.name for item, _ in ready if item.cursor.file}
+        if names != self.archive.streams:
+            self.archive.streams.update(names)
+            self.archive.save()
 
-    def _export(self, item: OpenStream) -> Iterator[Exported]:
-        item.caught_up = False
-        while not item.caught_up and not self.is_stopping():
-            try:
-                exported = self._next_file(item)
-            except ResponseError as error:
-                if not str(error).startswith("NOGROUP"):
-                    raise
+    def _open(
+        self, stream: AuditStream, record: ExportRecord | None
+    ) -> tuple[StreamFolder, ExportRecord | None] | None:
+        """Return a stream's folder with the server's record; None if there is nothing to export."""
+        if record is None and oldest_entry(self.store, stream) is None:
+            return None
+        folder = StreamFolder(self.archive, stream)
+        cursor = folder.cursor
+        if record is None:
+            if cursor.id != BEFORE_ALL:
                 raise ArchiveError(
                     "archive-taken",
-                    f"the audit stream `{item.stream.name}` was removed,"
-                    " or another archive took it over",
-                    help="run the command again to find out",
-                ) from None
-            if exported.file or exported.breaks or exported.lost or exported.known:
-                yield exported
-        if self._hard_max_of(item) is not None:
-            item.group.trim(item.folder.end.last or _START)
+                    f"the audit stream `{stream.name}` is not the source of `{folder.path}`",
+                    help="name another directory for another server, and for one that was restored"
+                    " or lost its data",
+                )
+        elif record.archive != self.archive.id:
+            raise self._taken(stream, record)
+        elif id_order(record.id) > id_order(cursor.id) or (
+            record.id == cursor.id and record.chain != cursor.chain
+        ):
+            raise ArchiveError(
+                "archive",
+                f"`{folder.path}` does not have what was exported to it, up to {record.id}",
+                help="restore the folder from a backup",
+            )
+        return folder, record
 
-    def _next_file(self, item: OpenStream) -> Exported:
-        exported = Exported(item.stream.name)
-        ids: list[str] = []
-        pages = self._pages(item, exported, ids)
-        first = next(pages, None)
-        if first is not None:
-            try:
-                exported.file = item.folder.write(chain((first,), pages))
-            except OSError as error:
-                reason = (error.strerror or str(error)).lower()
-                raise ArchiveError(
-                    "archive-write",
-                    f"cannot write in `{item.folder.path}`: {reason};"
-                    " its entries are not acknowledged",
-                    help="free some space and run the command again; it continues there",
-                ) from error
-            item.group.acknowledge(ids)
-        return exported
+    def _taken(self, stream: AuditStream, record: ExportRecord) -> ArchiveError:
+        key = export_key(self.store, stream)
+        return ArchiveError(
+            "archive-taken",
+            f"the audit stream `{stream.name}` is exported to another archive, begun at"
+            f" `{record.place}`",
+            help="export to that archive; if there is to be another one instead, remove the"
+            f" server's record of it: `DEL {key}`",
+        )
 
-    def _pages(
-        self, item: OpenStream, exported: Exported, ids: list[str]
-    ) -> Iterator[list[ArchiveRow]]:
-        """Yield the pages of one file, without archived and trimmed entries."""
-        room, room_bytes = self.max_entries, MAX_BYTES
-        last = id_order(item.folder.end.last or _START)
-        while room > 0 and room_bytes > 0 and not item.caught_up and not self.is_stopping():
-            page = item.pager.next_page(room)
-            item.caught_up = page.is_last
-            rows = []
-            for row in page.rows:
-                if id_order(row.id) <= last:
-                    exported.known += not page.is_again
-                elif not row.fields:
-                    exported.lost += 1
-                else:
-                    rows.append(row)
-            if not rows:
-                item.group.acknowledge([row.id for row in page.rows])
+    def _export(self, folder: StreamFolder, record: ExportRecord | None) -> Iterator[Exported]:
+        if record is None:
+            record = self.archive.empty_record
+            if not claim_export(self.store, folder.stream, record):
+                (other,) = read_exports(self.store, [folder.stream])
+                raise self._taken(folder.stream, other or record)
+        before, end = record, id_order(folder.cursor.id)
+        archived = folder.rows_after(record.id)
+        rows: list[ArchiveRow] = []
+        size = 0
+        for row in self._rows(folder.stream, record.id):
+            if id_order(row.id) <= end:
+                record = replace(record, id=row.id, chain=_chain_of(row, archived, folder))
                 continue
-            ids += [row.id for row in page.rows]
-            for row in rows:
-                found = item.sequence.follow(row.seq, row.id)
-                exported.breaks += [found] if found else []
-                room_bytes -= row.size
-            room -= len(rows)
-            self._recorder.note(item.stream, rows)
-            self._exported += len(rows)
-            self._report(self._exported)
-            yield rows
+            is_full = len(rows) >= self.max_entries or size + row.size > MAX_BYTES
+            if rows and (is_full or row.file != rows[0].file):
+                yield self._write(folder, rows)
+                rows, size = [], 0
+            rows.append(row)
+            size += row.size
+        if rows:
+            yield self._write(folder, rows)
+            record = folder.record
+        elif record != before:
+            write_export(self.store, folder.stream, record)
+        if self._hard_max_of(folder.stream) is not None:
+            trim_exported(self.store, folder.stream, record)
 
-    def _hard_max_of(self, item: OpenStream) -> int | None:
-        is_audit = item.stream.kind is StreamKind.AUDIT
-        return self._hard_max.get(item.stream.identity) if is_audit else None
+    def _rows(self, stream: AuditStream, after: str) -> Iterator[ArchiveRow]:
+        for page in read_pages(self.store, stream, after_id=after):
+            for entry_id, words in page:
+                yield ArchiveRow(entry_id.decode(), tuple(pairs_of(words)))
+            self._done += len(page)
+            self.progress(self._done, None)
+            if self.is_stopping():
+                return
 
-    def _is_full(self, item: OpenStream) -> bool:
-        hard_max = self._hard_max_of(item)
-        enough = self.max_entries
-        if hard_max is not None:
-            enough = min(enough, max(1, hard_max // 4))
-        lag = item.group.lag()
-        return lag is None or lag >= enough
+    def _write(self, folder: StreamFolder, rows: Sequence[ArchiveRow]) -> Exported:
+        sequence = SequenceCheck(folder.cursor.seq)
+        breaks = [found for row in rows if (found := sequence.follow(row.seq, row.id))]
+        folder.append(rows)
+        write_export(self.store, folder.stream, folder.record)
+        ends = rows[0].id, rows[-1].id, len(rows)
+        return Exported(folder.stream.name, folder.cursor.file, *ends, folder.cursor.chain, breaks)
 
-    def _wait(self) -> None:
-        until_s = time.monotonic() + POLL_S
-        while time.monotonic() < until_s and not self.is_stopping():
-            time.sleep(WAIT_S)
+    def _hard_max_of(self, stream: AuditStream) -> int | None:
+        return self._hard_max.get(stream.identity) if stream.kind is StreamKind.AUDIT else None
+
+    def _is_full(self, stream: AuditStream) -> bool:
+        hard_max = self._hard_max_of(stream)
+        return hard_max is not None and stream_length(self.store, stream) >= max(1, hard_max // 4)
+
+
+def _chain_of(
+    row: ArchiveRow, archived: Iterator[tuple[ArchiveRow, str]], folder: StreamFolder
+) -> str:
+    """Return the digest of the line of a row that the archive must have; *archived* moves on."""
+    with suppress(ValueError):
+        for found, chain in archived:
+            if found == row:
+                return chain
+    raise ArchiveError(
+        "archive",
+        f"`{folder.path}` lacks the entry {row.id}, although it has later ones",
+        help="the server lost acknowledged writes or was restored, or the archive was changed:"
+        " begin another archive, or restore this one from a backup",
+    )
+
+
+def _find_streams(store: Store, names: Sequence[str]) -> list[AuditStream]:
+    """Return the streams to export; they need not exist yet.
+
+    Without *names*, these are the control stream, the operators' stream, and the streams of
+    every identity that was ever active.
+    """
+    every = [] if names else [control_stream(store), *audit_streams(store, [OPERATORS])]
+    return every + streams_of(store, sorted(names) or known_identities(store))
+
+
+def _hard_max_by_identity(store: Store) -> dict[str, int]:
+    """Return by identity its `hard_max`, if it has `retain: {until: exported}`.
+
+    Their guards do not trim, so the archiver does.
+    """
+    active = read_active(store)
+    return {
+        identity.name: identity.audit.hard_max
+        for identity in (active_policy(active.document).identities if active else ())
+        if identity.audit.hard_max is not None
+    }
 
 
 Directory = Annotated[
     str | Path, Param("directory", help="The archive; created if missing.", flag="--to")
 ]
 Every = Annotated[
-    Duration,
-    Param(help="Interval of --follow; shorter while the entries of a whole file are waiting."),
-]
-TakeOver = Annotated[
-    bool,
-    Param(help="Continue although another archive has these streams, or the server lost them."),
+    Duration, Param(help="Interval of --follow; shorter while a quarter of a `hard_max` waits.")
 ]
 EXPORT = (
-    ACTIVE, CLOCK, IDENTITIES, LOG_ACTION,
-    each("exists xinfo|groups xinfo|consumers xreadgroup", "%R~audit", "%R~denied", "%R~control"),
-    each("xgroup|create xgroup|createconsumer xgroup|destroy xack",
-          "%W~audit", "%W~denied", "%W~control"),
-    each("xtrim", "%W~audit"), TAGS,
+    ACTIVE, IDENTITIES, TAGS,
+    each("hget", "%R~exported"), each("hset hsetnx", "%W~exported"),
+    each("xrange", "%R~audit", "%R~denied", "%R~control"),
+    each("xlen", "%R~audit"), each("xtrim", "%W~audit"),
 )  # fmt: skip
 
 
@@ -335,30 +298,28 @@ def export_streams(
     store: Store,
     directory: Directory,
     *identities: str,
-    take_over: TakeOver = False,
     progress: Progress | None = None,
     on_export: Callable[[Exported], None] | None = None,
     is_stopping: Callable[[], bool] | None = None,
 ) -> ExportResult:
-    """Write the new entries of audit streams to an archive, and acknowledge them.
+    """Write the new entries of audit streams to an archive: a file per stream and day.
 
     Args:
         directory: An empty or new directory, or an archive.
         identities: Names; all streams, with that of operator actions, if there are none.
-        take_over: Continue although another archive has these streams.
         progress: Called with the number of entries so far, and None.
-        on_export: Called with each file once it is acknowledged, also if a later one fails.
-        is_stopping: Called between pages; once it returns True, the current file is finished.
+        on_export: Called with each write once the server has its record, also if a later one
+            fails.
+        is_stopping: Called between pages; once it returns True, what was read is written.
 
     Raises:
         ArchiveError: the directory cannot be used as an archive, or another archive has the
             streams.
         OperationError (unknown-identity): there never was such an identity.
     """
-    report = progress or (lambda _done, _total: None)
-    with _archiver(store, directory, identities, take_over, is_stopping) as archiver:
+    with _archiver(store, directory, identities, is_stopping, progress) as archiver:
         done = []
-        for item in archiver.run(lambda count: report(count, None)):
+        for item in archiver.run():
             done.append(item)
             if on_export is not None:
                 on_export(item)
@@ -371,20 +332,16 @@ def follow_export(
     directory: Directory,
     *identities: str,
     every: Every = "1m",
-    take_over: TakeOver = False,
     is_stopping: Callable[[], bool] | None = None,
 ) -> Iterator[Exported]:
-    """Keep exporting new entries until *is_stopping*, and yield each file; see `export`.
+    """Keep exporting new entries until *is_stopping*, and yield each write; see `export`.
 
     Args:
-        every: The interval, as text or `timedelta`; shorter while the entries of a whole file
-            are waiting.
+        every: The interval, as text or `timedelta`; shorter while a quarter of a `hard_max` waits.
     """
     every_s = seconds_of("every", every) or 1
     with ExitStack() as stack:
-        archiver = stack.enter_context(
-            _archiver(store, directory, identities, take_over, is_stopping)
-        )
+        archiver = stack.enter_context(_archiver(store, directory, identities, is_stopping))
         opened = stack.pop_all()
 
     def run() -> Iterator[Exported]:
@@ -399,48 +356,24 @@ def _archiver(
     store: Store,
     directory: str | Path,
     identities: Sequence[str],
-    take_over: bool,
     is_stopping: Callable[[], bool] | None,
+    progress: Progress | None = None,
 ) -> Iterator[Archiver]:
     for name in identities:
         require_known(store, name)
+    progress = progress or (lambda _done, _total: None)
     with locked_archive(Path(directory)) as archive:
-        yield Archiver(
-            store,
-            archive,
-            identities=identities,
-            take_over=take_over,
-            is_stopping=is_stopping or (lambda: False),
-        )
+        yield Archiver(store, archive, identities, progress, is_stopping or (lambda: False))
 
 
-def _recorded_extents(streams: str) -> dict[str, Extent]:
-    return {
-        str(name): Extent(files=int(to["files"]), last=str(to["to"]), chain=str(to["chain"]))
-        for name, to in json.loads(streams).items()
-    }
+def recorded_by_server(store: Store) -> dict[str, ExportRecord]:
+    """Return the server's record of each stream that was exported."""
+    streams = _find_streams(store, ())
+    records = zip(streams, read_exports(store, streams), strict=True)
+    return {stream.name: record for stream, record in records if record}
 
 
-def recorded_by_server(store: Store) -> RecordedMarks:
-    """Return for `verify_archive` the extent of each stream at each recorded export.
-
-    An event whose extents cannot be read yields its id and None.
-    """
-
-    def recorded(archive: str) -> Iterator[tuple[str, Extent | None]]:
-        for event in read_control(store):
-            if event.event == "export" and event.details.get("archive") == archive:
-                try:
-                    extents = _recorded_extents(event.details["streams"])
-                except (ValueError, KeyError, TypeError, AttributeError):
-                    yield event.id, None
-                else:
-                    yield from extents.items()
-
-    return recorded
-
-
-@operation("audit verify --recorded", rights=(each("xrange", "%R~control"),))
+@operation("audit verify --recorded", rights=(IDENTITIES, TAGS, each("hget", "%R~exported")))
 def verify(store: Store, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
-    """Check the files of an archive, and with *recorded* the chains in the control stream."""
+    """Check the files of an archive, and with *recorded* the server's records of its streams."""
     return verify_archive(Path(directory), recorded_by_server(store) if recorded else None)

@@ -1,9 +1,9 @@
-"""Verify the files and hash chains of an archive."""
+"""Verify the lines of an archive and their chains."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -11,26 +11,20 @@ from typing import Any
 
 from keyleash.audit.export.archive import (
     ARCHIVE,
+    CURSOR,
     DRAFT,
-    FILE_NAME,
     LOCK,
-    MANIFEST,
-    NO_CHAIN,
-    ArchivedFile,
-    Extent,
-    Manifest,
-    closed_name,
-    file_prefix,
-    file_sha256,
-    is_being_written,
-    next_chain,
+    Archive,
+    Cursor,
+    day_files,
     read_archive,
-    read_manifest,
+    read_cursor,
 )
-from keyleash.audit.export.rows import SequenceCheck, read_rows
+from keyleash.audit.export.rows import ArchiveRow, SequenceCheck, bounded_lines, digest_of, read_row
 from keyleash.audit.streams import id_order
 from keyleash.errors import OperationError
 from keyleash.results import Result
+from keyleash.store.exports import BEFORE_ALL, NO_CHAIN, ExportRecord
 from keyleash.store.streams import StreamKind
 from keyleash.text import json_object
 
@@ -39,11 +33,11 @@ class FindingKind(StrEnum):
     """The kind of a finding."""
 
     CHANGED = "changed"
-    """A file, a manifest or a chain was changed."""
+    """A line or a cursor was changed."""
     MISSING = "missing"
-    """A file, a folder or its end is missing."""
+    """Lines, a file, a folder or a cursor are missing."""
     EXTRA = "extra"
-    """A file is in no manifest."""
+    """A file was not written by an archiver."""
     GAP = "gap"
     """Sequence numbers are missing or repeated."""
 
@@ -74,8 +68,7 @@ class StreamReport:
     """The result for one folder.
 
     Attributes:
-        entries: Number of entries by its manifests.
-        chain: Chain of its last file, for comparison with a chain stored elsewhere.
+        chain: Digest of its last line, for comparison with a digest stored elsewhere.
         notes: Remarks that are not failures.
     """
 
@@ -114,166 +107,155 @@ class ArchiveReport(Result):
         return json_object(self, "archive", "valid=is_valid", "streams", "findings")
 
 
-RecordedMarks = Callable[[str], Iterable[tuple[str, Extent | None]]]
-"""Maps an archive's id to the extents of its streams that are recorded elsewhere.
+def verify_archive(
+    directory: Path, recorded: Mapping[str, ExportRecord] | None = None
+) -> ArchiveReport:
+    """Check every line of an archive, also while it is being written.
 
-The id of an event and None stand for a record that cannot be read.
-"""
-
-
-def verify_archive(directory: Path, recorded: RecordedMarks | None = None) -> ArchiveReport:
-    """Check every file of an archive, also while it is being written.
-
-    *recorded* returns the recorded extents to compare with.
+    *recorded* has the server's record of each stream, read before the archive.
     """
-    is_busy = is_being_written(directory)
+    archive = read_archive(directory)
     extra = [
         ArchiveFinding(FindingKind.EXTRA, "", name, "is not a file of keyleash")
         for name in _extra_names(directory)
     ]
-    archive = read_archive(directory)
-    marks: dict[str, list[Extent]] = defaultdict(list)
-    for name, mark in (*archive.marks.items(), *(recorded(archive.id) if recorded else ())):
-        if mark is None:
-            message = f"the extents in the control event `{name}` cannot be read"
-            extra.append(ArchiveFinding(FindingKind.CHANGED, "", "", message))
-        else:
-            marks[name].append(mark)
-    names = sorted({*_folders(directory), *marks})
-    streams = tuple(_Check(directory / name, name, is_busy).report(marks[name]) for name in names)
+    names = {*_folders(directory), *archive.streams}
+    records: dict[str, ExportRecord | None] = {}
+    if recorded is not None:
+        ours = {name: item for name, item in recorded.items() if item.archive == archive.id}
+        records = dict.fromkeys(names) | ours
+        names.update(name for name, item in ours.items() if item.id != BEFORE_ALL)
+    streams = tuple(
+        _Check(archive, name, records.get(name, archive.empty_record)).report()
+        for name in sorted(names)
+    )
     findings = (*extra, *(finding for stream in streams for finding in stream.findings))
     return ArchiveReport(archive.id, streams, findings)
 
 
 @dataclass(slots=True)
 class _Check:
-    _folder: Path
+    """The check of one folder, whose lines are read in order."""
+
+    _archive: Archive
     _stream: str
-    _is_busy: bool
+    _record: ExportRecord | None
     _findings: list[ArchiveFinding] = field(default_factory=list)
     _notes: list[str] = field(default_factory=list)
     _sequence: SequenceCheck = field(default_factory=SequenceCheck)
+    _changed: set[str] = field(default_factory=set)
+    _entries: int = 0
+    _first: str = ""
+    _last: str = BEFORE_ALL
+    _chain: str = NO_CHAIN
+    _is_recorded: bool = False
 
-    def report(self, marks: Sequence[Extent]) -> StreamReport:
-        # Before the manifest is read, which does not list files named later.
-        is_there = self._folder.is_dir()
-        names = sorted(path.name for path in self._folder.iterdir()) if is_there else []
-        manifests = self._manifests()
-        files = [file for manifest in manifests for file in manifest.files]
-        self._check_files(files)
-        self._check_marks(files, marks)
-        self._check_extra(names, manifests)
+    def report(self) -> StreamReport:
+        folder = self._archive.directory / self._stream
+        files = [(path, sys.maxsize) for path in day_files(folder)]
+        try:
+            cursor = read_cursor(self._archive, self._stream)
+            files = cursor.files(self._archive.directory)
+        except OperationError as error:
+            is_there = (folder / CURSOR).exists()
+            kind = FindingKind.CHANGED if is_there else FindingKind.MISSING
+            self._find(kind, CURSOR, error.message)
+            cursor = None
+        for path, end in files:
+            self._check_file(path, end)
+        if cursor is not None:
+            self._check_end(cursor, folder)
+        self._check_record()
+        self._check_extra(folder)
         return StreamReport(
             stream=self._stream,
             files=len(files),
-            entries=sum(file.count for file in files),
-            first=files[0].first if files else "",
-            last=files[-1].last if files else "",
-            chain=files[-1].chain if files else NO_CHAIN,
+            entries=self._entries,
+            first=self._first,
+            last=self._last if self._entries else "",
+            chain=self._chain,
             findings=tuple(self._findings),
             notes=tuple(self._notes),
         )
 
-    def _manifests(self) -> list[Manifest]:
-        """Return the folder's manifests in order, as far back as they link to each other."""
-        found: list[Manifest] = []
-        name, names = MANIFEST, set()
-        while name not in names:
-            names.add(name)
-            try:
-                manifest = read_manifest(self._folder, self._stream, name)
-            except OperationError as error:
-                self._changed(name, error.message)
-                return found
-            if found and manifest.end != found[0].before:
-                self._changed(name, "does not end where the next one continues")
-            found.insert(0, manifest)
-            if not manifest.before.files:
-                break
-            if not manifest.files:
-                self._changed(name, "lists no file, but continues another manifest")
-                break
-            name = closed_name(manifest.before)
-        return found
-
-    def _check_files(self, files: list[ArchivedFile]) -> None:
-        chain, last = NO_CHAIN, ""
-        for number, file in enumerate(files, 1):
-            if file.chain != next_chain(chain, file.sha256):
-                self._changed(file.name, "its chain does not follow the file before it")
-            if not file.name.startswith(f"{file_prefix(number, file.first)}."):
-                self._changed(file.name, f"is listed as file {number}")
-            if last and id_order(file.first) <= id_order(last):
-                self._changed(file.name, f"begins at {file.first}, not after {last}")
-            self._check_content(file)
-            chain, last = file.chain, file.last
-
-    def _check_content(self, file: ArchivedFile) -> None:
-        path = self._folder / file.name
+    def _check_file(self, path: Path, end: int) -> None:
+        number = 0
         try:
-            if not FILE_NAME.fullmatch(file.name):
-                raise ValueError("its name is not that of an archived file")  # noqa: TRY301
-            sha256 = file_sha256(path)
-            if sha256 != file.sha256:
-                self._changed(file.name, f"its SHA-256 is {sha256}, and was {file.sha256}")
-                self._sequence.last = file.last_seq or self._sequence.last
-                return
-            found = ArchivedFile()
-            for row in read_rows(path):
-                found.add(row)
-                self._check_number(file, row.seq, row.id)
-        except FileNotFoundError:
-            message = f"{file.count} entries, up to {file.last}, are missing"
-            self._find(FindingKind.MISSING, file.name, message)
-            self._sequence.last = file.last_seq or self._sequence.last
-        except (ValueError, OSError) as error:
-            self._changed(file.name, f"cannot be read: {error}")
+            for number, line in enumerate(bounded_lines(path, end), 1):
+                self._check_line(path.name, number, line)
+        except OSError as error:
+            self._change(path.name, f"cannot be read: {error}")
         else:
-            for name in ("first", "last", "count", "first_seq", "last_seq"):
-                listed, present = getattr(file, name), getattr(found, name)
-                if listed != present:
-                    self._changed(file.name, f"`{name}` is {present}, but {listed} in the manifest")
+            if not number:
+                self._find(FindingKind.EXTRA, path.name, "has no line")
 
-    def _check_number(self, file: ArchivedFile, seq: int, entry_id: str) -> None:
-        found = self._sequence.follow(seq, entry_id)
+    def _check_line(self, file: str, number: int, line: bytes) -> None:
+        before, self._chain = self._chain, digest_of(line)
+        try:
+            row = read_row(line)
+        except ValueError:
+            self._change(file, f"line {number} is not an entry")
+            return
+        if row.chain != before and number == 1:
+            message = "does not follow the line before it: lines are missing or were changed"
+            self._find(FindingKind.MISSING, file, message)
+        elif row.chain != before:
+            self._change(file, f"line {number - 1} was changed, or lines after it are missing")
+        elif id_order(row.id) <= id_order(self._last):
+            self._change(file, f"line {number} is not after {self._last}")
+        elif row.file != file:
+            self._change(file, f"line {number} is of another day")
+        if self._record is not None and row.id == self._record.id:
+            self._is_recorded = True
+            if self._chain != self._record.chain:
+                self._change(file, f"line {number} is not the one that the server recorded")
+        self._entries += 1
+        self._first, self._last = self._first or row.id, row.id
+        self._check_number(file, row)
+
+    def _check_number(self, file: str, row: ArchiveRow) -> None:
+        found = self._sequence.follow(row.seq, row.id)
         if found is None:
             return
         if found.is_loss:
             missing = (found.before + 1, found.seq - 1) if found.seq > found.before else None
-            self._find(FindingKind.GAP, file.name, str(found), missing)
+            self._find(FindingKind.GAP, file, str(found), missing)
         else:
             self._notes.append(str(found))
 
-    def _check_marks(self, files: list[ArchivedFile], marks: Sequence[Extent]) -> None:
-        """Compare with the recorded extents; report the first difference only."""
-        for mark in sorted(marks, key=lambda mark: mark.files):
-            if len(files) < mark.files:
-                message = f"{len(files)} files are listed, but {mark.files} were recorded"
-                return self._find(FindingKind.MISSING, "", f"{message}, up to {mark.last}")
-            if mark.files and files[mark.files - 1].chain != mark.chain:
-                name = files[mark.files - 1].name
-                return self._changed(name, "its chain is not the recorded chain")
-        return None
+    def _check_end(self, cursor: Cursor, folder: Path) -> None:
+        if self._last != cursor.id:
+            message = f"the last entry by the cursor, {cursor.id}, is missing"
+            self._find(FindingKind.MISSING, cursor.file, message)
+        elif self._chain != cursor.chain:
+            self._change(cursor.file, "its last line is not that of the cursor")
+        elif not self._findings and self._entries != cursor.count:
+            self._change(CURSOR, f"has {cursor.count} entries, and the files have {self._entries}")
+        for path in day_files(folder, cursor.file):
+            if path.name != cursor.file or path.lstat().st_size > cursor.offset:
+                self._notes.append(
+                    f"`{path.name}` has lines after the cursor, which were not checked: they are"
+                    " being written, or a crash left them and the next export writes them again"
+                )
 
-    def _check_extra(self, names: list[str], manifests: list[Manifest]) -> None:
-        end = manifests[-1].end if manifests else None
-        listed = {MANIFEST, *(closed_name(manifest.before) for manifest in manifests)}
-        listed |= {file.name for manifest in manifests for file in manifest.files}
-        if end is not None and manifests[-1].is_full:
-            # A crash may leave a closed manifest without its successor.
-            listed.add(closed_name(end))
-        for name in names:
-            if name == DRAFT and not self._is_busy:
-                self._notes.append(f"`{name}` was left by a crash; the next export removes it")
-            if name == DRAFT or name in listed:
-                continue
-            is_next = end is not None and name.startswith(file_prefix(end.files + 1))
-            if not (is_next and self._is_busy):
-                hint = "; if it was left by a crash, the next export lists it" if is_next else ""
-                self._find(FindingKind.EXTRA, name, f"is in no manifest{hint}")
+    def _check_record(self) -> None:
+        if self._record is None:
+            self._find(FindingKind.MISSING, "", "the server has no record of its export")
+        elif self._record.id != BEFORE_ALL and not self._is_recorded:
+            message = f"the entry {self._record.id} is missing, which the server recorded"
+            self._find(FindingKind.MISSING, "", message)
 
-    def _changed(self, file: str, message: str) -> None:
-        self._find(FindingKind.CHANGED, file, message)
+    def _check_extra(self, folder: Path) -> None:
+        expected = {CURSOR, DRAFT, *(path.name for path in day_files(folder))}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.name not in expected:
+                self._find(FindingKind.EXTRA, path.name, "is not a file of keyleash")
+
+    def _change(self, file: str, message: str) -> None:
+        """Report a change, one for each file."""
+        if file not in self._changed:
+            self._changed.add(file)
+            self._find(FindingKind.CHANGED, file, message)
 
     def _find(
         self, kind: FindingKind, file: str, message: str, missing: tuple[int, int] | None = None
@@ -283,14 +265,12 @@ class _Check:
 
 def _folders(directory: Path) -> Iterator[str]:
     if (directory / StreamKind.CONTROL).is_dir():
-        yield StreamKind.CONTROL
+        yield str(StreamKind.CONTROL)
     for kind in (StreamKind.AUDIT, StreamKind.DENIED):
         yield from (f"{kind}/{path.name}" for path in directory.glob(f"{kind}/*/"))
 
 
 def _extra_names(directory: Path) -> Iterator[str]:
-    if not directory.is_dir():
-        return
     for path in sorted(directory.iterdir()):
         if path.name not in {ARCHIVE, LOCK, DRAFT, *StreamKind}:
             yield path.name
