@@ -106,7 +106,7 @@ class AsyncSharded(AsyncGuarded):
         """
         try:
             await self._send([action], check_health=False)
-            return await self._drive(self._dialogue.caller.replicated(action), {})
+            return await self._drive(self._dialogue.caller.receive(action), {})
         except (*LOST, OSError) as error:
             if not action.runs_once:
                 unmark(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -20,7 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from keyleash.client._redis_py import BufferedReply, UnreplicatedReply, copy_error
 from keyleash.client.actions import Flow, Pause, Receive, Send, Unguarded, Words
 from keyleash.client.blocking import pauses
-from keyleash.client.calls import Call, Deferred, PipelineCalls, RateWait
+from keyleash.client.calls import Call, PipelineCalls, RateWait
 from keyleash.client.command_words import Role, as_command, described, role_of
 from keyleash.client.correlation import next_correlation
 from keyleash.client.once import NO_ID, Attempts, Block, CallId, Ids, current_block, without_ids
@@ -193,7 +193,8 @@ class Caller:
         """Make a call when nothing else is on the wire; return its reply, undecoded."""
         yield from self.guard()
         yield Send([call])
-        return (yield from self._reply(call, undecoded=True))
+        reply = yield from self._reply(call, undecoded=True)
+        return reply if call.mode else self.finished(call.commands[0], reply)
 
     def looks_after_token(self) -> bool:
         """Return whether the token is looked after before the next call."""
@@ -205,16 +206,15 @@ class Caller:
 
         What fails is tried again later: the call that is made anyway reports what is wrong.
         """
-        schedule = self.session.schedule
-        if schedule is not None and schedule.is_due(self.clock()):
+        schedule: Any = self.session.schedule
+        if self.looks_after_token():
             with suppress(KeyleashError, ResponseError, *LOST):
                 describe = self.about_token(Call([], BatchMode.WHOAMI))
                 renew = self.about_token(Call([(RENEW, "")], BatchMode.RENEW))
                 yield from schedule.renewing(self.clock, describe, renew)
 
-    def about_token(self, call: Call) -> Flow:
-        """Make a call in mode `whoami`, `delegate` or `renew`; return its reply, undecoded."""
-        return (yield from self.reply_to(call))
+    about_token = reply_to
+    """Make a call in mode `whoami`, `delegate` or `renew`; return its reply, undecoded."""
 
     def check(self, call: Call) -> Flow:
         """Prepare a call within MULTI and EXEC, where it cannot be repeated."""
@@ -241,43 +241,34 @@ class Caller:
         """
         yield from self.guard()
         yield Send(calls)
-        yield from self.collect(calls, deliver)
-
-    def collect(self, calls: Sequence[Call], deliver: Callable[[Call, list[Any]], None]) -> Flow:
-        """Read the replies to calls that were sent in one packet; otherwise like `exchange`."""
-        lost: list[tuple[Call, ResponseError]] = []
+        failed: list[tuple[Call, ResponseError]] = []
         for call in calls:
-            try:
-                replies = yield from self._replies_to_each(call, self._read(call, undecoded=True))
-            except self.session.recoverable as error:
-                lost.append((call, error))
+            replies = yield from self._replies_to_each(call, self._read(call, undecoded=True))
+            if isinstance(replies, ResponseError):
+                failed.append((call, replies))
             else:
                 deliver(call, replies)
-        for number, (call, why) in enumerate(lost, start=1):
-            try:
-                if number == 1:
-                    reading = self._repeated(call, why, undecoded=True)
-                else:
-                    # What the first recovered, such as a lost script, the others need no more.
-                    yield Send([call])
-                    reading = self._recovered(call, undecoded=True)
-                replies = yield from self._replies_to_each(call, reading)
-            except self.session.recoverable as error:
-                deliver(call, for_each(call, error))
-            else:
-                deliver(call, replies)
+        for number, (call, error) in enumerate(failed):
+            # What the first recovers, such as a lost script, the others need no more.
+            if number:
+                yield Send([call])
+            reading = self._reply(call, True, None if number else error)
+            deliver(call, (yield from self._replies_to_each(call, reading)))
 
     def _replies_to_each(self, call: Call, reading: Flow) -> Flow:
-        """Return the replies to the commands of a call, that *reading* returns the reply to."""
+        """Return the replies to the commands of a call, to which *reading* returns the reply.
+
+        If it returns a recoverable error, return that.
+        """
         short = None
         try:
             reply = yield from reading
-        except self.session.recoverable:
-            raise
         except ResponseError as error:
             return for_each(call, error)
         except NotReplicatedError as error:
             reply, short = error.reply, error
+        if isinstance(reply, ResponseError):
+            return reply
         items = self.items(call, reply) if call.mode else [self._item(call.commands[0], reply)]
         encoder = self.encoder()
         replies: list[BufferedReply] = [BufferedReply(item, encoder) for item in items]
@@ -293,7 +284,8 @@ class Caller:
     def replies(self, call: Call, undecoded: bool) -> Flow:
         """Return what redis-py reads of a call: a reply to each command, or to EXEC."""
         if call.mode is None:
-            return [BufferedReply((yield from self._reply(call, undecoded)))]
+            reply = yield from self._reply(call, undecoded)
+            return [BufferedReply(self.finished(call.commands[0], reply))]
         if call.mode is BatchMode.EACH:
             return (yield from self._replies_of_pipeline(call, call.pipeline or PipelineCalls()))
         try:
@@ -303,15 +295,29 @@ class Caller:
         return [BufferedReply(items if items is None else self.items(call, items))]
 
     def _replies_of_pipeline(self, call: Call, pipeline: PipelineCalls) -> Flow:
+        """Return the replies to a batch; what a rate denies is repeated while it may wait."""
         items = yield from self._each(call, pipeline)
-        yield from self._repeat_limited(call, pipeline, items)
+        part, places = call, [*range(len(items))]
+        while denials := [items[at] for at in places if isinstance(items[at], RateLimitedError)]:
+            try:
+                yield part.waiting.pause(denials)
+                again = to_repeat(self.session, part, [items[at] for at in places])
+                part, places = part.rest(again), [places[at] for at in again]
+                yield Send([part])
+                replies = yield from self._each(part, pipeline)
+            except RateLimitedError:
+                break
+            except ResponseError as error:
+                replies = [copy_error(error) for _ in places]
+            for place, reply in zip(places, replies, strict=True):
+                items[place] = reply
         encoder = self.encoder()
-        replies: list[BufferedReply] = [BufferedReply(item, encoder) for item in items]
-        pipeline.replies += replies
+        results: list[BufferedReply] = [BufferedReply(item, encoder) for item in items]
+        pipeline.replies += results
         if call is pipeline.last and pipeline.short is not None:
             values = [reply.value for reply in pipeline.replies]
-            replies[-1] = BufferedReply(mark_run(pipeline.short.about(values)))
-        return replies
+            results[-1] = BufferedReply(mark_run(pipeline.short.about(values)))
+        return results
 
     def _each(self, call: Call, pipeline: PipelineCalls) -> Flow:
         try:
@@ -319,28 +325,6 @@ class Caller:
         except NotReplicatedError as short:
             reply, pipeline.short = short.reply, short
         return self.items(call, reply)
-
-    def _repeat_limited(self, call: Call, pipeline: PipelineCalls, items: list[Any]) -> Flow:
-        """Repeat the rate-limited commands of a batch, as long as it may wait."""
-        places: Sequence[int] = range(len(items))
-        while True:
-            errors = [items[place] for place in places]
-            denials = [error for error in errors if isinstance(error, RateLimitedError)]
-            if not denials:
-                return
-            try:
-                yield call.waiting.pause(denials)
-                again = to_repeat(self.session, call, errors)
-                places = [places[at] for at in again]
-                call = call.rest(again)
-                yield Send([call])
-                replies = yield from self._each(call, pipeline)
-            except RateLimitedError:
-                return
-            except ResponseError as error:
-                replies = [copy_error(error) for _ in places]
-            for place, reply in zip(places, replies, strict=True):
-                items[place] = reply
 
     def items(self, call: Call, reply: Any) -> list[Any]:
         """Return the reply or the error of each command of a batch."""
@@ -369,84 +353,113 @@ class Caller:
             error = described(error, words, BatchMode.EACH, self.session.table)
         return mark_run(error)
 
-    def _reply(self, call: Call, undecoded: bool) -> Flow:
-        """Return the reply to a call that was sent; poll, wait and recover as needed."""
-        reply = yield from self._read_within_rates(call, undecoded)
-        if call.deadline is not None and reply is None:
-            reply = yield from self._poll(call, undecoded, call.deadline)
-        return reply if call.mode else self.finished(call.commands[0], reply)
-
     def finished(self, words: Words, reply: Any) -> Any:
         """Return a reply as the client expects it of its server."""
         if is_final(words[0]):
             return reply
-        reply = self.session.final_response(words[0], reply)
+        if counts(words[0]) and isinstance(reply, bytes | str):
+            # Integers that are too long for Lua arrive as text.
+            with suppress(ValueError):
+                reply = int(reply)
         return as_resp3(words, reply, is_text=bool(self.encoder())) if self._is_resp3 else reply
 
-    def _read_within_rates(self, call: Call, undecoded: bool) -> Flow:
-        while True:
-            try:
-                reply = yield from self._recovered(call, undecoded)
-            except RateLimitedError as denial:
-                # After a lost watch, WATCH and reads come first, and use up what one pause gives.
-                times = 2**self._lost_watches if call.is_watched else 1
-                if times > MAX_PAUSES:
-                    raise
-                yield call.waiting.pause([denial], times)
-                if call.is_watched:
-                    self._lost_watches += 1
-                    return None
+    def _reply(self, call: Call, undecoded: bool, failed: ResponseError | None = None) -> Flow:
+        """Return the reply to a call, which must have been sent: read until one is final.
+
+        | outcome | what was read | what follows |
+        |---|---|---|
+        | recoverable | an error of `session.recoverable`: nothing ran | recover, send again |
+        | rate | the denial of a rate: nothing ran | sleep if the call may, send again |
+        | would block | null, before the deadline of a blocking call | pause, send again |
+        | done | anything else | return the reply, or raise the error |
+
+        Args:
+            failed: The recoverable error, if it was read before.
+        """
+        if call.is_watched:
+            return (yield from self._reply_to_watched(call, undecoded))
+        tried: list[Any] = []
+        polls: Iterator[float] | None = None
+        try:
+            while True:
+                try:
+                    reply, failed = failed or (yield from self._read(call, undecoded)), None
+                    if isinstance(reply, self.session.recoverable):
+                        yield from self._recover(call, reply, tried)
+                        yield Send([call])
+                        continue
+                except RateLimitedError as denial:
+                    yield call.waiting.pause([denial])
+                else:
+                    if reply is not None or call.deadline is None:
+                        return reply
+                    left_s = call.deadline - self.clock()
+                    if polls is not None and left_s <= 0:
+                        return None
+                    # At least once: a program that serves others spaces calls here.
+                    polls = polls or pauses(call.commands[0])
+                    if (yield Pause(max(0, min(next(polls), left_s)), call)):
+                        return None
+                tried.clear()
                 yield Send([call])
-            else:
-                if call.is_watched:
-                    self._lost_watches = 0
-                return reply
+        finally:
+            if polls is not None:
+                self.stop_waiting(call)
 
-    def _recovered(self, call: Call, undecoded: bool) -> Flow:
+    def _reply_to_watched(self, call: Call, undecoded: bool) -> Flow:
+        """Return the reply to a watched call; null, instead of sending it again."""
         try:
-            return (yield from self._read(call, undecoded))
-        except self.session.recoverable as error:
-            return (yield from self._repeated(call, error, undecoded))
+            reply = yield from self._read(call, undecoded)
+            if isinstance(reply, self.session.recoverable):
+                reply = yield from self._recover(call, reply, [])
+        except RateLimitedError as denial:
+            # WATCH and reads come first, and use up what one pause gives.
+            times = 2**self._lost_watches
+            if times > MAX_PAUSES:
+                raise
+            yield call.waiting.pause([denial], times)
+            self._lost_watches += 1
+            return None
+        self._lost_watches = 0
+        return reply
 
-    def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
-        """Repeat a call whose reply says that nothing ran."""
-
-        def again() -> Flow:
-            if call.is_watched:
-                return None
-            yield Send([call])
-            return (yield from self._read(call, undecoded))
-
+    def _recover(self, call: Call, error: ResponseError, tried: list[Any]) -> Flow:
+        """Remove the cause of a recoverable error of a call; see `recover`."""
         try:
-            return (yield from recover(self.session, call.guard, error, call.kind, again))
+            yield from recover(self.session, call.guard, error, call.kind, tried)
         except (KeyleashError, ResponseError) as new:
             require_known_outcome(call, new, *_UNRECOVERED)
             raise
 
     def _read(self, call: Call, undecoded: bool) -> Flow:
+        """Return the reply to a call, which must have been sent; or a recoverable error."""
         try:
-            return (yield from self.replicated(call, undecoded))
+            return (yield from self.receive(call, undecoded))
         except ResponseError as error:
             typed = self._typed(call, error)
             require_known_outcome(call, typed)
+            if isinstance(typed, self.session.recoverable):
+                return typed
+            if call.deadline is not None and self.is_no_data(call, typed):
+                return None
             raise typed from None
         except NotReplicatedError as short:
             if self._has_written(call, short.reply):
                 raise
             return short.reply
 
-    def replicated(self, call: Any, undecoded: bool = True) -> Flow:
-        """Return the reply to a call that was sent, or to an `AtHome`; then read that to WAIT.
+    def receive(self, call: Any, undecoded: bool = True) -> Flow:
+        """Return the reply to a call or an `AtHome`, which must have been sent with its WAIT.
 
         Raises:
             NotReplicatedError: too few replicas have the call, if it wrote anything.
         """
         guard = call.waits_for
         if guard is None:
-            return (yield from self._read_call(call, undecoded))
+            return (yield from self._receive_call(call, undecoded))
         reply = count = failed = lost = None
         try:
-            reply = yield from self._read_call(call, undecoded)
+            reply = yield from self._receive_call(call, undecoded)
         except ResponseError as error:
             failed = error
         try:
@@ -471,7 +484,8 @@ class Caller:
             for words, item in pairs
         )
 
-    def _read_call(self, call: Call, undecoded: bool) -> Flow:
+    def _receive_call(self, call: Call, undecoded: bool) -> Flow:
+        """Return the reply to a call; of one that is watched, those to MULTI … EXEC are read."""
         if not call.is_watched:
             return (yield Receive(undecoded))
         queued: ResponseError | None = None
@@ -493,7 +507,7 @@ class Caller:
     def _typed(self, call: Call, error: ResponseError) -> ResponseError:
         """Return the typed error of a call; of a batch with the command that caused it."""
         try:
-            typed = self.session.call_error(error)
+            typed = self.session.typed_error(error)
         except UnknownDenialError as unknown:
             return unknown
         if not (isinstance(typed, LeashError) and call.commands):
@@ -509,21 +523,14 @@ class Caller:
             return as_command(typed, words[0])
         return of_item(typed, call.places[at] if call.places else at, words)
 
-    def _poll(self, call: Call, undecoded: bool, deadline: float) -> Flow:
-        try:
-            for pause_s in pauses(call.commands[0]):
-                # At least once: a program that serves others spaces calls here.
-                if (yield Pause(max(0, min(pause_s, deadline - self.clock())), call)):
-                    return None
-                yield Send([call])
-                reply = yield from self._read_within_rates(call, undecoded)
-                if reply is not None or self.clock() >= deadline:
-                    return reply
-        finally:
-            self.stop_waiting(call)
+    # For a program that serves many blocking calls.
+
+    def is_no_data(self, call: Call, error: ResponseError) -> bool:
+        """Return whether an error of a blocking call means no more than null."""
+        return False
 
     def stop_waiting(self, call: Call) -> None:
-        """Note that a blocking call is polled no more: for a program with many of them."""
+        """Note that a blocking call is polled no more."""
 
 
 def of_item(denial: LeashError, at: int, words: Words) -> LeashError:
@@ -534,9 +541,9 @@ def of_item(denial: LeashError, at: int, words: Words) -> LeashError:
     return denial
 
 
-def for_each(call: Call | Deferred, error: Exception) -> list[BufferedReply]:
+def for_each(call: Call, error: Exception) -> list[BufferedReply]:
     """Return the error of a whole call as the reply to what redis-py sent."""
-    count = len(call.commands) if isinstance(call, Call) and call.mode is BatchMode.EACH else 1
+    count = len(call.commands) if call.mode is BatchMode.EACH else 1
     return [BufferedReply(copy_error(error)) for _ in range(count)]
 
 

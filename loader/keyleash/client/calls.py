@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any
 
 from keyleash.client._redis_py import BufferedReply
-from keyleash.client.actions import Flow, Pause, Words
+from keyleash.client.actions import Flow, Pause, Send, Words
 from keyleash.client.command_words import ScriptCall
 from keyleash.client.delegation import Delegation
 from keyleash.client.once import CallId, check_id
@@ -104,6 +105,7 @@ class Call:
         deadline: Until when it is polled; None if it does not block.
         is_later: Whether it is not the first of its pipeline: others have run when it is read.
         pipeline: The calls that redis-py sent together with it.
+        flow: Returns the reply, undecoded, of a command that takes several calls, or no guard.
         number: Its number among the calls that repeat what a rate denied of the first.
     """
 
@@ -123,6 +125,7 @@ class Call:
     deadline: float | None = None
     is_later: bool = False
     pipeline: PipelineCalls | None = None
+    flow: Flow | None = None
     number: int = 1
 
     def __init__(self, commands: Sequence[Words], mode: BatchMode | None = None) -> None:
@@ -146,8 +149,9 @@ class Call:
 
     def traced(self, guard: GuardRecord) -> str:
         """Return the correlation argument of its call of *guard*."""
-        is_taken = guard.takes_source
-        return with_source(self.correlation, self.origin) if is_taken else self.correlation
+        return (
+            with_source(self.correlation, self.origin) if guard.takes_source else self.correlation
+        )
 
     @property
     def kind(self) -> str:
@@ -157,15 +161,46 @@ class Call:
         return "batch_digest" if self.mode else "digest"
 
 
-@dataclass(slots=True)
-class Deferred:
-    """A command that is carried out when its reply is read, by several calls or without a guard.
+class Queue(deque[Call | BufferedReply]):
+    """The calls and replies that redis-py is still to read, in order; see `dialogue`.
 
-    Attributes:
-        flow: Returns the reply, undecoded.
-        is_later: Whether it is not the first of its pipeline: others have run when it is read.
+    Args:
+        caller: That of the connection.
     """
 
-    is_lone: ClassVar[bool] = False
-    flow: Flow
-    is_later: bool = False
+    def __init__(self, caller: Any) -> None:
+        super().__init__()
+        self._caller = caller
+
+    @property
+    def next_pending(self) -> Call | None:
+        """The first call that has no reply yet."""
+        return next((item for item in self if not isinstance(item, BufferedReply)), None)
+
+    def add_reply(self, reply: Any) -> None:
+        """Add a reply, or an error that reading it raises."""
+        self.append(BufferedReply(reply, self._caller.encoder()))
+
+    def defer(self, flow: Flow) -> None:
+        """Add a command that *flow* carries out when its reply is read."""
+        call = Call(())
+        call.flow, call.is_later = flow, self.next_pending is not None
+        self.append(call)
+
+    def add(self, calls: Sequence[Call]) -> Flow:
+        """Add calls; send the first if nothing else is pending."""
+        if not calls:
+            return
+        yield from self._caller.guard()
+        is_first = self.next_pending is None
+        if is_first:
+            yield Send(calls[:1], is_due=True)
+        for call in calls[is_first:]:
+            call.is_later = True
+            self.append(call)
+
+    def send_next(self) -> Flow:
+        """Send the next call, after the reply to the one before it."""
+        pending = self.next_pending
+        if pending is not None and pending.flow is None:
+            yield Send([pending])

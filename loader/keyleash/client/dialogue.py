@@ -4,6 +4,25 @@ redis-py sends commands on a connection, and reads a reply to each. Here a comma
 of the guard, the commands of a pipeline become batches, and MULTI … EXEC one batch; their replies
 are then read one by one. One call is on the wire at a time, so that a call whose reply says that
 nothing ran can be repeated in its place.
+
+What is due, in `Dialogue.due`, is in one of these states:
+
+                 others are pending
+    send() --------------------------> QUEUED: it `is_later`
+      |                                   | the one before is answered
+      |          nothing is pending       v
+      +--------------------------------> SENT <--+ nothing ran, or no data yet: it is
+      |                                   |  |---+ sent again, see `Caller._reply`
+      |          not one guarded call     |
+      +--------------> DEFERRED           | receive()
+      |                    | receive()    v
+      |          known     +---------> BUFFERED ----> read_response() of redis-py
+      +-----------------------------------^
+
+If the connection is closed while anything is due, it `is_cut`, and all of that is lost. An error
+after which nothing may be sent again `has_run`: one that was lost while SENT, and each of a call
+that `is_later`. A call `is_lone` if it is sent alone and never waits: the connection reads its
+reply without a flow, unless that is an error.
 """
 
 from __future__ import annotations
@@ -22,9 +41,8 @@ from keyleash.client.actions import Flow, Unguarded, Words
 from keyleash.client.batches import chunks, fits_chunk
 from keyleash.client.blocking import pin_ids, timeout_of
 from keyleash.client.caller import Caller, for_each
-from keyleash.client.calls import Call, Deferred, PipelineCalls, RateWait
+from keyleash.client.calls import Call, PipelineCalls, Queue, RateWait
 from keyleash.client.command_words import Role, role_of, split_words, upper
-from keyleash.client.queue import Queue
 from keyleash.client.retries import mark_run
 from keyleash.client.script_calls import send_script
 from keyleash.client.subscriptions import Subscriptions
@@ -72,7 +90,7 @@ class Dialogue:
     Attributes:
         due: What is still to be read.
         transaction, subscriptions: Those of the connection.
-        is_answered: Whether a call was answered when `receive` was last run.
+        is_answered: Whether a call was answered since commands were last sent.
         is_cut: Whether the connection was closed before all replies were read.
     """
 
@@ -230,12 +248,24 @@ class Dialogue:
         return reply.read_response(undecoded)
 
     def receive_all(self, undecoded: bool) -> Flow:
-        """Return the replies to the first call that is due."""
+        """Return the replies to the first call that is due, each a `BufferedReply`.
+
+        | call | replies |
+        |---|---|
+        | deferred | what its flow returns |
+        | of one command | its reply |
+        | a pipeline's batch | of each command its reply or error |
+        | another batch (EXEC) | a list of replies; None if a watched key has changed |
+        | any, denied or failed as a whole | its error, once per reply |
+
+        Raises:
+            NotReplicatedError: It ran, but too few replicas have it.
+            RedisError: There is no reply: it is lost, or the call was never sent.
+        """
         first = self.due[0]
-        self.is_answered = False
         assert not isinstance(first, BufferedReply)  # noqa: S101 - the connection reads these
         try:
-            if isinstance(first, Deferred):
+            if first.flow is not None:
                 replies = [BufferedReply((yield from first.flow), self.caller.encoder())]
             else:
                 replies = yield from self.caller.replies(first, undecoded)
@@ -253,6 +283,6 @@ class Dialogue:
         self._end(first)
         return replies
 
-    def _end(self, first: Call | Deferred) -> None:
+    def _end(self, first: Call) -> None:
         if self.due and self.due[0] is first:
             self.due.popleft()

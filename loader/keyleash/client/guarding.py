@@ -117,7 +117,7 @@ class Guarding:
         # Each connection has its own, since it has the state of the last call.
         is_wrapped = isinstance(retry, self.retry_class)
         policy = retry.policy if is_wrapped else retry
-        self._retry = self.retry_class(policy, self._dialogue.caller.ids)
+        self._retry = self.retry_class(policy, self._dialogue)
 
     def pack_command(self, *args: Any) -> Packed:
         """Return a command for `send_packed_command`."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from redis.exceptions import ClusterDownError, NoScriptError, ResponseError
 
-from keyleash.client.actions import AtHome, Flow, Pause, Send, Unguarded, Words
+from keyleash.client.actions import AtHome, Flow, Pause, Unguarded, Words
 from keyleash.client.caller import Caller, require_known_outcome
 from keyleash.client.calls import Call
 from keyleash.client.command_words import split_words, upper
@@ -34,8 +34,8 @@ from keyleash.store.wire import (
     to_shard,
 )
 
-MAX_REPETITIONS = 30
-"""Of one call. Each lease may be used up by other clients before the call uses it."""
+MAX_LEASES = 30
+"""Of one call. Each may be used up by other clients before the call uses it."""
 PAUSE_S = 0.05
 """The time before a node makes the same request again."""
 _OF_HOME = (CounterCorruptError, SlotNotServedError)
@@ -132,10 +132,7 @@ class ShardCaller(Caller):
         call.correlation, call.waits_for = next_correlation(session.correlation), self.awaited(call)
         call.origin = self.origin
         again = partial(fetch_lease, session, FetchLease("", call, None))
-        try:
-            return (yield from again())
-        except session.recoverable as error:
-            return (yield from recover(session, session.guard, error, "lease", again))
+        return (yield from _recovered(session, again, session.recoverable))
 
     def check(self, call: Call) -> Flow:
         """Fetch the lease of a call within MULTI and EXEC while its keys are watched.
@@ -162,33 +159,29 @@ class ShardCaller(Caller):
         typed: ResponseError = self.session.at_shard(super()._typed(call, error), self._called_tag)
         return typed
 
-    def _repeated(self, call: Call, error: ResponseError, undecoded: bool) -> Flow:
-        """Repeat a call whose reply says that nothing ran, also with leases."""
-        need = None
-        for _ in range(MAX_REPETITIONS):
+    def _recover(self, call: Call, error: ResponseError, tried: list[Any]) -> Flow:
+        """Recover as on one server, and from the lack of a lease by fetching one."""
+        if isinstance(error, LeaseNeededError):
+            leases = [step for step in tried if isinstance(step, FetchLease)]
+            last = leases[-1] if leases else None
+            if last is not None and len(leases) == MAX_LEASES:
+                raise self._unleased(error, last)
+            used = self._used if last is not None and last.request == error.request else None
+            # With a lease, other steps may be taken again.
+            tried[:] = [*leases, FetchLease(error.request, call, used)]
             try:
-                if not isinstance(error, LeaseNeededError):
-                    return (yield from super()._repeated(call, error, undecoded))
-                is_same = need is not None and need.request == error.request
-                need = FetchLease(error.request, call, self._used if is_same else None)
-                try:
-                    self._voucher = self._used = yield need
-                except (ResponseError, SlotNotServedError) as new:
-                    # Without a lease the node does not look for the id.
-                    require_known_outcome(call, new, *_OF_HOME)
-                    raise
-                if call.is_watched:
-                    # The next call of this connection has the voucher.
-                    return None
-                yield Send([call])
-                return (yield from self._read(call, undecoded))
-            except self.session.recoverable as new:
-                if not any(isinstance(item, LeaseNeededError) for item in (error, new)):
+                self._voucher = self._used = yield tried[-1]
+            except (ResponseError, SlotNotServedError) as new:
+                # Without a lease the node does not look for the id.
+                require_known_outcome(call, new, *_OF_HOME)
+                if not isinstance(new, self.session.recoverable):
                     raise
                 error = new
-        raise self._unleased(error, need) if isinstance(error, LeaseNeededError) else error
+            else:
+                return
+        yield from super()._recover(call, error, tried)
 
-    def _unleased(self, error: LeaseNeededError, last: Any) -> LeaseNeededError:
+    def _unleased(self, error: LeaseNeededError, last: FetchLease) -> LeaseNeededError:
         """Return the error of a node that asks for a lease after all repetitions of a call."""
         if not self._used:
             reason = "the home refuses the requests of the node as outdated"
@@ -208,11 +201,18 @@ def fetch_lease(session: ClusterSession, need: FetchLease) -> Flow:
     if need.used == "":
         # The node returns the same request until a second is over.
         yield Pause(PAUSE_S)
-    again = partial(_granted, session, need)
-    try:
-        return (yield from again())
-    except NoScriptError as lost:
-        return (yield from recover(session, session.guard, lost, "lease", again))
+    return (yield from _recovered(session, partial(_granted, session, need), NoScriptError))
+
+
+def _recovered(session: ClusterSession, call: Callable[[], Flow], errors: Any) -> Flow:
+    """Return the reply to a call of the home; recover if it first fails with one of *errors*."""
+    tried: list[Any] = []
+    while True:
+        try:
+            return (yield from call())
+        except errors as error:
+            yield from recover(session, session.guard, error, "lease", tried)
+            errors = session.recoverable
 
 
 def _granted(session: ClusterSession, need: FetchLease) -> Flow:
@@ -226,7 +226,7 @@ def _granted(session: ClusterSession, need: FetchLease) -> Flow:
         # Only the grant is without a replica; the call has not run yet.
         return short.reply
     except ResponseError as error:
-        typed = session.call_error(error)
+        typed = session.typed_error(error)
         reason = typed.details.get("reason") if isinstance(typed, LeaseRefusedError) else None
         if reason == "stale":
             return b""

@@ -7,8 +7,8 @@ new token.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
@@ -63,61 +63,44 @@ def _is_unexpected_cluster(session: Session) -> Flow:
 
 
 def recover(
-    session: Session,
-    called: GuardRecord | None,
-    error: ResponseError,
-    kind: str,
-    again: Callable[[], Flow],
+    session: Session, called: GuardRecord | None, error: ResponseError, kind: str, tried: list[Any]
 ) -> Flow:
-    """Repeat a call whose reply says that nothing ran, for each reason once.
+    """Remove the cause of an error after which a call can be made again, each cause once.
 
-    If the token has ended, use what its callable returns now.
+    | error | step |
+    |---|---|
+    | the token has ended | `token`: use what its callable returns now |
+    | another policy became active | `guard`: fetch the guard record |
+    | the server lost the script | `guard`, then `source`: load its source |
+
+    The second step is taken at once if the record names the guard that was called. Otherwise it
+    follows the next error, which says that the script is lost, too: as after a restart and a load.
 
     Args:
         called: The guard whose script was called.
         error: One of `session.recoverable`.
         kind: The field of the record that names the script.
-        again: Repeats the call.
+        tried: The steps for this call so far; this one is added.
 
     Raises:
+        ResponseError: *error*, if its cause was removed before.
         RightMissingError: The server's user may not load the script.
     """
-    handled = set()
-    while True:
-        is_of_token = isinstance(error, TOKEN_OVER)
-        handled.add(is_of_token)
-        try:
-            if not is_of_token:
-                return (yield from _recover_guard(session, called, error, kind, again))
-            yield AskForToken()
-            return (yield from again())
-        except session.recoverable as new:
-            if isinstance(new, LeaseNeededError) or isinstance(new, TOKEN_OVER) in handled:
-                raise
-            error = new
-
-
-def _recover_guard(
-    session: Session,
-    called: GuardRecord | None,
-    error: ResponseError,
-    kind: str,
-    again: Callable[[], Flow],
-) -> Flow:
-    """Repeat a call with the current guard.
-
-    First with the current guard record, if the guard is no longer active, then after loading the
-    script's source, if the server lost it: a restart after a load needs both.
-    """
-    yield from fetch_guard(session)
-    lost = error
-    if isinstance(error, PolicyStaleError) or session.guard != called:
-        try:
-            return (yield from again())
-        except NoScriptError as new:
-            lost = new
-    yield from _load_source(session, lost, kind)
-    return (yield from again())
+    step = "token" if isinstance(error, TOKEN_OVER) else "guard"
+    if step == "guard" and tried[-1:] == ["guard"] and isinstance(error, NoScriptError):
+        step = "source"
+    if step in tried or isinstance(error, LeaseNeededError):
+        raise error from None
+    tried.append(step)
+    if step == "token":
+        yield AskForToken()
+        return
+    if step == "guard":
+        yield from fetch_guard(session)
+        if isinstance(error, PolicyStaleError) or session.guard != called:
+            return
+        tried.append("source")
+    yield from _load_source(session, error, kind)
 
 
 def _load_source(session: Session, lost: Exception, kind: str) -> Flow:

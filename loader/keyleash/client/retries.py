@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -63,20 +64,22 @@ class RetryWrapper:
 
     Attributes:
         ids: The ids of the calls on the connection.
-        is_answered: Whether a call was answered since commands were last sent: then an error is one
-            of a response callback.
+        dialogue: The state of the connection.
     """
 
-    is_answered = False
-
-    def __init__(self, retry: Any, ids: Ids) -> None:
+    def __init__(self, retry: Any, dialogue: Any) -> None:
         self.policy = retry
-        self.ids = ids
+        self.dialogue = dialogue
+        self.ids: Ids = dialogue.caller.ids
 
     def __getattr__(self, name: str) -> Any:
         if name == "policy":  # not set yet: it is being copied
             raise AttributeError(name)
         return getattr(self.policy, name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # redis-py copies the policy that a new pool is given.
+        return deepcopy(self.policy, memo)
 
     def _wrapped(self, error: Exception) -> BaseException:
         if is_lost(error) and self.ids.may_repeat and not getattr(error, "is_final", False):
@@ -84,7 +87,9 @@ class RetryWrapper:
                 self.ids.lose(error)
             return error
         # redis-py would repeat a transaction whose watch is lost without the watch.
-        is_final = getattr(error, "has_run", self.is_answered) or isinstance(error, WatchError)
+        is_final = getattr(error, "has_run", self.dialogue.is_answered) or isinstance(
+            error, WatchError
+        )
         return FinalError(error) if is_final else error
 
     def _failures(self, options: dict[str, Any]) -> tuple[int, ...]:

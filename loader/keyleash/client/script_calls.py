@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from keyleash.client.actions import Flow, Unguarded, Words
 from keyleash.client.caller import Caller
-from keyleash.client.calls import Call
+from keyleash.client.calls import Call, Queue
 from keyleash.client.command_words import (
     ScriptCall,
     reply_about,
@@ -16,7 +16,6 @@ from keyleash.client.command_words import (
     unapproved_script,
     upper,
 )
-from keyleash.client.queue import Queue
 from keyleash.commands.locks import DENIED_MS, EXTEND, LOCK_SCRIPTS, RELEASE
 from keyleash.errors import LeashError
 from keyleash.store.records import GuardRecord

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -227,13 +226,6 @@ class Session:
             return RightMissingError(self.identity, right, str(error))
         return self._server_error(error)
 
-    def call_error(self, error: ResponseError) -> ResponseError:
-        """Return the error of a call: a lost script, a denial, or the error itself.
-
-        Not for the reply to one command of a batch: the others have run.
-        """
-        return error if isinstance(error, NoScriptError) else self.typed_error(error)
-
     def may_write(self, words: tuple[Argument, ...]) -> bool:
         """Return whether a command may write."""
         return may_write(self.table, words)
@@ -259,14 +251,6 @@ class Session:
         if self.schedule is not None:
             self.schedule.reset()
         return read_renewal(self.identity, reply)
-
-    @staticmethod
-    def final_response(command: str | bytes, response: Any) -> Any:
-        """Return the response as redis-py would: integers too long for Lua arrive as text."""
-        if isinstance(response, bytes | str) and counts(command):
-            with suppress(ValueError):
-                return int(response)
-        return response
 
     # Recovery.
 

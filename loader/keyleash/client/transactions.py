@@ -12,9 +12,8 @@ from keyleash.client.actions import Flow, Send, Unguarded, Words
 from keyleash.client.answers import keys_reply
 from keyleash.client.batches import require_one_call
 from keyleash.client.caller import Caller, of_item
-from keyleash.client.calls import Call
+from keyleash.client.calls import Call, Queue
 from keyleash.client.command_words import Role, role_of, split_words
-from keyleash.client.queue import Queue
 from keyleash.client.script_calls import send_script
 from keyleash.errors import LeashError
 from keyleash.store.wire import BatchMode

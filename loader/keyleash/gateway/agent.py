@@ -12,7 +12,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, ResponseError, WatchError
 
-from keyleash.client.actions import Flow, Pause, Words
+from keyleash.client.actions import Pause, Words
 from keyleash.client.aio_cluster import RedisCluster
 from keyleash.client.aio_cluster_pipeline import AsyncSpread
 from keyleash.client.aio_connection import AsyncGuarded
@@ -48,14 +48,10 @@ class _Polling:
 
     polls: Polls
 
-    def _read_within_rates(self, call: Call, undecoded: bool) -> Flow:
-        try:
-            return (yield from super()._read_within_rates(call, undecoded))  # type: ignore[misc]
-        except ResponseError as error:
-            # On a server, a key that gets another type wakes none; the others run again there.
-            is_again = call not in self.polls._waits or upper(call.commands[0][0]) in _AGAIN
-            if is_again or not error_line(error).startswith(b"WRONGTYPE "):
-                raise
+    def is_no_data(self, call: Call, error: ResponseError) -> bool:
+        """Return whether a key got another type: on a server, that wakes only some commands."""
+        is_again = call not in self.polls._waits or upper(call.commands[0][0]) in _AGAIN
+        return not is_again and error_line(error).startswith(b"WRONGTYPE ")
 
 
 class Agent(TokenHolder):

@@ -121,7 +121,7 @@ class Guarded(Guarding):
         above: Any = super()
         self._is_open = False
         self._dialogue.clear()
-        self._retry.is_answered = False
+        self._dialogue.is_answered = False
         if self._checker is not None:
             self._checker.disconnect()
         return above.disconnect(*args, **options)
@@ -165,7 +165,7 @@ class Guarded(Guarding):
             CommandRefusedError: no guard can check it.
         """
         check_health = options.get("check_health", True)
-        self._retry.is_answered = False
+        self._dialogue.is_answered = False
         if self._is_own(args, check_health):
             above: Any = super()
             above.send_packed_command(pack(split_words(args)), check_health)
@@ -182,7 +182,7 @@ class Guarded(Guarding):
 
         Also bytes that another client packed.
         """
-        self._retry.is_answered = False
+        self._dialogue.is_answered = False
         commands = command if isinstance(command, Packed) else unpacked(command)
         self._send_all(commands, check_health)
 
@@ -205,12 +205,9 @@ class Guarded(Guarding):
         first = due[0]
         if isinstance(first, BufferedReply):
             return due.popleft().read_response(disable_decoding)
-        if first.is_lone and first.waits_for is None and len(due) == 1:
+        if first.is_lone and len(due) == 1:
             return self._read_lone(first, disable_decoding, options)
-        try:
-            return self._drive(dialogue.receive(disable_decoding), options)
-        finally:
-            self._retry.is_answered |= dialogue.is_answered
+        return self._drive(dialogue.receive(disable_decoding), options)
 
     def run(self, words: Words) -> Any:
         """Send a command through the guard; return its reply.
@@ -221,10 +218,8 @@ class Guarded(Guarding):
         if call is None:
             self.send_command(*words)
             return self.read_response()
-        self._retry.is_answered = False
+        self._dialogue.is_answered = False
         self._send([call], is_due=True)
-        if call.waits_for is not None:
-            return self.read_response()
         return self._read_lone(call, False, {})
 
     def run_batch(self, commands: Sequence[Words], mode: BatchMode) -> list[Any] | None:
@@ -237,52 +232,41 @@ class Guarded(Guarding):
         Raises:
             LeashError: in mode `all`, the guard denied one of them.
         """
-        dialogue = self._dialogue
-        above: Any = super()
-        call = None if self._encodes else dialogue.lone_batch(commands, mode)
+        call = None if self._encodes else self._dialogue.lone_batch(commands, mode)
         if call is None:
             return None
-        self._retry.is_answered = False
+        self._dialogue.is_answered = False
         self._send([call], is_due=True)
+        replies: list[Any] = self._read_lone(call, False, {})
+        return replies
+
+    def _read_lone(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
+        """Return the reply to the only call that is due; of a batch, the replies and errors."""
+        dialogue = self._dialogue
+        above: Any = super()
         failed = None
         if call.waits_for is None:
             try:
-                reply = above.read_response()
+                reply = above.read_response(disable_decoding=undecoded, **options)
             except ResponseError as error:
-                failed = error
+                failed = error.with_traceback(None)
             except Exception as error:
                 raise (mark_sent(error) if is_lost(error) else error) from None
             else:
                 dialogue.due.clear()
-                self._retry.is_answered = True
-                return dialogue.caller.items(call, reply)
-        try:
-            replies = self._drive(dialogue.receive_all(undecoded=False), {}, received=failed)
-        finally:
-            self._retry.is_answered |= dialogue.is_answered
-        if mode is BatchMode.ALL:
-            results: list[Any] = replies[0].read_response()
-            return results
+                dialogue.is_answered = True
+                if call.mode is not None:
+                    return dialogue.caller.items(call, reply)
+                words = call.commands[0]
+                return reply if is_final(words[0]) else dialogue.caller.finished(words, reply)
+        replies = self._drive(dialogue.receive_all(undecoded), options, received=failed)
+        if call.mode is not BatchMode.EACH:
+            return replies[0].read_response(undecoded)
         values = [reply.value for reply in replies]
         for value in values:
             if isinstance(value, NotReplicatedError):
                 raise value
         return values
-
-    def _read_lone(self, call: Call, undecoded: bool, options: dict[str, Any]) -> Any:
-        """Return the reply to the only call that is due."""
-        dialogue = self._dialogue
-        above: Any = super()
-        try:
-            reply = above.read_response(disable_decoding=undecoded, **options)
-        except ResponseError as error:
-            return self._drive(dialogue.receive(undecoded), options, received=error)
-        except Exception as error:
-            raise (mark_sent(error) if is_lost(error) else error) from None
-        dialogue.due.clear()
-        self._retry.is_answered = True
-        words = call.commands[0]
-        return reply if is_final(words[0]) else dialogue.caller.finished(words, reply)
 
     def _read_message(self, disable_decoding: bool, options: dict[str, Any]) -> Any:
         """Return the next message; check the subscriptions whenever it is time."""

@@ -107,7 +107,7 @@ class Sharded(Guarded):
         """
         try:
             self._send([action], check_health=False)
-            return self._drive(self._dialogue.caller.replicated(action), {})
+            return self._drive(self._dialogue.caller.receive(action), {})
         except (*LOST, OSError) as error:
             if not action.runs_once:
                 unmark(error)
