@@ -47,7 +47,7 @@ redis: $(VENV)/.dev
 # many new examples (`make test` has a third); and the site.
 slow: $(VENV)/.dev
 	KEYLEASH_THOROUGH=1 $(BIN)/pytest -n auto -m slow
-	KEYLEASH_THOROUGH=4 $(BIN)/pytest -n auto tests/property tests/policy/test_keysets.py
+	KEYLEASH_THOROUGH=4 $(BIN)/pytest -n auto tests/proofs/property tests/policy/test_keysets.py
 	$(MAKE) site
 
 # The guard's tests on clusters in place of servers: of one node and of three, where each grant has
@@ -59,7 +59,7 @@ cluster: $(VENV)/.dev
 
 # All worlds of the model of leases, and many random walks: a few minutes.
 model: $(VENV)/.dev
-	$(BIN)/pytest -n auto -m '' tests/model
+	$(BIN)/pytest -n auto -m '' tests/proofs/model
 
 # All tests on every redis-server and valkey-server on PATH, and those of modules; `make test` takes
 # the first.
@@ -132,11 +132,11 @@ bench: $(VENV)/.bench
 SECONDS ?= 60
 POLICY ?= everything
 fuzz: $(VENV)/.fuzz
-	PYTHONPATH=tests $(BIN)/python -m fuzz.campaign --seconds $(SECONDS) --policy $(POLICY) $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m proofs.fuzz.campaign --seconds $(SECONDS) --policy $(POLICY) $(ARGS)
 
 # The gateway's parsers, for so long.
 fuzz-parser: $(VENV)/.fuzz
-	PYTHONPATH=tests $(BIN)/python -m fuzz.parser --seconds $(SECONDS) $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m proofs.fuzz.parser --seconds $(SECONDS) $(ARGS)
 
 # Random sessions through the gateway, in both protocols, on every server of the default suite, with
 # a new seed, which a failure prints: ten minutes. KEYLEASH_SEED repeats a run.
@@ -148,12 +148,12 @@ sessions: $(VENV)/.dev
 # on: --server redis-8.0.2, --seed N.
 BATCHES ?= 20000
 runs: $(VENV)/.dev
-	PYTHONPATH=tests $(BIN)/python -m fuzz.runs --batches $(BATCHES) $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m proofs.fuzz.runs --batches $(BATCHES) $(ARGS)
 
 # Calls and batches that ask for as much as they can, on keys of 10 MB, for so long. ARGS passes
 # other options on: --server redis-8.0.2, --modules, --memory, --commands HGET,HMGET, --seed N.
 hostile: $(VENV)/.dev
-	PYTHONPATH=tests $(BIN)/python -m hostile.campaign --seconds $(SECONDS) $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m proofs.hostile.campaign --seconds $(SECONDS) $(ARGS)
 
 # Known vulnerabilities of what a user of keyleash installs; asks an advisory service. ARGS
 # passes other options on, such as --vulnerability-service osv.
@@ -169,19 +169,19 @@ sync: $(VENV)/.dev
 	$(BIN)/python -m tools.async_to_sync
 
 golden: $(VENV)/.dev
-	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/face tests/guard/test_footprint.py
+	UPDATE_GOLDEN=1 $(BIN)/pytest tests/compiler tests/pins/face tests/guard/test_footprint.py
 
 docs: $(VENV)/.docs
 	PYTHONPATH=tests $(BIN)/python -m tools.command_page docs/reference/commands.md
 	$(BIN)/keyleash schema > docs/reference/policy.schema.json
-	PYTHONPATH=tests $(BIN)/python -m redteam.page docs/explanation/threat-model.md
+	PYTHONPATH=tests $(BIN)/python -m proofs.redteam.page docs/explanation/threat-model.md
 	$(BIN)/python -m tools.demo_picture docs/images/demo.svg
 	$(MKDOCS)
 
 # Builds the pages of docs/ as they are, then follows every link of the site.
 site: $(VENV)/.docs
 	$(MKDOCS)
-	KEYLEASH_SITE=site $(BIN)/pytest tests/docs/test_site.py
+	KEYLEASH_SITE=site $(BIN)/pytest tests/pins/docs/test_site.py
 
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

@@ -41,8 +41,8 @@ from benchmarks.support.servers import Cores, ServerChoice, pinned, version_of
 from benchmarks.support.variants import CALLS_PER_CONNECTION, KEY, VALUE, Variant, exchanges
 
 import keyleash
+from keyleash.addons.servers import EmbeddedCluster
 from keyleash.doubles import DOUBLE
-from keyleash.servers import EmbeddedCluster
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.leases import ShardState, unpack_shard
 from keyleash.store.placement import SLOTS, control_tag, key_slot

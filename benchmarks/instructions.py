@@ -31,7 +31,7 @@ from benchmarks.support.sampling import Calls, Case, calls_of, sample
 from benchmarks.support.servers import Cores, ServerChoice, choose_servers, version_of
 from benchmarks.support.variants import CALLS_PER_CONNECTION, Variant
 
-from keyleash.servers.embedded import packaged_binary
+from keyleash.addons.servers.embedded import packaged_binary
 
 FEWER, MORE = 500, 2500
 """Calls of two runs; their difference excludes everything else, such as reading the counts."""

@@ -23,8 +23,8 @@ from benchmarks.support.policy import operator_of
 from benchmarks.support.servers import version_of
 
 import keyleash
-from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import stack_server
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.servers.embedded import stack_server
 
 CALLS = 300
 DIMENSIONS = 128

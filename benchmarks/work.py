@@ -19,8 +19,8 @@ from typing import Any
 import redis
 from benchmarks.support.servers import EMBEDDED, choose_servers
 
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.commands import work
-from keyleash.servers import EmbeddedServer
 
 ELEMENTS, QUICK_ELEMENTS = 50_000, 500
 RUNS, QUICK_RUNS = 5, 1

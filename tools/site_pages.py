@@ -36,7 +36,7 @@ INTRODUCTIONS: dict[str, list[str]] = {
         " `--json` prints. Names in `_ms` and `_us` are server time, Unix milliseconds and"
         " microseconds; names in `_at` the same as a `datetime`."
     ],
-    "testing": ["The pytest plugin `keyleash.testing.plugin` provides the two fixtures."],
+    "testing": ["The pytest plugin `keyleash.addons.testing.plugin` provides the two fixtures."],
 }
 GROUPS = {
     "Policy": "Operator.policies",
@@ -194,8 +194,8 @@ def api_pages() -> dict[str, str]:
         "testing": (
             "Testing",
             [
-                *(f"keyleash.testing.plugin.{name}" for name in FIXTURES),
-                *("keyleash.testing", "keyleash.testing.leash.BaseLeash"),
+                *(f"keyleash.addons.testing.plugin.{name}" for name in FIXTURES),
+                *("keyleash.testing", "keyleash.addons.testing.leash.BaseLeash"),
             ],
         ),
     }

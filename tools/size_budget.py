@@ -25,14 +25,15 @@ GENERATED = "generated"
 def package_of(path: Path) -> str | None:
     """Return the package of the budget that has a file; None for golden files."""
     place = path.relative_to(ROOT).as_posix()
-    if place.startswith("tests/golden/"):
+    if place.startswith("tests/pins/golden/"):
         return None
     if "/_sync/" in place or "\n# Generated from " in path.read_text(encoding="utf-8")[:300]:
         return GENERATED
     if not place.startswith(f"{PRODUCT}/"):
         return place.partition("/")[0]
-    inner = place.removeprefix(f"{PRODUCT}/").split("/")
-    return f"{PRODUCT}/{inner[0]}" if len(inner) > 1 else PRODUCT
+    # The packages of addons count each on its own.
+    inner = place.removeprefix(f"{PRODUCT}/").replace("addons/", "addons.", 1).split("/")
+    return f"{PRODUCT}/{inner[0].replace('.', '/')}" if len(inner) > 1 else PRODUCT
 
 
 def sizes() -> Counter[str]:

@@ -21,7 +21,7 @@ from benchmarks.support.policy import Target
 from benchmarks.support.servers import Cores, ServerChoice, pinned, running
 from benchmarks.support.variants import Variant, exchanges
 
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 
 Samples = Mapping[tuple[Variant, int], Sequence[Sample]]
 """By variant and number of connections, in order of rounds."""

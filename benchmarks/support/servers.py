@@ -11,7 +11,7 @@ from pathlib import Path
 
 import redis
 
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 
 EMBEDDED = "embedded"
 ON_PATH = ("redis-server", "valkey-server")

@@ -1,15 +1,27 @@
 """The classes of what `Operator` and `Policy` return, for annotations."""
 
+from keyleash.addons.doctor.examine import Examination
+from keyleash.addons.doctor.findings import DoctorFinding, Skipped
+from keyleash.addons.export.run import Exported, ExportResult
+from keyleash.addons.export.verify import ArchiveReport
+from keyleash.addons.learn.acl import AclPolicy
+from keyleash.addons.learn.backtest import Backtest, LimitHit, OutcomeRow
+from keyleash.addons.learn.calls import Coverage, NotUnderstood
+from keyleash.addons.learn.learn import Learned
+from keyleash.addons.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
+from keyleash.addons.learn.unused import Unused, UnusedRule
+from keyleash.addons.policy_tests.run import TestReport
+from keyleash.addons.report.html import HtmlReport
+from keyleash.addons.status.identities import IdentityStatus, LimitUse, RecentDenials, TokenCount
+from keyleash.addons.status.shards import ClusterStatus, LeasedLimit, ShardStatus
+from keyleash.addons.status.snapshot import Snapshot
 from keyleash.api.policy import PolicyCheck
 from keyleash.audit.entries import AuditEntry, AuditEvent, Denial
-from keyleash.audit.export.run import Exported, ExportResult
-from keyleash.audit.export.verify import ArchiveReport
 from keyleash.audit.inspect import EventDetails, Timeline
 from keyleash.audit.lookup import Gap, Restart
 from keyleash.audit.operator_actions import ControlEvent
 from keyleash.audit.point_in_time import ValueThen
 from keyleash.audit.refused_scripts import RefusedScript, RefusedScripts
-from keyleash.audit.report.html import HtmlReport
 from keyleash.audit.stats import Stats, Tally
 from keyleash.audit.token_use import TokenUse
 from keyleash.audit.undo.apply import UndoResult
@@ -18,14 +30,6 @@ from keyleash.client.delegation import DelegatedToken
 from keyleash.client.permission import Permission
 from keyleash.client.renewal import Renewal
 from keyleash.compiler import CompiledGuard
-from keyleash.doctor.examine import Examination
-from keyleash.doctor.findings import DoctorFinding, Skipped
-from keyleash.learn.acl import AclPolicy
-from keyleash.learn.backtest import Backtest, LimitHit, OutcomeRow
-from keyleash.learn.calls import Coverage, NotUnderstood
-from keyleash.learn.learn import Learned
-from keyleash.learn.needs import LearnedIdentity, LearnedLimit, LearnedRule
-from keyleash.learn.unused import Unused, UnusedRule
 from keyleash.operator.abilities import Abilities
 from keyleash.operator.credit import CreditCollection, ReturnedCredit
 from keyleash.operator.decisions import Explanation
@@ -42,11 +46,7 @@ from keyleash.operator.tokens.rotate import ReplacedToken, Rotation
 from keyleash.policy.diff.compare import PolicyDiff
 from keyleash.policy.lint import LintReport
 from keyleash.policy.lint.findings import LintFinding
-from keyleash.policy_tests.run import TestReport
 from keyleash.results import Change, NodeEffect
-from keyleash.status.identities import IdentityStatus, LimitUse, RecentDenials, TokenCount
-from keyleash.status.shards import ClusterStatus, LeasedLimit, ShardStatus
-from keyleash.status.snapshot import Snapshot
 from keyleash.store.records import ActivePolicy
 from keyleash.store.restrictions import Restrictions
 

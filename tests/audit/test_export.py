@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.export import run
-from keyleash.audit.export.archive import locked_archive
-from keyleash.audit.export.rows import ArchiveRow
-from keyleash.audit.export.verify import verify_archive
+from keyleash.addons.export import run
+from keyleash.addons.export.archive import locked_archive
+from keyleash.addons.export.rows import ArchiveRow
+from keyleash.addons.export.verify import verify_archive
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.store.exports import ExportRecord, claim_export

@@ -8,10 +8,10 @@ import pytest
 import redis
 
 import keyleash
+from keyleash.addons.report import activity, key_history
+from keyleash.addons.report.activity import Activity, read_activity, read_context
+from keyleash.addons.report.key_history import BeforeAndAfter, Timeline, read_before_and_after
 from keyleash.audit.read import Query
-from keyleash.audit.report import activity, key_history
-from keyleash.audit.report.activity import Activity, read_activity, read_context
-from keyleash.audit.report.key_history import BeforeAndAfter, Timeline, read_before_and_after
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.store.store import Store
 from support.leash import NAMES, Leash, grant

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from keyleash.audit.export.verify import verify_archive
+from keyleash.addons.export.verify import verify_archive
 from keyleash.errors import AuditFullError
 from keyleash.store.keyspace import Keyspace
 from support.archives import archived, export, stored

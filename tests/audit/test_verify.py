@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from keyleash.audit.export import rows
-from keyleash.audit.export.archive import locked_archive
-from keyleash.audit.export.rows import digest_of
-from keyleash.audit.export.run import recorded_by_server
-from keyleash.audit.export.verify import FindingKind, verify_archive
+from keyleash.addons.export import rows
+from keyleash.addons.export.archive import locked_archive
+from keyleash.addons.export.rows import digest_of
+from keyleash.addons.export.run import recorded_by_server
+from keyleash.addons.export.verify import FindingKind, verify_archive
 from keyleash.errors import OperationError
 from keyleash.store.store import Store
 from support.archives import KEYS, add_events, cursor, export

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from keyleash.addons.demo import story
+from keyleash.addons.demo.stage import DemoStage, denied, matches
 from keyleash.cli import demo as demo_command
-from keyleash.demo import story
-from keyleash.demo.stage import DemoStage, denied, matches
 from keyleash.errors import KeyDeniedError, ReplyCode, TokenExpiredError
 from support.command_line import Cli
 

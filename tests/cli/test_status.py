@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import keyleash
+from keyleash.addons.status.identities import limit_uses
 from keyleash.cli.status import bar
 from keyleash.commands import load_table
 from keyleash.compiler import compile_policy
 from keyleash.limits import LimitState, SlotKind
 from keyleash.policy import parse_policy
-from keyleash.status.identities import limit_uses
 from keyleash.store.state import IdentityState
 from support.command_line import Cli
 from support.replication import PATIENCE_S

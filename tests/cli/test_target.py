@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.cli import main
 from keyleash.cli.serve import SETTINGS
-from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 from support.servers import RealServer
 

@@ -241,7 +241,7 @@ def test_disagreement_of_model_and_guard_exits_with_70(
     def all_allowed(case: Any, *_: object) -> Iterator[Any]:
         return iter([ALLOWED] * sum(step.times for step in case.steps))
 
-    monkeypatch.setattr("keyleash.policy_tests.run.model_decisions", all_allowed)
+    monkeypatch.setattr("keyleash.addons.policy_tests.run.model_decisions", all_allowed)
     write(
         cases, "command: GET j:locked, expect: KEY_DENIED", "command: GET j:locked, expect: allow"
     )

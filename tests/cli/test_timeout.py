@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.audit.follow import BLOCK_MS
-from keyleash.servers import EmbeddedServer
 from keyleash.store.connect import TIMEOUT_S, connect, connection_pool, node_client
 from keyleash.store.store import Store
 from keyleash.store.streams import block_ms

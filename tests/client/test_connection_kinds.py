@@ -21,7 +21,7 @@ from redis.commands.helpers import get_protocol_version
 import keyleash
 from client.alike import Awaited, awaiting
 from client.conftest import BROAD
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 from support.fronts import Front, certificate
 from support.leash import Leash
 from support.replication import nodes

@@ -11,10 +11,10 @@ import pytest
 import redis
 
 import keyleash
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.servers.embedded import free_ports
 from keyleash.errors.operations import OperationError, PortTakenError
 from keyleash.operator.tokens.issue import issue_token
-from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import free_ports
 from keyleash.store.store import Store
 from support.fronts import certificate
 from support.leash import grant, policy

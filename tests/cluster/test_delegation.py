@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import keyleash
-from redteam.cluster_intruder import PUBLIC, ClusterIntruder
+from proofs.redteam.cluster_intruder import PUBLIC, ClusterIntruder
 from support.clusters import RealCluster
 
 POLICY = """

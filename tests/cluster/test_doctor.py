@@ -11,7 +11,7 @@ import redis
 from redis.crc import key_slot
 
 import keyleash
-from keyleash.doctor.examine import Examination
+from keyleash.addons.doctor.examine import Examination
 from keyleash.store.keyspace import HOME_TAG
 from support.clusters import RealCluster
 from support.command_line import Cli

@@ -10,7 +10,7 @@ import redis
 
 import keyleash
 from client.alike import Awaited, awaiting
-from keyleash.servers import EmbeddedCluster
+from keyleash.addons.servers import EmbeddedCluster
 from support.gateways import gateway_to
 from support.modules import stack_label, stack_modules, start_script
 

@@ -20,8 +20,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 import keyleash
 from client.test_once import CuttingProxy
 from cluster.conftest import KEYS, Agents, lent
+from keyleash.addons.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.commands import load_table
-from keyleash.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.wire import guard_call, to_shard, with_id
 from support.clusters import ClusterNode, RealCluster
@@ -391,7 +391,7 @@ def durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RealClu
     def started(port: int, **options: Any) -> EmbeddedServer:
         return EmbeddedServer(port, data=tmp_path / str(port), appendfsync="always", **options)
 
-    monkeypatch.setattr("keyleash.servers.cluster.EmbeddedServer", started)
+    monkeypatch.setattr("keyleash.addons.servers.cluster.EmbeddedServer", started)
     # A node that starts again must not count as failed meanwhile.
     cluster = RealCluster("durable", EmbeddedCluster(3, node_timeout_ms=60_000).start())
     yield cluster

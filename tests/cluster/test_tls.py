@@ -14,8 +14,8 @@ import redis
 from redis.crc import key_slot
 
 import keyleash
-from keyleash.servers import EmbeddedCluster
-from keyleash.servers.embedded import free_ports
+from keyleash.addons.servers import EmbeddedCluster
+from keyleash.addons.servers.embedded import free_ports
 from support.command_line import Cli
 from support.replication import wait_until
 from support.servers import find_server_binaries

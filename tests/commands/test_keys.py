@@ -16,7 +16,7 @@ from keyleash.commands.facts import KEYLESS_PASSES
 from keyleash.commands.keys import is_option, key_places
 from keyleash.commands.spec import NumberedKeys, OptionKey, StreamKeys
 from keyleash.errors import UnplacedKeysError
-from oracle.arguments import (
+from proofs.oracle.arguments import (
     BITFIELD_PHRASES,
     COUNTS,
     NAMED_AS_OPTIONS,
@@ -25,8 +25,8 @@ from oracle.arguments import (
     Draws,
     drawn_call,
 )
-from oracle.asking import Asker
-from oracle.placements import DIFFERENCES, ours_of
+from proofs.oracle.asking import Asker
+from proofs.oracle.placements import DIFFERENCES, ours_of
 from support.servers import RealServer
 from support.thorough import FACTOR
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from doctor.targets import POLICY, DoctorTarget
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 
 
 @pytest.fixture
 def flawless(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ignore known vulnerabilities of the embedded release."""
-    monkeypatch.setattr("keyleash.doctor.checks.settings.advisories", lambda: ())
+    monkeypatch.setattr("keyleash.addons.doctor.checks.settings.advisories", lambda: ())
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from typing import Any
 
 import redis
 
-from keyleash.doctor.checks.settings import LAZY
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.doctor.checks.settings import LAZY
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.store.keyspace import Keyspace
 from support.command_line import Cli
 

@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-from keyleash.doctor.advisories import advisories, parse_version
+from keyleash.addons.doctor.advisories import advisories, parse_version
 
 OCTOBER = "CVE-2025-49844"
 MAY = "CVE-2026-23631"
@@ -110,6 +110,6 @@ def test_table_is_in_order(name: str) -> None:
 
 def test_every_advisory_has_a_source() -> None:
     """The table can be reviewed."""
-    text = files("keyleash.doctor").joinpath("advisories.json").read_text(encoding="utf-8")
+    text = files("keyleash.addons.doctor").joinpath("advisories.json").read_text(encoding="utf-8")
 
     assert len(re.findall(r'"source": "https://', text)) == len(advisories())

@@ -13,8 +13,8 @@ from redis.exceptions import ResponseError
 
 import keyleash
 from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
-from keyleash.doctor.checks import records
-from keyleash.doctor.findings import CODES
+from keyleash.addons.doctor.checks import records
+from keyleash.addons.doctor.findings import CODES
 from keyleash.operator.load.checks import RESTORE_CODE
 from keyleash.store.records import script_of
 from support.command_line import Cli

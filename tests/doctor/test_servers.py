@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
-from keyleash.doctor.checks import settings
-from keyleash.doctor.examine import examine
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.doctor.checks import settings
+from keyleash.addons.doctor.examine import examine
+from keyleash.addons.servers import EmbeddedServer
 from support.clocks import server_ahead
 from support.replication import wait_until
 from support.servers import embedded_label, find_server_binaries

@@ -19,10 +19,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
-from keyleash.audit.export.run import recorded_by_server
-from keyleash.audit.export.verify import verify_archive
-from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import retried
+from keyleash.addons.export.run import recorded_by_server
+from keyleash.addons.export.verify import verify_archive
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.servers.embedded import retried
 from keyleash.store.store import Store
 from support import archives
 from support.archives import KEYS, add_events, archived, export, stored, unrecorded
@@ -46,7 +46,9 @@ FILE_ENTRIES = 40
 def forks() -> Any:
     """Processes that begin at once, so that many can be killed, and inherit no thread."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["keyleash.audit.export.run", "keyleash.policy.schema", "redis"])
+    context.set_forkserver_preload(
+        ["keyleash.addons.export.run", "keyleash.policy.schema", "redis"]
+    )
     return context
 
 

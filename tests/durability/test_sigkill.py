@@ -17,11 +17,11 @@ from redis.backoff import ConstantBackoff, NoBackoff
 from redis.retry import Retry
 
 import keyleash
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.servers.embedded import retried
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.list import TokenState, list_tokens
 from keyleash.operator.tokens.revoke import revoke
-from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import retried
 from keyleash.store.records import read_active
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.leash import NAMES, Leash, grant, policy

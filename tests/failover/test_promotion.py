@@ -12,7 +12,7 @@ import redis
 
 import keyleash
 from client.alike import AsyncLeash, SyncLeash
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.store.state import IdentityState, Layout, unpack_state
 from support.clocks import server_ahead
 from support.leash import NAMES, Leash, grant

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from keyleash import LeashError
+from keyleash.addons.mcp.forms import class_of
 from keyleash.commands import load_table
-from keyleash.mcp.forms import class_of
 from support.gateways import Raw, ServedGateway
 from support.leash import Leash, grant
 from support.mcp_clients import in_process, run

@@ -19,9 +19,9 @@ import uvloop
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from gateway.conftest import BROAD
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.servers.embedded import retried
 from keyleash.gateway.upstream import Upstream
-from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import retried
 from support.fronts import Front, certificate
 from support.gateway_processes import SpawnedGateway, spawned_gateway
 from support.gateways import Raw, ServedGateway, gateway_to, request

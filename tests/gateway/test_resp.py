@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzz.parser import SEEDS, check, pieces, replies_in, requests_in
 from keyleash.gateway.resp import (
     LOGIN_BYTES,
     LOGIN_WORDS,
@@ -29,6 +28,7 @@ from keyleash.gateway.resp import (
     split,
 )
 from keyleash.store.wire import MAX_ARGUMENTS
+from proofs.fuzz.parser import SEEDS, check, pieces, replies_in, requests_in
 from support.gateways import request
 from support.thorough import thorough
 

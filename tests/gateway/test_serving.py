@@ -12,8 +12,8 @@ from typing import Any
 from click.testing import Result
 
 from gateway.conftest import BROAD
-from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import free_port, free_ports
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.servers.embedded import free_port, free_ports
 from support.command_line import Cli
 from support.fronts import certificate
 from support.gateway_processes import spawned_gateway

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from guard.cluster_exceptions import exception_of
-from keyleash.servers import EmbeddedCluster
+from keyleash.addons.servers import EmbeddedCluster
 from support.clustered import LABELS, LEASE, NODES, ClusterServer, grant_units, lend_server
 from support.clusters import RealCluster, RealClusters
 from support.leash import Leash

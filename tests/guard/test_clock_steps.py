@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import keyleash
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.audit.operator_actions import read_control
 from keyleash.errors import SecretInTextError
 from keyleash.operator.limit_reset import reset_limits
-from keyleash.servers import EmbeddedServer
 from keyleash.store.server_check import Client
 from support.clocks import MovableClock
 from support.errors import raises_code

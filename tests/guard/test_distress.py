@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import redis
 
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.commands import load_table
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
-from keyleash.servers import EmbeddedServer
 from keyleash.store.records import guard_record
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, batch_call, guard_call

@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 import keyleash
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 from support.leash import Leash, grant
 from support.payloads import corrupted
 from support.servers import RealServer, embedded_label, find_server_binaries

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import keyleash
+from keyleash.addons.learn.backtest import Outcome, Replay, example_of
+from keyleash.addons.learn.calls import CallLog, Coverage, RecordedCall
 from keyleash.commands import known_table
-from keyleash.learn.backtest import Outcome, Replay, example_of
-from keyleash.learn.calls import CallLog, Coverage, RecordedCall
 from keyleash.limits import Counter
 from keyleash.policy import parse_policy
 from support.servers import RealServer

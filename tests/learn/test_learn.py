@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 import keyleash
+from keyleash.addons.learn.backtest import Outcome
+from keyleash.addons.learn.learn import Learned
+from keyleash.addons.learn.patterns import FROM_ROOT
+from keyleash.addons.learn.sources import open_log
+from keyleash.addons.policy_tests.run import Verdict
 from keyleash.commands import known_table
 from keyleash.evaluate.client_calls import client_call, decide_client_call
 from keyleash.evaluate.state import ModelState
-from keyleash.learn.backtest import Outcome
-from keyleash.learn.learn import Learned
-from keyleash.learn.patterns import FROM_ROOT
-from keyleash.learn.sources import open_log
 from keyleash.limits import Counter
-from keyleash.policy_tests.run import Verdict
 from support.errors import raises_code
 from support.servers import RealServer
 

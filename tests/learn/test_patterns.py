@@ -9,10 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from keyleash.commands import OperationClass
-from keyleash.learn import patterns as learned_patterns
-from keyleash.learn.calls import RecordedCall
-from keyleash.learn.patterns import (
+from keyleash.addons.learn import patterns as learned_patterns
+from keyleash.addons.learn.calls import RecordedCall
+from keyleash.addons.learn.patterns import (
     COMMENTED_OUT,
     ENDS_ALIKE,
     FROM_ROOT,
@@ -23,6 +22,7 @@ from keyleash.learn.patterns import (
     KeyTree,
     Need,
 )
+from keyleash.commands import OperationClass
 from keyleash.policy import Pattern
 from keyleash.policy.patterns import match, parse_pattern
 

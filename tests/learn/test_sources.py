@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import keyleash
+from keyleash.addons.learn.calls import CallLog, RecordedCall
+from keyleash.addons.learn.sources import open_log
 from keyleash.errors import ArgumentError
-from keyleash.learn.calls import CallLog, RecordedCall
-from keyleash.learn.sources import open_log
 from keyleash.store.store import Store
 from support.errors import raises_code
 from support.servers import RealServer
@@ -157,7 +157,7 @@ def test_endless_and_overlong_files_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A device is an error, and a line without an end is left out as a whole."""
-    monkeypatch.setattr("keyleash.learn.monitor.MAX_LINE_BYTES", 200)
+    monkeypatch.setattr("keyleash.addons.learn.monitor.MAX_LINE_BYTES", 200)
     file = tmp_path / "monitor.txt"
     line = '1700000000.000000 [0 10.0.0.9:7] "SET" "a" "{}"'
     file.write_text("\n".join(line.format("x" * size) for size in (1, 1000, 150, 200, 1)))

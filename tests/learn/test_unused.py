@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from keyleash.addons.learn.backtest import Outcome, Replay
+from keyleash.addons.learn.calls import CallLog, RecordedCall
+from keyleash.addons.learn.unused import Unused, find_unused
+from keyleash.addons.policy_tests.invariants import may_name
 from keyleash.commands import known_table
 from keyleash.errors import PolicyError
-from keyleash.learn.backtest import Outcome, Replay
-from keyleash.learn.calls import CallLog, RecordedCall
-from keyleash.learn.unused import Unused, find_unused
 from keyleash.policy import Policy, parse_policy
-from keyleash.policy_tests.invariants import may_name
 from support.thorough import FACTOR
 
 DAY_MS = 86_400_000

@@ -10,6 +10,7 @@ import pytest
 import redis
 
 import keyleash
+from keyleash.addons.status.snapshot import read_snapshot
 from keyleash.audit.operator_actions import read_control
 from keyleash.audit.undo.apply import apply_undo
 from keyleash.audit.undo.key_plans import plan_undo
@@ -19,7 +20,6 @@ from keyleash.operator.tokens.issue import issue_token
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.operator.tokens.revoke import revoke
 from keyleash.operator.tokens.rotate import rotate_token
-from keyleash.status.snapshot import read_snapshot
 from keyleash.store.deployment import Server
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from keyleash.mcp.holder import Holder
-from keyleash.mcp.serve import McpServer
+from keyleash.addons.mcp.holder import Holder
+from keyleash.addons.mcp.serve import McpServer
 from support.leash import Leash
 from support.node import NODE_MODULES, require_node
 

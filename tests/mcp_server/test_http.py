@@ -19,9 +19,9 @@ from mcp.shared.exceptions import MCPError
 from starlette.authentication import AuthenticationError
 from starlette.requests import HTTPConnection
 
+from keyleash.addons.mcp import requests, serve
+from keyleash.addons.mcp.holder import MAX_ARGUMENTS, Holder
 from keyleash.errors import KeyNotGrantedError, RightMissingError, UnknownDenialError
-from keyleash.mcp import requests, serve
-from keyleash.mcp.holder import MAX_ARGUMENTS, Holder
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.operator.tokens.revoke import revoke
 from support.command_line import Cli

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from jsonschema import validate
 
+from keyleash.addons.mcp.forms import FORMS
+from keyleash.addons.mcp.holder import Holder
+from keyleash.addons.mcp.results import MAX_REPLY, denied, result, text_of
 from keyleash.errors import KeyNotGrantedError
-from keyleash.mcp.forms import FORMS
-from keyleash.mcp.holder import Holder
-from keyleash.mcp.results import MAX_REPLY, denied, result, text_of
 from support.leash import Leash, grant
 from support.mcp_clients import run
 

@@ -17,10 +17,10 @@ from mcp.server.connection import Connection
 from mcp.shared.exceptions import MCPError
 
 import keyleash
+from keyleash.addons.mcp.holder import Holder
+from keyleash.addons.mcp.serve import McpServer
 from keyleash.audit.read import Query, read_events
 from keyleash.audit.streams import stream_names
-from keyleash.mcp.holder import Holder
-from keyleash.mcp.serve import McpServer
 from keyleash.operator.suspension import freeze
 from keyleash.operator.tokens.revoke import revoke
 from mcp_server.conftest import EXAMPLE

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from keyleash.addons.mcp.forms import FORMS, form_of, is_usable, tool_name
+from keyleash.addons.mcp.tools import Access
 from keyleash.commands import known_table, load_table
 from keyleash.commands.keys import keys_of
-from keyleash.mcp.forms import FORMS, form_of, is_usable, tool_name
-from keyleash.mcp.tools import Access
 from keyleash.policy import parse_policy
 from mcp_server.conftest import EXAMPLE
 from support.golden import GOLDEN, assert_golden

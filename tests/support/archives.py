@@ -9,9 +9,9 @@ from typing import Any
 
 import redis
 
-from keyleash.audit.export.archive import Archive, Cursor, locked_archive, read_cursor
-from keyleash.audit.export.rows import bounded_lines, read_row
-from keyleash.audit.export.run import Archiver, Exported
+from keyleash.addons.export.archive import Archive, Cursor, locked_archive, read_cursor
+from keyleash.addons.export.rows import bounded_lines, read_row
+from keyleash.addons.export.run import Archiver, Exported
 from keyleash.audit.streams import id_order
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.store import Store
@@ -83,7 +83,7 @@ def run_until(step: int, url: str, directory: str, max_entries: int) -> None:
     import os
     import signal
 
-    from keyleash.audit.export import archive, run
+    from keyleash.addons.export import archive, run
 
     left = step
     write = archive.StreamFolder._write

@@ -16,7 +16,7 @@ import redis
 from redis.crc import key_slot
 
 import keyleash
-from keyleash.servers import EmbeddedCluster, EmbeddedServer
+from keyleash.addons.servers import EmbeddedCluster, EmbeddedServer
 from support.replication import PATIENCE_S, Node, wait_until
 from support.servers import find_server_binaries
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from lupa import lua51
 
+from keyleash.addons.testing import lua_struct
 from keyleash.commands import CommandTable, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import ReplyCode
@@ -46,7 +47,6 @@ from keyleash.store.staging import StagedState
 from keyleash.store.state import Layout
 from keyleash.store.token import KEEP_AFTER_EXPIRY_MS, TokenRecord, new_token_id, token_digest
 from keyleash.store.wire import BatchMode, batch_call, declared_keys, refusal
-from keyleash.testing import lua_struct
 
 KEYS = Keyspace()
 TABLE = CommandTable(

@@ -16,8 +16,8 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from keyleash.mcp.holder import Holder
-from keyleash.mcp.serve import McpServer
+from keyleash.addons.mcp.holder import Holder
+from keyleash.addons.mcp.serve import McpServer
 from support.command_line import Cli, Spawned
 
 REVISIONS = {"legacy": "2025-11-25", "auto": "2026-07-28"}

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.servers.embedded import stack_server
 from keyleash.errors import KeyleashError
-from keyleash.servers import EmbeddedServer
-from keyleash.servers.embedded import stack_server
 from support.servers import RealServer, find_server_binaries
 
 SOURCE = Path(__file__).with_name("module.c")

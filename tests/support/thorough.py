@@ -2,7 +2,7 @@
 
 The same goes for crashes, and for the servers on which something slow is tried.
 
-KEYLEASH_THOROUGH=20 pytest tests/property   # twenty times as many, new ones each run
+KEYLEASH_THOROUGH=20 pytest tests/proofs/property   # twenty times as many, new ones each run
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ import pytest
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+import keyleash.testing
 from keyleash.testing import fake_async_redis, fake_redis, fake_server
 from support.errors import raises_code
 from support.servers import RealServer
@@ -283,11 +284,11 @@ def test_import_of_the_package_does_not_import_fakeredis() -> None:
 def test_missing_fakeredis_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the extra, the error is a sentence and not a traceback into fakeredis."""
     monkeypatch.setitem(sys.modules, "fakeredis", None)
-    monkeypatch.delitem(sys.modules, "keyleash.testing.fakes", raising=False)
-    monkeypatch.delattr("keyleash.testing.fakes", raising=False)
+    monkeypatch.delitem(sys.modules, "keyleash.addons.testing.fakes", raising=False)
+    monkeypatch.delattr("keyleash.addons.testing.fakes", raising=False)
 
     with raises_code("missing-extra") as caught:
-        fake_redis()
+        keyleash.testing.fake_redis()
     assert "keyleash[testing]" in str(caught.value.help)
 
 

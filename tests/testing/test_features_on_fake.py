@@ -13,7 +13,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 import keyleash
-from keyleash.testing.leash import FakeLeash, LeashServer
+from keyleash.addons.testing.leash import FakeLeash, LeashServer
 from support.servers import RealServer
 
 POLICY = """

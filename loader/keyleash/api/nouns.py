@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from keyleash.addons.export import run as archives
 from keyleash.api import loading
 from keyleash.api.report import incident_report
 from keyleash.audit import log, token_use
-from keyleash.audit.export import run as archives
 from keyleash.audit.inspect import read_details, read_timeline
 from keyleash.audit.point_in_time import value_at
 from keyleash.audit.refused_scripts import refused_scripts

@@ -8,6 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Self, Unpack
 
+from keyleash.addons.doctor.examine import Examination, examine
+from keyleash.addons.learn.acl import learn_acl
+from keyleash.addons.learn.backtest import Backtest, backtest
+from keyleash.addons.learn.learn import MIN_CALLS, Learned, Least, learn
+from keyleash.addons.learn.monitor import capture
+from keyleash.addons.learn.sources import LogOptions, open_log
+from keyleash.addons.learn.unused import Unused, find_unused
+from keyleash.addons.metrics import SnapshotCollector
+from keyleash.addons.policy_tests.invariants import may_name
+from keyleash.addons.status.snapshot import read_snapshot
 from keyleash.api import loading
 from keyleash.api.nouns import (
     AuditOperations,
@@ -17,15 +27,7 @@ from keyleash.api.nouns import (
     UndoOperations,
 )
 from keyleash.api.policy import Policy
-from keyleash.doctor.examine import Examination, examine
 from keyleash.errors import ArgumentError, OperationError
-from keyleash.learn.acl import learn_acl
-from keyleash.learn.backtest import Backtest, backtest
-from keyleash.learn.learn import MIN_CALLS, Learned, Least, learn
-from keyleash.learn.monitor import capture
-from keyleash.learn.sources import LogOptions, open_log
-from keyleash.learn.unused import Unused, find_unused
-from keyleash.metrics import SnapshotCollector
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
 from keyleash.operations.rights import EVENTS, HISTORY, STATUS, TOKENS, each
 from keyleash.operations.types import Duration, IdentityName
@@ -36,9 +38,7 @@ from keyleash.operator.server import ServerSummary, all_identities, server_time,
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.policy.parse import ACTIVE, active_policy
 from keyleash.policy.quantities import positive, seconds_of
-from keyleash.policy_tests.invariants import may_name
 from keyleash.results import Progress
-from keyleash.status.snapshot import read_snapshot
 from keyleash.store.connect import (
     DEFAULT_URL,
     NODE_TIMEOUT_S,
@@ -251,8 +251,8 @@ class Server(Noun[F]):
         Args:
             nodes: Clients or URLs of further servers; user and password of a URL default to those
                 of this server.
-            accept: Codes of findings to accept; `keyleash.doctor.config.accepted_findings` returns
-                those of `keyleash.toml`.
+            accept: Codes of findings to accept; those of `keyleash.toml` are returned by
+                `keyleash.addons.doctor.config.accepted_findings`.
             timeout: The longest wait for each reply of the other servers, in seconds.
 
         Raises:

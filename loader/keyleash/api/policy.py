@@ -8,6 +8,7 @@ from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Self
 
+from keyleash.addons.policy_tests.invariants import require_invariants
 from keyleash.commands import known_table, load_table
 from keyleash.compiler import CompiledGuard, compile_policy
 from keyleash.errors import PolicyError, Problem
@@ -24,12 +25,11 @@ from keyleash.policy.model import Identity
 from keyleash.policy.model import Policy as PolicyModel
 from keyleash.policy.problems import in_order
 from keyleash.policy.schema import json_schema
-from keyleash.policy_tests.invariants import require_invariants
 from keyleash.results import Result
 from keyleash.text import json_object
 
 if TYPE_CHECKING:
-    from keyleash.policy_tests.run import TestReport
+    from keyleash.addons.policy_tests.run import TestReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Policy:
             OperationError (not-empty): The server's database is not empty.
         """
         # Imported here: only this needs a server.
-        from keyleash.policy_tests.session import run_tests  # noqa: PLC0415
+        from keyleash.addons.policy_tests.session import run_tests  # noqa: PLC0415
 
         return run_tests(
             [str(file) for file in files],

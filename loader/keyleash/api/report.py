@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from keyleash.addons.report.html import HtmlReport, gather
+from keyleash.addons.status.identities import identity_statuses
 from keyleash.audit.lookup import nothing_found
-from keyleash.audit.report.html import HtmlReport, gather
 from keyleash.audit.selection import Correlation, OneIdentity, Since, Until, query_of
 from keyleash.audit.streams import stream_names
 from keyleash.operations import operation
 from keyleash.operations.rights import STATUS, TOKENS, VALUES
-from keyleash.status.identities import identity_statuses
 from keyleash.store.connect import server_name
 from keyleash.store.records import read_active
 from keyleash.store.store import Store

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from keyleash.audit.export.run import Exported, follow_export
-from keyleash.audit.export.verify import ArchiveReport, verify_archive
+from keyleash.addons.export.run import Exported, follow_export
+from keyleash.addons.export.verify import ArchiveReport, verify_archive
 from keyleash.cli.audit_selection import identities_option
 from keyleash.cli.derive import options_of
 from keyleash.cli.options import DIRECTORY, example, with_settings

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from keyleash.addons.learn.backtest import Backtest
+from keyleash.addons.learn.calls import Coverage, NotUnderstood
 from keyleash.api import Operator, Policy
 from keyleash.cli.derive import options_of
 from keyleash.cli.options import FILE, all_option, example, reading, with_settings
@@ -17,14 +19,12 @@ from keyleash.cli.render.table import Column, fitting, print_table
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_json, print_note, read_policy, screen_rows, write_output
 from keyleash.errors.operations import FAILED
-from keyleash.learn.backtest import Backtest
-from keyleash.learn.calls import Coverage, NotUnderstood
 from keyleash.policy.problems import FEW, SHOWN_BLOCKS, SHOWN_IDENTITIES, fold, some
 from keyleash.policy.scripts import MARK
 from keyleash.text import clock_time, counted, printable, without_tokens
 
 if TYPE_CHECKING:
-    from keyleash.learn.unused import Unused, UnusedRule
+    from keyleash.addons.learn.unused import Unused, UnusedRule
 
 _LOG = "since until archive monitor"
 UNDECIDED = 3

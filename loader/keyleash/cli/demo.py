@@ -8,14 +8,14 @@ from itertools import islice
 import click
 from rich.text import Text
 
+from keyleash.addons.demo.stage import DemoOutcome, DemoStage
+from keyleash.addons.demo.story import SCENES
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.cli.options import example, with_settings
 from keyleash.cli.render.audit import print_events
 from keyleash.cli.render.table import console
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, ended_by_signals, is_terminal, print_json
-from keyleash.demo.stage import DemoOutcome, DemoStage
-from keyleash.demo.story import SCENES
-from keyleash.servers import EmbeddedServer
 
 EVENTS_SHOWN = 4
 

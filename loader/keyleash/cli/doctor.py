@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from keyleash.addons.doctor.config import accepted_findings
 from keyleash.cli.nodes import urls_option
 from keyleash.cli.options import example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note
-from keyleash.doctor.config import accepted_findings
 from keyleash.errors.operations import FAILED, NOT_PERMITTED
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.text import printable
 
 if TYPE_CHECKING:
-    from keyleash.doctor.examine import Examination
-    from keyleash.doctor.findings import DoctorFinding, Skipped
+    from keyleash.addons.doctor.examine import Examination
+    from keyleash.addons.doctor.findings import DoctorFinding, Skipped
 
 R = TypeVar("R", "DoctorFinding", "Skipped")
 COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}

@@ -90,7 +90,7 @@ def mcp(
     timeout_s = settings.timeout_s or TIMEOUT_S
     if not (operator or http):
         require_token(token_file)
-    serve = import_with_extra("keyleash.mcp.serve")
+    serve = import_with_extra("keyleash.addons.mcp.serve")
     url = settings.chosen_url()
     by_class = tools == "class"
     make = partial(serve.Holder, url, by_class=by_class, timeout_s=timeout_s, delegate=delegate)
@@ -98,8 +98,8 @@ def mcp(
         require_tls(http[0], tls_cert, insecure)
         _serve_http(settings, serve.McpServer(make), http, hosts, tls_cert, tls_key)
     elif operator:
+        from keyleash.addons.mcp.operators import INSTRUCTIONS, OperatorTools  # noqa: PLC0415
         from keyleash.api.operator import AsyncOperator  # noqa: PLC0415
-        from keyleash.mcp.operators import INSTRUCTIONS, OperatorTools  # noqa: PLC0415
 
         rights = AsyncOperator.from_url(url, actor=settings.actor, timeout=timeout_s)
         server = serve.McpServer(lambda _: OperatorTools(rights), INSTRUCTIONS)
@@ -121,7 +121,7 @@ def _serve_http(
 ) -> None:
     import uvicorn  # noqa: PLC0415
 
-    from keyleash.mcp.requests import Connection  # noqa: PLC0415
+    from keyleash.addons.mcp.requests import Connection  # noqa: PLC0415
 
     shown = f"[{address[0]}]" if ":" in address[0] else address[0]
     names = {shown, *hosts, *(("127.0.0.1", "localhost") if is_loopback(address[0]) else ())}

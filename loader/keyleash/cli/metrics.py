@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import click
 
+from keyleash.addons.metrics import SnapshotCollector
 from keyleash.cli.failures import failure_of
 from keyleash.cli.options import example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import print_note, until_signal
 from keyleash.errors import UsageError
 from keyleash.errors.operations import FAILED
-from keyleash.metrics import SnapshotCollector
 from keyleash.store.connect import NODE_TIMEOUT_S
 
 HOST = "127.0.0.1"

@@ -9,13 +9,13 @@ from pathlib import Path
 import click
 from redis.exceptions import RedisError
 
+from keyleash.addons.servers import EmbeddedCluster, EmbeddedServer
+from keyleash.addons.servers.embedded import stack_server
 from keyleash.cli.options import DIRECTORY, example, with_settings
 from keyleash.cli.settings import Settings
 from keyleash.cli.terminal import Ended, ended_by_signals, print_json, print_note
 from keyleash.errors import KeyleashError, OperationError, PortTakenError, UsageError
 from keyleash.operator.server import SERVE_ZONE, summarize_server
-from keyleash.servers import EmbeddedCluster, EmbeddedServer
-from keyleash.servers.embedded import stack_server
 from keyleash.store.connect import connect
 from keyleash.text import counted
 

@@ -16,6 +16,9 @@ from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from keyleash.addons.status.identities import RECENT_S, IdentityStatus, LimitUse
+from keyleash.addons.status.shards import LeasedLimit, ShardStatus
+from keyleash.addons.status.snapshot import MEASURES, Snapshot
 from keyleash.cli.failures import failure_of
 from keyleash.cli.options import IDENTITY, all_option, as_duration, example, with_settings
 from keyleash.cli.render.table import columns, console, fitting, show, table
@@ -27,9 +30,6 @@ from keyleash.limits.counters import counter_of
 from keyleash.operator.suspension import Suspension
 from keyleash.policy.parse import active_policy
 from keyleash.policy.problems import SHOWN_IDENTITIES, some
-from keyleash.status.identities import RECENT_S, IdentityStatus, LimitUse
-from keyleash.status.shards import LeasedLimit, ShardStatus
-from keyleash.status.snapshot import MEASURES, Snapshot
 from keyleash.store.connect import NODE_TIMEOUT_S
 from keyleash.store.records import ActivePolicy
 from keyleash.text import clock_time, counted, distance, printable, short_digest, span

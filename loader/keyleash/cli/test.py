@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import click
 
+from keyleash.addons.policy_tests.parse import Suite
+from keyleash.addons.policy_tests.run import CaseOutcome, TestReport, Verdict
 from keyleash.api import Policy
 from keyleash.cli.options import (
     FILE,
@@ -24,8 +26,6 @@ from keyleash.commands.facts import INDEXES
 from keyleash.errors.operations import FAILED
 from keyleash.evaluate.decision_text import step_lines
 from keyleash.evaluate.trace import Decision
-from keyleash.policy_tests.parse import Suite
-from keyleash.policy_tests.run import CaseOutcome, TestReport, Verdict
 from keyleash.store.connect import shown_url
 from keyleash.text import clock_time, counted, printable, without_tokens
 

@@ -23,8 +23,8 @@ import redis.asyncio
 
 import keyleash
 from compat.everything import everything
+from keyleash.addons.servers import EmbeddedServer
 from keyleash.errors import LeashError
-from keyleash.servers import EmbeddedServer
 from support.command_line import Cli
 from support.gateways import gateway_process
 from support.leash import NAMES, Leash

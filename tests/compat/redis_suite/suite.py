@@ -28,7 +28,7 @@ from pathlib import Path
 
 from compat.everything import everything
 from compat.page import wrapped
-from keyleash.servers import EmbeddedServer
+from keyleash.addons.servers import EmbeddedServer
 from support.command_line import Cli
 from support.gateways import gateway_process
 from support.leash import Leash
