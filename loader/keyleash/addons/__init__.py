@@ -1,1 +1,1 @@
-"""What stands on the rest: only `api`, `cli`, `testing` and `types` import it."""
+"""Packages that a guarded call does not need; only the packages above import them."""

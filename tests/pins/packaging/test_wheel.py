@@ -81,7 +81,7 @@ def test_wheel_contains_all_lua_sources_tables_templates_and_examples(unpacked: 
     shipped = {path.relative_to(unpacked / "keyleash" / "lua") for path in unpacked.rglob("*.lua")}
 
     assert shipped == {path.relative_to(ROOT / "lua") for path in (ROOT / "lua").rglob("*.lua")}
-    page = ("audit/report/page.html.jinja", "audit/report/page.css")
+    page = ("addons/report/page.html.jinja", "addons/report/page.css")
     for name in (
         "commands/table.json",
         "commands/modules.json",

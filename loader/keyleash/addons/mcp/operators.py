@@ -39,7 +39,7 @@ INSTRUCTIONS = (
 
 
 class Operator(Protocol):
-    """What is used of `keyleash.asyncio.Operator` beside its operations."""
+    """A `keyleash.asyncio.Operator`, beside its operations."""
 
     async def close(self) -> None:
         """Close the connections."""

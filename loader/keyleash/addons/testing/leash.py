@@ -15,9 +15,9 @@ import redis
 import keyleash
 from keyleash.addons.servers import EmbeddedCluster, EmbeddedServer
 from keyleash.addons.servers.embedded import HOST
-from keyleash.addons.testing.fakes import fake_async_redis, fake_redis, fake_server
 from keyleash.audit.entries import AuditEvent, Denial
 from keyleash.commands import CommandTable, load_table
+from keyleash.extras import import_with_extra
 from keyleash.operator.load.activate import LoadResult, activate_policy
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.store.deployment import Cluster
@@ -221,14 +221,15 @@ class FakeLeash(Leash):
     _table = load_table()
 
     def __init__(self, root: Path) -> None:
-        self.server: FakeServer = fake_server()
-        super().__init__(fake_redis(self.server), root)
+        self._fakes = import_with_extra("keyleash.addons.testing.fakes")
+        self.server: FakeServer = self._fakes.fake_server()
+        super().__init__(self._fakes.fake_redis(self.server), root)
 
     def _guarded(self, token: str, options: dict[str, Any]) -> keyleash.Redis:
-        return self._client(keyleash.Redis, fake_redis, token, **options)
+        return self._client(keyleash.Redis, self._fakes.fake_redis, token, **options)
 
     def _async_guarded(self, token: str, options: dict[str, Any]) -> keyleash.asyncio.Redis:
-        return self._client(keyleash.asyncio.Redis, fake_async_redis, token, **options)
+        return self._client(keyleash.asyncio.Redis, self._fakes.fake_async_redis, token, **options)
 
     def _client(
         self,

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, compared with the tree."""
+"""The page for contributors, compared with the tree."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "explanation" / "code.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "loader" / "keyleash"
 FOLDERS = (ROOT, PACKAGE, ROOT / "lua" / "guard")
 NAME = re.compile(r"`([\w./-]+(?:\.(?:py|lua|md|json|toml)|/))`")
