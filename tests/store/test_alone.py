@@ -14,17 +14,17 @@ PACKAGE = Path(__file__).resolve().parents[2] / "loader" / "keyleash"
 OTHERS = {
     "client": "calls guards, for agents",
     "gateway": "calls guards, for agents in any language",
-    "mcp": "calls guards, for models",
-    "servers": "starts servers, and waits until they answer",
-    "testing": "fakes servers, and lends plain clients to tests",
+    "addons/mcp": "calls guards, for models",
+    "addons/servers": "starts servers, and waits until they answer",
+    "addons/testing": "fakes servers, and lends plain clients to tests",
 }
 """The other packages that use redis-py, and why."""
 
 IN_RULES = {
     "compiler": "guards contain the names of their keys",
     "operator/roles.py": "ACL rules of operators",
-    "doctor/checks/records.py": "names in findings",
-    "doctor/checks/users.py": "a key of commands that may be denied",
+    "addons/doctor/checks/records.py": "names in findings",
+    "addons/doctor/checks/users.py": "a key of commands that may be denied",
 }
 """The modules that use names of keys in texts, and why."""
 
@@ -39,7 +39,7 @@ NAMES = {
 def sources() -> Iterator[tuple[str, ast.Module]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
-        if name.partition("/")[0] not in {"store", *OTHERS}:
+        if not name.startswith(tuple(f"{package}/" for package in ("store", *OTHERS))):
             yield name, ast.parse(path.read_text(encoding="utf-8"))
 
 
