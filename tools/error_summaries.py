@@ -25,7 +25,6 @@ SUMMARIES = {
     "file": "A file cannot be read or written.",
     "guard-broke": "A guard ended in an error of its own.",
     "missing-extra": "A package of an optional extra is not installed.",
-    "no-acl-user": "No ACL user has keys or channels, so there is no policy to write.",
     "no-cluster": "The server is not a cluster, so it has no leases.",
     "no-policy": "No policy is active, or none is stored.",
     "no-database": "The server has no database of the URL's number.",

@@ -4,7 +4,6 @@ from keyleash.addons.doctor.examine import Examination
 from keyleash.addons.doctor.findings import DoctorFinding, Skipped
 from keyleash.addons.export.run import Exported, ExportResult
 from keyleash.addons.export.verify import ArchiveReport
-from keyleash.addons.learn.acl import AclPolicy
 from keyleash.addons.learn.backtest import Backtest, LimitHit, OutcomeRow
 from keyleash.addons.learn.calls import Coverage, NotUnderstood
 from keyleash.addons.learn.learn import Learned
@@ -51,7 +50,7 @@ from keyleash.store.records import ActivePolicy
 from keyleash.store.restrictions import Restrictions
 
 __all__ = [
-    "Abilities", "AclPolicy", "ActivePolicy", "ArchiveReport", "AuditEntry",
+    "Abilities", "ActivePolicy", "ArchiveReport", "AuditEntry",
     "AuditEvent", "Backtest", "Change", "ClusterStatus", "CompiledGuard", "ControlEvent",
     "Coverage", "CreditCollection", "DelegatedToken", "Denial", "DoctorFinding", "EventDetails",
     "Examination", "Explanation", "ExportResult", "Exported",

@@ -1,4 +1,4 @@
-"""`keyleash learn`: files, captures and ACL users."""
+"""`keyleash learn`: files and captures."""
 
 from __future__ import annotations
 
@@ -98,16 +98,3 @@ def test_capture_asks_and_is_learned_from(cli: Cli, embedded: RealServer, tmp_pa
     assert '"cap:{cap_id}"' in text
     assert cli.run("learn", "--capture", "1s").exit_code == 2
     assert cli.run("learn", "--monitor", file, "--since", "1d").exit_code == 2
-
-
-def test_acl_users_become_a_policy(cli: Cli, embedded: RealServer, tmp_path: Path) -> None:
-    """The file passes `check`; other sources exclude it."""
-    embedded.client().execute_command("ACL", "SETUSER", "app", "on", "nopass", "~app:*", "+@all")
-
-    cli.ok("learn", "--acl", "-o", tmp_path / "acl.yaml")
-
-    cli.ok("check", tmp_path / "acl.yaml")
-    assert '"app:*"' in (tmp_path / "acl.yaml").read_text()
-    assert cli.json("learn", "--acl")["users"]["app"] == "app"
-    assert cli.run("learn", "worker", "--acl").exit_code == 2
-    embedded.client().acl_deluser("app")

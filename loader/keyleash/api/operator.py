@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Self, Unpack
 
 from keyleash.addons.doctor.examine import Examination, examine
-from keyleash.addons.learn.acl import learn_acl
 from keyleash.addons.learn.backtest import Backtest, backtest
 from keyleash.addons.learn.learn import MIN_CALLS, Learned, Least, learn
 from keyleash.addons.learn.monitor import capture
@@ -137,8 +136,6 @@ class Server(Noun[F]):
     now = server_time
     identities = all_identities
     acl = role_user
-
-    learn_acl = learn_acl
 
     @method("learn", rights=LOG)
     def learn(

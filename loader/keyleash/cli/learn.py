@@ -38,7 +38,6 @@ _COST = (
     callback=as_duration,
     help="Write a capture of MONITOR to FILE instead, for --monitor.",
 )
-@click.option("--acl", is_flag=True, help="Write the policy of the server's ACL users instead.")
 @yes_option
 @with_settings
 def learn(
@@ -46,7 +45,6 @@ def learn(
     identities: tuple[str, ...],
     output: str | None,
     capture: Any,
-    acl: bool,
     yes: bool,
     **options: Any,
 ) -> None:
@@ -54,19 +52,14 @@ def learn(
 
     Reads the audit log, an archive or a capture. Key segments that vary become captures: ids from
     five values on, words from twenty. Each line has its calls as a comment, and a class that fewer
-    than --min calls of a pattern need is a comment. Limits are twice what was usual. Writes FILE,
-    and but for --acl its tests, `*.test.yaml`; existing files are not overwritten. Nothing is
-    loaded.
+    than --min calls of a pattern need is a comment. Limits are twice what was usual. Writes FILE
+    and its tests, `*.test.yaml`; existing files are not overwritten. Nothing is loaded.
     """
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    if (acl or capture) and (identities or given.keys() - {"least"} or (acl and capture)):
-        option = "--acl" if acl else "--capture"
-        raise UsageError(f"`{option}` takes no identity, no time and no other source")
+    if capture and (identities or given.keys() - {"least"}):
+        raise UsageError("`--capture` takes no identity, no time and no other source")
     if capture is not None:
         _capture(settings, output, capture.total_seconds(), yes=yes)
-    elif acl:
-        users = settings.operator.learn_acl()
-        settings.show(users, lambda: _write(output, {"learned.yaml": users.document}))
     else:
         is_offline = {"archive", "monitor"} & given.keys()
         operator = settings.unconnected() if is_offline else settings.operator

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from keyleash.store.live_table import reply_mapping, reply_text
-from keyleash.store.server import round_trip
+from keyleash.store.live_table import reply_text
 from keyleash.store.server_check import Client
 from keyleash.store.store import Store
 from keyleash.store.wire import reading_reply
-
-
-def read_user_fields(client: Client, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """Return the fields of ACL GETUSER of those of *names* that the server has, by name."""
-    replies = round_trip(client, (("ACL", "GETUSER", name) for name in names))
-    with reading_reply("ACL"):
-        return {
-            name: reply_mapping(reply)
-            for name, reply in zip(names, replies, strict=True)
-            if reply is not None
-        }
-
-
-def commands_of_category(client: Client, name: str) -> set[str]:
-    """Return the commands of an ACL category of this server, in upper case."""
-    words = client.execute_command("ACL", "CAT", name)
-    return {reply_text(word).upper().replace("|", " ") for word in words}
-
-
-def user_names(client: Client) -> set[str]:
-    """Return the names of all users of the server."""
-    return {reply_text(name) for name in client.acl_users()}
 
 
 def fenced_identities(store: Store) -> list[str]:
