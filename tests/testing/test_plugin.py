@@ -17,7 +17,8 @@ import redis
 # lupa, are not made to be imported twice.
 import keyleash.addons.testing.fakes
 import keyleash.addons.testing.leash
-import keyleash.addons.testing.process  # noqa: F401
+import keyleash.addons.testing.process
+import keyleash.api.operator  # noqa: F401
 from support.replication import wait_until
 
 pytest_plugins = ["pytester"]
@@ -33,9 +34,7 @@ identities:
     grants: [{allow: [read, write], keys: ["jobs:{id}:state"]}]
     rate: {writes: 2/minute}
 """
-READER = (
-    '{version: 1, identities: {reader: {kind: machine, grants: [{allow: [read], keys: ["*"]}]}}}'
-)
+READER = '{version: 1, identities: {r: {kind: machine, grants: [{allow: [read], keys: ["*"]}]}}}'
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ def test_closest_marker_wins_over_the_configuration(project: pytest.Pytester, le
         @pytest.mark.leash_policy('{READER}')
         class TestClass:
             def test_class(self, leash):
-                leash.token("reader")
+                leash.token("r")
 
             @pytest.mark.leash_policy(pathlib.Path("policy.yaml"))
             def test_function(self, leash):
@@ -607,7 +606,7 @@ def test_agents_on_a_cluster_are_guarded(project: pytest.Pytester) -> None:
         @pytest.mark.leash_policy('{READER}')
         def test_policy(leash):
             assert leash.admin.mget_nonatomic(KEYS) == [None] * 3
-            token = leash.token("reader")
+            token = leash.token("r")
             r = keyleash.RedisCluster.from_url(leash.url, token=token)
             with r, pytest.raises(keyleash.LeashError):
                 r.set(KEYS[0], "x")
