@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-# Imported here, since pytester forgets what a run imported, and libraries in C, such as
-# lupa, are not made to be imported twice.
+# Here, since pytester forgets what a run imported, and lupa must not be imported twice.
 import keyleash.addons.testing.fakes
 import keyleash.addons.testing.leash
 import keyleash.addons.testing.process

@@ -21,7 +21,8 @@ def test_every_file_named_on_the_page_exists() -> None:
 
 
 def test_map_lists_every_package() -> None:
-    """Each folder and module of the package has a place on the map."""
-    packages = {f"{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
+    """Each package, and each of addons, has a place on the page."""
+    paths = [*PACKAGE.glob("*/__init__.py"), *PACKAGE.glob("addons/*/__init__.py")]
+    packages = {f"{path.parent.relative_to(PACKAGE)}/" for path in paths}
 
     assert sorted(name for name in packages if f"`{name}`" not in PAGE) == []

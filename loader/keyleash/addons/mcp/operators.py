@@ -39,7 +39,7 @@ INSTRUCTIONS = (
 
 
 class Operator(Protocol):
-    """A `keyleash.asyncio.Operator`, beside its operations."""
+    """The method of `keyleash.asyncio.Operator` that is called by its name here."""
 
     async def close(self) -> None:
         """Close the connections."""
