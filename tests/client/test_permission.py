@@ -38,6 +38,8 @@ LIMITED: dict[str, Any] = {
         (("BLPOP", "t:1:list", 0), "CLASS_NOT_GRANTED"),
         (("SUBSCRIBE", "news:1"), None),
         (("SUBSCRIBE", "other"), "CHANNEL_NOT_GRANTED"),
+        (("SUBSCRIBE", "news:1", "news:2"), None),
+        (("SUBSCRIBE", "news:1", "other"), "CHANNEL_NOT_GRANTED"),
         (("PUBLISH", "news:1", "x"), None),
         (("KEYS", "t:*"), None),
         (("KEYS", "*"), "KEY_NOT_GRANTED"),

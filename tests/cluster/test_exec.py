@@ -143,3 +143,4 @@ def test_question_about_keys_of_any_node_is_answered(
         key = node.key("jobs:")
         assert op.can_i("agent", "MGET", key, key)
         assert op.can_i("agent", "APPEND", key, "x")
+        assert op.explain("agent", "SETRANGE", key, "600000000", "x").decision.code

@@ -9,9 +9,8 @@ import pytest
 import keyleash
 from keyleash.commands import keys_of
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
+from proofs.oracle.data import model_state
 from support.leash import Leash, grant, policy
 from support.servers import RealServer
 
@@ -84,7 +83,7 @@ def decided(leash: Leash, identity: dict[str, Any], argv: tuple[Any, ...]) -> st
     parsed = parse_policy(policy(one=identity), file="p", commands=leash.server.table)
     words = [word if isinstance(word, bytes) else str(word).encode() for word in argv]
     keys = keys_of(leash.server.table.find(words), words)
-    state = ModelState(sizes=ServerSizes(leash.store))
+    state = model_state(leash.store)
     named = [use.key for use in keys]
     return str(decide(parsed.identities[0], leash.server.table, words, named, state, 0).code)
 

@@ -9,10 +9,9 @@ import pytest
 
 import keyleash
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from keyleash.store.store import Store
+from proofs.oracle.data import model_state
 from support.collisions import colliding_words, hash_of
 from support.leash import NAMES, Leash, grant, policy
 from support.scripted import scripted
@@ -94,7 +93,7 @@ def test_call_reads_as_many_colliding_strings_as_the_bound_allows(
         table = leash.server.table
         identities = parse_policy(document, file="p", commands=table).identities
         identity = next(item for item in identities if item.name == name)
-        state = ModelState(sizes=ServerSizes(Store(leash.at("{d}"), NAMES)))
+        state = model_state(Store(leash.at("{d}"), NAMES))
         keys = [word for word in argv if word.startswith(b"doc:")]
         return str(decide(identity, table, argv, keys, state, 0, "x").code)
 

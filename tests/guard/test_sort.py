@@ -15,11 +15,10 @@ import redis
 import keyleash
 from keyleash.commands import load_table
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import Identity, match, parse_policy
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys
+from proofs.oracle.data import model_state
 from support.clustered import NODES
 from support.leash import NAMES, Leash, grant, policy, with_files
 from support.servers import RealServer
@@ -137,7 +136,7 @@ def test_pattern_that_may_name_another_key_is_denied_by_its_name(
     assert {item["key"] for item in sorting.denials("one")} == {named.replace("%00", "\0")}
     assert sorting.admin.execute_command("DUMP", "{d}d:1") == before
     keys = declared_keys(sorting.server.table, argv)
-    decision = decide(identity(), sorting.server.table, argv, keys, ModelState(), 0, "x")
+    decision = decide(identity(), sorting.server.table, argv, keys, model_state(), 0, "x")
     assert str(decision.code) == code
 
 
@@ -246,7 +245,7 @@ def test_allowed_sort_reads_no_key_outside_of_read_grants(server: RealServer) ->
             call = ["SORT", f"{TAG}l", "ALPHA", source.choice(("BY", "GET")), pattern]
             reply = leash.call("one", token, *call)
             argv = [word.encode() for word in call]
-            decision = decide(judged, server.table, argv, [argv[1]], ModelState(), 0, "x")
+            decision = decide(judged, server.table, argv, [argv[1]], model_state(), 0, "x")
             assert decision.allowed == isinstance(reply, list), (body, call, reply)
             if not isinstance(reply, list):
                 assert f"LEASH {decision.code} key=" in reply
@@ -336,7 +335,7 @@ def test_sort_that_reads_too_much_is_denied_before_it_runs(large: Leash, call: s
     assert not large.admin.exists("{d}k:out")
     argv = [word.encode() for word in words(call)]
     keys = declared_keys(large.server.table, argv)
-    state = ModelState(sizes=ServerSizes(Store(large.admin, NAMES)))
+    state = model_state(Store(large.admin, NAMES))
     decision = decide(identity(BUDGETED), large.server.table, argv, keys, state, 0, "x")
     assert str(decision.code) == "WORK_TOO_LARGE"
 

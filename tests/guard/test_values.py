@@ -14,12 +14,11 @@ from keyleash.commands import OperationClass, load_table
 from keyleash.commands.keys import keys_of
 from keyleash.commands.writes import Writes, written_by
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys, refusal
+from proofs.oracle.data import model_state
 from support.leash import NAMES, Leash, policy
 from support.servers import RealServer
 from support.written import (
@@ -195,7 +194,7 @@ def test_write_is_denied_if_and_only_if_it_would_break_a_rule(
         if call[0] not in embedded.table.commands:
             continue
         expected = breaks(leash, trial, call)
-        state = ModelState(sizes=ServerSizes(Store(leash.admin, NAMES)))
+        state = model_state(Store(leash.admin, NAMES))
         words = [word if isinstance(word, bytes) else str(word).encode() for word in call]
         declared = declared_keys(embedded.table, words)
         now_us = leash.store.now_us()

@@ -10,10 +10,9 @@ import keyleash
 from keyleash.commands.spec import OperationClass
 from keyleash.commands.work import READS, RETURNS, each
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.policy import parse_policy
 from keyleash.store.store import Store
+from proofs.oracle.data import model_state
 from support.leash import NAMES, Leash, grant, policy
 from support.servers import RealServer
 
@@ -115,12 +114,12 @@ def test_call_that_is_too_much_work_is_denied_and_a_small_one_passes(huge: Leash
     """Small ranges, counts and the newest entries of huge keys pass; `explain` agrees."""
     token = huge.issue("one").token
     identity = parse_policy(policy(one=ALL), file="p", commands=huge.server.table).identities[0]
-    sizes = ServerSizes(Store(huge.at("{d}"), NAMES))
+    store = Store(huge.at("{d}"), NAMES)
 
     def explained(argv: tuple[str, ...]) -> str:
         words = [word.encode() for word in argv]
         keys = [word for word in words if word.startswith(b"doc:")]
-        state = ModelState(sizes=sizes)
+        state = model_state(store)
         return str(decide(identity, huge.server.table, words, keys, state, 0, "x").code)
 
     for argv in SMALL:

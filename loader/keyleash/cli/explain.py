@@ -55,9 +55,10 @@ _question = all_of(
 def explain(settings: Settings, words: tuple[str, ...], **context: Any) -> int:
     """Explain the guard's decision on COMMAND of IDENTITY, step by step.
 
-    Uses the active policy and its present limits, or a FILE without a server. Nothing is run or
-    charged. Put options before the `--`. Exits with 0 if the call is allowed, 1 if it is denied,
-    and another code if it could not be evaluated.
+    Uses the active policy and its present limits, and asks the guard of IDENTITY; or a FILE
+    without a server, which does not tell what keys hold. Nothing is run or charged. Put options
+    before the `--`. Exits with 0 if the call is allowed, 1 if it is denied, and another code if it
+    could not be evaluated.
     """
     _require_command(words)
     found = _explain(settings, words, **context)
@@ -93,6 +94,8 @@ def can_i(settings: Settings, words: tuple[str, ...], lists: bool, **context: An
         print_json({name: result[name] for name in ("allowed", "code", "details")})
     elif found.allowed:
         click.echo("yes")
+        if found.decision.is_open:
+            print_note("note: sizes, work and values were not checked; only a guard can do that")
     else:
         click.echo(f"no {denial_text(found.decision)}")
         print_note(f"help: {found.help}")

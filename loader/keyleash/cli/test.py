@@ -124,6 +124,8 @@ def failure_lines(suite: Suite, outcome: CaseOutcome, *, trace: bool) -> Iterato
     name = f"{printable(case.name)}: " if case.name else ""
     model = _decision_text(outcome.decided)
     difference = f"expected {step.expected}, got {model}"
+    if outcome.decided.is_open:
+        difference += "; what keys hold decides, and only a guard knows that: see `--server`"
     if outcome.verdict is Verdict.DISAGREED and outcome.guard is not None:
         guard = _decision_text(outcome.guard)
         difference = f"MODEL AND GUARD DISAGREE: model {model}, guard {guard}"

@@ -81,6 +81,8 @@ def _question(session: Session, words: Words) -> Call:
     ):
         # The client answers them, as long as the token is valid.
         call.commands = []
+    elif role is Role.SUBSCRIPTION:
+        call.commands = [(name, channel) for channel in arguments] or [words]
     elif role is Role.KEYS and len(words) == 2:
         call.commands = [("SCAN", "0", "MATCH", arguments[0])]
     elif role is Role.SCRIPT:

@@ -52,6 +52,7 @@ from keyleash.policy.sections import MAX_THRESHOLD
 from keyleash.store.scripts import lua_root, shipped
 from keyleash.store.state import MAX_REASON_BYTES
 from keyleash.store.token import (
+    ASKING_ID,
     CAP_BYTES,
     CAP_FORMAT,
     CAP_USED_OFFSET,
@@ -196,6 +197,7 @@ def environment() -> Environment:
         rotated_flag=FLAG_ROTATED,
         chain_bytes=CHAIN_BYTES,
         id_chars=ID_CHARS,
+        asking_id=ASKING_ID,
         max_caps=len(CAP_COUNTERS),
         max_depth=MAX_DEPTH,
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from types import SimpleNamespace
 
 from keyleash.commands import CommandSpec
-from keyleash.commands.spec import Bound, Lengthening, OperationClass, Size, Work
+from keyleash.commands.spec import Lengthening, OperationClass, Size, Work
 from keyleash.commands.work import (
     DEFAULT_VALUE_BYTES,
     PLAIN_BYTES,
@@ -15,7 +14,6 @@ from keyleash.commands.work import (
     RETURNS,
     SIZE_BY_TYPE,
     UNNOTED_BYTES,
-    WORK,
 )
 from keyleash.commands.writes import (
     EXPIRIES,
@@ -31,10 +29,9 @@ from keyleash.commands.writes import (
 )
 from keyleash.compiler.ir import Governing, Guard
 from keyleash.compiler.quoting import Text
-from keyleash.compiler.render import render
 
 _COMMANDS = {size.value: size.name for size in Size if size not in (Size.ANY, Size.NONE)}
-_SIZE_COMMANDS = "".join(f" {of}={name}" for of, name in {**_COMMANDS, **SIZE_BY_TYPE}.items())
+SIZE_COMMANDS = "".join(f" {of}={name}" for of, name in {**_COMMANDS, **SIZE_BY_TYPE}.items())
 """The command for each letter and for each reply of TYPE."""
 
 _COPIES = {Writes.WHOLE, Writes.PAYLOAD}
@@ -99,7 +96,7 @@ def sizes_of(guard: Guard, *, batch: bool, sandbox: bool = False) -> dict[str, o
         **_values_of(guard, specs, remembering=batch and not sandbox),
         "least_bytes": least,
         "asked_bytes": _asked_bytes(guard, least) if batch and not sandbox else least,
-        "sizes": _SIZE_COMMANDS,
+        "sizes": SIZE_COMMANDS,
     }
 
 
@@ -145,22 +142,6 @@ def _values_of(
             ),
         ),
     }
-
-
-@cache
-def estimate_script() -> str:
-    """Return the script that estimates the work of a call for an operator."""
-    return render(
-        "estimate.lua",
-        plans=plans_of(WORK),
-        bounds=frozenset(Bound),
-        patterns=(),
-        batch=False,
-        work_limit=0,
-        string_units=Text("units"),
-        spare=8,
-        sizes=_SIZE_COMMANDS,
-    )
 
 
 def plans_of(works: Mapping[str, Work]) -> str:

@@ -16,16 +16,17 @@ from keyleash.evaluate.trace import (
     ConnectionStep,
     Decision,
     DeclaredStep,
+    GuardStep,
     KeyStep,
     LimitStep,
     Match,
     RestrictionStep,
     RoomStep,
     ScriptStep,
-    SizeStep,
     StandingStep,
     Step,
     TokenStep,
+    UnknownStep,
     ValueStep,
     shown,
 )
@@ -33,15 +34,16 @@ from keyleash.policy import Deny
 from keyleash.text import clock_time, printable, without_tokens
 
 INDENT = " " * 10
-_DENIED_BY: Mapping[type[Step], str] = {
-    StandingStep: "identity",
-    TokenStep: "token",
-    RestrictionStep: "token",
-    DeclaredStep: "keys",
-    RoomStep: "audit",
+_PLAIN: Mapping[type[Step], tuple[str, str]] = {
+    StandingStep: ("identity", ""),
+    TokenStep: ("token", ""),
+    RestrictionStep: ("token", ""),
+    DeclaredStep: ("keys", ""),
+    RoomStep: ("audit", ""),
+    UnknownStep: ("data", "not checked: sizes, work and values depend on what keys hold"),
+    GuardStep: ("guard", "asked about sizes, work and values"),
 }
-"""The topics of steps that only a denied call has."""
-_UNITS = {"work": "units of work"}
+"""The topic and the text of steps that have no facts of their own."""
 _PATTERNS = {Aspect.GLOB: "SCAN", Aspect.PATTERN: "SORT", Aspect.PREFIX: "FT"}
 RULES_SHOWN = 4
 """Maximum number of matching rules; `--json` lists all."""
@@ -60,8 +62,6 @@ def step_lines(decision: Decision, lines: Sequence[str]) -> Iterator[str]:
 def _step_text(step: Step) -> tuple[str, str]:
     granted = "" if step.code else ": granted"
     match step:
-        case SizeStep():
-            return "size", f"{step.amount:.0f} {_UNITS.get(step.unit, step.unit)}"
         case ValueStep():
             return "value", printable(step.key)
         case ArgumentsStep():
@@ -84,7 +84,7 @@ def _step_text(step: Step) -> tuple[str, str]:
         case LimitStep():
             return "limit", _limit_text(step)
         case _:
-            return _DENIED_BY[type(step)], ""
+            return _PLAIN[type(step)]
 
 
 def _limit_text(step: LimitStep) -> str:
@@ -105,8 +105,6 @@ def _rules(step: Step, lines: Sequence[str]) -> Iterator[str]:
             matches = step.denied_by
         case KeyStep() | ArgumentStep():
             matches = step.granted_by
-        case SizeStep(grant=grant) if grant is not None and grant.span is not None:
-            yield _place(grant.span, lines)
         case LimitStep(limit=limit) if limit.span is not None:
             yield _place(limit.span, lines)
     for match in matches[:RULES_SHOWN]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from keyleash.commands import CommandSpec, CommandTable, OperationClass, keys_of
-from keyleash.commands.spec import Needs, OptionKey
+from keyleash.commands.spec import Lengthening, Needs, OptionKey
+from keyleash.commands.work import PLAIN_BYTES
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import (
     Argv,
@@ -21,7 +22,6 @@ from keyleash.evaluate.access import (
 )
 from keyleash.evaluate.indexes import IndexCall
 from keyleash.evaluate.restricted import judge_restricted_key
-from keyleash.evaluate.size import judge_size
 from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import (
     ALLOWED,
@@ -32,13 +32,14 @@ from keyleash.evaluate.trace import (
     RoomStep,
     StandingStep,
     Trace,
+    UnknownStep,
     ValueStep,
     refused,
 )
-from keyleash.evaluate.value_rules import judge_values
 from keyleash.limits import SECOND_US, BaseCount, Counter, Limit, SubjectKind
 from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.policy import Identity, match
+from keyleash.policy.model import ValueRules
 from keyleash.store.state import UNTIL_RESUMED
 from keyleash.store.wire import MAX_ARGUMENTS
 
@@ -89,6 +90,17 @@ def is_recorded(identity: Identity, spec: CommandSpec, needs: Needs, keys: Seque
     """Return whether the call has an event: it changes data, or it reads and reads are recorded."""
     is_read = OperationClass.READ in needs or spec.scans or bool(keys)
     return changes(spec, needs) or (identity.audit.reads and is_read)
+
+
+def depends_on_data(identity: Identity, spec: CommandSpec, argv: Argv) -> bool:
+    """Return whether a guard may deny a call for its size, its work, or what its keys hold."""
+    rules = any(grant.values != ValueRules() for grant in identity.grants)
+    return (
+        bool(spec.work or spec.index)
+        or (spec.lengthens is not None and spec.lengthens.how is not Lengthening.ARGUMENT)
+        or sum(map(len, argv)) > PLAIN_BYTES
+        or (rules and spec.mutates)
+    )
 
 
 def changes(spec: CommandSpec, needs: Needs) -> bool:
@@ -222,7 +234,8 @@ def decide(
         yield judge_classes(command, spec, argv, trace)
         restrictions, needs = state.restrictions, needs_of_call(spec, argv)
         yield judge_arguments(identity, command, spec, argv, trace, restrictions)
-        yield from IndexCall(identity, command, spec, argv, state, trace).checks()
+        call = identity, command, spec, argv, state, trace
+        yield from state.data.judge_index(*call) if state.data else IndexCall(*call).checks()
         uses = keys_of(spec, argv)
         if [use.key for use in uses] != list(declared):
             trace.append(DeclaredStep(code=ReplyCode.KEYS_MISMATCH))
@@ -234,8 +247,10 @@ def decide(
             )
         yield judge_patterns(identity, command, spec, argv, trace, restrictions)
         keys = [use.key for use in uses]
-        yield judge_size(identity, spec, argv, keys, state.sizes, trace)
-        yield judge_values(identity, spec, argv, keys, state.sizes, now_us, trace)
+        if state.data is not None:
+            yield from state.data.judge(identity, spec, argv, keys, now_us, trace)
+        elif depends_on_data(identity, spec, argv):
+            trace.append(UnknownStep())
         named = [*keys, *channels_of(spec, argv)]
         recorded = is_recorded(identity, spec, needs, named)
         yield judge_room(identity, state, trace, is_recorded=recorded)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from keyleash.commands import CommandSpec
 from keyleash.errors import ReplyCode
 from keyleash.limits import BaseCount, Limit
 from keyleash.limits.budget import BudgetCount
@@ -15,31 +14,36 @@ from keyleash.policy import Identity
 from keyleash.store.restrictions import Restrictions
 from keyleash.store.state import Layout, unpack_state
 
+if TYPE_CHECKING:
+    from keyleash.commands import CommandSpec
+    from keyleash.evaluate.access import RuledCommand
+    from keyleash.evaluate.trace import Decision, Trace
 
-class Sizes(Protocol):
-    """A server that returns the sizes of keys, by the names that the agent uses."""
 
-    def length(self, key: bytes) -> int:
-        """Return the length of a string in bytes; 0 for a key of another type."""
+class DataChecks(Protocol):
+    """The checks of a guard that depend on what keys hold, by a server that has them."""
 
-    def ask(self, head: Sequence[str], keys: Sequence[bytes], words: Sequence[bytes]) -> Any:
-        """Return the reply to a command that only reads; None after an error.
-
-        Args:
-            head: Its name, and the words before its keys.
-            keys: Its keys.
-            words: The words after them.
-        """
-
-    def work(
+    def judge_index(
         self,
+        identity: Identity,
+        command: RuledCommand,
+        spec: CommandSpec,
+        argv: Sequence[bytes],
+        state: ModelState,
+        trace: Trace,
+    ) -> Iterator[Decision]:
+        """Yield the verdicts on the search index of a call, as `IndexCall.checks` does."""
+
+    def judge(
+        self,
+        identity: Identity,
         spec: CommandSpec,
         argv: Sequence[bytes],
         keys: Sequence[bytes],
-        left: float,
-        string_units: float,
-    ) -> float:
-        """Return the units of work of a call; more than *left* if it is not known."""
+        now_us: int,
+        trace: Trace,
+    ) -> Iterator[Decision]:
+        """Yield the verdicts on the work of a call, the sizes of strings, and values."""
 
 
 @dataclass(slots=True)
@@ -55,7 +59,7 @@ class ModelState:
         suspended: 0; 1 until an operator resumes the identity; or the end of the suspension, µs.
         reason: The reason of the suspension, as denials repeat it.
         refused_us: The times of the newest denials that count towards its circuit breaker.
-        sizes: The server whose keys a call is about; None if there is none to ask.
+        data: The checks that depend on what keys hold; None for a policy alone.
         restrictions: Those of the token, with the counts of its caps; None for a token without.
         ancestors: The counts of the caps of its ancestors, if a token made it.
         is_full: Whether the audit stream has no room because events wait for their export.
@@ -67,7 +71,7 @@ class ModelState:
     reason: str = ""
     refused_us: list[int] = field(default_factory=list)
     is_full: bool = False
-    sizes: Sizes | None = None
+    data: DataChecks | None = None
     restrictions: Restrictions | None = None
     ancestors: tuple[BudgetCount, ...] = ()
 

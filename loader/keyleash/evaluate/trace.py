@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Generic, TypeVar
 
@@ -143,23 +143,13 @@ class DeclaredStep(Step):
 
 
 @dataclass(frozen=True, slots=True)
-class SizeStep(Step):
-    """
-    The size of a call; recorded only if it is too large.
+class UnknownStep(Step):
+    """Checks that depend on what keys hold, which a policy alone cannot make."""
 
-    Attributes:
-        unit: `work`, in units of about 0.1 µs, or `bytes` of a string.
-        amount: The size, in that unit.
-        limit: The largest size that is allowed.
-        key: The key of the string.
-        grant: The grant whose `values` set the limit; None for the default, and for work.
-    """
 
-    unit: str
-    amount: float
-    limit: int
-    key: bytes = b""
-    grant: Grant | None = None
+@dataclass(frozen=True, slots=True)
+class GuardStep(Step):
+    """The answer of the guard on the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +219,22 @@ class Decision:
     def allowed(self) -> bool:
         return self.code is None
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether only what keys hold may deny it, and no guard was asked about that."""
+        return self.allowed and any(isinstance(step, UnknownStep) for step in self.trace)
+
     def __bool__(self) -> bool:
         raise TypeError("a decision is neither true nor false; ask for `.allowed`")
 
 
 ALLOWED = Decision()
+
+
+def confirmed(decision: Decision, guard: Decision) -> Decision:
+    """Return the answer of a guard about a call that the model allows, with the model's steps."""
+    steps = (step for step in decision.trace if not isinstance(step, UnknownStep))
+    return replace(guard, trace=(*steps, GuardStep(code=guard.code)))
 
 
 def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from keyleash.commands.work import DEFAULT_VALUE_BYTES
 from keyleash.evaluate.abilities import AllowedCommands, allowed_commands
-from keyleash.evaluate.size import value_bound
 from keyleash.evaluate.trace import Decision, StandingStep, TokenStep
 from keyleash.operations import operation
 from keyleash.operations.types import IdentityName
@@ -41,7 +41,7 @@ class Abilities(Result):
             "grants": [
                 {
                     **grant_json(grant),
-                    "value_bytes": value_bound(grant),
+                    "value_bytes": grant.values.max_bytes or DEFAULT_VALUE_BYTES,
                     "values": plain(grant.values),
                     "commands": list(names),
                     "place": place_json(grant.span, context.lines),

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from redis.exceptions import AuthorizationError, NoPermissionError
+
 from keyleash.commands import known_table, load_table
 from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsError
 from keyleash.evaluate.access import as_sent
 from keyleash.evaluate.client_calls import REJECTED, client_call, decide_client_call
 from keyleash.evaluate.decision_text import denial_text, reason, step_lines, text_at
 from keyleash.evaluate.evaluate import subjects
-from keyleash.evaluate.indexes import NOT_LOOKED_UP
 from keyleash.evaluate.state import ModelState, stored_state
 from keyleash.evaluate.trace import (
     ArgumentsStep,
@@ -27,17 +28,17 @@ from keyleash.evaluate.trace import (
     LimitStep,
     Match,
     ScriptStep,
-    SizeStep,
     StandingStep,
     Step,
     TokenStep,
     ValueStep,
+    confirmed,
 )
 from keyleash.limits import SubjectKind
 from keyleash.operations import operation
 from keyleash.operations.rights import READ_DATA, TOKENS, each
 from keyleash.operations.types import IdentityName
-from keyleash.operator.load.compile import ServerSizes
+from keyleash.operator.guard_answer import ask_guard
 from keyleash.operator.tokens.issue import require_identity
 from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, parse_policy
@@ -81,7 +82,6 @@ def stored_counts(
 ) -> ModelState:
     """Read the limit counts that apply to a call: of identity, token and captured segments."""
     state = _identity_counts(store, identity)
-    state.sizes = ServerSizes(store)
     keys = client_call(identity, as_sent(words)).touched(table)
     for limit in identity.limits:
         if limit.subject.kind is SubjectKind.IDENTITY:
@@ -231,15 +231,15 @@ def context_of_server(
 def _token_of(store: Store, name: str, token_id: str) -> tuple[TokenInfo, list[TokenInfo]]:
     """Return a token and its ancestors."""
     require_token_id(token_id)
-    known = {token.id: token for token in list_tokens(store, name)}
-    info = known.get(token_id)
+    tokens = {token.id: token for token in list_tokens(store, name)}
+    info = tokens.get(token_id)
     if info is None:
         raise OperationError(
             "unknown-token-id",
             f"`{name}` has no token with the id `{printable(token_id)}`",
             help=f"see `keyleash token list {name}`",
         )
-    return info, [known[id_] for id_ in info.chain if id_ in known]
+    return info, [tokens[id_] for id_ in info.chain if id_ in tokens]
 
 
 def _token_denial(
@@ -247,19 +247,18 @@ def _token_denial(
 ) -> Decision | None:
     depth, ended = identity.delegate.depth, _ended_ancestor(token, ancestors)
     is_too_deep = len(token.chain) > depth
-    details: dict[str, str] | None = None
     if token.state is TokenState.REVOKED and not ended:
-        details = {}
-    elif token.restrictions and not identity.token.bound:
-        details = {"bound": "off"}
-    elif token.state is TokenState.EXPIRED and (depth or not is_too_deep):
+        return _revoked()
+    if token.restrictions and not identity.token.bound:
+        return _revoked(bound="off")
+    if token.state is TokenState.EXPIRED and (depth or not is_too_deep):
         return Decision(ReplyCode.TOKEN_EXPIRED, {}, (TokenStep(code=ReplyCode.TOKEN_EXPIRED),))
-    elif is_too_deep:
-        details = {"depth": str(len(token.chain))}
-    elif token.state is TokenState.REVOKED:
-        details = ended
-    if details is None:
-        return None
+    if is_too_deep:
+        return _revoked(depth=str(len(token.chain)))
+    return _revoked(**ended) if token.state is TokenState.REVOKED else None
+
+
+def _revoked(**details: str) -> Decision:
     return Decision(ReplyCode.TOKEN_REVOKED, details, (TokenStep(code=ReplyCode.TOKEN_REVOKED),))
 
 
@@ -319,8 +318,7 @@ class Explanation(Result):
         if self.allowed:
             trace = self.decision.trace
             end = f"   but {REJECTED}" if ConnectionStep(REJECTED) in trace else ""
-            if any(isinstance(step, ArgumentStep) and NOT_LOOKED_UP in step.why for step in trace):
-                end = ", if the index lies within the granted keys"
+            end += " by the policy alone" if self.decision.is_open else ""
             return "\n".join([*lines, f"allowed{end}"])
         denied = f"denied    {denial_text(self.decision)}"
         return "\n".join([*lines, denied, f"help      {self.help}"])
@@ -367,11 +365,24 @@ def explain(
     if not command:
         raise ValueError("no command is given")
     context = context_of_server(store, identity, command, token_id)
-    explanation = Explanation(context, command, context.decision(command))
-    if explanation.allowed:
+    decision = context.decision(command)
+    if decision.allowed:
         touched = client_call(context.identity, as_sent(command)).touched(context.table)
         require_one_slot(store, touched)
-    return explanation
+        decision = _confirmed(store, context, command, decision)
+    return Explanation(context, command, decision)
+
+
+def _confirmed(
+    store: Store, context: DecisionContext, command: tuple[str | bytes, ...], decision: Decision
+) -> Decision:
+    """Return what the guard decides on a call that the policy allows, with the model's steps."""
+    try:
+        answer = ask_guard(store, context.identity.name, command, context.state.restrictions)
+    except (NoPermissionError, AuthorizationError):
+        # An operator who may only read cannot make the token for the question.
+        return decision
+    return confirmed(decision, answer)
 
 
 @operation("can-i", rights=DECISION)
@@ -404,7 +415,6 @@ def decision_json(decision: Decision, lines: Sequence[str]) -> dict[str, Any]:
 
 STEP_FIELDS: dict[type[Step], tuple[str, ...]] = {
     ArgumentsStep: ("arguments",),
-    SizeStep: ("unit", "amount", "limit"),
     ValueStep: ("rule", "limit", "was"),
     CommandStep: ("command",),
     ConnectionStep: ("note",),
@@ -421,7 +431,7 @@ def _step(step: Step, lines: Sequence[str]) -> dict[str, Any]:
     names = STEP_FIELDS.get(type(step))
     fields = json_object(step, *names) if names else {}
     match step:
-        case SizeStep(key=key) | ValueStep(key=key) if key:
+        case ValueStep(key=key) if key:
             fields["key"] = json_bytes(key)
         case CommandStep() | ClassStep():
             fields["grants"] = [place_json(grant.span, lines) for grant in step.grants]

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from redis.crc import key_slot
-from redis.exceptions import ResponseError
 
 from keyleash.errors import CrossSlotError
 from keyleash.store.deployment import Node
@@ -70,57 +69,10 @@ def _replies(store: Store, sources: Sequence[tuple[str, bytes]], extent: str) ->
                 yield reply
 
 
-def read_length(store: Store, key: bytes) -> int:
-    """Return the length of a string of agents in bytes; 0 for a key of another type."""
-    try:
-        return int(at_slot(store, key_slot(key), lambda node: node.client.strlen(key)))
-    except ResponseError as error:
-        if str(error).startswith("WRONGTYPE"):
-            return 0
-        raise
-
-
-def run_on_keys(store: Store, script: str, keys: Sequence[bytes], *words: Any) -> Any:
-    """Run a script that only reads, with keys of agents as its KEYS; return its reply.
-
-    Raises:
-        CrossSlotError: The keys are in several slots of a cluster.
-    """
-    require_one_slot(store, keys)
-
-    def run(node: Store) -> Any:
-        return node.client.eval(script, len(keys), *keys, *words)
-
-    return at_slot(store, key_slot(keys[0]), run) if keys else run(store)
-
-
 def require_one_slot(store: Store, keys: Iterable[bytes]) -> None:
     """Raise `CrossSlotError` for keys of agents in several slots of a cluster."""
     if store.cluster is not None and len(set(map(key_slot, keys))) > 1:
         raise CrossSlotError
-
-
-_ASK = """
-local head, call = tonumber(ARGV[1]), {}
-for at = 2, head + 1 do call[#call + 1] = ARGV[at] end
-for at = 1, #KEYS do call[#call + 1] = KEYS[at] end
-for at = head + 2, #ARGV do call[#call + 1] = ARGV[at] end
-local reply = redis.call(unpack(call))
-return type(reply) == 'table' and reply.ok or reply
-"""
-"""Replies as servers give them, which a client would reshape."""
-
-
-def ask_about_keys(
-    store: Store, head: Sequence[str], keys: Sequence[bytes], words: Sequence[bytes]
-) -> Any:
-    """Return the reply to a command on keys of agents that only reads; None after an error."""
-    try:
-        return run_on_keys(store, _ASK, keys, len(head), *head, *words)
-    except CrossSlotError:
-        raise
-    except ResponseError:
-        return None
 
 
 def key_exists(store: Store, key: bytes) -> bool:

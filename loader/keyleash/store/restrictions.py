@@ -99,6 +99,10 @@ class Restrictions(Result):
             raise ValueError(f"the restrictions are over {MOST_TAIL_BYTES} bytes")
         return packed
 
+    def without_caps(self) -> Restrictions:
+        """Return the same restrictions of a token that was issued, without caps."""
+        return replace(self, counts=(), chain=())
+
     def lines(self, now_us: int | None = None) -> Iterator[tuple[str, str]]:
         """Yield the name and the text of each kind of restriction.
 

@@ -47,6 +47,11 @@ MAX_TOKEN_BYTES = 160
 
 ID_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"  # without 0, o, 1, l
 TOKEN_START = "kl_"
+ASKING_ID = "0" * ID_CHARS
+"""The id of tokens with which operators ask a guard; no issued token has a `0` in its id.
+
+A guard neither records denials of a question with it nor counts them for the breaker.
+"""
 ID_SHAPE = re.compile(rf"[{ID_ALPHABET}]{{{ID_CHARS}}}")
 _SHAPE = re.compile(r"kl_([a-z0-9-]{1,64})_.+", re.DOTALL)
 

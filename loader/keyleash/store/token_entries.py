@@ -7,9 +7,18 @@ guards check it at every call.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+from keyleash.store.restrictions import Restrictions
 from keyleash.store.server import round_trip
 from keyleash.store.store import Store
+from keyleash.store.token import (
+    ASKING_ID,
+    KEEP_AFTER_EXPIRY_MS,
+    TokenRecord,
+    new_token,
+    token_digest,
+)
 
 SCANNED = 1000
 
@@ -43,3 +52,21 @@ def read_token_records(
 def delete_token_entries(store: Store, identity: str, ids: Sequence[str]) -> None:
     """Delete the entries of some tokens."""
     store.client.hdel(store.keys.tokens(identity), *ids)
+
+
+ASKING_MS = 10_000
+"""The life of a token with which an operator asks a guard."""
+
+
+@contextmanager
+def asking_token(store: Store, identity: str, restrictions: Restrictions | None) -> Iterator[str]:
+    """Make a token that no list has and with which nothing should run; delete it at the end."""
+    token = new_token(identity)
+    key, now_ms = store.keys.token(identity, token_digest(token)), store.now_ms()
+    tail = restrictions.without_caps().pack() if restrictions else None
+    record = TokenRecord(ASKING_ID, (now_ms + ASKING_MS) * 1000, now_ms * 1000, tail=tail)
+    store.client.set(key, record.pack(), px=ASKING_MS + KEEP_AFTER_EXPIRY_MS)
+    try:
+        yield token
+    finally:
+        store.client.unlink(key)

@@ -32,8 +32,8 @@ if item then line = line .. ' item=' .. item end
 --% endif
 --% if batch or sandbox
 -- A denial that depends on what keys hold is recorded and counts for the breaker: free questions
--- would reveal to writers what they may not read.
-if not is_check or code == 'VALUE_REFUSED' or code == 'VALUE_TOO_LARGE' or code == 'WORK_TOO_LARGE' then
+-- would reveal to writers what they may not read. Operators ask with a token of their own.
+if not is_check or token_id ~= {{ asking_id }} and (code == 'VALUE_REFUSED' or code == 'VALUE_TOO_LARGE' or code == 'WORK_TOO_LARGE') then
 --% endif
 -- A client with a stale guard will use the new one; without a state there is no identity.
 if code ~= 'POLICY_STALE' and code ~= 'NOT_ACTIVE' then

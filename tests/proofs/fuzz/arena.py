@@ -12,7 +12,6 @@ from keyleash.compiler.render import examples_root
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity, parse_policy
@@ -21,6 +20,7 @@ from keyleash.store.records import GuardRecord, guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import replies_of
 from proofs.fuzz.calls import TABLE, RawCall, Supply, declared
+from proofs.oracle.data import model_state
 from support.decisions import decision_in
 from support.keyspaces import whole_keyspace
 from support.loading import load_policy
@@ -217,7 +217,7 @@ class Arena:
 
     def _expected(self, call: RawCall, argv: Argv, keys: Argv) -> Decision:
         identity, token_id = self.identities[call.identity], self._token_ids[call.identity]
-        return decide(identity, TABLE, argv, keys, ModelState(), 0, token_id)
+        return decide(identity, TABLE, argv, keys, model_state(), 0, token_id)
 
     def _compare(self, call: RawCall, decided: Decision, expected: Decision) -> None:
         if decided.code in OUT_OF_LIMITS and expected.allowed:

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from keyleash.commands import load_table
 from keyleash.errors import LeashError, ReplyCode
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
 from keyleash.policy import parse_policy
 from keyleash.store.records import read_active
 from keyleash.store.store import Store
 from keyleash.store.wire import refusal
 from keyleash.text import without_tokens
+from proofs.oracle.data import model_state
 from support.leash import NAMES, Leash, grant
 from support.servers import RealServer
 from support.streams import command_of
@@ -197,7 +197,7 @@ def test_malformed_call_gets_a_refusal_and_counts_nothing(agent: RawAgent) -> No
             assert refused(reply).code is ReplyCode.TOKEN_UNKNOWN
             assert agent.state() == before
             return
-        expected = decide(identity, TABLE, arguments[2:], declared, ModelState(), 0)
+        expected = decide(identity, TABLE, arguments[2:], declared, model_state(), 0)
         if expected.allowed:
             assert not str(reply).startswith("LEASH")
         else:

@@ -28,6 +28,7 @@ from keyleash.store.restrictions import Restrictions
 from keyleash.store.store import batches
 from keyleash.store.token import TokenRecord, token_digest
 from keyleash.store.wire import BatchMode, declared_keys
+from proofs.oracle.data import model_state
 from proofs.property.test_verdicts import (
     COMMANDS,
     NAMES,
@@ -104,7 +105,7 @@ def bind(twins: Twins, found: Restrictions) -> ModelState:
     twins.admin.set(name, replace(record, tail=found.pack()).pack(), keepttl=True)
     for count in found.counts:
         count.ends_us = record.expires_us
-    return ModelState(restrictions=found)
+    return model_state(restrictions=found)
 
 
 def test_bound_token_is_judged_as_the_model_says(embedded: RealServer) -> None:

@@ -19,6 +19,7 @@ from keyleash.limits.rate import RATE_PERIODS_US
 from keyleash.store.states import counter_key
 from keyleash.store.token import REVOKED_OFFSET, TokenRecord, token_digest
 from keyleash.store.wire import BatchMode
+from proofs.oracle.data import model_state
 from support.clockwork import COMMANDS, STARTS, SUBJECTS, Command, document, limits
 from support.lua_guard import FAR_US, FIRST_TOKEN, KEYS, TABLE, LuaGuard, LuaServer
 from support.thorough import thorough
@@ -76,6 +77,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes], reason:
     """Return the decision of the evaluator from the records on the server alone."""
     server, identity = guard.server, guard.identity
     state = stored_state(identity, server.state("a"), guard.compiled.layout, reason)
+    state.data = model_state().data
     for limit in identity.limits:
         if limit.subject.kind is SubjectKind.IDENTITY:
             continue

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from keyleash.doubles import DOUBLE
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.evaluate import decide, subjects
-from keyleash.evaluate.state import ModelState, stored_state
+from keyleash.evaluate.state import stored_state
 from keyleash.evaluate.trace import Decision, LimitStep
 from keyleash.limits import SECOND_US
 from keyleash.limits.calendar import window_end_us
 from keyleash.policy import Identity, parse_policy
 from keyleash.store.states import counter_key
 from keyleash.store.wire import BatchMode
+from proofs.oracle.data import model_state
 from support.clockwork import (
     BACKWARD,
     COMMANDS,
@@ -58,6 +59,7 @@ def as_stored(guard: LuaGuard, argv: list[bytes], declared: list[bytes]) -> Deci
     """Return the decision of the evaluator from the records on the server alone."""
     server, identity = guard.server, guard.identity
     state = stored_state(identity, server.state("a"), guard.compiled.layout)
+    state.data = model_state().data
     for limit in identity.limits:
         for subject in subjects(identity, limit, declared, guard.token_id):
             key = counter_key(KEYS, identity.name, limit, subject).encode()
@@ -92,7 +94,7 @@ def play(
     """
     server = LuaServer(start_us)
     server.activate(policy)
-    state, last, mutations = ModelState(), None, 0
+    state, last, mutations = model_state(), None, 0
     for move, command, token in script:
         guard = server.guard("a", token)
         server.now_us = moved(server.now_us, move, guard.identity, last)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import named
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
 from keyleash.policy import Identity
 from keyleash.store.grants import pack_grants, unpack_grants
 from keyleash.store.restrictions import Restrictions
 from keyleash.store.wire import BatchMode, declared_keys
+from proofs.oracle.data import model_state
 from proofs.property.test_bound_tokens import bind, cases
 from proofs.property.test_verdicts import (
     COMMANDS,
@@ -71,7 +71,7 @@ def test_call_outside_the_published_grants_is_never_allowed(
             # A call without any key touches none, whatever the grants say of keys.
             if not declared and spec.channel is None:
                 continue
-            state = ModelState(restrictions=Restrictions(keys=found.keys))
+            state = model_state(restrictions=Restrictions(keys=found.keys))
             inside = decide(holder, TABLE, argv, declared, state, 0, twins.token_id)
             asked = twins.batch(BatchMode.CHECK, [argv])
             reply = decision_in(twins.call(Call(argv, declared)))

@@ -19,6 +19,7 @@ from keyleash.limits import Counter, Rate, SubjectKind
 from keyleash.limits.calendar import window_end_us
 from keyleash.operator.suspension import freeze, thaw
 from keyleash.policy import Identity, parse_policy
+from proofs.oracle.data import model_state
 from support.clockwork import (
     FORWARD,
     GRANTS,
@@ -89,7 +90,7 @@ def test_guard_and_model_agree_across_reloads(
     """Other numbers, periods, zones, bursts, subjects and neighbours; `a` gone and back."""
     server = LuaServer(start_us)
     identity = server.activate(document(policies[0])).identities[0]
-    state, last = ModelState(), None
+    state, last = model_state(), None
     for move, command, token in script:
         if move[0] == "load":
             if move[1] == 3:

@@ -14,14 +14,13 @@ from redis.exceptions import ResponseError
 
 from keyleash.errors import DelegationRefusedError, OperationError, PolicyError, ReplyCode
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.policy import Identity
 from keyleash.policy.parse import parse_policy
 from keyleash.store.restrictions import Restrictions
 from keyleash.store.wire import refusal
+from proofs.oracle.data import model_state
 from support.leash import Leash, policy
 from support.stack import stack_server
 from support.thorough import FACTOR
@@ -189,7 +188,7 @@ def run_history(leash: Leash, random: Random, steps: int, codes: Counter[Any]) -
     for name in leash.admin.execute_command("FT._LIST"):
         leash.admin.execute_command("FT.DROPINDEX", name)
     leash.load(document)
-    tokens, sizes = drawn_tokens(leash, random), ServerSizes(leash.store)
+    tokens, store = drawn_tokens(leash, random), leash.store
     for key in KEYS:
         leash.admin.hset(key, mapping={"t": "hello", "n": 1})
     for name in random.sample(NAMES[:4], 2):
@@ -208,7 +207,7 @@ def run_history(leash: Leash, random: Random, steps: int, codes: Counter[Any]) -
                 codes["keys"] += require_readable(leash, token, argv, reply)
             continue
         argv = agent_call(random)
-        state = ModelState(sizes=sizes, restrictions=token.restrictions)
+        state = model_state(store, restrictions=token.restrictions)
         words = [str(word).encode() for word in argv]
         expected = decide(identity, leash.server.table, words, [], state, 0, token.id)
         reply = leash.call("one", token.text, *argv)
@@ -271,7 +270,7 @@ def test_prefixes_that_a_guard_reads_are_those_of_the_index(leash: Leash) -> Non
         argv = ["FT.CREATE", "ix", *options(random), *SCHEMA]
         reply = leash.call("one", token, *argv)
         words = [word.encode() for word in argv]
-        expected = decide(identity, leash.server.table, words, [], ModelState(), 0)
+        expected = decide(identity, leash.server.table, words, [], model_state(), 0)
         assert decision_of(reply) == expected, argv
         made[str(reply if reply == b"OK" else expected.code)] += 1
         if reply == b"OK":
@@ -368,12 +367,12 @@ def test_words_of_searches_are_judged_as_by_the_model(leash: Leash) -> None:
         leash.admin.hset(f"a:{i}", mapping={"t": "w" * (i % 3), "n": i, "u": "w"})
     operate(leash, ("FT.CREATE", "ix", "PREFIX", 1, "a:", *SCHEMA))
     identity = parse_policy(document, file="p", commands=None).identities[0]
-    token, sizes, random = leash.issue("one").token, ServerSizes(leash.store), Random(1)
+    token, store, random = leash.issue("one").token, leash.store, Random(1)
     codes = Counter[Any]()
     for _ in range(1500 * FACTOR):
         argv = words_of_call(random)
         words = [word.encode() for word in argv]
-        expected = decide(identity, leash.server.table, words, [], ModelState(sizes=sizes), 0)
+        expected = decide(identity, leash.server.table, words, [], model_state(store), 0)
         reply = leash.call("one", token, *argv)
         assert decision_of(reply) == expected, argv
         codes[expected.code, expected.details.get("command")] += 1

@@ -12,12 +12,11 @@ import pytest
 
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.policy.parse import parse_policy
 from keyleash.store.wire import refusal
+from proofs.oracle.data import model_state
 from support.leash import Leash, policy
 from support.stack import stack_server
 from support.thorough import FACTOR
@@ -110,7 +109,7 @@ def test_no_query_leaves_its_filter(leash: Leash, command: str, index: str) -> N
     token = leash.issue("one", bind=bind)
     (info,) = (item for item in list_tokens(leash.store, "one") if item.id == token.id)
     identity = parse_policy(document, file="p", commands=None).identities[0]
-    state = ModelState(sizes=ServerSizes(leash.store), restrictions=info.restrictions)
+    state = model_state(leash.store, restrictions=info.restrictions)
     random, counts = Random(f"{command} {index}"), Counter[str]()
     for _ in range(300 * FACTOR):
         text = edited(random, query(random))

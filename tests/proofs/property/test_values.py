@@ -16,13 +16,12 @@ from keyleash.commands.keys import keys_of
 from keyleash.commands.writes import Writes, written_by
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.evaluate import decide
-from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
-from keyleash.operator.load.compile import ServerSizes
 from keyleash.operator.tokens.restrict import Scope, restrict
 from keyleash.policy import Identity, parse_policy
 from keyleash.store.store import Store
 from keyleash.store.wire import declared_keys, refusal
+from proofs.oracle.data import model_state
 from support.leash import NAMES, Leash, policy, with_files
 from support.servers import RealServer
 from support.thorough import FACTOR
@@ -152,9 +151,7 @@ class Trial:
     def decided(self, call: Call) -> Decision:
         """Return what the evaluator decides on the copy."""
         table, words = self.leash.server.table, words_of(call)
-        state = ModelState(
-            sizes=ServerSizes(Store(self.copy, NAMES)), restrictions=self.restrictions
-        )
+        state = model_state(Store(self.copy, NAMES), restrictions=self.restrictions)
         now_us = self.leash.store.now_us()
         return decide(self.identity, table, words, declared_keys(table, words), state, now_us)
 

@@ -21,7 +21,6 @@ from keyleash.errors import PolicyError, ReplyCode
 from keyleash.evaluate.abilities import allowed_commands
 from keyleash.evaluate.access import matches, named, needs_of_call
 from keyleash.evaluate.evaluate import changes, decide
-from keyleash.evaluate.state import ModelState
 from keyleash.evaluate.trace import Decision
 from keyleash.operator.tokens.issue import issue_token
 from keyleash.policy import Identity, Pattern, parse_policy
@@ -31,6 +30,7 @@ from keyleash.store.live_table import read_table
 from keyleash.store.records import guard_record
 from keyleash.store.store import Store
 from keyleash.store.wire import BatchMode, batch_call, declared_keys
+from proofs.oracle.data import model_state
 from support.decisions import decision_in
 from support.loading import load_policy
 from support.servers import RealServer, embedded_label
@@ -446,7 +446,7 @@ def test_generated_commands_are_judged_as_the_model_says(server: RealServer) -> 
         nonlocal pairs, allowed
         document, identity = made
         twins.begin(document)
-        state, keys, mutations, unsure = ModelState(), pool(identity), 0, 0
+        state, keys, mutations, unsure = model_state(), pool(identity), 0, 0
         for sketch in sketches:
             call = drawn(sketch, keys)
             expected = decide(identity, TABLE, call.argv, call.declared, state, 0, twins.token_id)
@@ -496,7 +496,7 @@ def test_command_of_an_allowed_call_is_listed_as_one_that_the_identity_may_call(
     listed = {*found.together, *(name for names in found.by_grant for name in names)}
     for sketch in sketches:
         call = drawn(sketch, pool(identity))
-        decision = decide(identity, TABLE, call.argv, call.declared, ModelState(), 0, "")
+        decision = decide(identity, TABLE, call.argv, call.declared, model_state(), 0, "")
         spec = named(TABLE, call.argv)
         # A call without any key touches none, whatever the grants say of keys.
         if decision.allowed and spec is not None and call.declared:
@@ -565,7 +565,7 @@ def test_module_commands_are_judged_as_the_model_says(module_server: RealServer)
         document, identity = made
         source = random.Random(seed)
         twins.begin(document)
-        state, keys = ModelState(), pool(identity)
+        state, keys = model_state(), pool(identity)
         for _ in range(COMMANDS):
             name = source.choice((*KEYED_NAMES, b"DOC.QUERY"))
             argv = [name, *source.choices(keys, k=source.choice((1, 1, 1, 2, 0)))]
@@ -607,7 +607,7 @@ def test_full_audit_stream_denies_the_calls_that_the_evaluator_denies(
     twins = Twins(server)
     twins.begin(document)
     twins.admin.xadd(NAMES.audit("one"), {"SET": "k"})
-    state, full = ModelState(is_full=True), set()
+    state, full = model_state(is_full=True), set()
 
     for name in SCOPABLE:
         spec = TABLE.get(name)
@@ -681,7 +681,7 @@ def test_batches_are_judged_as_the_model_says(server: RealServer) -> None:
     def compare(made: tuple[str, Identity], batches: list[list[Sketch]]) -> None:
         document, identity = made
         twins.begin(document)
-        state, keys = ModelState(), pool(identity)
+        state, keys = model_state(), pool(identity)
         keys = [key for item in keys for key in (item, *CAPTURED)]
         calls = [[drawn(sketch, keys).argv for sketch in sketches] for sketches in batches]
         to_send = [

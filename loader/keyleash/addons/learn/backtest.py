@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from keyleash.addons.learn.calls import COUNTERS, CallLog, Coverage, NotUnderstood, RecordedCall
 from keyleash.commands import CommandSpec, KeyUse, OperationClass, known_table
 from keyleash.commands.facts import SCRIPT_CALLS
-from keyleash.commands.spec import Lengthening, NumberedKeys, StreamKeys
+from keyleash.commands.spec import NumberedKeys, StreamKeys
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import (
     RuledCommand,
@@ -23,7 +23,6 @@ from keyleash.evaluate.access import (
     judge_key,
     look_up,
     matches,
-    matches_of,
     refused_argument,
 )
 from keyleash.evaluate.evaluate import decide, is_suspended, note_refusal, take_limits
@@ -61,7 +60,6 @@ _PATTERNS = "patterns of keys in the arguments"
 _SCRIPT_KEYS = "KEYS of the script, which are not recorded"
 _VALUES = "rules for values"
 _BATCH = "another command of the batch is denied, perhaps alone, or undecided"
-_BY_ARGUMENTS = (Lengthening.ARGUMENT, Lengthening.PAIRS)
 
 
 class Outcome(StrEnum):
@@ -514,7 +512,7 @@ class _Judge:
         refusal = refused_argument(spec, argv)
         if refusal is not None:
             return Ruling(False, f"COMMAND_REFUSED {call.command} {printable(refusal[1])}")
-        if found.allowed or found.rule not in (_OPTIONS, _PATTERNS, _VALUES):
+        if found.allowed or found.rule not in (_OPTIONS, _PATTERNS):
             return found
         keys = [bytes(key) for key in declared_keys(known_table(), argv)]
         state, now_us = ModelState(), call.time_ms * 1000
@@ -522,11 +520,8 @@ class _Judge:
         if not verdict.allowed:
             about = verdict.details.get("rule") or verdict.details.get("key") or b""
             return Ruling(False, f"{verdict.code} {printable(about)}".strip())
-        matching = (x for key in keys for x in matches_of(self._identity.grants, key))
-        rules = [item.rule.values for item in matching]
-        needs_data = spec.lengthens is not None and spec.lengthens.how not in _BY_ARGUMENTS
-        needs_data = needs_data or any(rule.max_elements or rule.only for rule in rules)
-        return found if found.rule == _VALUES and needs_data else Ruling(True)
+        is_stricter = spec.mutates and any(map(self._is_stricter, keys))
+        return Ruling(None, _VALUES) if is_stricter else Ruling(True)
 
     def _limited(self, call: RecordedCall, found: Ruling) -> Ruling:
         """Charge a call to the limits; a script counts once."""

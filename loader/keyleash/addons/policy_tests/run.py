@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -15,8 +16,9 @@ from keyleash.commands import CommandTable, OperationClass
 from keyleash.commands.facts import INDEXES
 from keyleash.errors import Problem
 from keyleash.evaluate.client_calls import client_call, decide_client_call
+from keyleash.evaluate.evaluate import note_refusal
 from keyleash.evaluate.state import ModelState
-from keyleash.evaluate.trace import ArgumentStep, Decision, KeyStep, Match
+from keyleash.evaluate.trace import ArgumentStep, Decision, GuardStep, KeyStep, Match, confirmed
 from keyleash.limits.caps import Cap
 from keyleash.operator.decisions import decision_json, place_json
 from keyleash.policy import Deny, Grant, Identity, Pattern, Policy
@@ -59,8 +61,15 @@ class CaseOutcome:
         return self.decisions[-1]
 
 
-def model_decisions(case: Case, identity: Identity, table: CommandTable) -> Iterator[Decision]:
-    """Yield the model's decision about each call of a case; counters start at 0."""
+def model_decisions(
+    case: Case, identity: Identity, table: CommandTable, real: Sequence[Decision] | None = None
+) -> Iterator[Decision]:
+    """Yield the model's decision about each call of a case; counters start at 0.
+
+    Args:
+        real: The guard's decisions, which stand where the model's is open.
+    """
+    answers = iter(real or ())
     state, restrictions = ModelState(), case.restrictions(identity)
     for step in case.steps:
         call = client_call(identity, step.argv)
@@ -70,7 +79,16 @@ def model_decisions(case: Case, identity: Identity, table: CommandTable) -> Iter
             if isinstance(count.limit, Cap) and count.limit.is_for_life:
                 count.ends_us = step.at_us + LIFE_MS * 1000
         for _ in range(step.times):
-            yield decide_client_call(identity, table, call, state, step.at_us, step.token)
+            before = deepcopy(state) if real else state
+            decision = decide_client_call(identity, table, call, state, step.at_us, step.token)
+            guard = next(answers, None)
+            if guard is not None and decision.is_open:
+                decision = confirmed(decision, guard)
+            if not decision.allowed and isinstance(decision.trace[-1], GuardStep):
+                # The model has charged it.
+                state = before
+                note_refusal(identity, state, step.at_us)
+            yield decision
 
 
 def judged(
@@ -299,21 +317,13 @@ def run_suites(
         for case in suite.cases.cases:
             identity = suite.policy.identity(case.identity)
             assert identity is not None  # noqa: S101 - `read_suites` checked it
-            decisions = list(model_decisions(case, identity, table))
             calls = [client_call(identity, step.argv) for step in case.steps]
             names = [step.argv[0].decode("latin-1") for step in case.steps]
-            # A guard would run a script, with denials and errors of its commands, and it reads the
-            # prefixes of an index in each search.
+            # A guard would run a script, with denials and errors of its commands.
             is_real = all(len(call.calls) == 1 for call in calls)
             is_real &= guards is not None and (guards.searches or INDEXES.keys().isdisjoint(names))
             real = guards.decisions(case, identity) if guards and is_real else None
-            if real is not None and "FT.CREATE" in names:
-                # The model does not know the prefixes of an index that the case itself made.
-                made = sum(step.times for step in case.steps[: names.index("FT.CREATE") + 1])
-                decisions[made:] = [
-                    decided if decided == guard else guard
-                    for decided, guard in zip(decisions[made:], real[made:], strict=True)
-                ]
+            decisions = list(model_decisions(case, identity, table, real))
             outcome = judged(case, decisions, real)
             coverage.note(identity, outcome.decisions)
             outcomes.append((suite, outcome))

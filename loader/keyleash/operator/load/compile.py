@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
-from keyleash.commands import CommandSpec, CommandTable, known_table, load_table
+from keyleash.commands import CommandTable, known_table, load_table
 from keyleash.commands.facts import MODULE_KEYS, NAMED_ONLY
 from keyleash.compiler import CompiledGuard, Shards, compile_policy
-from keyleash.compiler.sizes import estimate_script
 from keyleash.errors import OperationError, PolicyError, Problem, Span, UnreadableCommandsError
 from keyleash.operator.load.checks import check_eviction, check_payloads
 from keyleash.policy import Policy, parse_policy
@@ -21,7 +19,6 @@ from keyleash.policy.lint.cluster_rules import cluster_warnings
 from keyleash.policy.parse import ACTIVE
 from keyleash.policy.problems import SHOWN_IDENTITIES, in_order, listing
 from keyleash.results import Progress
-from keyleash.store.agent_keys import ask_about_keys, read_length, run_on_keys
 from keyleash.store.keyspace import HOME_TAG
 from keyleash.store.leases import MASTER_KEY_BYTES
 from keyleash.store.live_table import read_table
@@ -190,31 +187,3 @@ def _fences(store: Store, file: str) -> Iterator[Problem]:
     if names := fenced_identities(store):
         message = f"fences are gone, but {listing(names, SHOWN_IDENTITIES)} still have users"
         yield Problem("fences-gone", message, Span(file, 1, 1), fences_advice(store, names))
-
-
-class ServerSizes:
-    """Key sizes of one server; implements `evaluate.state.Sizes`."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._script = estimate_script()
-
-    def length(self, key: bytes) -> int:
-        """Return the length of a string in bytes; 0 for a key of another type."""
-        return read_length(self._store, key)
-
-    def ask(self, head: Sequence[str], keys: Sequence[bytes], words: Sequence[bytes]) -> Any:
-        """Return the reply to a command that only reads; None after an error."""
-        return ask_about_keys(self._store, head, keys, words)
-
-    def work(
-        self,
-        spec: CommandSpec,
-        argv: Sequence[bytes],
-        keys: Sequence[bytes],
-        left: float,
-        string_units: float,
-    ) -> float:
-        """Return the units of work of a call, as the guard estimates it."""
-        words = (left, string_units, spec.name, *argv)
-        return float(run_on_keys(self._store, self._script, keys, *words))

@@ -1,7 +1,7 @@
 """Check the work of a call, and the length that it gives to strings.
 
-Both depend on the values of keys, which `ModelState.sizes` reads from a server. Without a server,
-every key counts as absent, and no work is estimated.
+Both depend on the values of keys, which `Sizes` reads from a server. Without a server, every key
+counts as absent, and no work is estimated.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from keyleash.commands import CommandSpec
 from keyleash.commands import work as bounds
@@ -17,17 +19,11 @@ from keyleash.commands.keys import is_option
 from keyleash.commands.spec import ELEMENTS, Bound, Join, Lengthening
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
-from keyleash.evaluate.state import Sizes
-from keyleash.evaluate.trace import (
-    ALLOWED,
-    ArgumentStep,
-    Aspect,
-    Decision,
-    SizeStep,
-    Trace,
-    refused,
-)
+from keyleash.evaluate.trace import ALLOWED, ArgumentStep, Aspect, Decision, Step, Trace, refused
 from keyleash.policy import Grant, Identity
+
+if TYPE_CHECKING:
+    from proofs.oracle.data import Sizes
 
 _LARGEST = 10**15
 """The largest number that a denial names."""
@@ -44,6 +40,26 @@ _MOST_OF_PATHS = (
 _FILLS = (Lengthening.RANGE, Lengthening.BIT, Lengthening.FIELDS)
 """Those of which the server fills strings up to a length that the call names."""
 _INTEGER = re.compile(rb"\s*[+-]?\d+\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class SizeStep(Step):
+    """
+    The size of a call; recorded only if it is too large.
+
+    Attributes:
+        unit: `work`, in units of about 0.1 µs, or `bytes` of a string.
+        amount: The size, in that unit.
+        limit: The largest size that is allowed.
+        key: The key of the string.
+        grant: The grant whose `values` set the limit; None for the default, and for work.
+    """
+
+    unit: str
+    amount: float
+    limit: int
+    key: bytes = b""
+    grant: Grant | None = None
 
 
 def judge_size(

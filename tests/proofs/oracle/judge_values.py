@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keyleash.commands import CommandSpec, writes
 from keyleash.commands.keys import is_option
@@ -16,9 +16,11 @@ from keyleash.commands.work import SIZE_BY_TYPE
 from keyleash.commands.writes import Expiry, Target, Writes, Written, written_by
 from keyleash.errors import ReplyCode
 from keyleash.evaluate.access import Argv, matches
-from keyleash.evaluate.state import Sizes
 from keyleash.evaluate.trace import ALLOWED, Decision, Trace, ValueStep, refused
 from keyleash.policy import Identity
+
+if TYPE_CHECKING:
+    from proofs.oracle.data import Sizes
 
 _READ_WHOLE = {
     "list": ("LRANGE", "0", "-1"),
