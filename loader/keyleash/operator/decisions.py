@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import AuthorizationError, NoPermissionError
 
+from keyleash.client.questions import ask_guard
 from keyleash.commands import known_table, load_table
 from keyleash.errors import OperationError, ReplyCode, Span, UnreadableCommandsError
 from keyleash.evaluate.access import as_sent
@@ -38,7 +39,6 @@ from keyleash.limits import SubjectKind
 from keyleash.operations import operation
 from keyleash.operations.rights import READ_DATA, TOKENS, each
 from keyleash.operations.types import IdentityName
-from keyleash.operator.guard_answer import ask_guard
 from keyleash.operator.tokens.issue import require_identity
 from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
 from keyleash.policy import Grant, parse_policy
@@ -377,12 +377,17 @@ def _confirmed(
     store: Store, context: DecisionContext, command: tuple[str | bytes, ...], decision: Decision
 ) -> Decision:
     """Return what the guard decides on a call that the policy allows, with the model's steps."""
+    name = context.identity.name
+    call = client_call(context.identity, as_sent(command))
+    if call.scripts and as_sent(command)[0] == b"SCRIPT":
+        command = ("EVALSHA", call.scripts[0].digest, str(len(call.keys)), *call.keys)
     try:
-        answer = ask_guard(store, context.identity.name, command, context.state.restrictions)
+        denial = ask_guard(store, name, command, context.state.restrictions).denial
     except (NoPermissionError, AuthorizationError):
         # An operator who may only read cannot make the token for the question.
         return decision
-    return confirmed(decision, answer)
+    code = None if denial is None else ReplyCode(denial.code)
+    return confirmed(decision, Decision(code, {} if denial is None else denial.details))
 
 
 @operation("can-i", rights=DECISION)

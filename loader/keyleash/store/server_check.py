@@ -238,6 +238,12 @@ class _BytesPool:
         return getattr(self._pool, name)
 
 
+def pool_of(client: Client) -> Any:
+    """Return the pool of a client, or the one that it borrows connections from."""
+    pool = client.connection_pool
+    return pool._pool if isinstance(pool, _BytesPool) else pool
+
+
 class _BytesConnection:
     """A borrowed connection that returns replies as they are, and names a cluster."""
 
