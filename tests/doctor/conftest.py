@@ -13,20 +13,14 @@ from keyleash.addons.servers import EmbeddedServer
 
 
 @pytest.fixture
-def flawless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ignore known vulnerabilities of the embedded release."""
-    monkeypatch.setattr("keyleash.addons.doctor.checks.settings.advisories", lambda: ())
-
-
-@pytest.fixture
-def target(flawless: None, tmp_path: Path) -> Iterator[DoctorTarget]:
+def target(tmp_path: Path) -> Iterator[DoctorTarget]:
     """A healthy server with an active policy."""
     with EmbeddedServer(data=tmp_path / "data") as server:
         yield DoctorTarget(server, tmp_path).with_policy(POLICY)
 
 
 @pytest.fixture
-def other(flawless: None, tmp_path: Path) -> Iterator[DoctorTarget]:
+def other(tmp_path: Path) -> Iterator[DoctorTarget]:
     """Another healthy server, without a policy."""
     folder: Any = tmp_path / "other"
     folder.mkdir()

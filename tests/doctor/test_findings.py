@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-import keyleash
 from doctor.targets import NAMES, OPS, POLICY, DoctorTarget
 from keyleash.addons.doctor.checks import records
 from keyleash.addons.doctor.findings import CODES
 from keyleash.operator.load.checks import RESTORE_CODE
-from keyleash.store.records import script_of
 from support.command_line import Cli
 from support.replication import wait_until
 from support.servers import RealServer, embedded_label
@@ -36,34 +34,8 @@ def failed_snapshot(target: DoctorTarget) -> None:
     wait_until(lambda: target.admin.info("persistence")["rdb_last_bgsave_status"] == "err")
 
 
-def stray_guard(target: DoctorTarget) -> None:
-    record = target.admin.hgetall(NAMES.guard("two"))
-    source = target.admin.hgetall(NAMES.source("two"))
-    target.with_policy(POLICY[: POLICY.index("  two:")], "--allow-removal")
-    target.admin.hset(NAMES.guard("two"), mapping=record)
-    target.admin.hset(NAMES.source("two"), mapping=source)
-    for kind in (b"digest", b"batch_digest"):
-        script = script_of(source[record[kind]], record[kind].decode())
-        assert script is not None
-        target.admin.script_load(script)
-
-
 def open_default(target: DoctorTarget) -> None:
     target.admin.execute_command("ACL", "SETUSER", "default", "on", "nopass", "~*", "+@all")
-
-
-def future_call(target: DoctorTarget) -> None:
-    seconds, _ = target.admin.time()
-    ahead = struct.pack("<d", (int(seconds) + 3600) * 1e6)
-    # The state's numbers end with the ring's slots.
-    target.admin.append(NAMES.state("one"), ahead)
-
-
-def deleted_events(target: DoctorTarget) -> None:
-    token = target.cli.token("one")
-    with keyleash.Redis.from_url(target.url, token=token) as agent:
-        agent.set("a:1", "x")
-    target.admin.delete(NAMES.audit("one"))
 
 
 PROBLEMS: dict[str, Problem] = {
@@ -77,25 +49,17 @@ PROBLEMS: dict[str, Problem] = {
     "no-fsync": lambda item: item.admin.config_set("appendfsync", "no"),
     "open-default-user": open_default,
     "no-policy": lambda item: item.admin.delete(NAMES.policy),
-    "policy-changed": lambda item: item.admin.hset(NAMES.policy, "digest", "0" * 64),
-    "wrong-type": lambda item: item.admin.set(NAMES.audit("one"), "x"),
-    "records-deleted": deleted_events,
     "command-denied": lambda item: item.admin.execute_command(
         "ACL", "SETUSER", OPS, "-script|load"
     ),
     "no-guard": lambda item: item.admin.delete(NAMES.guard("one")),
     "guard-differs": lambda item: item.admin.hset(NAMES.guard("one"), "commands", "{}"),
-    "stray-guard": stray_guard,
     "no-layout": lambda item: item.admin.hdel(NAMES.layouts, "one"),
     "no-state": lambda item: item.admin.delete(NAMES.state("one")),
     "stale-state": lambda item: item.admin.setrange(NAMES.state("one"), 0, struct.pack("<d", 1)),
     "script-not-loaded": lambda item: item.admin.script_flush(),
     "script-without-text": lambda item: item.admin.hdel(NAMES.source("one"), digest(item)),
-    "script-text-changed": lambda item: item.admin.hset(
-        NAMES.source("one"), digest(item), "return 1"
-    ),
     "fences-gone": lambda item: item.admin.hset(NAMES.fence, "one", "{}"),
-    "clock-was-ahead": future_call,
     "too-few-replicas": lambda item: item.with_policy(
         POLICY.replace("kind: machine", "kind: machine\n    durability: {wait_replicas: 2}", 1)
     ),
@@ -113,7 +77,6 @@ ADVICE: dict[str, Problem] = {
 ELSEWHERE = {
     RESTORE_CODE,
     "persistence-failing",
-    "vulnerable-version",
     "clock-differs",
     "unreachable",
     "several-primaries",
@@ -121,9 +84,7 @@ ELSEWHERE = {
     "replica-lagging",
     "policy-behind",
     "slots-not-served",
-    "slot-moving",
     "undeclared-keys",
-    "keys-of-one-server",
 }
 
 
@@ -300,14 +261,6 @@ def test_missing_configuration_file_is_an_error() -> None:
     assert "cannot read `/nowhere.toml`" in result.stderr
 
 
-@pytest.mark.parametrize("record", ["no JSON", '{"digest": 1}', "[]"])
-def test_corrupt_token_record_is_found(target: DoctorTarget, record: str) -> None:
-    """It cannot be listed or revoked."""
-    target.admin.hset(NAMES.tokens("one"), "k2k2k2k2k2k2", record)
-
-    assert target.codes() == ["unreadable"]
-
-
 def test_concurrent_load_is_no_finding(
     target: DoctorTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,30 +294,6 @@ def test_failed_snapshot_is_found(target: DoctorTarget) -> None:
     assert target.codes() == ["persistence-failing", "snapshots-only"]
 
 
-@pytest.mark.parametrize(
-    ("key", "what"),
-    [
-        (NAMES.tokens("one"), "index of tokens of `one`"),
-        (NAMES.denied("one"), "stream of denials of `one`"),
-        (NAMES.control, "stream of operator actions"),
-        (NAMES.history, "list of earlier policies"),
-    ],
-)
-def test_deleted_key_is_found(target: DoctorTarget, key: str, what: str) -> None:
-    """Calls work without it, but lists lack its entries; of another type, it is found as well."""
-    agent = keyleash.Redis.from_url(target.url, token=target.cli.token("one"))
-    with agent, pytest.raises(keyleash.KeyNotGrantedError):
-        agent.get("other:1")
-    target.cli.json("doctor")
-    target.admin.delete(key)
-
-    (found,) = target.found()
-
-    assert f"the {what} was deleted" in found["message"]
-    target.admin.set(key, "x")
-    assert "wrong-type" in target.codes()
-
-
 def test_eviction_is_an_error_with_maxmemory(target: DoctorTarget) -> None:
     """Without `maxmemory` nothing is evicted."""
     target.admin.config_set("maxmemory-policy", "volatile-lru")
@@ -392,39 +321,6 @@ def test_truncated_state_is_found_as_missing(target: DoctorTarget) -> None:
     target.admin.set(NAMES.state("one"), state[:16])
 
     assert target.codes() == ["no-state"]
-
-
-def test_vulnerable_version_is_found_on_every_server(server: RealServer) -> None:
-    """Valkey has its own version number."""
-    cli = Cli(server.url)
-    findings = cli.json("doctor", exit_code=1)["findings"]
-    codes = [item["code"] for item in findings]
-    accepted = [
-        option for code in {*codes} - {"vulnerable-version"} for option in ("--accept", code)
-    ]
-
-    is_old = server.label in {"redis-8.0.2", "valkey-8.1.1"}
-    assert ("vulnerable-version" in codes) == is_old
-    # Distributions backport fixes, so the version alone is no failure.
-    cli.json("doctor", *accepted)
-    cli.json("doctor", *accepted, "--strict", exit_code=int(is_old))
-
-
-def test_vulnerability_of_a_disabled_feature_is_no_finding(server: RealServer) -> None:
-    """Valkey before 9.1.4 may crash when it evicts clients, by `maxmemory-clients`."""
-    expected = "redis/redis#15594" if server.label == "redis-8.0.2" else "CVE-2026-130822"
-    cli, admin, messages = Cli(server.url), server.client(), []
-    for bound in ("0", "128mb"):
-        admin.config_set("maxmemory-clients", bound)
-        try:
-            found = cli.json("doctor", exit_code=1)["findings"]
-        finally:
-            admin.config_set("maxmemory-clients", "0")
-        messages.append(
-            "".join(item["message"] for item in found if item["code"] == "vulnerable-version")
-        )
-
-    assert [expected in message for message in messages] == [False, True]
 
 
 def test_text_names_server_severity_code_and_help(target: DoctorTarget) -> None:

@@ -11,7 +11,7 @@ import redis
 from keyleash.compiler import compile_policy
 from keyleash.policy import parse_policy
 from keyleash.store import guards
-from keyleash.store.guards import AT_ONCE, active_scripts, load_scripts, read_recorded
+from keyleash.store.guards import AT_ONCE, active_scripts, load_scripts, scripts_without_text
 from keyleash.store.records import script_of
 from keyleash.store.server_check import CallDeniedError
 from keyleash.store.store import Store
@@ -29,11 +29,9 @@ def test_texts_of_many_scripts_are_loaded_and_stored(server: RealServer) -> None
 
     load_policy(store, policy(**MANY))
 
-    recorded = read_recorded(store)
     owners = active_scripts(store, MANY)
     assert len(owners) == 2 * len(MANY)
-    assert not recorded.missing
-    assert not recorded.changed
+    assert not scripts_without_text(store)
     assert all(store.client.script_exists(*owners))
 
 
@@ -63,7 +61,7 @@ def test_load_while_the_interpreter_exits_packs_texts_by_itself(
     store = Store(server.client())
 
     assert load_policy(store, policy(**MANY)).changed
-    assert not read_recorded(store).missing
+    assert not scripts_without_text(store)
 
 
 def test_denied_script_load_names_its_call_and_activates_nothing(server: RealServer) -> None:

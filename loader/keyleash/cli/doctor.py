@@ -39,18 +39,15 @@ COLOURS = {"error": "red", "warning": "yellow", "advice": "cyan"}
     help="Accept findings with this code; repeatable. Also `doctor.accept` in"
     " keyleash.toml, or in the file that KEYLEASH_CONFIG names.",
 )
-@click.option("--strict", is_flag=True, help="Fail for `vulnerable-version`, too.")
 @with_settings
-def doctor(
-    settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...], strict: bool
-) -> int:
+def doctor(settings: Settings, nodes: tuple[str, ...], accept: tuple[str, ...]) -> int:
     """Diagnose servers, records, scripts, users and clocks (read-only).
 
     Of a cluster, all nodes and their slots.
 
-    Exits with 1 if there is an error or a warning that is not accepted, otherwise with 0; the
-    advice `vulnerable-version` counts with --strict, too. Checks that the user of the URL may not
-    make are listed as skipped; if all are skipped, the exit code is 77.
+    Exits with 1 if there is an error or a warning that is not accepted, otherwise with 0. Checks
+    that the user of the URL may not make are listed as skipped; if all are skipped, the exit code
+    is 77.
     """
     examination = settings.unconnected().doctor(
         nodes=nodes,
@@ -58,7 +55,7 @@ def doctor(
         timeout=settings.timeout_s or NODE_TIMEOUT_S,
     )
     settings.show(examination, lambda: _print(examination))
-    if not examination.is_healthy or (strict and examination.is_vulnerable):
+    if not examination.is_healthy:
         return FAILED
     return NOT_PERMITTED if examination.is_blind else 0
 

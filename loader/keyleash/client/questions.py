@@ -42,7 +42,7 @@ def _client(store: Store, token: str) -> Any:
     pool = pool_of(store.client)
     if store.cluster is None:
         client = Redis(connection_pool=pool, token=token)
-        # The pool is a copy, which nobody else uses.
+        # The pool is a copy of its own.
         client.auto_close_connection_pool = True
         return client
     options = dict(pool.connection_kwargs)

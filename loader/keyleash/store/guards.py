@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from redis.exceptions import RedisError, ResponseError
@@ -17,7 +16,7 @@ from keyleash.results import Progress
 from keyleash.store.deployment import Node, each_at_once
 from keyleash.store.identities import active_records, known_identities
 from keyleash.store.keyspace import HOME_TAG
-from keyleash.store.records import GuardRecord, guard_record, packed_script, script_of
+from keyleash.store.records import GuardRecord, guard_record, packed_script
 from keyleash.store.scripts import COLLECT
 from keyleash.store.store import Store, batches
 from keyleash.store.wire import reason_of
@@ -221,37 +220,21 @@ def retire_sources(store: Store, guards: Sequence[GuardScripts], removed: Sequen
         store.client.unlink(*map(store.keys.source, names))
 
 
-@dataclass(slots=True)
-class Recorded:
-    """The scripts in the records of a server that cannot be loaded again.
-
-    Attributes:
-        missing: Identity and digest of scripts in guard records without a stored text.
-        changed: Identity and digest of stored texts that do not match the digest.
-    """
-
-    missing: list[tuple[str, str]] = field(default_factory=list)
-    changed: list[tuple[str, str]] = field(default_factory=list)
-
-
-def read_recorded(store: Store) -> Recorded:
-    """Read guard records and stored scripts, and compare each script with its digest."""
-    recorded = Recorded()
+def scripts_without_text(store: Store) -> list[tuple[str, str]]:
+    """Return identity and digest of scripts in guard records whose text is not stored."""
+    missing = list[tuple[str, str]]()
     for identities in batches(known_identities(store)):
         with store.client.pipeline(transaction=False) as pipe:
             for identity in identities:
                 pipe.hgetall(store.keys.guard(identity))
-                pipe.hgetall(store.keys.source(identity))
+                pipe.hkeys(store.keys.source(identity))
             replies = iter(pipe.execute())
         for identity in identities:
             record = guard_record(next(replies))
-            texts = {digest.decode("latin-1"): text for digest, text in next(replies).items()}
-            for digest, text in texts.items():
-                if script_of(text, digest) is None:
-                    recorded.changed.append((identity, digest))
+            texts = {digest.decode("latin-1") for digest in next(replies)}
             named = () if record is None else record.digests
-            recorded.missing += [(identity, digest) for digest in named if digest not in texts]
-    return recorded
+            missing += [(identity, digest) for digest in named if digest not in texts]
+    return missing
 
 
 def active_scripts(store: Store, identities: Iterable[str]) -> dict[str, str]:

@@ -1,30 +1,16 @@
-"""Slots of a cluster: those that move, those that no node serves, and the keys of scripts."""
+"""Slots of a cluster that no node serves, and the keys of scripts."""
 
 from __future__ import annotations
-
-import re
-from collections.abc import Iterable
-from itertools import compress
 
 from redis.exceptions import NoPermissionError, ResponseError
 
 from keyleash.store.deployment import Node
 from keyleash.store.keyspace import Keyspace
 from keyleash.store.live_table import reply_text
-from keyleash.store.placement import SLOTS, control_slots, key_slot, tag_of
+from keyleash.store.placement import SLOTS, control_slots, tag_of
 from keyleash.store.scripts import TRY_KEYS
-from keyleash.store.server import round_trip
 from keyleash.store.server_check import Client
 from keyleash.store.wire import is_down
-
-_MOVING = re.compile(r"\[(\d+)-([<>])-")
-
-
-def moving_slots(client: Client) -> list[int]:
-    """Return the slots that a node gives or gets key by key."""
-    text = reply_text(client.execute_command("CLUSTER", "NODES"))
-    own = (line for line in text.splitlines() if "myself" in line.split(" ", 3)[2])
-    return sorted({int(slot) for line in own for slot, _ in _MOVING.findall(line)})
 
 
 def unserved_slots(client: Client) -> int:
@@ -53,13 +39,3 @@ def undeclared_keys_error(client: Client, node: Node, keyspace: Keyspace) -> str
         # A cluster that is down denies all keys.
         return "" if is_down(error) else str(error)
     return ""
-
-
-def keys_of_one_server(client: Client, node: Node, identities: Iterable[str]) -> list[str]:
-    """Return the control keys of one server that are at a node, among those with known names."""
-    names = Keyspace()
-    keys = [names.policy, names.history, names.layouts, names.control, names.fence]
-    for name in identities:
-        keys += [names.guard(name), names.state(name), names.tokens(name)]
-    own = [key for key in keys if node.serves(key_slot(key.encode()))]
-    return [*compress(own, round_trip(client, (("EXISTS", key) for key in own)))]

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from keyleash.doubles import DOUBLE, whole
 from keyleash.errors import OperationError
 from keyleash.policy.parse import IDENTITY_NAME
-from keyleash.store.live_table import reply_text
 from keyleash.store.records import GuardRecord, guard_record
-from keyleash.store.server import round_trip
 from keyleash.store.store import Store, batches
 
 SCANNED = 1000
@@ -67,23 +65,6 @@ def read_snapshots(store: Store, identities: Iterable[str]) -> dict[str, GuardSn
                 frozenset(digest.decode() for digest in sources),
             )
     return snapshots
-
-
-MISSING = "none"
-"""The type of a key that does not exist."""
-_TYPES = {
-    "audit": "stream", "denied": "stream", "guard": "hash", "source": "hash", "state": "string",
-    "tokens": "hash",
-}  # fmt: skip
-
-
-def read_types(store: Store, identities: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return by control key the type that it should have, and the type that it has."""
-    names = [*identities]
-    types = {getattr(store.keys, x)(name): kind for x, kind in _TYPES.items() for name in names}
-    types |= {store.keys.control: "stream", store.keys.history: "zset", store.keys.layouts: "hash"}
-    found = map(reply_text, round_trip(store.client, (("TYPE", key) for key in types)))
-    return dict(zip(types, zip(types.values(), found, strict=True), strict=True))
 
 
 def _record(raw: dict[bytes, bytes]) -> GuardRecord | None:

@@ -34,13 +34,6 @@ def read_child_entries(store: Store, identities: Sequence[str]) -> list[dict[byt
     return round_trip(store.client, (("HGETALL", name) for name in names))
 
 
-def record_names(store: Store) -> Iterator[str]:
-    """Yield the names of all token records after `token_root`, some repeatedly."""
-    root = store.keys.token_root
-    names = store.client.scan_iter(f"{root}*", count=SCANNED)
-    return (key[len(root) :].decode() for key in names)
-
-
 def read_token_records(
     store: Store, digests: Mapping[str, Sequence[str]]
 ) -> list[list[bytes | None]]:

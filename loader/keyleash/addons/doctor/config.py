@@ -43,5 +43,5 @@ def accepted_findings() -> tuple[str, ...]:
 def _bad(file: str, problem: str) -> UsageError:
     return UsageError(
         f"the configuration file {quote(file)} {problem}",
-        help='write `[doctor]`, and below it `accept = ["vulnerable-version"]`',
+        help='write `[doctor]`, and below it `accept = ["open-default-user"]`',
     )

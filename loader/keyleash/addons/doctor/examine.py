@@ -38,7 +38,6 @@ from keyleash.text import counted, json_object
 Check = Callable[[Context, Server], Iterable[CheckResult]]
 
 SERVER_CHECKS: dict[str, Check] = {
-    "version": settings.check_version,
     "payload validation": settings.check_payloads,
     "eviction": settings.check_eviction,
     "memory": settings.check_memory,
@@ -52,12 +51,10 @@ SERVER_CHECKS: dict[str, Check] = {
 
 NODE_CHECKS: dict[str, Check] = {
     "slots": clusters.check_slots,
-    "keys of one server": clusters.check_keys_of_one_server,
     "keys of scripts": clusters.check_scripts_of_slots,
 }
 """Further checks of every node of a cluster, by name."""
 
-VERSION = "vulnerable-version"
 EVERYTHING = "everything"
 """The check name of a server on which every check is skipped."""
 LOOKS = 3
@@ -84,11 +81,6 @@ class Examination(Result):
     def is_healthy(self) -> bool:
         """Return whether all findings are accepted or advice."""
         return {item.severity for item in self.findings} <= {Severity.ADVICE}
-
-    @property
-    def is_vulnerable(self) -> bool:
-        """Return whether a release has known vulnerabilities, unless that is accepted."""
-        return any(item.code == VERSION for item in self.findings)
 
     @property
     def is_blind(self) -> bool:
@@ -214,9 +206,6 @@ def _run_checks(
         return
     for server in context.answering:
         yield from _attempt("scripts", context, server, records.check_scripts)
-    yield from _attempt("tokens", context, main, records.check_tokens)
-    yield from _attempt("control keys", context, main, records.check_keys)
-    yield from _attempt("moments", context, main, settings.check_moments)
     yield from _attempt("guards and users", context, main, _check_compiled)
 
 
@@ -235,7 +224,7 @@ def _check_compiled(context: Context, main: Server) -> Iterator[CheckResult]:
     active = context.active
     assert active is not None  # noqa: S101 - asked for by the caller
     prepared = prepare_active(context.store_of(main), active.document)
-    yield from records.check_records(context, active, prepared)
+    yield from records.check_records(context, prepared)
 
 
 def _raise_error(_context: Context, server: Server) -> Iterator[CheckResult]:

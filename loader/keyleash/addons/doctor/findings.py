@@ -79,14 +79,6 @@ FINDINGS = {
         "start it or remove it; check that its address is reachable from here, and that user and"
         " password are valid there",
     ),
-    "vulnerable-version": FindingKind(
-        # Distributions backport fixes, so a version alone proves nothing.
-        _ADVICE,
-        "{product} {version} has known vulnerabilities that agents, or clients that may load"
-        " scripts, can exploit: {advisories}; the worst: {worst}",
-        "upgrade to {product} {target} or later; if your distribution backported the fixes, accept"
-        " it: `--accept vulnerable-version`",
-    ),
     RESTORE_CODE: FindingKind(_ERROR, "{risk}", PAYLOAD_ADVICE),
     "eviction": FindingKind(_ERROR, "{risk}", EVICTION_ADVICE),
     "memory-full": FindingKind(
@@ -125,23 +117,10 @@ FINDINGS = {
         "{count} slots of the cluster have no working node: calls on their keys fail",
         "see `CLUSTER NODES`; start the node, or assign the slots to another",
     ),
-    "slot-moving": FindingKind(
-        _WARNING,
-        "the slots {slots} move key by key{effect}",
-        "let the migration finish; `CLUSTER SETSLOT SLOT STABLE` ends one that was given up, and"
-        " `CLUSTER MIGRATESLOTS` of Valkey 9 moves slots in one step",
-    ),
     "undeclared-keys": FindingKind(
         _ERROR,
         "the node denies keys that a script does not declare: {reason}; guards cannot run",
         "use a server that does not check the keys of scripts: managed services may do",
-    ),
-    "keys-of-one-server": FindingKind(
-        _WARNING,
-        "control keys of one server are on the cluster, which does not use them, such as {names}",
-        "if no server needs them, delete them on each primary: `redis-cli -h HOST -p PORT --scan"
-        " --pattern 'keyleash:*' | grep -v '{{' | xargs -r -d '\\n' -n 1 redis-cli -h HOST -p PORT"
-        " UNLINK`",
     ),
     "no-persistence": FindingKind(
         _ERROR,
@@ -177,22 +156,6 @@ FINDINGS = {
         "no policy is active: every call of every agent is denied",
         "load one with `keyleash load FILE`; after a flush, consider restoring a backup",
     ),
-    "policy-changed": FindingKind(
-        _ERROR,
-        "the stored policy is not the one that was activated: its digest differs",
-        "find out what wrote to `{key}`, then load the policy from its file",
-    ),
-    "wrong-type": FindingKind(
-        _ERROR,
-        "`{key}` is a {found}, and should be a {kind}: calls that need it fail",
-        f"find out what wrote to it, `RENAME` it to another name, then {_LOAD}",
-    ),
-    "records-deleted": FindingKind(
-        _WARNING,
-        "the {what} was deleted: {effect}",
-        "find out what deleted it; `keyleash freeze` also stops unlisted tokens; `audit"
-        " export` keeps events elsewhere",
-    ),
     "command-denied": FindingKind(
         _WARNING,
         "the user of the URL may not run {name}, or the server lacks it: {reason}",
@@ -206,11 +169,6 @@ FINDINGS = {
         "a load would compile other guards: those of {names} were compiled by another version of"
         " keyleash, for another year or for other server commands, or were changed",
         _LOAD,
-    ),
-    "stray-guard": FindingKind(
-        _ERROR,
-        "there is a guard record or a live state of {names}, which the active policy does not have",
-        f"find out what wrote to `{{key}}`, then {_LOAD} with `--allow-removal`",
     ),
     "no-layout": FindingKind(
         _ERROR,
@@ -239,11 +197,6 @@ FINDINGS = {
         "the script {digest} of `{identity}` is not stored, so it cannot be loaded again",
         _LOAD,
     ),
-    "script-text-changed": FindingKind(
-        _ERROR,
-        "the stored script {digest} of `{identity}` does not match its digest",
-        f"find out what wrote to `{{key}}`, then {_LOAD}",
-    ),
     "fences-gone": FindingKind(
         _WARNING, "fences are gone, but {names} still have users of the server", "{advice}"
     ),
@@ -252,12 +205,6 @@ FINDINGS = {
         "the server's clock is {seconds:.0f} s {direction} this machine's; expiries and windows use"
         " the server's",
         "synchronize both by NTP; if a clock is set back, agents wait as long as it was ahead",
-    ),
-    "clock-was-ahead": FindingKind(
-        _WARNING,
-        "{evidence} in the future: the server's clock was ahead when they were written",
-        "find out what set the clock; until it reaches these times, agents may be denied, and audit"
-        " streams continue at their last time",
     ),
     "several-primaries": FindingKind(
         _ERROR,

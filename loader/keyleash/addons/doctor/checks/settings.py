@@ -5,9 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from redis.exceptions import ResponseError
-
-from keyleash.addons.doctor.advisories import advisories, parse_version
 from keyleash.addons.doctor.context import Context
 from keyleash.addons.doctor.findings import (
     SHOWN,
@@ -18,53 +15,14 @@ from keyleash.addons.doctor.findings import (
     finding,
 )
 from keyleash.commands.work import DEFAULT_VALUE_BYTES
-from keyleash.limits import LimitState, SlotKind
 from keyleash.operator.load.checks import RESTORE_CODE, find_eviction_risk, restoring_identities
-from keyleash.policy import Identity, Policy
+from keyleash.policy import Policy
 from keyleash.policy.problems import listing
 from keyleash.store.deployment import Server
 from keyleash.store.records import read_head
 from keyleash.store.server import info_section, read_replicas, read_settings
-from keyleash.store.server_check import Client, find_payload_risk, release_of
-from keyleash.store.states import read_states
+from keyleash.store.server_check import find_payload_risk
 from keyleash.store.store import Store
-from keyleash.store.streams import control_stream, newest_entries, streams_of
-
-
-def check_version(_context: Context, server: Server) -> Iterator[CheckResult]:
-    """Compare the release with the first fixed ones."""
-    product, text = release_of(info_section(server.client, "server"))
-    version = parse_version(text)
-    if version is None:
-        yield Skipped("version", f"`{text}` is not a release of {product}", server.name)
-        return
-    concerning = [
-        advisory
-        for advisory in advisories()
-        if advisory.concerns(product, version) and _is_on(server.client, advisory.setting)
-    ]
-    if concerning:
-        yield finding(
-            "vulnerable-version",
-            server.name,
-            product=product.capitalize(),
-            version=text,
-            advisories=", ".join(item.name for item in concerning),
-            worst=concerning[0].what,
-            target=max(item.upgrade(product, version) for item in concerning),
-        )
-
-
-def _is_on(client: Client, setting: str) -> bool:
-    """Return whether *setting* is not 0, missing or unreadable."""
-    if not setting:
-        return True
-    try:
-        value = str(read_settings(client, setting).get(setting, "0"))
-    except ResponseError:
-        return True
-    return value.rstrip("%") != "0"
-
 
 MIB = 1 << 20
 LAZY = ("lazyfree-lazy-user-del", "lazyfree-lazy-server-del", "lazyfree-lazy-expire")
@@ -115,8 +73,6 @@ def _is_output_open(limits: str) -> bool:
 
 
 TOLERATED_S = 5.0
-MINUTE_US = 60_000_000
-DAY_US = 86_400_000_000
 
 
 def check_clock(_context: Context, server: Server) -> Iterator[DoctorFinding]:
@@ -129,42 +85,6 @@ def check_clock(_context: Context, server: Server) -> Iterator[DoctorFinding]:
     if off_s > TOLERATED_S:
         direction = "ahead of" if server_s > after_s else "behind"
         yield finding("clock-differs", server.name, seconds=off_s, direction=direction)
-
-
-def check_moments(context: Context, main: Server) -> Iterator[DoctorFinding]:
-    """Look for times in the future in states and audit streams."""
-    policy, store = context.policy, context.store_of(main)
-    now_us = store.now_us()
-    names = [item.name for item in policy.identities]
-    states = read_states(store, names)
-    ahead = [
-        identity.name
-        for identity, state in zip(policy.identities, states, strict=True)
-        if state is not None and any(_is_ahead(identity, limit, now_us) for limit in state.limits)
-    ]
-    if ahead:
-        limits = f"limits of {listing(ahead, SHOWN)} contain times"
-        yield finding("clock-was-ahead", evidence=limits)
-    newest = newest_entries(store, [control_stream(store), *streams_of(store, names)])
-    times_us = [int(item[0].partition(b"-")[0]) * 1000 for item in newest if item]
-    if times_us and max(times_us) > now_us + MINUTE_US:
-        ahead_s = (max(times_us) - now_us) // 1_000_000
-        entry = f"the newest entry of an audit stream is {ahead_s} s"
-        yield finding("clock-was-ahead", evidence=entry)
-
-
-def _is_ahead(identity: Identity, held: LimitState, now_us: int) -> bool:
-    slot = held.slot
-    match slot.kind:
-        case SlotKind.BUDGET:
-            # Months differ in length, and so do days of a clock change.
-            return held.ends_us > now_us + slot.period_us + 2 * DAY_US
-        case SlotKind.RING:
-            return max(held.calls_us, default=0) > now_us + MINUTE_US
-        case _:
-            bursts = [rate.burst for rate in identity.rates if rate.name == slot.name]
-            burst = next((item for item in bursts if item), slot.limit)
-            return held.tat_us > now_us + burst * slot.interval_us + MINUTE_US
 
 
 NEARLY = 0.9
