@@ -55,40 +55,6 @@ def test_log_as_json_has_keys_and_error_as_fields(busy: Cli) -> None:
     assert third["error"].startswith("WRONGTYPE")
 
 
-def test_log_of_denials_shows_codes(busy: Cli) -> None:
-    """`--denied` shows denials in place of events."""
-    (line,) = busy.ok("audit", "log", "--denied").splitlines()[1:]
-    (denial,) = busy.lines("audit", "log", "--denied")
-
-    assert "KEY_NOT_GRANTED" in line
-    assert (denial["code"], denial["keys"], denial["op"]) == (
-        "KEY_NOT_GRANTED",
-        ["elsewhere"],
-        "GET",
-    )
-
-
-def test_log_of_one_identity_with_a_limit_shows_its_newest_entry(busy: Cli) -> None:
-    """The identity and the number of entries both filter."""
-    runner = busy.lines("audit", "log", "agent-runner")
-    newest = busy.lines("audit", "log", "--limit", "1")
-
-    assert [event["correlation"] for event in runner] == ["c-1", "c-3"]
-    assert [event["correlation"] for event in newest] == ["c-3"]
-
-
-def test_log_of_an_unknown_identity_fails(loaded: Cli) -> None:
-    """An unknown identity differs from one without events."""
-    assert loaded.run("audit", "log", "unknown").exit_code == 2
-    assert loaded.ok("audit", "log", "agent-runner") == ""
-    assert loaded.lines("audit", "log") == []
-
-
-def test_log_with_a_limit_below_one_is_a_usage_error(loaded: Cli) -> None:
-    """The minimum limit is 1."""
-    assert loaded.run("audit", "log", "--limit", "0").exit_code == 2
-
-
 def test_key_that_is_not_utf8_is_escaped_in_text_and_base64_in_json(
     loaded: Cli, embedded: RealServer
 ) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from keyleash.store.keyspace import OPERATORS
@@ -190,16 +188,6 @@ def test_log_of_denials_by_command_notes_its_limit(loaded: Cli, streams: Streams
     assert loaded.lines("audit", "log", "--denied", "--op", "restore")
 
 
-def test_stats_of_empty_streams_succeeds(loaded: Cli) -> None:
-    """As with `audit log`, only an empty time range is an error."""
-    shown = loaded.run("audit", "stats")
-
-    assert (shown.exit_code, shown.stdout) == (0, "")
-    assert "no events and no denials" in shown.stderr
-    assert loaded.lines("audit", "stats") == []
-    assert loaded.run("audit", "stats", "--since", "1h").exit_code == 1
-
-
 def test_log_of_operator_actions_filters_by_identity(loaded: Cli) -> None:
     """Loads, issued tokens and suspensions; of all identities, or of one."""
     loaded.ok("freeze", RUNNER, "--reason", "x")
@@ -211,88 +199,6 @@ def test_log_of_operator_actions_filters_by_identity(loaded: Cli) -> None:
     about = loaded.lines("audit", "log", "--control", "agent-reader")
     assert [line["event"] for line in about] == ["activate"]
     assert f"identities={RUNNER}" in loaded.ok("audit", "log", "--control")
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--since", "yesterday"), "is not a time"),
-        (("--since", "0s"), "not longer than zero"),
-        (("--since", "1m", "--until", "5m"), "is after"),
-        (("--key", "a*b"), "`*` is not at the end"),
-        (("--key", "\udcff"), "a pattern must be UTF-8"),
-        (("--code", "NO"), "--code"),
-        (("--denied", "--control"), "operators have no denials"),
-        (("--control", "--op", "SET"), "operator actions have no `--op`"),
-    ],
-)
-def test_log_with_conflicting_options_is_a_usage_error(
-    loaded: Cli, options: tuple[str, ...], words: str
-) -> None:
-    """The message names the option and its form."""
-    result = loaded.run("audit", "log", *options)
-
-    assert result.exit_code == 2
-    assert words in result.stderr
-
-
-def test_log_with_a_token_for_its_id_fails_without_repeating_it(loaded: Cli) -> None:
-    """Secrets are not printed."""
-    token = loaded.token(RUNNER)
-
-    result = loaded.run("audit", "log", "--token", token)
-
-    assert result.exit_code == 2
-    assert token not in result.output
-    assert "give its id" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("log", "--since", "1999-01-01", "--until", "1999-01-02"),
-        ("log", "--op", "GET"),
-        ("log", "--denied", "--key", "x"),
-        ("log", "--control", "--token", "x"),
-        ("timeline", "nothing:of:it", "--since", "1999-01-01"),
-        ("stats", "--since", "1999-01-01", "--until", "1999-01-02"),
-    ],
-)
-def test_log_that_finds_nothing_fails_with_server_time(
-    loaded: Cli, streams: Streams, words: tuple[str, ...]
-) -> None:
-    """A time range in the wrong time zone must not look like an empty log."""
-    streams.event(RUNNER, "1-0")
-
-    result = loaded.run("audit", *words)
-
-    assert result.exit_code == 1
-    assert "error: no " in result.stderr
-    assert "times are by the server's clock, now " in result.stderr
-    (line,) = loaded.run("--json", "audit", *words).output.splitlines()
-    assert json.loads(line)["error"]["code"] == "nothing-found"
-
-
-def test_log_without_events_of_an_ancestor_names_its_tree(loaded: Cli, streams: Streams) -> None:
-    """The id may be right: its children only read. The clock has nothing to do with it."""
-    streams.event(RUNNER, "1-0")
-
-    result = loaded.run("audit", "log", "--delegated-from", "nope")
-
-    assert result.exit_code == 1
-    assert "help: check `keyleash token tree nope`: reads have no events; " in result.stderr
-
-
-def test_timeline_of_an_unknown_key_without_times_asks_for_its_name(
-    loaded: Cli, streams: Streams
-) -> None:
-    """The clock is of no use."""
-    streams.event(RUNNER, "1-0")
-
-    result = loaded.run("audit", "timeline", "nothing:of:it")
-
-    assert result.exit_code == 1
-    assert "help: check the name of the key (for a pattern: `audit log --key`); " in result.stderr
 
 
 def test_long_details_of_an_operator_action_are_cut_in_the_table(loaded: Cli) -> None:
@@ -424,18 +330,6 @@ def test_show_of_denials_and_operator_actions_prints_them(loaded: Cli, streams: 
     assert "KEY_DENIED" in loaded.ok("audit", "show", "1-0")
     assert "activate" in loaded.ok("audit", "show", f"control/{control}")
     assert loaded.lines("audit", "show", control)[0]["event"] == "activate"
-
-
-@pytest.mark.parametrize("event", ["1-1", "nonsense", "unknown/1-0", "control/1-0"])
-def test_show_of_a_wrong_id_fails(loaded: Cli, streams: Streams, event: str) -> None:
-    """The help says where to find ids."""
-    streams.event(RUNNER, "1-0")
-
-    result = loaded.run("audit", "show", event)
-
-    assert result.exit_code == 1
-    assert f"`{event}`" in result.stderr
-    assert "keyleash audit log" in result.stderr
 
 
 def test_show_of_an_id_in_several_streams_fails_and_lists_them(

@@ -157,48 +157,6 @@ def test_rotation_of_an_identity_with_bound_tokens_alone_issues_nothing(cli: Cli
     assert cli.json("token", "rotate", "runner")["replaced"] == []
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (("--budget", "requests=0"), "write an amount such as `requests=200`\n"),
-        (("--allow", "read write"), "separate the classes with commas: `read,write`"),
-        (("--budget", "requests=200/week"), "periods: `minute`, `hour`, `day`, `month`"),
-        (("--keys", "x:*"), "`keyleash can-i --list runner`"),
-        (("--bind", "{job_id}=42"), "write `job_id=…`"),
-        (("--keys", "jobs:{42}:*"), "write a brace of the key twice, as in `jobs:{{42}}:*`"),
-        (("--bind", "job_id=42", "--keys", "x:*"), "leave out the binding or this key"),
-    ],
-)
-def test_bad_restriction_has_a_help_that_names_the_way_out(
-    cli: Cli, options: tuple[str, ...], text: str
-) -> None:
-    """In the words of the option."""
-    result = cli.run("token", "issue", "runner", *options)
-
-    assert result.exit_code == 1
-    assert text in result.stderr.partition("help: ")[2]
-
-
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [
-        (("runner", "--bind", "jobid=42"), "no pattern of `runner` has the capture `{jobid}`"),
-        (("runner", "--bind", "job_id"), "is not a name, `=` and a value"),
-        (("runner", "--meta", "a=1", "--meta", "a=2"), "`a` is given twice"),
-        (("other", "--bind", "doc=1"), "add `token: {bound: true}` to the identity"),
-    ],
-)
-def test_bad_option_is_an_error_that_names_it(
-    cli: Cli, options: tuple[str, ...], text: str
-) -> None:
-    """And no token is issued."""
-    result = cli.run("token", "issue", *options)
-
-    assert result.exit_code != 0
-    assert text in result.stderr
-    assert cli.json("token", "list")["tokens"] == []
-
-
 def test_policy_without_bound_tokens_says_that_it_denies_them(cli: Cli, tmp_path: Path) -> None:
     """In the plan, and in the denial of a token that is still listed as live."""
     issued = cli.json("token", "issue", "runner", *OPTIONS)

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
-from keyleash.commands import load_table
 from keyleash.policy.files import MAX_FILE_BYTES
 from keyleash.store.keyspace import script_digest
 from support.command_line import Cli
@@ -30,18 +27,6 @@ identities:
     budget: {writes: 5000/day}
     audit: {before_images: {max_bytes: 64kb}, mask_keys: ["a:*"]}
 """
-
-
-def test_check_of_a_valid_policy_names_its_identities(offline: Cli, example: Path) -> None:
-    """The output shows that the right file was read."""
-    output = offline.ok("check", example)
-
-    assert output.splitlines() == [
-        f"{example} is valid",
-        "4 identities: `agent-reader`, `agent-runner`, `agent-recovery`, `human-admin`",
-        "1 warning accepted: idle-deny of agent-runner",
-        f"checked for {', '.join(load_table().servers)}",
-    ]
 
 
 def test_check_reports_every_problem_with_its_place_and_a_count(offline: Cli, policy: Path) -> None:
@@ -99,20 +84,6 @@ def test_check_warns_with_code_and_help(offline: Cli, policy: Path) -> None:
     assert "1 warning accepted: no-rate of agent" in result.stdout.splitlines()
 
 
-def test_strict_check_fails_on_warnings(offline: Cli, policy: Path) -> None:
-    """A pipeline stops at warnings as at errors."""
-    policy.write_text(IDLE_DENY)
-
-    result = offline.run("check", policy, "--strict")
-    error = offline.json("check", policy, "--strict", exit_code=65)["error"]
-
-    assert (result.exit_code, result.stdout) == (65, "")
-    lines = result.stderr.splitlines()
-    assert lines[0].endswith("[idle-deny]")
-    assert lines[2] == "error: 1 warning, and `--strict` allows none"
-    assert (error["code"], error["problems"][0]["code"]) == ("warnings", "idle-deny")
-
-
 def test_strict_check_of_a_clean_policy_passes(offline: Cli, example: Path) -> None:
     """An accepted finding is not a warning."""
     assert offline.run("check", example, "--strict").exit_code == 0
@@ -154,45 +125,6 @@ def test_check_annotates_pull_requests(offline: Cli, tmp_path: Path) -> None:
     assert "[idle-deny]" in result.stderr
 
 
-def test_check_annotates_problems_as_errors(offline: Cli, policy: Path) -> None:
-    """Each problem is shown beside its line."""
-    policy.write_text(BROKEN)
-
-    result = offline.run("check", policy, "--format", "github")
-
-    assert result.exit_code == 65
-    lines = result.stdout.splitlines()
-    assert lines[0].startswith(f"::error file={policy},line=4,col=11,title=unknown-kind::unknown")
-    assert len(lines) == 2
-
-
-def test_check_rejects_two_formats(offline: Cli, example: Path) -> None:
-    """Output with annotations is not a JSON document."""
-    assert offline.run("check", example, "--json", "--format", "github").exit_code == 2
-
-
-def test_check_as_json_lists_problems_with_their_places(offline: Cli, policy: Path) -> None:
-    """An editor or a CI job shows each problem at its line."""
-    policy.write_text(BROKEN)
-
-    error = offline.json("check", policy, exit_code=65)["error"]
-
-    assert error["code"] == "bad-policy"
-    assert (error["problems"][0]["line"], error["problems"][0]["code"]) == (4, "unknown-kind")
-    assert set(error["problems"][0]) == {"code", "message", "help", "file", "line", "column"}
-
-
-def test_check_as_json_names_identities_and_digest(offline: Cli, example: Path) -> None:
-    """The digest is the one that `load` and `status` show."""
-    result = offline.json("check", example)
-
-    assert set(result) == {"file", "digest", "servers", "identities", "warnings", "accepted"}
-    assert result["warnings"] == []
-    assert len(result["digest"]) == 64
-    assert result["servers"] == list(load_table().servers)
-    assert result["identities"][3] == {"name": "human-admin", "kind": "human"}
-
-
 def test_check_reads_standard_input(offline: Cli, policy: Path, example: Path) -> None:
     """The output of a template engine can be checked through a pipe."""
     assert "<stdin> is valid" in offline.ok("check", "-", stdin=example.read_text())
@@ -220,16 +152,6 @@ def test_mistake_that_is_repeated_is_shown_once(offline: Cli, policy: Path) -> N
     )
 
 
-@pytest.mark.parametrize("command", ["check", "compile", "load"])
-def test_missing_file_exits_with_66(offline: Cli, tmp_path: Path, command: str) -> None:
-    """A wrong path and a bad policy have different exit codes."""
-    result = offline.run(command, tmp_path / "nope.yaml")
-
-    assert result.exit_code == 66
-    message = f"error: cannot read `{tmp_path}/nope.yaml`: no such file or directory\n"
-    assert result.stderr == message
-
-
 def test_file_that_never_ends_is_not_read(offline: Cli, tmp_path: Path, example: Path) -> None:
     """A device, a FIFO without a writer, and more than a policy can have."""
     os.mkfifo(tmp_path / "fifo")
@@ -243,14 +165,6 @@ def test_file_that_never_ends_is_not_read(offline: Cli, tmp_path: Path, example:
         assert f"it has more than {MAX_FILE_BYTES} bytes" in result.stderr
 
 
-def test_directory_in_place_of_a_file_fails(offline: Cli, tmp_path: Path) -> None:
-    """A directory is reported without a traceback."""
-    result = offline.run("check", tmp_path)
-
-    assert result.exit_code == 66
-    assert "is a directory" in result.stderr
-
-
 def test_file_that_is_not_utf8_is_a_bad_policy_with_the_place(offline: Cli, policy: Path) -> None:
     """The report has the byte and its place, since editors may hide it."""
     policy.write_bytes("version: 1\n# für ".encode() + b"\xff\n")
@@ -259,19 +173,6 @@ def test_file_that_is_not_utf8_is_a_bad_policy_with_the_place(offline: Cli, poli
 
     assert result.exit_code == 65
     assert f"{policy}:2:7: the file is not UTF-8 text: it has the byte `\\xff`" in result.stderr
-
-
-def test_compile_lists_identity_digest_and_size(offline: Cli, example: Path) -> None:
-    """Operators compare digests with those on a server."""
-    lines = offline.ok("compile", example).splitlines()
-
-    assert lines[0].split() == ["identity", "digest", "bytes"]
-    assert [line.split()[0] for line in lines[1:]] == [
-        "agent-reader",
-        "agent-runner",
-        "agent-recovery",
-        "human-admin",
-    ]
 
 
 def test_compiled_script_on_standard_output_has_the_listed_digest(
@@ -308,24 +209,3 @@ def test_compile_as_json_has_the_script_of_a_named_identity(offline: Cli, exampl
 
     assert script_digest(only["script"]) == only["digest"]
     assert all(set(item) == {"identity", "digest", "bytes", "file"} for item in every)
-
-
-def test_compile_of_an_unknown_identity_suggests_a_name(offline: Cli, example: Path) -> None:
-    """The help corrects a typing mistake."""
-    result = offline.run("compile", example, "--identity", "agent-runer")
-
-    assert result.exit_code == 2
-    assert "no identity `agent-runer`" in result.stderr
-    assert "`agent-runner`" in result.stderr
-
-
-def test_compile_into_a_file_in_place_of_a_directory_fails(
-    offline: Cli, example: Path, policy: Path
-) -> None:
-    """An error of the file system is reported in one line."""
-    policy.write_text("")
-
-    result = offline.run("compile", example, "-o", policy)
-
-    assert result.exit_code == 1
-    assert "file exists" in result.stderr

@@ -92,28 +92,6 @@ def test_arguments_after_the_command_are_the_commands_own(agent: Cli) -> None:
     assert agent.ok("exec", "--", "GET", KEY) == "--json\n"
 
 
-def test_error_of_the_command_itself_fails(agent: Cli) -> None:
-    """A command that ran and failed is neither a denial nor a success."""
-    agent.ok("exec", "SET", KEY, "x")
-
-    result = agent.run("exec", "LPUSH", KEY, "y")
-
-    assert result.exit_code == 1
-    assert "WRONGTYPE" in result.stderr
-    assert agent.json("exec", "LPUSH", KEY, "y", exit_code=1)["error"]["code"] == "server-error"
-
-
-def test_denial_as_json_has_code_and_details(loaded: Cli) -> None:
-    """Programs decide by code, not by text."""
-    token = loaded.token("agent-runner")
-
-    error = loaded.json("exec", "GET", "elsewhere", exit_code=1, KEYLEASH_TOKEN=token)["error"]
-
-    assert error["code"] == "KEY_NOT_GRANTED"
-    assert error["details"] == {"key": "elsewhere"}
-    assert set(error) == {"code", "message", "help", "details", "problems"}
-
-
 def test_rate_and_budget_denials_have_a_time(loaded: Cli) -> None:
     """The help says when the call will be allowed again."""
     token = loaded.token("agent-recovery")
@@ -153,18 +131,6 @@ def test_token_can_come_from_a_file(loaded: Cli, tmp_path: Path) -> None:
     assert loaded.ok(*call, KEYLEASH_TOKEN="kl_agent-runner_" + "A" * 32) == "OK\n"
 
 
-def test_token_on_the_command_line_is_a_usage_error(loaded: Cli) -> None:
-    """The help says to revoke it, since the process list has shown it."""
-    token = loaded.token("agent-runner")
-
-    result = loaded.run("exec", "--token", token, "SET", KEY, "x")
-
-    assert result.exit_code == 2
-    assert "every user of this machine" in result.stderr
-    assert "revoke this token" in result.stderr
-    assert token not in result.output
-
-
 @pytest.mark.parametrize("given", ["hunter2", "no\0file"])
 def test_name_of_a_missing_token_file_is_not_repeated(loaded: Cli, given: str) -> None:
     """The name may be a secret that was passed by mistake."""
@@ -198,20 +164,6 @@ def test_wrong_token_is_denied_and_not_repeated(
     assert "TOKEN_UNKNOWN" in result.output or "NOT_ACTIVE" in result.output
 
 
-def test_denied_command_is_shown_without_a_trailing_blank_and_with_its_remedy(loaded: Cli) -> None:
-    """A container without its sub-command, and a command that only `only` gives."""
-    token = loaded.token("agent-runner")
-
-    container = loaded.run("exec", "XGROUP", KEYLEASH_TOKEN=token)
-    restore = loaded.run("exec", "RESTORE", "agents:jobs:7:state", "0", "x", KEYLEASH_TOKEN=token)
-
-    assert "the command `XGROUP` is not allowed" in container.stderr
-    assert "`RESTORE` is not allowed: no grant names it in `only`" in restore.stderr
-    assert (
-        "help: use another command; `keyleash whoami` lists what the token allows" in restore.stderr
-    )
-
-
 def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
     """Nothing is sent: the help says where a token belongs."""
     token = loaded.token("agent-runner")
@@ -223,36 +175,6 @@ def test_token_in_place_of_the_command_is_not_repeated(loaded: Cli) -> None:
     assert "help: set KEYLEASH_TOKEN" in result.stderr
     output = result.output + loaded.ok("audit", "log", "--denied")
     assert token[len("kl_agent-runner_") :].upper() not in output.upper()
-
-
-def test_unknown_command_has_a_help_of_its_own(loaded: Cli) -> None:
-    """No `only` or `except` gives what no server has."""
-    result = loaded.run("exec", "FOO", KEYLEASH_TOKEN=loaded.token("agent-runner"))
-
-    assert "no server that keyleash knows has it" in result.stderr
-    assert "help: check the name of the command" in result.stderr
-
-
-def test_option_after_the_command_is_named_in_the_help(loaded: Cli) -> None:
-    """The server's syntax error does not show why."""
-    token = loaded.token("agent-runner")
-
-    result = loaded.run("exec", "SET", KEY, "x", "--correlation", "c", KEYLEASH_TOKEN=token)
-    other = loaded.run("exec", "SET", KEY, "x", "y", KEYLEASH_TOKEN=token)
-
-    assert (result.exit_code, other.exit_code) == (1, 1)
-    assert "options of `keyleash exec` go before COMMAND" in result.stderr
-    assert "help" not in other.stderr
-
-
-def test_token_as_correlation_id_is_an_error_that_names_the_option(loaded: Cli) -> None:
-    """Events would repeat it."""
-    token = loaded.token("agent-runner")
-
-    result = loaded.run("exec", "--correlation", token, "GET", KEY, KEYLEASH_TOKEN=token)
-
-    assert result.exit_code == 2
-    assert "error: `--correlation` contains a token" in result.stderr
 
 
 def test_token_file_of_the_environment_is_read(loaded: Cli, tmp_path: Path) -> None:
@@ -284,44 +206,3 @@ def test_call_that_no_replica_has_prints_its_reply_and_fails(cli: Cli, policy: P
     assert "do not repeat it" in result.stderr
     result = cli.run("exec", "INCR", "t:n", "--json", KEYLEASH_TOKEN=token)
     assert result.exit_code == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "instead"),
-    [
-        (("SUBSCRIBE", "c"), "pubsub()"),
-        (("unsubscribe",), "pubsub()"),
-        (("WATCH", "k"), "transaction()"),
-        (("MULTI",), "pipeline()"),
-        (("exec",), "pipeline()"),
-    ],
-)
-def test_command_that_affects_later_ones_alone_is_a_usage_error(
-    words: tuple[str, ...], instead: str
-) -> None:
-    """Nothing connects: the message says why, the help what to use."""
-    cli = Cli("redis://127.0.0.1:1", {"KEYLEASH_TOKEN": f"kl_one_{'A' * 32}"})
-
-    result = cli.run("exec", *words)
-
-    assert result.exit_code == 2
-    assert f"error: `{words[0].upper()}` has no effect here" in result.stderr
-    assert instead in result.stderr.partition("help: ")[2]
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("SHUTDOWN",),
-        ("CONFIG", "GET", "x"),
-        ("SELECT", "1"),
-        ("COPY", "agents:a", "agents:b", "DB", "1"),
-    ],
-)
-def test_help_for_a_command_that_no_policy_can_allow_says_so(
-    loaded: Cli, words: tuple[str, ...]
-) -> None:
-    """A change of `only` or `except` would not help."""
-    result = loaded.run("exec", *words, KEYLEASH_TOKEN=loaded.token("agent-runner"))
-
-    assert "help: do without it, or report that you cannot: no token may call it" in result.stderr

@@ -134,6 +134,7 @@ def test_blank_or_long_actor_is_a_usage_error(
         ("freeze", "\udcff", "--reason", "x"),
         ("token", "issue", "agent-runner", "--note", "x", "--ttl", "\udcff"),
         ("explain", "agent-runner", "--", "GET", "\udcff"),
+        ("audit", "log", "--key", "\udcff"),
     ],
     ids=ascii,
 )

@@ -61,18 +61,6 @@ def test_freeze_or_thaw_of_all_needs_confirmation(loaded: Cli, words: tuple[str,
     assert len(loaded.json(*words, "--yes")["identities"]) == 4
 
 
-def test_freeze_as_json_has_the_moment_and_each_identity(loaded: Cli) -> None:
-    """The document has the time, the event and each identity."""
-    output = loaded.json("freeze", "agent-reader", "--reason", "why", "--for", "1h")
-
-    assert output["bound_at"].endswith("Z")
-    assert re.fullmatch(r"\d+-\d+", output["event"])
-    (item,) = output["identities"]
-    assert item.pop("until").endswith("Z")
-    assert item == {"identity": "agent-reader", "changed": True, "reason": "why"}
-    assert loaded.json("status")["identities"][0]["suspension"]["by"] == "tester"
-
-
 @pytest.mark.parametrize(
     "words",
     [
@@ -133,15 +121,6 @@ def test_freeze_of_a_name_given_twice_is_of_one_identity(loaded: Cli) -> None:
     assert item["changed"] is True
     (item,) = loaded.json("thaw", *["agent-reader"] * 2)["identities"]
     assert item["changed"] is True
-
-
-def test_freeze_for_years_is_a_usage_error_without_token_advice(loaded: Cli) -> None:
-    """The message does not mention lifetimes of tokens."""
-    result = loaded.run("freeze", "agent-reader", "--reason", "x", "--for", "400d")
-
-    assert result.exit_code == 2
-    assert "`366d` or less" in result.stderr
-    assert "token" not in result.stderr
 
 
 def test_suspension_by_circuit_breaker_is_in_status_and_log(loaded: Cli) -> None:

@@ -86,28 +86,3 @@ def test_copies_name_no_schema_of_a_checkout(offline: Cli) -> None:
         offline.ok("examples", name, "--to", name)
 
     assert not [path for path in Path().rglob("agents.yaml") if "$schema" in path.read_text()]
-
-
-def test_examples_are_listed_by_name(offline: Cli) -> None:
-    """The list is text, or JSON by name."""
-    assert "fleet    three agents" in offline.ok("examples")
-    assert list(offline.json("examples")["examples"]) == list(EXAMPLES)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("examples", "fleat"), "help: did you mean `fleet`?"),
-        (("examples", "x"), "help: examples are starter, fleet"),
-        (("examples", "--to", "x"), "error: specify which example to copy"),
-    ],
-)
-def test_examples_without_a_known_name_is_a_usage_error(
-    offline: Cli, words: tuple[str, ...], message: str
-) -> None:
-    """The help lists the names."""
-    result = offline.run(*words)
-
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert not list(Path().iterdir())

@@ -35,36 +35,6 @@ def test_reset_lets_a_denied_agent_act_and_is_logged(loaded: Cli, embedded: Real
     assert "audit 7" in log
 
 
-def test_reset_as_json_names_each_limit(loaded: Cli) -> None:
-    """The document has the limits, the time and the event."""
-    output = loaded.json("limits", "reset", RUNNER, "--reason", "why")
-
-    assert output["limits"] == ["rate.writes", "budget.requests", "budget.writes"]
-    assert (output["identity"], output["counters"]) == (RUNNER, 0)
-    assert re.fullmatch(r"\d+-\d+", output["event"])
-    assert output["bound_at"].endswith("Z")
-
-
-@pytest.mark.parametrize(
-    ("words", "exit_code", "expected"),
-    [
-        (("agent-runer",), 2, "did you mean `agent-runner`"),
-        ((RUNNER, "--limit", "rate.write"), 1, "did you mean `rate.writes`"),
-        ((RUNNER, "--limit", "x"), 1, "it has"),
-        (("human-admin",), 1, "has no limits"),
-    ],
-)
-def test_reset_of_an_unknown_name_lists_the_known_ones(
-    loaded: Cli, words: tuple[str, ...], exit_code: int, expected: str
-) -> None:
-    """Nothing is changed."""
-    result = loaded.run("limits", "reset", *words, "--reason", "why")
-
-    assert result.exit_code == exit_code
-    assert expected in result.stderr
-    assert "reset-limits" not in loaded.ok("audit", "log", "--control")
-
-
 @pytest.mark.parametrize("reason", ["", " ", "x" * 129, "kl_agent-runner_" + "x" * 32])
 def test_reset_needs_a_reason_without_a_secret(loaded: Cli, reason: str) -> None:
     """The reason is stored in the control stream."""

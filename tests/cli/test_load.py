@@ -25,20 +25,6 @@ def test_load_shows_server_and_plan_and_activates(server: RealServer, example: P
     assert result.stdout == "activated generation 1: 4 identities\n"
 
 
-def test_load_without_terminal_and_without_yes_is_a_usage_error(cli: Cli, example: Path) -> None:
-    """A script neither hangs on the question nor proceeds without an answer."""
-    result = cli.run("load", example)
-
-    assert result.exit_code == 2
-    assert "help: add `--yes`" in result.stderr
-    assert cli.json("status")["policy"] is None
-
-
-def test_load_of_the_active_policy_changes_nothing(loaded: Cli, example: Path) -> None:
-    """A repeated deploy asks nothing and writes nothing."""
-    assert loaded.ok("load", example) == "already active as generation 1; nothing changed\n"
-
-
 def test_load_counts_new_changed_unchanged_and_removed_identities(
     loaded: Cli, example: Path, policy: Path
 ) -> None:
@@ -57,28 +43,6 @@ def test_load_counts_new_changed_unchanged_and_removed_identities(
     assert "- agent-recovery (machine)   [narrows]" in lines
     assert "1 new, 1 changed, 2 removed, 1 unchanged" in lines
     assert result.stdout == "activated generation 2: 3 identities\n"
-
-
-def test_load_of_a_bad_policy_writes_nothing(loaded: Cli, policy: Path) -> None:
-    """Problems are found before anything is written to the server."""
-    policy.write_text("version: 1\nidentities: {}\n")
-
-    assert loaded.run("load", policy, "--yes").exit_code == 65
-    assert loaded.json("status")["policy"]["generation"] == 1
-
-
-def test_load_as_json_is_one_document(cli: Cli, example: Path) -> None:
-    """A deploy reads the generation from it."""
-    result = cli.json("load", example, "--yes")
-
-    fields = {"server", "changed", "generation", "digest", "identities", "removed", "warnings"}
-    assert result.pop("verified") is True
-    assert result.pop("plan")["changes"] is True
-    assert set(result) == fields
-    assert result["changed"] is True
-    assert result["generation"] == 1
-    assert result["digest"] == cli.json("status")["policy"]["digest"]
-    assert cli.json("load", example)["changed"] is False
 
 
 def test_load_records_the_actor(loaded: Cli, embedded: RealServer) -> None:
@@ -157,15 +121,6 @@ def test_load_by_a_user_without_command_warns_and_loads(
     first, second, *_ = result.stderr.splitlines()
     assert first.startswith(f"{example}:1:1: warning: cannot read the server's commands: ")
     assert second.startswith("  help: use a user who may run COMMAND, on Redis 7 or later; until")
-
-
-def test_load_as_json_has_token_rules_without_places(cli: Cli, example: Path, policy: Path) -> None:
-    """Moved lines are no change of a rule."""
-    result = cli.json("load", example, "--yes")
-    assert "spans" not in str(result["plan"])
-
-    policy.write_text("# one line more\n" + example.read_text())
-    assert cli.json("plan", policy)["changes"] is False
 
 
 def interrupt(*_: Any, **__: Any) -> None:

@@ -122,11 +122,6 @@ def test_server_without_a_policy_is_up_with_generation_0(cli: Cli) -> None:
     assert (found["keyleash_up"], found["keyleash_policy_generation"]) == (1, 0)
 
 
-def test_metrics_are_no_json_document(loaded: Cli) -> None:
-    """The help names the command that has JSON."""
-    assert "keyleash status --json" in loaded.json("metrics", exit_code=2)["error"]["help"]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_metrics_are_served_on_loopback_until_a_signal(
     loaded: Cli, embedded: RealServer, number: signal.Signals

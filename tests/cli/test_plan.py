@@ -33,14 +33,6 @@ def dump(server: RealServer) -> dict[bytes, bytes]:
     return {key: client.dump(key) for key in client.scan_iter()}
 
 
-def test_plan_of_the_active_policy_exits_with_0(loaded: Cli, example: Path) -> None:
-    """A pipeline can ask for pending changes."""
-    result = loaded.run("plan", "--exit-code", example)
-
-    assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1] == "nothing changes"
-
-
 def test_plan_of_another_policy_succeeds_and_writes_nothing(
     server: RealServer, example: Path, policy: Path
 ) -> None:
@@ -120,35 +112,6 @@ def test_plan_as_json_is_exact(loaded: Cli, example: Path, policy: Path) -> None
     assert identity["losses"] == []
 
 
-def test_plan_of_an_unreachable_server_exits_with_69(offline: Cli, example: Path) -> None:
-    """A pipeline can distinguish it from a bad policy."""
-    result = offline.run("plan", example)
-
-    assert result.exit_code == 69
-    assert result.stdout == ""
-
-
-@pytest.mark.parametrize("words", [("plan", "FILE"), ("plan", "missing"), ("plan", "--unknown")])
-def test_any_error_of_a_plan_with_exit_code_is_1(
-    offline: Cli, example: Path, words: tuple[str, ...]
-) -> None:
-    """A usage error must not look like changes."""
-    given = [str(example) if word == "FILE" else word for word in words]
-
-    assert offline.run(*given, "--exit-code").exit_code == 1
-
-
-@pytest.mark.parametrize(("text", "exit_code"), [("version: 1\nidentities: {}\n", 65), (None, 66)])
-def test_plan_of_a_bad_or_missing_file_exits_with_its_own_code(
-    loaded: Cli, policy: Path, text: str | None, exit_code: int
-) -> None:
-    """Scripts can distinguish a bad policy, a missing file and changes."""
-    if text is not None:
-        policy.write_text(text)
-
-    assert loaded.run("plan", policy).exit_code == exit_code
-
-
 def test_plan_lists_guards_to_recompile_without_rule_changes(
     loaded: Cli, example: Path, embedded: RealServer
 ) -> None:
@@ -173,24 +136,6 @@ def test_plan_of_a_reformatted_policy_changes_nothing(
     file = changed(example, policy, ("identities:\n", "# a remark\nidentities:\n"))
 
     assert loaded.run("plan", file).exit_code == 0
-
-
-def test_load_that_widens_needs_allow_widening(loaded: Cli, example: Path, policy: Path) -> None:
-    """`--yes` alone does not allow more access."""
-    file = changed(example, policy, ("3000/minute", "4000/minute"))
-
-    denied = loaded.run("load", file, "--yes")
-
-    assert denied.exit_code == 1
-    assert "[widens]" in denied.stderr
-    assert "error: this widens what `agent-reader` may do, and nothing was activated" in (
-        denied.stderr.splitlines()
-    )
-    assert loaded.json("status")["policy"]["generation"] == 1
-    assert loaded.json("load", file, "--yes", exit_code=1)["error"]["code"] == "widens"
-    loaded.ok("load", file, "--yes", "--allow-widening")
-    loaded.ok("load", example, "--yes")
-    assert loaded.json("status")["policy"]["generation"] == 3
 
 
 NARROWED = """\
@@ -367,20 +312,6 @@ def test_load_that_removes_needs_allow_removal(cli: Cli, policy: Path) -> None:
     result = cli.json("load", policy, "--yes", "--allow-removal")
     assert len(result["removed"]) == 99
     assert cli.run("exec", "GET", "own:99:x", KEYLEASH_TOKEN=token).exit_code == 1
-
-
-def test_load_that_removes_and_widens_names_both_flags(cli: Cli, policy: Path) -> None:
-    """The first error lists both missing options."""
-    cli.ok("load", many(policy, 2, "own:{n}:*"), "--yes")
-    many(policy, 1, "all:*")
-
-    both = cli.run("load", policy, "--yes")
-    removal = cli.run("load", policy, "--yes", "--allow-widening")
-
-    assert "; it also widens access\n" in both.stderr
-    assert both.stderr.endswith("and `--allow-widening`\n")
-    assert removal.stderr.endswith("then pass `--allow-removal`\n")
-    cli.ok("load", policy, "--yes", "--allow-removal", "--allow-widening")
 
 
 def test_consent_on_a_terminal_includes_the_removal(cli: Cli, policy: Path) -> None:

@@ -135,24 +135,6 @@ def test_serve_runs_redis_with_modules(offline: Cli, stack_server: RealServer) -
     assert serving.returncode == 0
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--replicas", "1"), "`--replicas` needs `--cluster`"),
-        (("--cluster", "3", "--data", "data"), "`--data` and `--cluster` exclude each other"),
-        (("--cluster", "3", "--port", "65531"), "the ports of the nodes exceed 65535"),
-    ],
-)
-def test_serve_names_options_that_do_not_fit(
-    offline: Cli, words: tuple[str, ...], message: str
-) -> None:
-    """Before any server starts."""
-    result = offline.run("serve", *words)
-
-    assert result.exit_code == 2
-    assert message in result.stderr
-
-
 def test_serve_of_a_cluster_names_the_taken_port(cli: Cli) -> None:
     """The port of the running test server is taken."""
     port = cli.url.rpartition(":")[2]

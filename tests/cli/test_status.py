@@ -101,19 +101,6 @@ def test_status_shows_suspension_tokens_and_stream_lengths(loaded: Cli) -> None:
     assert "SUSPENDED" in loaded.ok("status")
 
 
-def test_status_as_text_has_a_row_per_identity_and_per_limit(loaded: Cli) -> None:
-    """In a pipe, a row is one line."""
-    lines = loaded.ok("status").splitlines()
-
-    assert lines[0] == f"server     {loaded.url}"
-    assert lines[1].startswith("policy     ")
-    assert lines[1].endswith(", generation 1")
-    assert lines[2].endswith("by tester")
-    rows = [line.split() for line in lines]
-    assert ["human-admin", "human", "active", "0", "-", "0", "0", "0"] in rows
-    assert ["agent-recovery", "budget.requests", "." * 10, "0/5000", "5000", "a", "day"] in rows
-
-
 def test_identity_without_a_state_is_not_active(loaded: Cli, embedded: RealServer) -> None:
     """After an eviction, every call is denied."""
     embedded.client().delete("keyleash:state:agent-runner")
@@ -205,19 +192,6 @@ def cli_admin(cli: Cli) -> Any:
     import redis
 
     return redis.Redis.from_url(cli.url)
-
-
-def test_recent_denials_are_counted_by_code(loaded: Cli) -> None:
-    """Equal denials within a minute share an entry, and each counts."""
-    token = loaded.token("agent-runner")
-    for _ in range(3):
-        loaded.run("exec", "GET", "elsewhere", KEYLEASH_TOKEN=token)
-    loaded.run("exec", "SET", "agents:jobs:1:lock", "x", KEYLEASH_TOKEN=token)
-
-    output = loaded.ok("status")
-    rows = [line.split()[:3] for line in output.splitlines()]
-    assert ["agent-runner", "KEY_NOT_GRANTED", "3"] in rows
-    assert ["agent-runner", "KEY_DENIED", "1"] in rows
 
 
 def test_status_selects_sorts_and_limits_identities(

@@ -48,38 +48,6 @@ def test_rotate_of_one_token_without_a_grace_leaves_the_others(loaded: Cli, grac
     assert re.search(rf"rotated to +{rotated['id']}\n", loaded.ok("token", "show", old["id"]))
 
 
-@pytest.mark.parametrize(
-    ("words", "exit_code", "shown"),
-    [
-        (("agent-runer",), 2, "no identity `agent-runer`"),
-        (("nosuchtokenx",), 1, "no token has the id `nosuchtokenx`"),
-        (("agent-runner", "--grace", "soon"), 2, "`soon`"),
-        (("agent-runner", "--note", "x" * 201), 2, "at most 200"),
-    ],
-)
-def test_rotate_of_what_is_not_there_issues_nothing(
-    loaded: Cli, words: tuple[str, ...], exit_code: int, shown: str
-) -> None:
-    """A pipeline must not go on with half of it done."""
-    result = loaded.run("token", "rotate", *words)
-
-    assert result.exit_code == exit_code
-    assert shown in result.stderr
-    assert loaded.json("token", "list")["tokens"] == []
-
-
-@pytest.mark.parametrize("command", ["rotate", "show"])
-def test_token_in_place_of_its_id_is_refused_and_not_repeated(loaded: Cli, command: str) -> None:
-    """A token in place of its id gets an error with help."""
-    token = loaded.token("agent-runner")
-
-    result = loaded.run("token", command, token)
-
-    assert result.exit_code == 2
-    assert "this is a token, not a token id" in result.stderr
-    assert token not in result.output
-
-
 def test_leaked_token_is_revoked_by_itself_and_not_repeated(loaded: Cli) -> None:
     """Who finds a token does not know its id, which is recorded and printed."""
     issued = loaded.json("token", "issue", "agent-runner")

@@ -240,35 +240,6 @@ def test_undo_by_identity_or_key_since_a_time_restores_matching_keys(
     assert admin.mget(STATE, RESULT) == [None, None]
 
 
-@pytest.mark.parametrize(
-    ("options", "exit_code", "message"),
-    [
-        ([], 2, "no events are selected"),
-        (["--since", "10m"], 2, "no events are selected"),
-        (["--identity", "runner"], 2, "need `since`"),
-        (["--event", "1-0", "--correlation", "c"], 2, "cannot be combined with other selections"),
-        (["--correlation", "none"], 1, "no recorded event matches"),
-        (["--identity", "unknown", "--since", "1h"], 2, "there is no identity `unknown`"),
-        (["--identity", "other", "--since", "1h"], 1, "no recorded event matches"),
-        (["--event", "1-0"], 1, "no audit stream has an event `1-0`"),
-        (["--event", "last"], 1, "`last` is not an event id"),
-        (["--key", "{", "--since", "1h"], 2, "never closed"),
-        (["--identity", "runner", "--since", "soon"], 2, "`soon` is not a time"),
-        (["--correlation", "req-1", "--force", "elsewhere"], 2, "is not a key of this undo"),
-    ],
-)
-def test_invalid_selection_fails_and_changes_nothing(
-    cli: Cli, agents: Agents, admin: Any, options: list[str], exit_code: int, message: str
-) -> None:
-    """Each error has its message and exit code."""
-    agents.run("runner", "req-1", "SET", STATE, "x")
-
-    result = cli.run("undo", *options, "--yes")
-
-    assert (result.exit_code, message in result.stderr) == (exit_code, True), result.output
-    assert admin.get(STATE) == "x"
-
-
 def test_key_that_is_not_utf8_can_be_named_as_printed(
     cli: Cli, agents: Agents, embedded: RealServer
 ) -> None:

@@ -183,14 +183,6 @@ def test_whoami_of_a_policy_that_hides_grants_says_so(embedded: RealServer) -> N
     assert "t:*" not in shown
 
 
-def test_no_token_is_a_usage_error(loaded: Cli) -> None:
-    """The help says how to pass one."""
-    result = loaded.run("whoami")
-
-    assert result.exit_code == 2
-    assert "KEYLEASH_TOKEN" in result.stderr
-
-
 def test_token_with_an_idle_time_shows_its_end(loaded: Cli) -> None:
     """The idle time ends before the life does."""
     token = loaded.token("human-admin")

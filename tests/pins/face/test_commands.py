@@ -60,6 +60,9 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     changes = {"bad": ("3/hour", "3/moment"), "wider": ("3/hour", "9/hour")}
     for name, change in changes.items():
         (tmp_path / f"{name}.yaml").write_text(text.replace(*change))
+    fewer = text.partition("  reader:")[0]
+    (tmp_path / "fewer.yaml").write_text(fewer)
+    (tmp_path / "both.yaml").write_text(fewer.replace(*changes["wider"]))
     (tmp_path / "lua").mkdir()
     (tmp_path / "lua" / "take.lua").write_text("return redis.call('LPOP', KEYS[1])")
     monkeypatch.chdir(tmp_path)
