@@ -131,6 +131,8 @@ def reason(decision: Decision, identity: str | None = None) -> Reason:
             denial.details["reason"] = step.why
         elif isinstance(step, ArgumentStep) and shown(step.value) == details.get("key"):
             denial.pattern_of = _PATTERNS.get(step.aspect, "")
+        elif isinstance(step, GuardStep):
+            denial.pattern_of = step.pattern_of
     return reason_of(denial)
 
 

@@ -19,6 +19,7 @@ from keyleash.evaluate.decision_text import denial_text, reason, step_lines, tex
 from keyleash.evaluate.evaluate import subjects
 from keyleash.evaluate.state import ModelState, stored_state
 from keyleash.evaluate.trace import (
+    ALLOWED,
     ArgumentsStep,
     ArgumentStep,
     ClassStep,
@@ -386,8 +387,10 @@ def _confirmed(
     except (NoPermissionError, AuthorizationError):
         # An operator who may only read cannot make the token for the question.
         return decision
-    code = None if denial is None else ReplyCode(denial.code)
-    return confirmed(decision, Decision(code, {} if denial is None else denial.details))
+    if denial is None:
+        return confirmed(decision, ALLOWED)
+    guard = Decision(ReplyCode(denial.code), denial.details)
+    return confirmed(decision, guard, denial.pattern_of)
 
 
 @operation("can-i", rights=DECISION)
