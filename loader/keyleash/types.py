@@ -35,7 +35,7 @@ from keyleash.operator.decisions import Explanation
 from keyleash.operator.limit_reset import LimitReset
 from keyleash.operator.load.activate import LoadResult
 from keyleash.operator.load.load_plan import LoadPlan
-from keyleash.operator.roles import Role, RoleUser
+from keyleash.operator.roles import AclUser, Role
 from keyleash.operator.server import ServerSummary
 from keyleash.operator.suspension import FreezeResult, Frozen
 from keyleash.operator.tokens.issue import IssuedToken
@@ -50,7 +50,7 @@ from keyleash.store.records import ActivePolicy
 from keyleash.store.restrictions import Restrictions
 
 __all__ = [
-    "Abilities", "ActivePolicy", "ArchiveReport", "AuditEntry",
+    "Abilities", "AclUser", "ActivePolicy", "ArchiveReport", "AuditEntry",
     "AuditEvent", "Backtest", "Change", "ClusterStatus", "CompiledGuard", "ControlEvent",
     "Coverage", "CreditCollection", "DelegatedToken", "Denial", "DoctorFinding", "EventDetails",
     "Examination", "Explanation", "ExportResult", "Exported",
@@ -60,7 +60,7 @@ __all__ = [
     "LoadResult", "NodeEffect", "NotUnderstood", "OutcomeRow", "Permission",
     "PolicyCheck", "PolicyDiff", "RecentDenials", "RefusedScript", "RefusedScripts", "Renewal",
     "ReplacedToken", "Restart", "Restrictions", "ReturnedCredit", "Revocation", "RevokedToken",
-    "Role", "RoleUser", "Rotation", "ServerSummary", "ShardStatus", "Skipped", "Snapshot", "Stats",
+    "Role", "Rotation", "ServerSummary", "ShardStatus", "Skipped", "Snapshot", "Stats",
     "Tally", "TestReport", "Timeline", "TokenCount", "TokenInfo", "TokenTree", "TokenUse",
     "UndoPlan", "UndoResult", "Unused", "UnusedRule", "ValueThen",
 ]  # fmt: skip

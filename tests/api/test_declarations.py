@@ -8,20 +8,7 @@ import pytest
 import keyleash
 from keyleash.cli.derive import options_of
 from keyleash.operations import operation
-from keyleash.operations.rights import ACTIVE, CLOCK, RIGHTS
 from keyleash.store.store import Store
-
-
-@pytest.mark.parametrize("command", ["", "token list"])
-def test_rights_without_a_command_or_beside_others_of_it_are_an_error(command: str) -> None:
-    """Otherwise the rules of roles would lack those that were declared first."""
-    before = dict(RIGHTS)
-
-    def read(_store: Store) -> None: ...
-
-    with pytest.raises(TypeError, match="`read`: no command, or one with other rights already"):
-        operation(command, rights=(ACTIVE, CLOCK))(read)
-    assert before == RIGHTS
 
 
 @operation()

@@ -48,14 +48,14 @@ tab() {{ COMPREPLY=(); COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _keyleash_comp
 tab keyleash sta
 tab keyleash freeze agent-re
 tab keyleash limits reset agent-runner --limit budget.
-tab keyleash acl incident
+tab keyleash acl rea
 tab keyleash examples fl
 tab keyleash token issue agent-runner --allow read,wr
 """
     assert run(["bash", "-c", script], shell) == [
         *("status", "agent-reader", "agent-recovery"),
         *("budget.requests", "budget.writes"),
-        "incident-responder",
+        "reader",
         "fleet",
         "read,write",
     ]

@@ -8,16 +8,6 @@ from keyleash.addons.policy_tests.invariants import require_invariants
 from keyleash.api.policy import Policy
 from keyleash.errors import OperationError, RemovalError, no_policy
 from keyleash.operations import operation
-from keyleash.operations.rights import (
-    ACTIVE,
-    CLOCK,
-    EXPIRE,
-    HISTORY,
-    LOG_ACTION,
-    cluster,
-    each,
-    joint,
-)
 from keyleash.operator.load.activate import LoadResult, activate_policy, verify_activation
 from keyleash.operator.load.compile import prepare_policy
 from keyleash.operator.load.load_plan import LoadPlan
@@ -34,38 +24,10 @@ MIN_DIGITS = 6
 
 
 active_policy = operation()(read_active)
-stored_policies = operation("policy history", rights=(ACTIVE, *HISTORY))(read_history)
+stored_policies = operation("policy history")(read_history)
 
 
-PLAN = (
-    ACTIVE, CLOCK, each("command dbsize"), each("hgetall", "%R~fence"),
-    each("hgetall", "%R~layouts", "%R~guard"), each("getrange strlen", "%R~state"),
-    each("hkeys", "%R~source"),
-    cluster("eval"), cluster("exists", "%R~none"), cluster("get", "%R~mac_key"),
-)  # fmt: skip
-LOAD = (
-    *PLAN, LOG_ACTION,
-    # Guards and their sources.
-    each("script|exists script|load eval"),
-    each("hset hdel unlink", "%W~source"),
-    # Staged records.
-    each("hset pexpire persist unlink set", "%W~staged_prefix"), each("get", "%R~state"),
-    # The activation.
-    joint("evalsha", "~policy", "~history", "~layouts", "~control"),
-    each("hget", "%R~policy", "%R~suspension"),
-    each("xlen", "%R~control"), each("zcard zrange", "%R~history"),
-    each("exists", "%R~staged_prefix", "%R~suspension"), each("mget", "%R~state"),
-    each("mset setrange pexpire persist", "%W~state"), each("hset", "%W~guard"),
-    joint("rename", "~staged_prefix", "%W~state", "%W~guard", "%W~policy", "%W~stored_policy",
-           "%W~layouts"),
-    joint("del", "%W~guard", "%W~state"), each("del", "%W~stored_policy"),
-    each("persist", "%W~policy", "%W~stored_policy", "%W~layouts"),
-    each("zadd zrem", "%W~history"),
-    cluster("set", "%W~mac_key"), *EXPIRE,
-)  # fmt: skip
-
-
-@operation("plan", rights=PLAN)
+@operation("plan")
 def plan_load(
     store: Store,
     policy: Policy,
@@ -172,7 +134,7 @@ def apply_plan(
     return replace(result, plan=plan)
 
 
-@operation("load", rights=LOAD)
+@operation("load")
 def load(
     store: Store,
     policy: Policy,
@@ -213,7 +175,7 @@ def load(
     return apply_plan(store, plan, allow_widening=allow_widening, allow_removal=allow_removal)
 
 
-@operation("rollback", rights=(*LOAD, *HISTORY))
+@operation("rollback")
 def rollback(
     store: Store,
     to: str | None = None,
@@ -242,7 +204,7 @@ def rollback(
     return apply_plan(store, plan, allow_widening=allow_widening, allow_removal=allow_removal)
 
 
-@operation("policy show", rights=(ACTIVE,))
+@operation("policy show")
 def require_policy(store: Store, digest: str | None = None) -> ActivePolicy:
     """Return the active policy, or a stored one by the first digits of its digest.
 

@@ -28,11 +28,10 @@ from keyleash.api.nouns import (
 from keyleash.api.policy import Policy
 from keyleash.errors import ArgumentError, OperationError
 from keyleash.operations import AsyncRunner, F, Noun, Runner, checked, method
-from keyleash.operations.rights import EVENTS, HISTORY, STATUS, TOKENS, each
 from keyleash.operations.types import Duration, IdentityName
 from keyleash.operator import decisions, suspension
 from keyleash.operator.abilities import identity_abilities
-from keyleash.operator.roles import role_user
+from keyleash.operator.roles import acl_user
 from keyleash.operator.server import ServerSummary, all_identities, server_time, summarize_server
 from keyleash.operator.tokens.list import list_tokens
 from keyleash.policy.parse import ACTIVE, active_policy
@@ -48,8 +47,6 @@ from keyleash.store.connect import (
 )
 from keyleash.store.identities import require_active
 from keyleash.store.records import read_active
-
-LOG = (*EVENTS, *HISTORY, each("xlen", "%R~audit", "%R~denied"))
 
 
 @checked
@@ -135,9 +132,9 @@ class Server(Noun[F]):
     status = read_snapshot
     now = server_time
     identities = all_identities
-    acl = role_user
+    acl = acl_user
 
-    @method("learn", rights=LOG)
+    @method("learn")
     def learn(
         self, *identities: IdentityName, least: Least = MIN_CALLS, **options: Unpack[LogOptions]
     ) -> Learned:
@@ -161,7 +158,7 @@ class Server(Noun[F]):
 
         return self._runner.run(learned)
 
-    @method("backtest", rights=LOG)
+    @method("backtest")
     def backtest(
         self, policy: Policy, *, relative: bool = False, **options: Unpack[LogOptions]
     ) -> Backtest:
@@ -188,7 +185,7 @@ class Server(Noun[F]):
 
         return self._runner.run(tested)
 
-    @method("unused", rights=(*LOG, *TOKENS))
+    @method("unused")
     def unused(self, policy: Policy | None = None, **options: Unpack[LogOptions]) -> Unused:
         """Return rules of a policy that no recorded call needed, and the policy without them.
 
@@ -263,7 +260,7 @@ class Server(Noun[F]):
             timeout_s=positive("timeout", timeout),
         )
 
-    @method("metrics", rights=STATUS)
+    @method("metrics")
     def metrics(self) -> str:
         """Return the numbers of `status` in the text format of Prometheus.
 

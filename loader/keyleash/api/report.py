@@ -8,13 +8,12 @@ from keyleash.audit.lookup import nothing_found
 from keyleash.audit.selection import Correlation, OneIdentity, Since, Until, query_of
 from keyleash.audit.streams import stream_names
 from keyleash.operations import operation
-from keyleash.operations.rights import STATUS, TOKENS, VALUES
 from keyleash.store.connect import server_name
 from keyleash.store.records import read_active
 from keyleash.store.store import Store
 
 
-@operation("audit report", rights=(*VALUES, *STATUS, *TOKENS))
+@operation("audit report")
 def incident_report(
     store: Store,
     *,

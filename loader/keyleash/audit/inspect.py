@@ -18,7 +18,6 @@ from keyleash.audit.selection import ReadTimes, query_of, reachable
 from keyleash.audit.streams import merged, stream_names
 from keyleash.audit.undo.key_values import Images, read_images
 from keyleash.operations import operation
-from keyleash.operations.rights import EVENTS, VALUES
 from keyleash.operations.types import Count, Param
 from keyleash.policy.patterns import exactly
 from keyleash.results import Result
@@ -61,7 +60,7 @@ class EventDetails(Result):
         return {"entries": [*self.rows()]}
 
 
-@operation("audit show", rights=VALUES)
+@operation("audit show")
 def read_details(store: Store, event: str, *, values: bool = False) -> EventDetails:
     """Return all that is recorded about one event, denial or operator action.
 
@@ -203,7 +202,7 @@ class Timeline(Result):
 Newest = Annotated[Count, Param(help="Maximum number of entries, the newest.  [default: all]")]
 
 
-@operation("audit timeline", rights=EVENTS)
+@operation("audit timeline")
 def read_timeline(
     store: Store, key: str | bytes, *, limit: Newest | None = None, **filters: Unpack[ReadTimes]
 ) -> Timeline:

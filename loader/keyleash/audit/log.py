@@ -21,14 +21,11 @@ from keyleash.audit.selection import (
 )
 from keyleash.audit.streams import stream_names
 from keyleash.operations import reading
-from keyleash.operations.rights import EVENTS, each
 from keyleash.policy.quantities import Moment
 from keyleash.store.store import Store
 
-FOLLOW = (*EVENTS, each("xread", "%R~audit", "%R~denied", "%R~control"))
 
-
-@reading("audit log", rights=EVENTS)
+@reading("audit log")
 def events(
     store: Store, *identities: str, newest_first: bool = False, **filters: Unpack[EventFilters]
 ) -> Iterator[AuditEvent]:
@@ -57,7 +54,7 @@ def events(
     return read_events(reachable(store, filters), names, query, newest_first=newest_first)
 
 
-@reading("audit log", rights=EVENTS)
+@reading("audit log")
 def denials(
     store: Store, *identities: str, newest_first: bool = False, **filters: Unpack[DenialFilters]
 ) -> Iterator[Denial]:
@@ -71,7 +68,7 @@ def denials(
     return read_denials(reachable(store, filters), names, query, newest_first=newest_first)
 
 
-@reading("audit log", rights=EVENTS)
+@reading("audit log")
 def control(
     store: Store, *identities: str, newest_first: bool = False, **filters: Unpack[ActionFilters]
 ) -> Iterator[ControlEvent]:
@@ -86,7 +83,7 @@ def control(
     return read_control(store, names, query_of(store, filters), newest_first=newest_first)
 
 
-@reading("audit follow", rights=FOLLOW)
+@reading("audit follow")
 def follow(
     store: Store, *identities: str, **filters: Unpack[FollowFilters]
 ) -> Iterator[AuditEvent | None]:
@@ -106,7 +103,7 @@ def follow(
     return streams.follow_events(store, names, query_of(store, filters))
 
 
-@reading("audit follow", rights=FOLLOW)
+@reading("audit follow")
 def follow_denials(
     store: Store, *identities: str, **filters: Unpack[FollowDenialFilters]
 ) -> Iterator[Denial | None]:
@@ -119,7 +116,7 @@ def follow_denials(
     return streams.follow_denials(store, names, query_of(store, filters))
 
 
-@reading("audit follow", rights=FOLLOW)
+@reading("audit follow")
 def follow_control(
     store: Store, *identities: str, since: Moment | None = None, token_id: str | None = None
 ) -> Iterator[ControlEvent | None]:

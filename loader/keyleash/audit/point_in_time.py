@@ -18,7 +18,6 @@ from keyleash.audit.undo.key_values import NOTHING, Value, read_images, read_key
 from keyleash.audit.undo.selection import dropped_index, read_drops
 from keyleash.errors import OperationError
 from keyleash.operations import operation
-from keyleash.operations.rights import VALUES, each
 from keyleash.operations.types import Param
 from keyleash.policy.patterns import exactly
 from keyleash.policy.quantities import Moment, time_ms_of
@@ -79,7 +78,7 @@ class ValueThen(Result):
 Time = Annotated[Moment, Param("moment")]
 
 
-@operation("audit as-of", rights=(*VALUES, each("exists xinfo|stream", "%R~audit")))
+@operation("audit as-of")
 def value_at(store: Store, key: str | bytes, time: Time) -> ValueThen:
     """Return the value of *key* at a past time, from before-images.
 

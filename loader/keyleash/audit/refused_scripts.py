@@ -13,7 +13,6 @@ from keyleash.audit.streams import stream_names
 from keyleash.commands.facts import SCRIPT_CALLS
 from keyleash.errors import ReplyCode
 from keyleash.operations import operation
-from keyleash.operations.rights import EVENTS, each
 from keyleash.operations.types import IdentityName
 from keyleash.policy.bundles import bundle_of
 from keyleash.results import Instant, Result
@@ -63,7 +62,7 @@ class RefusedScripts(Result):
     unnamed: int
 
 
-@operation("scripts pending", rights=(*EVENTS, each("hgetall", "%R~guard")))
+@operation("scripts pending")
 def refused_scripts(
     store: Store, *identities: IdentityName, **times: Unpack[ReadTimes]
 ) -> RefusedScripts:

@@ -15,7 +15,6 @@ from keyleash.audit.read import read_denials, read_events
 from keyleash.audit.selection import ReadTimes, query_of, reachable
 from keyleash.audit.streams import stream_names
 from keyleash.operations import operation
-from keyleash.operations.rights import EVENTS
 from keyleash.operations.types import Param
 from keyleash.policy.quantities import positive
 from keyleash.results import Instant, Result
@@ -127,7 +126,7 @@ Segments = Annotated[
 ]
 
 
-@operation("audit stats", rights=EVENTS)
+@operation("audit stats")
 def read_stats(
     store: Store,
     *identities: str,

@@ -15,7 +15,6 @@ from keyleash.audit.operator_actions import read_control
 from keyleash.audit.read import Query, read_denials, read_events
 from keyleash.errors import ReplyCode
 from keyleash.operations import operation
-from keyleash.operations.rights import REPEATS, TOKENS, each
 from keyleash.operations.types import TokenId
 from keyleash.operator.tokens.list import TokenInfo, list_tokens, require_token
 from keyleash.operator.tokens.revoke import Revocation
@@ -65,7 +64,7 @@ def labelled_tokens(store: Store, meta: Mapping[str, str]) -> frozenset[str]:
     return frozenset(found)
 
 
-@operation("token show", rights=(*TOKENS, REPEATS, each("xrange", "%R~audit", "%R~denied")))
+@operation("token show")
 def token_use(store: Store, token_id: TokenId) -> TokenUse:
     """Return a token with the number of its calls in the audit log.
 

@@ -53,7 +53,7 @@ def failure_of(error: Exception, server: str, operation: str = "") -> Failure | 
     """Return the failure to report for *error*; None if it is unexpected, thus a bug.
 
     *server* is the server's URL without secrets, *operation* the command that ran, as
-    `operations.rights.RIGHTS` names it.
+    `operator.roles` names it.
     """
     match error:
         case click.UsageError():

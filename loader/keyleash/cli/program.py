@@ -66,7 +66,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "budget": ("limits:budget", "Return units that nodes of a cluster have not used."),
         "metrics": ("metrics:metrics", "Print or serve metrics for Prometheus."),
     },
-    "Hardening": {"acl": ("acl:acl", "Print the ACL rules of an operator's role.")},
+    "Hardening": {"acl": ("acl:acl", "Print the ACL rules of an operator's or an agent's user.")},
     "Try it": {
         "init": ("init:init", "Write a first policy, its tests and an example of settings."),
         "examples": ("init:examples", "List and copy the example policies."),

@@ -39,7 +39,7 @@ class Settings:
         timeout_s: The value of `--timeout`.
         json: Whether to print JSON in place of text.
         failed: The exit code of failures that have none of their own.
-        operation: The command that runs, as `operations.rights.RIGHTS` names it.
+        operation: The command that runs, as `operator.roles` names it.
     """
 
     url: str = DEFAULT_URL

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from keyleash.commands.refusals import pattern_of
 from keyleash.errors import DENIALS, Span
 from keyleash.errors.sentences import Reason, reason_of
 from keyleash.evaluate.trace import (
     ArgumentsStep,
     ArgumentStep,
-    Aspect,
     ClassStep,
     CommandStep,
     ConnectionStep,
@@ -28,7 +28,6 @@ from keyleash.evaluate.trace import (
     TokenStep,
     UnknownStep,
     ValueStep,
-    shown,
 )
 from keyleash.policy import Deny
 from keyleash.text import clock_time, printable, without_tokens
@@ -44,7 +43,6 @@ _PLAIN: Mapping[type[Step], tuple[str, str]] = {
     GuardStep: ("guard", "asked about sizes, work and values"),
 }
 """The topic and the text of steps that have no facts of their own."""
-_PATTERNS = {Aspect.GLOB: "SCAN", Aspect.PATTERN: "SORT", Aspect.PREFIX: "FT"}
 RULES_SHOWN = 4
 """Maximum number of matching rules; `--json` lists all."""
 
@@ -129,10 +127,8 @@ def reason(decision: Decision, identity: str | None = None) -> Reason:
     for step in decision.trace:
         if isinstance(step, CommandStep | ArgumentStep) and step.code and step.why:
             denial.details["reason"] = step.why
-        elif isinstance(step, ArgumentStep) and shown(step.value) == details.get("key"):
-            denial.pattern_of = _PATTERNS.get(step.aspect, "")
-        elif isinstance(step, GuardStep):
-            denial.pattern_of = step.pattern_of
+        if isinstance(step, CommandStep):
+            denial.pattern_of = pattern_of(step.command.decode("latin-1"), details.get("key", ""))
     return reason_of(denial)
 
 

@@ -149,13 +149,7 @@ class UnknownStep(Step):
 
 @dataclass(frozen=True, slots=True)
 class GuardStep(Step):
-    """The answer of the guard on the server.
-
-    Attributes:
-        pattern_of: As that of the denial.
-    """
-
-    pattern_of: str = ""
+    """The answer of the guard on the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,10 +231,10 @@ class Decision:
 ALLOWED = Decision()
 
 
-def confirmed(decision: Decision, guard: Decision, pattern_of: str = "") -> Decision:
+def confirmed(decision: Decision, guard: Decision) -> Decision:
     """Return the answer of a guard about a call that the model allows, with the model's steps."""
     steps = (step for step in decision.trace if not isinstance(step, UnknownStep))
-    return replace(guard, trace=(*steps, GuardStep(pattern_of, code=guard.code)))
+    return replace(guard, trace=(*steps, GuardStep(code=guard.code)))
 
 
 def refused(code: ReplyCode, **details: bytes | str | int) -> Decision:

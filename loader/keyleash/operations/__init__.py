@@ -2,7 +2,7 @@
 
 An operation is a function whose first parameter is the store, in the package that owns its data:
 
-    @operation("token renew", rights=(*TOKENS, …))
+    @operation("token renew")
     def renew_token(store: Store, token_id: TokenId, *, ttl: Duration | None = None) -> Renewal:
 
 - `api/nouns.py` lists it: `renew = renew_token`. `TokenOperations[Runner]` has the methods of
@@ -13,8 +13,7 @@ An operation is a function whose first parameter is the store, in the package th
   arguments and options of: how they are read, their help, and what is checked before the server
   is asked.
 - Options that several operations share are a `TypedDict`: `**options: Unpack[TokenOptions]`.
-- `rights` are the commands and keys that it needs (`operations/rights.py`), by which
-  `operator/roles.py` makes the ACL users of operators; roles name operations by their commands.
+- `operator/roles.py` has the ACL users of operators; roles name operations by their commands.
 
 What needs a client in place of a store is a `method` of a noun. Operations in `api/` (loading,
 the report) use `Policy`, or packages of which none owns the data of both.

@@ -22,7 +22,6 @@ from typing import (
 )
 
 from keyleash.operations.arguments import argument_check, hints_of, show_filters
-from keyleash.operations.rights import RIGHTS, Right
 from keyleash.operations.run import AsyncRunner, Runner
 from keyleash.operations.types import Param
 from keyleash.store.store import Store
@@ -82,22 +81,16 @@ class _Declared(Generic[P, T]):
 
     Args:
         function: A function of a store, or a method that runs in the calling thread.
-        command, rights: See `operation`.
+        command: See `operation`.
         is_of_store: Whether it is a function of a store.
     """
 
     def __init__(
-        self,
-        function: Callable[..., Any],
-        command: str = "",
-        rights: tuple[Right, ...] = (),
-        is_of_store: bool = False,
+        self, function: Callable[..., Any], command: str = "", is_of_store: bool = False
     ) -> None:
         show_filters(function)
         self.function = function
         self.command = command
-        if rights and (not command or RIGHTS.setdefault(command, rights) != rights):
-            raise TypeError(f"`{function.__name__}`: no command, or one with other rights already")
         self._is_of_store = is_of_store
         update_wrapper(self, function)  # type: ignore[arg-type]
         self._check = argument_check(function)
@@ -195,37 +188,28 @@ class Reading(_Declared[P, T]):
         return self._bound(noun)
 
 
-def operation(
-    command: str = "", *, rights: tuple[Right, ...] = ()
-) -> Callable[[Callable[Concatenate[Store, P], T]], Operation[P, T]]:
+def operation(command: str = "") -> Callable[[Callable[Concatenate[Store, P], T]], Operation[P, T]]:
     """Declare a function of a store as an operation.
 
     Args:
-        command: Its command of `keyleash`; empty if it has none, or if only `admin` may run it.
-        rights: The rights that it needs, besides those to connect; the same for all operations of
-            a command.
-
-    Raises:
-        TypeError: it has rights without a command, or others than another operation of the command.
+        command: Its command of `keyleash`; empty if it has none.
     """
-    return lambda function: Operation(function, command, rights, is_of_store=True)
+    return lambda function: Operation(function, command, is_of_store=True)
 
 
 def reading(
-    command: str = "", *, rights: tuple[Right, ...] = ()
+    command: str = "",
 ) -> Callable[[Callable[Concatenate[Store, P], Iterator[T | None]]], Reading[P, T]]:
     """Declare a function of a store that yields results as an operation; see `operation`.
 
     None stands for "none yet".
     """
-    return lambda function: Reading(function, command, rights, True)
+    return lambda function: Reading(function, command, True)
 
 
-def method(
-    command: str = "", *, rights: tuple[Right, ...] = ()
-) -> Callable[[Callable[Concatenate[Any, P], T]], Operation[P, T]]:
+def method(command: str = "") -> Callable[[Callable[Concatenate[Any, P], T]], Operation[P, T]]:
     """Declare a method of a noun that returns a result; see `operation`."""
-    return lambda function: Operation(function, command, rights)
+    return lambda function: Operation(function, command)
 
 
 def _plain(hint: Any) -> tuple[Any, Param]:

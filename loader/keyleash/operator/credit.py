@@ -12,7 +12,6 @@ from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import Budget, SlotKind, SubjectKind
 from keyleash.operations import operation
-from keyleash.operations.rights import ACTIVE, LOG_ACTION, SHARDS, cluster, each, joint
 from keyleash.operations.types import IdentityName
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.operator.tokens.list import TokenState, list_tokens
@@ -91,15 +90,7 @@ class _Account:
     budgets: tuple[_Budget, ...]
 
 
-@operation(
-    "budget collect",
-    rights=(
-        ACTIVE, LOG_ACTION, *SHARDS, each("hget", "%R~layouts"),
-        cluster("eval wait"), cluster("get setrange", "~state"),
-        joint("eval", "~layouts", "~control"),
-        cluster("get strlen getrange setrange", "~state"), cluster("hget hset", "~leases"),
-    ),
-)  # fmt: skip
+@operation("budget collect")
 def collect_credit(store: Store, identity: IdentityName | None = None) -> CreditCollection:
     """Return units of budgets that the nodes of a cluster hold and have not used.
 

@@ -38,7 +38,6 @@ from keyleash.evaluate.trace import (
 )
 from keyleash.limits import SubjectKind
 from keyleash.operations import operation
-from keyleash.operations.rights import READ_DATA, TOKENS, each
 from keyleash.operations.types import IdentityName
 from keyleash.operator.tokens.issue import require_identity
 from keyleash.operator.tokens.list import TokenInfo, TokenState, list_tokens, require_token_id
@@ -338,15 +337,7 @@ class Explanation(Result):
         }
 
 
-DECISION = (
-    *TOKENS, each("command|info command"), each("hget", "%R~layouts", "%R~suspension"),
-    each("get", "%R~state", "%R~limit_prefix"), each("xlen", "%R~audit"),
-    # The estimate of a call's work.
-    each("script|load evalsha"), each(READ_DATA, "%R~data"),
-)  # fmt: skip
-
-
-@operation("explain", rights=DECISION)
+@operation("explain")
 def explain(
     store: Store, identity: IdentityName, *command: str | bytes, token_id: str | None = None
 ) -> Explanation:
@@ -389,11 +380,10 @@ def _confirmed(
         return decision
     if denial is None:
         return confirmed(decision, ALLOWED)
-    guard = Decision(ReplyCode(denial.code), denial.details)
-    return confirmed(decision, guard, denial.pattern_of)
+    return confirmed(decision, Decision(ReplyCode(denial.code), denial.details))
 
 
-@operation("can-i", rights=DECISION)
+@operation("can-i")
 def can_i(
     store: Store, identity: IdentityName, *command: str | bytes, token_id: str | None = None
 ) -> bool:

@@ -12,7 +12,6 @@ from keyleash.doubles import DOUBLE
 from keyleash.errors import OperationError
 from keyleash.limits import COUNTS, Limit, SubjectKind
 from keyleash.operations import operation
-from keyleash.operations.rights import CHANGE_STATES, cluster, each
 from keyleash.operations.types import IdentityName, LimitName, RecordedReason
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.policy import Identity
@@ -56,13 +55,7 @@ class LimitReset(Change):
         return self.with_nodes(json_object(self, *names))
 
 
-@operation(
-    "limits reset",
-    rights=(
-        *CHANGE_STATES, each("scan"), each("hget", "%R~layouts"), each("exists", "%R~leases"),
-        each("del", "%W~limit_prefix"), cluster("unlink", "%W~limit_prefix"),
-    ),
-)  # fmt: skip
+@operation("limits reset")
 def reset_limits(
     store: Store, identity: IdentityName, limit: LimitName | None = None, *, reason: RecordedReason
 ) -> LimitReset:

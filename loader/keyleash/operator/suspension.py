@@ -9,8 +9,6 @@ from typing import Any
 
 from keyleash.errors import OperationError
 from keyleash.operations import operation
-from keyleash.operations.rights import CHANGE_STATES, cluster, joint
-from keyleash.operations.rights import FREEZE as FREEZE_RIGHTS
 from keyleash.operations.types import FreezeDuration, FreezeReason, IdentityName, RecordedReason
 from keyleash.policy.quantities import seconds_of
 from keyleash.results import Change, Instant, Result
@@ -67,7 +65,7 @@ class FreezeResult(Change):
         return self.with_nodes({**shown, "event": self.event or None})
 
 
-@operation("freeze", rights=FREEZE_RIGHTS)
+@operation("freeze")
 def freeze(
     store: Store,
     *identities: IdentityName,
@@ -97,13 +95,7 @@ def freeze(
     return replace(result, nodes=expire_leases(store, names))
 
 
-@operation(
-    "thaw",
-    rights=(
-        *CHANGE_STATES, joint("del", "%W~suspension", "%W~refused"),
-        cluster("exists", "%R~guard"),
-    ),
-)  # fmt: skip
+@operation("thaw")
 def thaw(
     store: Store, *identities: IdentityName, reason: RecordedReason | None = None
 ) -> FreezeResult:

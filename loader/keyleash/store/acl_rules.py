@@ -1,48 +1,9 @@
-"""Redis ACL rules, and the globs of key patterns."""
+"""The globs of key patterns in the rules of Redis ACLs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from keyleash.errors import OperationError
 from keyleash.policy.model import AnySuffix, Capture, Pattern
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """Rules that must together allow a command with all its keys.
-
-    Attributes:
-        commands: Names in lower case, a first argument or a sub-command behind a `|`.
-        keys: ACL key rules, such as `~*` or `%R~a:*`.
-        channels: ACL channel rules, such as `&events:*`.
-    """
-
-    commands: tuple[str, ...]
-    keys: tuple[str, ...] = ()
-    channels: tuple[str, ...] = ()
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The ACL words that give these permissions."""
-        return (*(f"+{name}" for name in self.commands), *self.keys, *self.channels)
-
-    def __str__(self) -> str:
-        return f"({' '.join(self.words)})"
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The permissions of a user: the root permissions, or one of its selectors, tried in order."""
-
-    root: Selector
-    selectors: tuple[Selector, ...]
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """The ACL words that give these permissions."""
-        return (*self.root.words, *map(str, self.selectors))
-
 
 GLOB_CHARACTERS = "*?[]\\"
 

@@ -57,13 +57,6 @@ def denied_commands(client: Client, key: str) -> dict[str, str]:
     }
 
 
-def known_commands(client: Client, names: Sequence[str]) -> set[str]:
-    """Return those of *names* that the server knows; a sub-command follows a `|`."""
-    infos = client.execute_command("COMMAND INFO", *names)
-    with reading_reply("COMMAND INFO"):
-        return {name for name, info in zip(names, infos, strict=True) if info is not None}
-
-
 class Address(NamedTuple):
     """A host and its port; a path and 0 for a Unix socket."""
 

@@ -17,7 +17,9 @@ def roles(title: str, cli: Cli) -> Iterator[str]:
     """Yield the rules of each role, sorted, a selector a line."""
     for role in cli.json("acl"):
         shown = cli.json("acl", role["role"])
-        yield "\n".join([f"# {role['role']}, {title}", *sorted(shown["rules"]), ""])
+        yield "\n".join([f"# {role['role']}, {title}", *shown["rules"], ""])
+    shown = cli.json("acl", "agent", "worker")
+    yield "\n".join([f"# agent, {title}", *shown["rules"], ""])
 
 
 def states(title: str, server: RealServer | RealCluster) -> Iterator[str]:

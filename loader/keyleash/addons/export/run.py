@@ -21,7 +21,6 @@ from keyleash.addons.export.verify import ArchiveReport, verify_archive
 from keyleash.audit.streams import id_order
 from keyleash.errors import ArchiveError
 from keyleash.operations import operation, reading
-from keyleash.operations.rights import ACTIVE, IDENTITIES, TAGS, each
 from keyleash.operations.types import Duration, Param
 from keyleash.policy.parse import active_policy
 from keyleash.policy.quantities import seconds_of
@@ -285,15 +284,9 @@ Directory = Annotated[
 Every = Annotated[
     Duration, Param(help="Interval of --follow; shorter while a quarter of a `hard_max` waits.")
 ]
-EXPORT = (
-    ACTIVE, IDENTITIES, TAGS,
-    each("hget", "%R~exported"), each("hset hsetnx", "%W~exported"),
-    each("xrange", "%R~audit", "%R~denied", "%R~control"),
-    each("xlen", "%R~audit"), each("xtrim", "%W~audit"),
-)  # fmt: skip
 
 
-@operation("audit export", rights=EXPORT)
+@operation("audit export")
 def export_streams(
     store: Store,
     directory: Directory,
@@ -326,7 +319,7 @@ def export_streams(
         return ExportResult(archiver.archive.id, tuple(done))
 
 
-@reading("audit export", rights=EXPORT)
+@reading("audit export")
 def follow_export(
     store: Store,
     directory: Directory,
@@ -373,7 +366,7 @@ def recorded_by_server(store: Store) -> dict[str, ExportRecord]:
     return {stream.name: record for stream, record in records if record}
 
 
-@operation("audit verify --recorded", rights=(IDENTITIES, TAGS, each("hget", "%R~exported")))
+@operation("audit verify --recorded")
 def verify(store: Store, directory: str | Path, *, recorded: bool = True) -> ArchiveReport:
     """Check the files of an archive, and with *recorded* the server's records of its streams."""
     return verify_archive(Path(directory), recorded_by_server(store) if recorded else None)

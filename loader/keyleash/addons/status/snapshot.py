@@ -13,7 +13,6 @@ from redis.exceptions import ResponseError
 from keyleash.addons.status.identities import RECENT_S, IdentityStatus, identity_statuses
 from keyleash.addons.status.shards import ClusterStatus, read_cluster
 from keyleash.operations import operation
-from keyleash.operations.rights import STATUS
 from keyleash.operations.types import Count, IdentityName
 from keyleash.operator.tokens.issue import active_identity
 from keyleash.results import Instant, Result
@@ -67,7 +66,7 @@ MEASURES: Mapping[str, Callable[[IdentityStatus], float]] = {
 """Numbers to select identities by, from 1 on, and to sort by, the highest first."""
 
 
-@operation("status", rights=STATUS)
+@operation("status")
 def read_snapshot(
     store: Store,
     *identities: IdentityName,

@@ -18,7 +18,6 @@ from keyleash.audit.read import Query, read_events
 from keyleash.audit.undo.key_plans import FORCIBLE, Action, ConflictKind, KeyPlan, UndoPlan
 from keyleash.errors import NothingToUndoError, OperationError
 from keyleash.operations import operation
-from keyleash.operations.rights import LOG_ACTION, VALUES, each, joint
 from keyleash.policy.problems import listing
 from keyleash.results import Result
 from keyleash.store.agent_keys import node_of, undo_prefix_of
@@ -67,16 +66,7 @@ class UndoResult(Result):
         }
 
 
-@operation(
-    "undo",
-    rights=(
-        *VALUES, LOG_ACTION,
-        joint("evalsha", "~operators", "~operators_seq", "~control"),
-        joint("rename", "~undo_prefix", "%W~data"), each("del", "%W~data"),
-        each("get", "%R~operators_seq"), each("set", "%W~operators_seq"),
-        each("xadd xdel", "%W~operators"),
-    ),
-)  # fmt: skip
+@operation("undo")
 def apply_undo(store: Store, plan: UndoPlan) -> UndoResult:
     """Restore all keys of a plan atomically; the undo can be undone by its correlation id.
 

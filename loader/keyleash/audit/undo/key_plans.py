@@ -41,7 +41,6 @@ from keyleash.errors import (
     UsageError,
 )
 from keyleash.operations import operation
-from keyleash.operations.rights import VALUES
 from keyleash.operations.types import Param
 from keyleash.policy.patterns import match, parse_pattern
 from keyleash.results import Instant, Result
@@ -327,7 +326,7 @@ EventIds = Annotated[
 ]
 
 
-@operation("undo --dry-run", rights=VALUES)
+@operation("undo --dry-run")
 def plan_selected(
     store: Store,
     *,

@@ -14,7 +14,6 @@ from keyleash.errors import ArgumentError, OperationError
 from keyleash.limits import Budget
 from keyleash.limits.caps import CAP_COUNTERS
 from keyleash.operations import operation
-from keyleash.operations.rights import NEW_TOKEN
 from keyleash.operations.types import Count, Duration, IdentityName, Labels, Param
 from keyleash.operator.tokens.restrict import Scope, checked_labels, restrict
 from keyleash.policy import Identity, Policy
@@ -120,7 +119,7 @@ class TokenOptions(TypedDict, total=False):
     meta: NewLabels | None
 
 
-@operation("token issue", rights=NEW_TOKEN)
+@operation("token issue")
 def issue_token(
     store: Store, identity: IdentityName, *, note: Note = "", **options: Unpack[TokenOptions]
 ) -> IssuedToken:

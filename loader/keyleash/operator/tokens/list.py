@@ -14,7 +14,6 @@ from redis import exceptions as redis_errors
 
 from keyleash.errors import OperationError, UsageError
 from keyleash.operations import operation
-from keyleash.operations.rights import TOKENS
 from keyleash.operations.types import IdentityName, Labels, Param, TokenId
 from keyleash.operator.tokens.restrict import labels_json
 from keyleash.policy.model import TokenRules
@@ -131,7 +130,7 @@ class TokenTree(Result):
         return {**self.token.to_dict(), "children": children}
 
 
-@operation("token tree", rights=TOKENS)
+@operation("token tree")
 def token_tree(store: Store, token_id: TokenId) -> TokenTree:
     """Return a token with all tokens that were delegated from it.
 
@@ -153,7 +152,7 @@ def token_tree(store: Store, token_id: TokenId) -> TokenTree:
 ListedLabels = Annotated[Labels, Param(help="Only tokens with this label. Repeatable.")]
 
 
-@operation("token list", rights=TOKENS)
+@operation("token list")
 def list_tokens(
     store: Store, identity: IdentityName | None = None, *, meta: ListedLabels | None = None
 ) -> list[TokenInfo]:

@@ -7,7 +7,6 @@ from typing import Annotated
 from keyleash.client.renewal import Renewal
 from keyleash.errors import OperationError
 from keyleash.operations import operation
-from keyleash.operations.rights import LOG_ACTION, TOKENS, each
 from keyleash.operations.types import Duration, Param, TokenId
 from keyleash.operator.tokens.issue import not_active
 from keyleash.operator.tokens.list import TokenInfo, require_token
@@ -21,16 +20,7 @@ RenewTtl = Annotated[
 ]
 
 
-@operation(
-    "token renew",
-    rights=(
-        *TOKENS, LOG_ACTION,
-        each("eval", "~control"), each("xlen", "%R~control"),
-        each("hget", "%R~guard", "%R~tokens"), each("hdel", "%W~tokens"),
-        each("get", "%R~token"), each("set", "%W~token"),
-        each("pexpireat", "%W~children_prefix"),
-    ),
-)  # fmt: skip
+@operation("token renew")
 def renew_token(store: Store, token_id: TokenId, *, ttl: RenewTtl | None = None) -> Renewal:
     """Let a token live longer, at most until the policy's `max_ttl` after its issue.
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 from keyleash.errors import OperationError
 from keyleash.operations import operation
-from keyleash.operations.rights import ACTIVE, CLOCK, EXPIRE, IDENTITIES, LOG_ACTION, each, joint
 from keyleash.operations.types import IdentityName, Labels, Param, RecordedReason, TokenId
 from keyleash.operator.tokens.list import list_tokens, require_token, require_token_id
 from keyleash.results import Change, Instant, Result
@@ -79,16 +78,7 @@ RevokedLabels = Annotated[
 ]
 
 
-@operation(
-    "token revoke",
-    rights=(
-        *EXPIRE,
-        CLOCK, ACTIVE, IDENTITIES, LOG_ACTION,
-        joint("eval", "~layouts", "~control"), each("hgetall", "%R~tokens"),
-        each("hget", "%R~delegated"), each("getrange mget", "%R~token"),
-        each("setrange", "%W~token"), each("unlink", "%W~leases"),
-    ),
-)  # fmt: skip
+@operation("token revoke")
 def revoke(
     store: Store,
     token_id: TokenId | None = None,

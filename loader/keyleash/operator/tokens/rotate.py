@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from keyleash.errors import OperationError
 from keyleash.operations import operation
-from keyleash.operations.rights import EXPIRE, NEW_TOKEN, each
 from keyleash.operations.types import Duration, IdentityName, Param
 from keyleash.operator.tokens.issue import IssuedToken, Note, check_note, not_active
 from keyleash.operator.tokens.list import parsed, require_token, require_token_id
@@ -67,16 +66,7 @@ RotateTtl = Annotated[
 NextNote = Annotated[Note, Param(help="As for `token issue`.  [default: that of the token ID]")]
 
 
-@operation(
-    "token rotate",
-    rights=(
-        *EXPIRE,
-        # HDEL is for `token list`, which deletes details of expired tokens if it may.
-        *NEW_TOKEN, each("hdel", "%W~tokens"),
-        each("hgetall hget", "%R~tokens"), each("get", "%R~token"),
-        each("setrange pexpireat", "%W~token"), each("zcount", "%R~children_prefix"),
-    ),
-)  # fmt: skip
+@operation("token rotate")
 def rotate_token(
     store: Store,
     which: str | None = None,
