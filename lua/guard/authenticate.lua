@@ -35,7 +35,7 @@ repeat
   -- A client that wrote something else restarts the sequence, which `audit log` shows.
   if not (sequence < {{ latest_us }} and sequence % 1 == 0) then sequence = 0 end
 --% include "authenticate/read_token.lua"
-  -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
+  -- What is shorter is no record.
   if not record or #record < {{ record_bytes }} then code = 'TOKEN_UNKNOWN' break end
   local expires_us, revoked
   expires_us, used_us, revoked, token_id = struct.unpack('<ddBc12', record)

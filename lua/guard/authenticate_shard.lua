@@ -53,7 +53,7 @@ repeat
 --% include "lease/read_voucher.lua"
     if code then break end
   end
-  -- A fenced agent may write any bytes under this prefix: what is shorter is no record.
+  -- What is shorter is no record.
   lacks = true
   if record and #record >= {{ lease.record_bytes }} then
     local expires_us, epoch, granted_us, stamp

@@ -24,7 +24,7 @@ local born_at = {{ born_at }}
 if string.sub(own, born_at + 1, born_at + 8) ~= string.sub(state, born_at + 1, born_at + 8) then return {} end
 local count = (#state - {{ shard_bytes }}) / {{ leased_bytes }}
 local layout, _, _, seq = unpack_struct('<dddd', state)
--- A fenced agent may write any number there.
+-- A damaged record may have any number.
 if layout ~= known_layout or not (seq >= 0 and seq < 2 ^ 53) then return {} end
 local reply = { string.format('%.0f', seq) }
 call('SETRANGE', key, {{ seq_at }}, pack('<dd', seq + 1, 0))

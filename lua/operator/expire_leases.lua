@@ -36,7 +36,7 @@ local function expire(name, epoch)
   if limits ~= '' or tokens == '1' then asked_us = 0 end
   -- The credit of a token is of one life of the state.
   if tokens == '1' then born_us = now_us end
-  -- A fenced agent may write any number there.
+  -- A damaged record may have any number.
   if min_epoch > epoch and min_epoch < 2 ^ 53 then
     later[#later + 1], later[#later + 2] = name, string.format('%.0f', min_epoch)
   else

@@ -41,7 +41,7 @@ for i = 1, #states, 2 do
   local name, state = states[i], states[i + 1]
   local record = suspension_prefix .. name
   local before = struct.unpack('<d', call('GETRANGE', state, 8, 15))
-  -- A fenced agent may write any bytes there: an invalid time has no end.
+  -- An invalid time has no end.
   if not (before < latest_us) then before = 1 end
   local lasts = before == 1 or (until_us > 1 and before >= until_us)
   if not lasts then

@@ -25,7 +25,7 @@ local reply = { string.format('%.0f', time[1] * 1000000 + time[2]) }
 for _, name in ipairs(names) do
   local key, tags = leases_prefix .. name, {}
   local epoch = raise_epoch(key, least[name])
-  -- A fenced agent may write any number of fields there.
+  -- A damaged record may have any number of fields.
   if call('HLEN', key) > max_shards + 1 then
     call('UNLINK', key)
     call('HSET', key, epoch_field, string.format('%.0f', epoch))

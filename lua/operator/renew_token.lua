@@ -35,7 +35,7 @@ local entry = call('HGET', tokens_prefix .. identity, id)
 local facts = entry and cjson.decode(entry)
 local key = facts and token_prefix .. identity .. ':' .. facts.digest
 local record = key and call('GET', key)
--- A fenced agent may write any bytes there: what is shorter is no record.
+-- What is shorter is no record.
 if not record or #record < record_bytes then return 1 end
 local expires_us, _, flags = struct.unpack('<ddBc12', record)
 if flags % 2 == 1 or not (expires_us > now_us) then return 1 end

@@ -28,7 +28,7 @@ local identities = { ARGV[7] }
 if ARGV[7] == '' then identities = call('HKEYS', layouts_key) end
 for _, identity in ipairs(identities) do
   local known = call('HGETALL', tokens_prefix .. identity)
-  -- With its issued tokens, all their children end. A fenced agent may write any key there.
+  -- With its issued tokens, all their children end. A key of another type has none.
   local child = ARGV[8] ~= '' and redis.pcall('HGET', delegated_prefix .. identity, ARGV[8])
   if type(child) == 'string' then known[#known + 1], known[#known + 2] = ARGV[8], child end
   for i = 1, #known, 2 do

@@ -53,7 +53,7 @@ for i = 1, #known, 2 do
   local facts = known[i + 1] and cjson.decode(known[i + 1])
   local key = facts and record_prefix .. facts.digest
   local record = key and call('GET', key)
-  -- A fenced agent may write any bytes there: what is shorter is no record.
+  -- What is shorter is no record.
   if record and #record >= record_bytes then
     local expires_us, _, flags = struct.unpack('<ddBc12', record)
     if flags >= rotated_flag then flags = flags - rotated_flag end
@@ -84,7 +84,7 @@ local reply = { string.format('%.0f', new_expires_ms), capped, bound }
 for _, token in ipairs(ending) do
   local expires_ms = token.expires_us / 1000
   call('SETRANGE', token.key, 0, struct.pack('<d', token.expires_us))
-  -- A fenced agent may write any key there: an error counts as children.
+  -- An error counts as children.
   local children = redis.pcall('ZCOUNT', children_prefix .. identity .. ':' .. token.id, string.format('(%.0f', now_us / 1000), '+inf')
   if delegates or children ~= 0 then call('SETRANGE', token.key, flags_offset, string.char(token.flags + rotated_flag)) end
   -- The guard reads the time from the life of the record, so both move together.

@@ -4,7 +4,7 @@
 --
 -- The state holds 0 for an active identity, 1 for a suspension without an end, and a larger number
 -- for the time at which it ends.
--- A fenced agent may write any bytes there: an invalid time has no end.
+-- An invalid time has no end.
 if not (suspended < {{ latest_us }}) then suspended = 1 end
 if suspended > 1 and suspended <= now_us then
   -- pcall, since on a full or read-only server the next call only looks at the clock again.

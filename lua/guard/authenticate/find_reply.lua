@@ -3,7 +3,7 @@
 -- out: argv, code, detail, value, once_key, once_digest, is_taken, undecided
 --
 -- The token was checked. The words are compared before anything changes them, and with the keys,
--- which those of a run do not repeat. A fenced agent may write any bytes there: what no guard wrote
+-- which those of a run do not repeat. What no guard wrote
 -- is an id of another call, an error of `unpack`, or a reply of the agent's own.
 local once_key, once_digest, is_taken
 --% if cluster

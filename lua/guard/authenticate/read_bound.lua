@@ -5,7 +5,7 @@
 -- Behind the fields of every token: the allowed classes as bits, the numbers of bindings, keys and
 -- caps, and the place of the bindings. Then the caps, the keys, and the bindings as
 -- `:name=value:name=value:`. No name and no value has a colon. They are not taken apart here: each
--- string and table costs the call. A fenced agent may write any bytes there: what is malformed is
+-- string and table costs the call. What is malformed is
 -- denied here, or matches no key.
 if #record < {{ tail_at - 1 }} or #record > {{ most_record_bytes }} then code = 'TOKEN_UNKNOWN' break end
 mask, bindings, narrow, cap_count, bindings_at = struct.unpack('<BBBBH', record, {{ record_bytes + 1 }})

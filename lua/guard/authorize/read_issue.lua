@@ -2,8 +2,8 @@
 -- in:  token_id, now_us, chain_at
 -- out: latest_us, life_us, reason   `latest_us` is nil if it is never renewed, for that reason
 --
--- The facts are those that operators list, which no fenced agent may write. They are checked, since
--- on a server without a fence it may: no token lives longer than the policy allows from now.
+-- The facts are those that operators list. They are checked: no token lives longer than the policy
+-- allows from now.
 local latest_us, life_us
 local is_read, facts = pcall(cjson.decode, call('HGET', {{ names.tokens }}, token_id) or '')
 local issued_ms = is_read and type(facts) == 'table' and facts.issued_ms

@@ -23,7 +23,7 @@ local refused, about, child, child_id, child_key, ends_ms, labels, children_key 
   tail = tail .. (chain_at and string.sub(record, chain_at, -2) or '') .. parent_id .. string.sub(token_key, -40) .. string.char(depth + 1)
   if #tail > {{ most_record_bytes - record_bytes }} then return 'size' end
   local children_key = {{ names.children_prefix }} .. parent_id
-  -- A fenced agent may write any key there.
+  -- A key of another type counts as full.
   local live = redis.pcall('ZCOUNT', children_key, string.format('(%.0f', now_ms), '+inf')
   if type(live) ~= 'number' or live >= {{ delegate.children }} then return 'children' end
   -- An agent chooses the digest, but not the id: operators revoke a child by it.

@@ -2,7 +2,7 @@
 -- in:  child, child_id, child_key, ends_ms, labels, children_key, now_us, record
 -- out: none
 --
--- Commands on keys that only list children run by pcall: a fenced agent may write others there.
+-- Commands on keys that only list children run by pcall: a wrong type there is no error of the call.
 local id, ends = child_id, string.format('%.0f', ends_ms)
 local now, over_ms = string.format('%.0f', now_us / 1000), string.format('%.0f', now_us / 1000 - {{ keep_record_us / 1000 }})
 call('SET', child_key, child, 'PXAT', string.format('%.0f', ends_ms + {{ keep_record_us / 1000 }}))

@@ -14,7 +14,7 @@ else
   if not is_same_A then
 --% if is_cap
     -- A shard takes one grant of a number, so this one, not smaller, replaces one that a revocation
-    -- made void. A fenced agent may write any amount.
+    -- made void. A damaged record may have any amount.
     local void = want > 0 and seq_A == entry_seq_A and entry_stamp_A == {{ stamp }} and amount_N or 0
     if void > 0 and void <= used_N and used_N <= {{ units }} then used_N, have_N = used_N - void, have_N - void else void = 0 end
 --% endif

@@ -46,7 +46,7 @@ for i = 1, #caps_N do
     if packed and #packed == {{ lease.pair_bytes }} then spare, window = struct.unpack('<dd', packed) end
     cap.window = period_us > 0 and ends_us or 1
     if window ~= cap.window then spare = 0 end
-    -- A fenced agent may write any number.
+    -- A damaged record may have any number.
     if not (spare >= 0 and spare < {{ latest_us }}) then spare = limit end
     cap.spare = math.max(0, spare - caps_N.before)
     local share = math.floor((limit / {{ lease.budget_shares }} - cap.spare) / ({{ lease.rest_shares }} * token_shards))

@@ -5,7 +5,7 @@
 --      granted_us_A, entry_stamp_A, is_same_A
 --      token_seq, token_asked_us, token_entry, token_leases, token_shards
 --
--- A shard signs numbers of its state, which a fenced agent may write, so they are bounded here.
+-- Numbers of the state of a shard may be damaged, so they are bounded here.
 local words = {}
 local text, signed = string.match(string.sub(request, 1, {{ lease.max_voucher_bytes }}), '^(.+):(%x+)$')
 if text and redis.sha1hex({{ lease.mac_outer }} .. redis.sha1hex({{ lease.mac_inner }} .. {{ lease.request_start }} .. text)) == signed then

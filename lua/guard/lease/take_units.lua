@@ -47,7 +47,7 @@ if tonumber(words[{{ account.voucher_at }}]) == seq_A and asked_A == asked_us_A 
 --% endfilter
   is_same_A = true
 --% if account.of
-  -- It ends with the last unit. A fenced agent may write any times there.
+  -- It ends with the last unit. A damaged record may have any times.
   local ends_us = now_us + {{ lease.new_state_ms * 1000 }}
 --% for limit in account.leased
 --% filter suffix(limit.number)

@@ -2,7 +2,7 @@
 -- in:  used_N, ends_N, now_us
 -- out: at_us, code, detail, value
 --
--- A fenced agent may write any bytes in its counters: what no budget can have counted is denied as
+-- What no budget can have counted is denied as
 -- a corrupt counter.
 if not (used_N >= 0 and {{ used_with(limit, taken) }} < {{ limit.slot.limit }} and ends_N < {{ latest_us }}) then
   if not (used_N >= 0 and used_N < {{ latest_us }} and ends_N < {{ latest_us }}) then

@@ -3,7 +3,7 @@
 -- in:  tat_N, now_us
 -- out: at_us, code, detail, value
 --
--- A fenced agent may write any bytes there, so the comparison is written to deny NaN.
+-- The comparison is written to deny NaN.
 --% if limit.counter.is_bytes
 -- The bytes must fit below the burst, whose time is the tolerance.
 local fits_us = math.max(tat_N, now_us) + math.ceil({{ taken }} * {{ limit.slot.interval_us }}) - {{ limit.tolerance_us }}

@@ -3,8 +3,8 @@
 -- out: at_us, code, detail, oldest, place_N, value
 --
 -- A ring holds the times of the newest calls; the slot of the oldest is used next, so no window of
--- any position holds more calls than the ring has slots. A slot that was never written is free. A
--- fenced agent may write any bytes there: a head or time that cannot be is a corrupt counter.
+-- any position holds more calls than the ring has slots. A slot that was never written is free.
+-- A head or time that cannot be is a corrupt counter.
 local oldest, free_us = 'none', 0
 if head_N >= 0 and head_N < {{ limit.slot.capacity }} and head_N % 1 == 0 then
   place_N = {{ offset }} + head_N * 8

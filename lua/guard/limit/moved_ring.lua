@@ -2,8 +2,7 @@
 -- in:  none
 -- out: moved_ring
 --
--- A corrupt ring stays corrupt: a fenced agent may write any bytes there, and no time is as late as
--- 2^53.
+-- A corrupt ring stays corrupt: no time is as late as 2^53.
 local function moved_ring(capacity, state, index, offset, held)
   local head = struct.unpack('<d', state, index * 8 + 1)
   if not (head >= 0 and head < held and head % 1 == 0) then

@@ -6,7 +6,7 @@ local kept = call('GETRANGE', subject, 0, {{ subject_ring_offset - 1 }})
 if #kept == {{ subject_ring_offset }} then ends_N, used_N, period_us = struct.unpack('<ddd', kept) end
 if kept ~= '' and period_us ~= {{ limit.slot.period_us }} then
   -- A reload gave the budget another window. What was never one is a corrupt record, and is denied
-  -- below: a fenced agent may write any bytes there.
+  -- below.
   if false
 --% for length_us in budget_periods_us
   or period_us == {{ length_us }}

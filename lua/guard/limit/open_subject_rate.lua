@@ -5,7 +5,7 @@
 -- A reload cannot visit every subject, so each record states how it was counted: its number (a
 -- ring's head, GCRA's TAT), the ring's capacity or 0, its period or GCRA's interval, and then the
 -- ring. A record that another policy left is migrated when it is seen; one that counted in the
--- other way starts as if it were used up. A fenced agent may write any bytes there: what no guard
+-- other way starts as if it were used up. What no guard
 -- can have left is denied as corrupt below.
 local header = call('GETRANGE', subject, 0, {{ subject_ring_offset - 1 }})
 if header ~= '' then

@@ -12,7 +12,7 @@ counts = counts and not suspends
 --% endif
 if counts then
   local total, oldest = redis.pcall('RPUSH', {{ names.refused }}, struct.pack('<d', now_us))
-  -- A fenced agent may write any bytes there. A list longer than any policy's, or a time that is
+  -- A damaged record may have any bytes. A list longer than any policy's, or a time that is
   -- none, counts as enough refusals, and the list is not gone through.
   if type(total) == 'number' and total > {{ max_threshold }} then oldest, total = '', 0 end
   while type(total) == 'number' and total >= {{ breaker.threshold }} do

@@ -5,7 +5,7 @@ local function newest_calls(state, rings)
   local marks = {}
   for at = 1, #rings, 10 do
     local index, offset, capacity = unpack_struct('<HII', rings, at)
-    -- A fenced agent may write any bytes there.
+    -- A damaged record may have any bytes.
     local head = #state >= index * 8 + 8 and unpack_struct('<d', state, index * 8 + 1) or 0
     if not (head >= 0 and head < capacity and head % 1 == 0) then head = 0 end
     local newest_at = offset + (head - 1) % capacity * 8
