@@ -142,7 +142,7 @@ def test_longest_restrictions_fit_into_a_voucher(embedded: RealServer) -> None:
 
 
 def test_any_bytes_in_the_record_of_a_shard_give_a_reply_or_a_denial(embedded: RealServer) -> None:
-    """A fenced agent may write them: no Lua error, and nothing beyond its identity."""
+    """A damaged record may hold anything: no Lua error, and nothing beyond its identity."""
     allow = (OperationClass.READ, OperationClass.WRITE)
     shards = sharded(embedded, Restrictions({"id": b"7"}, allow))
     shards.call("a", *SET)
@@ -292,7 +292,7 @@ def test_batch_runs_as_far_as_its_cap_goes(embedded: RealServer) -> None:
 
 
 def test_any_bytes_in_caps_at_the_home_give_a_reply_or_a_denial(embedded: RealServer) -> None:
-    """A fenced agent may write them: no Lua error, and nothing beyond its identity."""
+    """A damaged record may hold anything: no Lua error, and nothing beyond its identity."""
     shards = sharded(embedded, caps(writes=9, requests="9/month", reads="9/minute"))
     good = shards.client.get(HOME_RECORD)
     assert isinstance(good, bytes)
@@ -412,7 +412,7 @@ def test_grant_that_a_revocation_made_void_is_charged_once(
 
 
 def test_any_bytes_in_the_lease_of_a_child_give_a_reply_or_a_denial(embedded: RealServer) -> None:
-    """A fenced agent may write them: no Lua error, and nothing beyond its identity."""
+    """A damaged record may hold anything: no Lua error, and nothing beyond its identity."""
     shards = sharded(embedded, caps(writes=500), delegate={"depth": 2})
     child = f"kl_agent_{'8' * 32}"
     delegated(shards, token_digest(child), "", "bind", "id=7", "budget", "reads=500")

@@ -366,7 +366,7 @@ def test_bound_token_is_denied_by_a_policy_without_bound_tokens(leash: Leash) ->
 
 
 def test_corrupt_restrictions_deny_every_call(leash: Leash) -> None:
-    """A fenced agent may write any bytes there: none of them stops the guard or widens it."""
+    """A damaged record may hold anything: none of them stops the guard or widens it."""
     leash.load(runner=RUNNER)
     issued = leash.issue("runner", bind={"job_id": "42"}, budget={"writes": "9"})
     name = record_of(leash, issued.token)

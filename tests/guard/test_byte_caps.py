@@ -201,7 +201,7 @@ def test_script_counts_the_bytes_of_its_commands_towards_caps(leash: Leash) -> N
 
 @pytest.mark.parametrize("name", ["bytes_written", "bytes_read"])
 def test_corrupt_cap_of_bytes_denies_the_calls_that_it_counts(leash: Leash, name: str) -> None:
-    """A fenced agent may write any bytes there."""
+    """A damaged record may hold anything."""
     leash.load(runner=RUNNER)
     issued = leash.issue("runner", budget={name: "1kb"})
     bound, record = leash.client(issued.token), record_of(leash, issued.token)

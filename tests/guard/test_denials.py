@@ -273,7 +273,7 @@ def test_numbers_of_repeats_are_written_down_when_their_minute_is_over(leash: Le
 
 
 def test_hash_that_no_guard_made_is_not_read(leash: Leash) -> None:
-    """A fenced agent may write to it: the guard would read all of it in one step."""
+    """The guard would read all of it in one step."""
     leash.load(one=ALL)
     token = leash.issue("one").token
     begin_minute(leash)
@@ -298,7 +298,7 @@ def raw_entries(leash: Leash) -> list[tuple[bytes, list[bytes]]]:
 
 
 def test_long_reason_of_a_suspension_is_cut(leash: Leash) -> None:
-    """A fenced agent with a circuit breaker may write it: it is not to fill the server with it."""
+    """It may be damaged: it is not to fill the server with it."""
     leash.load(one=ALL)
     token = suspended(leash, leash.issue("one").token)
     leash.admin.hset(NAMES.suspension("one"), "reason", "r" * 100_000)

@@ -1,4 +1,4 @@
-"""Control keys that hold what no guard writes: a fenced agent may write any bytes to them.
+"""Control keys that hold what no guard writes, as of a damaged server.
 
 Every call is answered by its reply or by a denial, at the cost of a call.
 """

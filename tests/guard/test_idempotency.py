@@ -380,7 +380,7 @@ def test_blocking_command_is_remembered_when_it_has_a_result(leash: Leash, token
     ids=len,
 )
 def test_hostile_record_stops_nothing(leash: Leash, token: str, stored: bytes) -> None:
-    """A fenced agent may write any bytes there: it gets them, or an error; nothing runs."""
+    """A damaged record may hold anything: it gets them, or an error; nothing runs."""
     once(leash, token, "a", "INCR", "{d}:n")
     (name,) = leash.admin.keys(RECORDS)
     written = leash.admin.get(name)

@@ -273,7 +273,7 @@ def test_lowered_budget_of_a_token_drops_its_units(embedded: RealServer) -> None
 
 
 def test_any_bytes_in_the_units_of_a_token_give_a_reply_or_a_denial(embedded: RealServer) -> None:
-    """A fenced agent may write them: no Lua error, and no other identity's rights."""
+    """A damaged record may hold anything: no Lua error, and no other identity's rights."""
     shards = TokenShards(embedded, rate={"reads": per_token("20/second")})
     shards.call("a", *SET)
     name = HOME.at_shard("a").state(shards.account)

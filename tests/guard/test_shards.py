@@ -481,7 +481,7 @@ def test_atomic_batch_beyond_a_rate_has_a_time_to_try_again(embedded: RealServer
 
 
 def test_any_bytes_in_a_state_give_a_reply_or_a_denial(embedded: RealServer) -> None:
-    """A fenced agent may write its own state: no Lua error, and no other identity's rights."""
+    """A damaged record may hold anything: no Lua error, and no other identity's rights."""
     shards = sharded(embedded)
     shards.call("a", *SET)
     name = Keyspace().at_shard("a").state("agent")

@@ -324,7 +324,7 @@ def test_shard_state_is_read_as_script_writes_it(
 def test_any_record_is_read_or_raises_value_error(
     unpack: Callable[[bytes], object], data: bytes
 ) -> None:
-    """A fenced agent may write its state."""
+    """A damaged record may hold anything."""
     with suppress(ValueError):
         unpack(data)
 

@@ -1,4 +1,4 @@
-"""Control keys of arbitrary bytes, as a fenced agent may write them: guard and model agree."""
+"""Control keys of arbitrary bytes, as of a damaged server: guard and model agree."""
 
 from __future__ import annotations
 
