@@ -13,6 +13,8 @@ import pytest
 import redis
 from click.testing import Result
 
+from keyleash.api.operator import Server
+from keyleash.operations import Noun, Operation, Reading
 from keyleash.operator.roles import ROLES
 from support.clusters import RealCluster
 from support.command_line import Cli
@@ -131,7 +133,7 @@ LEFT_OUT = {"audit follow", "budget collect", "doctor"}
 """Operations that do not end, have nothing to do on one server, or find more with other users."""
 OPERATIONS = {name for role in ROLES.values() for name in role.operations} - LEFT_OUT
 MISSING = re.compile(r"which lacks (the command `|`[A-Z ]+` on (one of )?`|a key of the script `)")
-TRIED = re.compile(r"config\|get|set|hset|xlen|keyleash:(\{\w+\}:)?(audit|token|tokens):.*")
+TRIED = re.compile(r"config\|get|set|xrevrange|keyleash:(\{\w+\}:)?(audit|tokens?):.*")
 """What operations try and do without: a reader cannot make the token that asks a guard."""
 
 
@@ -241,6 +243,13 @@ def test_roles_are_listed_without_a_server(offline: Cli) -> None:
     lines = offline.ok("acl").splitlines()
     assert [line.split()[0] for line in lines[1:]] == list(ROLES)
     assert [item["role"] for item in offline.json("acl")] == list(ROLES)
+
+
+def test_each_operation_is_one_of_a_role() -> None:
+    """Otherwise the help of a denied one names no role."""
+    items = [item for noun in (Server, *Noun.__subclasses__()) for item in vars(noun).values()]
+    commands = {item.command for item in items if isinstance(item, Operation | Reading)}
+    assert commands - {""} | {"doctor"} == OPERATIONS | LEFT_OUT
 
 
 def test_admin_replaces_the_user_default(server: RealServer, tmp_path: Path) -> None:

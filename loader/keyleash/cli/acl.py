@@ -14,7 +14,7 @@ from keyleash.operator.roles import AGENT, ROLES
 @click.command(epilog=example("keyleash acl issuer | redis-cli"))
 @click.argument("role", required=False, type=Name((*ROLES, AGENT)))
 @click.argument("identity", required=False)
-@click.option("--user", metavar="NAME", help="Name of the ACL user.  [default: keyleash-ROLE]")
+@click.option("--user", metavar="NAME", help="Its name.  [default: keyleash-ROLE or -IDENTITY]")
 @with_settings
 def acl(settings: Settings, role: str | None, identity: str | None, user: str | None) -> None:
     """Print the ACL rules of a user with a role of operators, or of an agent.

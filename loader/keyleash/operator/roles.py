@@ -56,13 +56,13 @@ ROLES: Mapping[str, Role] = {
             ("token issue", "token list", "token tree", "token renew", "token rotate",
              "token revoke", "policy show", "policy history"),
             "+info +client|setinfo +ping +time +wait"
-            " (+@read %R~KL/policy* %R~KL/history %R~KL/layouts %R~KL/guard:* %R~KL/control)"
-            " (+@read +eval +set +setrange +del +unlink +hset +hdel +pexpireat +xadd ~KL/token*"
-            " ~KL/delegated:* ~KL/children:* ~KL/control ~KL/layouts ~KL/confirmed"
-            " ~KL/leases:*)",
+            " (+hgetall +hget +hmget +zrevrange %R~KL/policy* %R~KL/history %R~KL/guard:*)"
+            " (+hgetall +hget +hkeys +hlen +get +mget +getrange +xlen +zcount +eval +set +setrange"
+            " +del +unlink +hset +hdel +pexpireat +xadd ~KL/token* ~KL/delegated:* ~KL/children:*"
+            " ~KL/control ~KL/layouts ~KL/confirmed ~KL/leases:*)",
             "+cluster|slots +cluster|shards +eval (+exists %R~KL/none)"
-            " (+@read +eval +setrange +persist +hincrby +hset +unlink ~KL/state:* ~KL/leases:*"
-            " ~KL/layouts)",
+            " (+get +hlen +hkeys +hincrby +hset +unlink +setrange +persist +eval ~KL/state:*"
+            " ~KL/leases:* ~KL/layouts)",
         ),
         Role(
             "reader",
@@ -150,7 +150,7 @@ def acl_user(
             help=f"roles are {listing((*ROLES, AGENT))}",
         )
     if (role == AGENT) != (identity is not None):
-        raise UsageError("an identity is named for `agent`, and for nothing else")
+        raise UsageError(f"`{role}` takes {'an' if role == AGENT else 'no'} identity")
     name = f"keyleash-{identity or role}" if user is None else user
     if not name.isprintable() or not name or set(name) & set(" \"'\\"):
         raise UsageError(
@@ -180,8 +180,8 @@ def agent_rules(identity: Identity, keyspace: Keyspace) -> list[str]:
     Raises:
         OperationError (unsayable-pattern): ACL rules cannot express a pattern.
     """
-    rules = ["+@all", "-@admin", "-@dangerous", "-eval", "-fcall", "-function", "+restore"]
-    rules += ["+sort", "+info", "+cluster|slots", "+cluster|shards"]
+    text = "+@all -@admin -@dangerous -@scripting +evalsha +script|load +restore +sort +info"
+    rules = [*text.split(), "+cluster|slots", "+cluster|shards"]
     for grant in identity.grants:
         # Also for reads: to a server, a script may write each key of its call.
         rules += [f"~{acl_glob(pattern)}" for pattern in grant.keys]

@@ -3,8 +3,8 @@
 -- in:  record, chain_at, now_us, token_id
 -- out: amount, ancestors, code, detail, token_id, value
 --
--- Behind it `token_id` is the path of ids from the issued token on. A
--- damaged record of an ancestor counts as ended.
+-- Behind it `token_id` is the path of ids from the issued token on. An ancestor
+-- with a damaged record counts as ended.
 local names, path = {}, ''
 for at = chain_at, #record - 1, {{ chain_bytes }} do
   path = path .. string.sub(record, at, at + {{ id_chars - 1 }}) .. '.'

@@ -3,8 +3,8 @@
 -- out: argv, code, detail, value, once_key, once_digest, is_taken, undecided
 --
 -- The token was checked. The words are compared before anything changes them, and with the keys,
--- which those of a run do not repeat. What no guard wrote
--- is an id of another call, an error of `unpack`, or a reply of the agent's own.
+-- which those of a run do not repeat. A damaged record is the id of another call, an error of
+-- `unpack`, or a wrong reply; nothing runs.
 local once_key, once_digest, is_taken
 --% if cluster
 local undecided

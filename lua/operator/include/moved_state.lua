@@ -6,7 +6,7 @@
 local function moved_state(moves, state, now_us)
   local stamp, size, from_size, at = unpack_struct('<c8HH', moves)
   if not state then return stamp .. string.rep('\0', size - 8) end
-  -- Missing numbers of a damaged state become NaN: the identity is suspended, and its limits deny as corrupt.
+  -- Missing numbers of a damaged state become NaN: the identity is suspended, and its limits deny.
   state = state .. string.rep('\255', from_size - #state)
   local numbers, rings, sizes, has_calls = { stamp }, {}, {}, false
   while at <= #moves do
