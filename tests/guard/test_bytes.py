@@ -20,12 +20,12 @@ KEYS: dict[str, Any] = {
         {"allow": ["publish", "subscribe"], "channels": ["doc:*"]},
     ]
 }
-NAME = "doc:" + "n" * 1020
+NAME = "doc:{d}" + "n" * 1017
 """The longest name by default."""
 
 NAMED: tuple[tuple[str, ...], ...] = (
-    ("GET", NAME), ("SET", NAME, "1"), ("DEL", "doc:a", NAME), ("EXISTS", NAME, NAME),
-    ("MSET", "doc:a", "1", NAME, "1"), ("PUBLISH", NAME, "hello"),
+    ("GET", NAME), ("SET", NAME, "1"), ("DEL", "doc:{d}a", NAME), ("EXISTS", NAME, NAME),
+    ("MSET", "doc:{d}a", "1", NAME, "1"), ("PUBLISH", NAME, "hello"),
 )  # fmt: skip
 
 
@@ -71,10 +71,10 @@ KB = 1000
 TEXT = b"x" * (1600 * KB)
 
 LONG: tuple[tuple[Any, ...], ...] = (
-    ("SADD", "doc:s", *[b"%d" % n + TEXT[: 100 * KB] for n in range(16)]),
-    ("SISMEMBER", "doc:s", TEXT), ("EXPIRE", "doc:s", TEXT), ("PUBLISH", "doc:c", TEXT),
-    ("MSET", "doc:a", TEXT[: 800 * KB], "doc:b", TEXT[: 800 * KB]),
-    ("ECHO", TEXT[: 100 * KB]), ("SETRANGE", "doc:a", 1600 * KB, "x"),
+    ("SADD", "doc:{d}s", *[b"%d" % n + TEXT[: 100 * KB] for n in range(16)]),
+    ("SISMEMBER", "doc:{d}s", TEXT), ("EXPIRE", "doc:{d}s", TEXT), ("PUBLISH", "doc:{d}c", TEXT),
+    ("MSET", "doc:{d}a", TEXT[: 800 * KB], "doc:{d}b", TEXT[: 800 * KB]),
+    ("ECHO", TEXT[: 100 * KB]), ("SETRANGE", "doc:{d}a", 1600 * KB, "x"),
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def test_bytes_of_all_commands_of_a_batch_count(server: RealServer) -> None:
     leash = Leash(server)
     leash.load(one=BOUNDED)
     token = leash.issue("one").token
-    calls = [("SET", f"doc:{number}", TEXT[: 50 * KB].decode()) for number in range(40)]
+    calls = [("SET", f"doc:{{d}}{number}", TEXT[: 50 * KB].decode()) for number in range(40)]
     replies = leash.batch("one", token, "each", *calls)
 
     assert 20 < sum(reply in ("OK", b"OK") for reply in replies) < 30
@@ -148,11 +148,11 @@ def test_element_longer_than_the_default_is_denied(
 
 CONSUMER = b"n" * 1024
 OF_GROUPS: tuple[tuple[Any, ...], ...] = (
-    ("XGROUP", "CREATE", "doc:a", CONSUMER, "$", "MKSTREAM"),
-    ("XGROUP", "CREATECONSUMER", "doc:a", "g", CONSUMER),
-    ("XREADGROUP", "COUNT", "1", "GROUP", "g", CONSUMER, "STREAMS", "doc:a", ">"),
-    ("XCLAIM", "doc:a", "g", CONSUMER, "0", "1-1"),
-    ("XAUTOCLAIM", "doc:a", "g", CONSUMER, "0", "0"),
+    ("XGROUP", "CREATE", "doc:{d}a", CONSUMER, "$", "MKSTREAM"),
+    ("XGROUP", "CREATECONSUMER", "doc:{d}a", "g", CONSUMER),
+    ("XREADGROUP", "COUNT", "1", "GROUP", "g", CONSUMER, "STREAMS", "doc:{d}a", ">"),
+    ("XCLAIM", "doc:{d}a", "g", CONSUMER, "0", "1-1"),
+    ("XAUTOCLAIM", "doc:{d}a", "g", CONSUMER, "0", "0"),
 )
 
 
@@ -164,7 +164,7 @@ def test_name_of_a_group_or_consumer_longer_than_those_of_keys_is_denied(
     wide = {"grants": [{**KEYS["grants"][0], "values": {"max_bytes": "1mb"}}]}
     leash = Leash(server)
     leash.load(one=KEYS, other=wide)
-    leash.admin.xgroup_create("doc:a", "g", mkstream=True)
+    leash.admin.xgroup_create("doc:{d}a", "g", mkstream=True)
     longer = tuple(word + b"x" if word is CONSUMER else word for word in argv)
 
     for identity, held in (("one", KEYS), ("other", wide)):
@@ -179,10 +179,10 @@ def test_name_of_a_group_or_consumer_longer_than_those_of_keys_is_denied(
 
 
 READS: tuple[tuple[Any, ...], ...] = (
-    ("SMEMBERS", "doc:{n}s"), ("SUNIONSTORE", "doc:{n}to", "doc:{n}s"),
-    ("SORT", "doc:{n}s", "ALPHA"),
-    ("HVALS", "doc:{n}h"), ("LRANGE", "doc:{n}l", "0", "-1"),
-    ("HMGET", "doc:{n}h", *[f"f{number}" for number in range(120)]),
+    ("SMEMBERS", "doc:{{d}}{n}s"), ("SUNIONSTORE", "doc:{{d}}{n}to", "doc:{{d}}{n}s"),
+    ("SORT", "doc:{{d}}{n}s", "ALPHA"),
+    ("HVALS", "doc:{{d}}{n}h"), ("LRANGE", "doc:{{d}}{n}l", "0", "-1"),
+    ("HMGET", "doc:{{d}}{n}h", *[f"f{number}" for number in range(120)]),
 )  # fmt: skip
 
 
@@ -195,9 +195,9 @@ def test_bytes_of_many_elements_are_work(server: RealServer, argv: tuple[Any, ..
     for few, count in (("few", 40), ("many", 150)):
         for number in range(count):
             element = b"%d" % number + ELEMENT[10:]
-            leash.admin.sadd(f"doc:{few}s", element)
-            leash.admin.rpush(f"doc:{few}l", element)
-            leash.admin.hset(f"doc:{few}h", f"f{number}", element)
+            leash.admin.sadd(f"doc:{{d}}{few}s", element)
+            leash.admin.rpush(f"doc:{{d}}{few}l", element)
+            leash.admin.hset(f"doc:{{d}}{few}h", f"f{number}", element)
 
     agent.execute_command(*[word.format(n="few") for word in argv])
     with pytest.raises(keyleash.WorkTooLargeError):
@@ -209,26 +209,26 @@ def test_entries_that_a_group_has_pending_are_work_of_its_end(server: RealServer
     leash = Leash(server)
     leash.load(one={**KEYS, "limits": {"work": 1000}})
     agent: Any = leash.agent("one")
-    for key, count in (("doc:few", 50), ("doc:many", 800)):
+    for key, count in (("doc:{d}few", 50), ("doc:{d}many", 800)):
         for number in range(count):
             leash.admin.xadd(key, {"f": number})
         leash.admin.xgroup_create(key, "g", "0")
         leash.admin.xreadgroup("g", "c", {key: ">"})
 
-    for call in (("DELCONSUMER", "doc:many", "g", "c"), ("DESTROY", "doc:many", "g")):
+    for call in (("DELCONSUMER", "doc:{d}many", "g", "c"), ("DESTROY", "doc:{d}many", "g")):
         with pytest.raises(keyleash.WorkTooLargeError):
             agent.execute_command("XGROUP", *call)
-    assert agent.xgroup_delconsumer("doc:few", "g", "c") == 50
-    assert agent.xgroup_destroy("doc:few", "g")
+    assert agent.xgroup_delconsumer("doc:{d}few", "g", "c") == 50
+    assert agent.xgroup_destroy("doc:{d}few", "g")
 
 
 def test_bits_of_a_long_string_are_no_work(server: RealServer) -> None:
     """Only what makes it longer is."""
     leash = Leash(server)
     leash.load(one=BOUNDED)
-    leash.admin.set("doc:bits", TEXT)
+    leash.admin.set("doc:{d}bits", TEXT)
     pipeline: Any = leash.agent("one").pipeline(transaction=True)
     for number in range(50):
-        pipeline.setbit("doc:bits", 8 * len(TEXT) - 1 - number, 1)
+        pipeline.setbit("doc:{d}bits", 8 * len(TEXT) - 1 - number, 1)
 
     assert len(pipeline.execute()) == 50
