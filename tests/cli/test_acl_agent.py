@@ -69,8 +69,7 @@ def test_agent_with_the_printed_user_works_and_reaches_no_other_key(
     """The server refuses a key of no grant by itself, and whatever is of `@admin`."""
     cli = Cli(server.url)
     url = user_url(cli, server, tmp_path)
-    token = cli.token("worker")
-    client = keyleash.Redis.from_url(url, token=token)
+    client = keyleash.Redis.from_url(url, token=cli.token("worker"))
     work(client, "jobs:a:1")
     child = client.delegate(keys=["jobs:a:*"], ttl="5m")
     keyleash.Redis.from_url(url, token=child.token).get("jobs:a:1")

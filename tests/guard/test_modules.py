@@ -56,7 +56,7 @@ def test_named_command_of_a_module_goes_through_the_guard(leash: Leash) -> None:
     assert agent.get("doc:1") is None
 
 
-NOT_GRANTED = (keyleash.KeyNotGrantedError, keyleash.ClassNotGrantedError, ClusterCrossSlotError)
+NOT_GRANTED = keyleash.KeyNotGrantedError, keyleash.ClassNotGrantedError, ClusterCrossSlotError
 """On a cluster, `WEIGHTS` as a key is in another slot."""
 
 
